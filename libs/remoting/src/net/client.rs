@@ -1,0 +1,40 @@
+//! Connecting to a server.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::{Connection, Limits, Session, run::run};
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("connect to {address}: {error}")]
+    Io { address: String, error: std::io::Error },
+    #[error("connect to {address}: no answer within {timeout:?}")]
+    Timeout { address: String, timeout: Duration },
+}
+
+/// Connects to `address` (`host:port`, looked up now) and serves the connection on a task of its
+/// own. `session` answers the server's requests.
+pub async fn connect<S: Session>(
+    address: &str,
+    timeout: Duration,
+    limits: Limits,
+    session: impl FnOnce(&Connection) -> S,
+) -> Result<Connection, ConnectError> {
+    let io_error = |error| ConnectError::Io { address: address.to_owned(), error };
+    let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
+        .await
+        .map_err(|_| ConnectError::Timeout { address: address.to_owned(), timeout })?
+        .map_err(io_error)?;
+    stream.set_nodelay(true).map_err(io_error)?;
+    let connection = Connection::new(
+        stream.peer_addr().map_err(io_error)?,
+        stream.local_addr().map_err(io_error)?,
+    );
+    let session = session(&connection);
+    let (reader, writer) = stream.into_split();
+    tokio::spawn(run(reader, writer, connection.clone(), session, limits));
+    Ok(connection)
+}

@@ -1,0 +1,225 @@
+//! The task of one connection.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Connection, Session};
+use crate::ResponseCode;
+use crate::command::{self, Command, Head, Language};
+use crate::frame::{self, FrameError, Split};
+
+/// How much one read asks for.
+const READ_BYTES: usize = 64 * 1024;
+/// With this much unsent nothing more is read: the peer has to take its answers first.
+const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Buffers above this size are given back when they run empty.
+const KEPT_BYTES_MAX: usize = 512 * 1024;
+/// An idle connection gives back all its buffers after this long.
+const IDLE_CHECK: Duration = Duration::from_secs(15);
+
+/// What a connection may ask of this side.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// The longest frame, in bytes.
+    pub frame_bytes_max: usize,
+    /// A connection on which nothing moved for this long is closed; `None`: never.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            frame_bytes_max: frame::FRAME_BYTES_MAX,
+            idle_timeout: Some(Duration::from_secs(120)),
+        }
+    }
+}
+
+/// The requests that one read brought, each decoded when it is asked for.
+///
+/// Responses among the frames go to the calls that wait for them. A header that cannot be read is
+/// answered here, with `SYSTEM_ERROR`.
+pub struct Requests<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    need: usize,
+    frame_bytes_max: usize,
+    connection: &'a Connection,
+    broken: Option<FrameError>,
+}
+
+impl<'a> Requests<'a> {
+    #[allow(clippy::should_implement_trait)] // An Iterator could not lend with its errors answered.
+    pub fn next(&mut self) -> Option<Command<'a>> {
+        loop {
+            let rest = &self.bytes[self.at..];
+            let (frame, length) = match frame::split(rest, self.frame_bytes_max) {
+                Ok(Split::Frame(frame, length)) => (frame, length),
+                Ok(Split::Need(need)) => {
+                    self.need = need;
+                    return None;
+                }
+                Err(error) => {
+                    self.broken = Some(error);
+                    return None;
+                }
+            };
+            self.at += length;
+            match Command::decode(&frame) {
+                Ok(command) if command.head.is_response() => {
+                    self.connection.answer(command.head.opaque, &frame);
+                }
+                Ok(command) => return Some(command),
+                Err(error) => {
+                    tracing::debug!(peer = %self.connection.peer(), %error, "header refused");
+                    let unknown = Head {
+                        serialize: frame.serialize,
+                        code: 0,
+                        language: Language::OTHER,
+                        version: 0,
+                        opaque: 0,
+                        flag: 0,
+                    };
+                    let remark = error.to_string();
+                    let _ = self.connection.write(|out| {
+                        command::response(out, &unknown, ResponseCode::SystemError, Some(&remark))
+                            .finish(b"");
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Serves a connection until one side closes it, it breaks, or it idles too long.
+pub(super) async fn run<R, W, S>(
+    mut reader: R,
+    mut writer: W,
+    connection: Connection,
+    mut session: S,
+    limits: Limits,
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+    S: Session,
+{
+    let ended = drive(&mut reader, &mut writer, &connection, &mut session, &limits).await;
+    connection.end();
+    session.closed();
+    if let Err(reason) = ended {
+        tracing::debug!(peer = %connection.peer(), %reason, "connection ended");
+    }
+    let _ = writer.shutdown().await;
+}
+
+/// Why a connection ended, when not because both sides were done.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("socket: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("peer sent a {0}")]
+    Frame(#[from] FrameError),
+    #[error("nothing moved for {0:?}")]
+    Idle(Duration),
+}
+
+async fn drive<S: Session>(
+    reader: &mut (impl AsyncRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
+    connection: &Connection,
+    session: &mut S,
+    limits: &Limits,
+) -> Result<(), Ended> {
+    let mut input: Vec<u8> = Vec::new();
+    let mut out: Vec<u8> = Vec::new();
+    let mut sent = 0;
+    let mut last_moved = Instant::now();
+    let idle_check = sleep_until(last_moved + IDLE_CHECK);
+    tokio::pin!(idle_check);
+    loop {
+        let is_open = connection.take_outbox(&mut out);
+        let unsent = out.len() - sent;
+        if !is_open && unsent == 0 {
+            return Ok(());
+        }
+        let may_read = is_open && unsent < UNSENT_BYTES_MAX;
+        if may_read && input.capacity() == input.len() {
+            // Doubles at most: what a length field claims is not reserved before it arrives.
+            input.reserve(READ_BYTES.max(input.len()));
+        }
+        tokio::select! {
+            biased;
+            written = writer.write(&out[sent..]), if unsent > 0 => {
+                let written = written?;
+                if written == 0 {
+                    return Err(Ended::Io(std::io::ErrorKind::WriteZero.into()));
+                }
+                sent += written;
+                last_moved = Instant::now();
+                if sent == out.len() {
+                    sent = 0;
+                    clear(&mut out);
+                }
+            }
+            read = reader.read_buf(&mut input), if may_read => {
+                if read? == 0 {
+                    return Ok(());
+                }
+                last_moved = Instant::now();
+                receive(&mut input, connection, session, &mut out, limits)?;
+            }
+            () = connection.outbox_changed() => {}
+            () = &mut idle_check => {
+                let idle = last_moved.elapsed();
+                if let Some(limit) = limits.idle_timeout.filter(|limit| idle >= *limit) {
+                    return Err(Ended::Idle(limit));
+                }
+                if idle >= IDLE_CHECK {
+                    input.shrink_to_fit();
+                    out.shrink_to_fit();
+                }
+                idle_check.as_mut().reset(Instant::now() + IDLE_CHECK);
+            }
+        }
+    }
+}
+
+/// Hands the complete frames of `input` to the session and keeps the rest.
+fn receive<S: Session>(
+    input: &mut Vec<u8>,
+    connection: &Connection,
+    session: &mut S,
+    out: &mut Vec<u8>,
+    limits: &Limits,
+) -> Result<(), Ended> {
+    let mut requests = Requests {
+        bytes: input,
+        at: 0,
+        need: 0,
+        frame_bytes_max: limits.frame_bytes_max,
+        connection,
+        broken: None,
+    };
+    session.received(&mut requests, out);
+    // A session that left requests behind would lose them.
+    while requests.next().is_some() {}
+    let Requests { at, broken, .. } = requests;
+    if let Some(error) = broken {
+        return Err(Ended::Frame(error));
+    }
+    if at == input.len() {
+        clear(input);
+    } else {
+        input.drain(..at);
+    }
+    Ok(())
+}
+
+fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > KEPT_BYTES_MAX {
+        buffer.shrink_to(READ_BYTES);
+    }
+}
