@@ -27,6 +27,14 @@ headers! {
         clean_offset: Option<bool> = "cleanOffset" | "removeOffset",
     }
 
+    /// Codes 307 and 309: a consumer is asked by way of its broker.
+    pub struct RelayHeader<'a> {
+        consumer_group: Text<'a> = "consumerGroup",
+        client_id: Option<Text<'a>> = "clientId",
+        msg_id: Option<Text<'a>> = "msgId",
+        jstack_enable: Option<bool> = "jstackEnable",
+    }
+
     /// Code 208. Without a topic: every topic that the group has offsets of.
     pub struct ConsumeStatsHeader<'a> {
         consumer_group: Text<'a> = "consumerGroup",

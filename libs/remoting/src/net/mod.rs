@@ -10,11 +10,13 @@ mod connection;
 mod outbox;
 mod run;
 mod server;
+mod tls;
 
 pub use client::{ConnectError, connect};
 pub use connection::{CallError, Closed, Connection, OwnedCommand};
 pub use run::{Limits, Requests};
 pub use server::{ServerConfig, run as serve};
+pub use tls::{TlsError, TlsSection};
 
 /// What a listener does with its connections.
 pub trait Service: Send + Sync + 'static {
