@@ -1,0 +1,377 @@
+//! The append path: offsets, encoding, one write, and the derived entries, under one lock.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::MutexGuard;
+use weirmq_message::record::MAGIC_BLANK;
+
+use crate::background;
+use crate::consume_queue::Queue;
+use crate::dispatch::{KeySource, for_each_key, key_hash};
+use crate::error::StoreError;
+use crate::key_file::KeyEntry;
+use crate::message::{Appended, NewMessage};
+use crate::queue_file::QueueEntry;
+use crate::queue_table::QueueTable;
+use crate::segment::Segment;
+use crate::store::Inner;
+use crate::zero_ahead::ZeroAhead;
+
+/// Every write ends with this many zeros, so that whatever stood there cannot pass for a record.
+const TRAILER: [u8; 8] = [0; 8];
+/// Buffers that one huge batch blew up beyond this are given back.
+const BUFFER_BYTES_KEPT: usize = 8 << 20;
+/// The longest topic, in bytes: Apache's limit for retry topics.
+const TOPIC_BYTES_MAX: usize = 255;
+/// The longest properties, in bytes.
+const PROPERTIES_BYTES_MAX: usize = i16::MAX as usize;
+/// Recovery takes a sector of zeros for one that was lost, so no properties may have one.
+const ZERO_RUN_BYTES_MAX: usize = 511;
+/// How many of a batch's queues a message is compared with.
+const RECENT_QUEUES: usize = 8;
+/// How many bytes of log lie between two looks at the free disk space.
+const SPACE_CHECK_BYTES: u64 = 64 << 20;
+
+/// Who writes: everything that the append lock guards.
+pub(crate) struct Appender {
+    /// Where the next record goes; the same as the `written` watermark.
+    position: u64,
+    batch: Batch,
+    pub(crate) zero_ahead: ZeroAhead,
+    next_space_check: u64,
+}
+
+/// A batch between encoding and publication. All buffers are reused.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    pieces: Vec<Piece>,
+    entries: Vec<Staged>,
+    keys: Vec<KeyEntry>,
+    queues: Vec<Arc<Queue>>,
+    end: u64,
+}
+
+/// What a batch puts into one segment.
+struct Piece {
+    position: u64,
+    bytes: Range<usize>,
+    entries: Range<usize>,
+    keys: Range<usize>,
+}
+
+struct Staged {
+    /// Index into the batch's queues.
+    queue: usize,
+    offset: u64,
+    entry: QueueEntry,
+}
+
+impl Appender {
+    pub(crate) fn at(position: u64) -> Self {
+        Self {
+            position,
+            batch: Batch::default(),
+            zero_ahead: ZeroAhead::default(),
+            next_space_check: position + SPACE_CHECK_BYTES,
+        }
+    }
+
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+}
+
+impl Inner {
+    /// See [`crate::Store::append`].
+    pub(crate) fn append(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        appended.clear();
+        self.check_open()?;
+        self.disk_watch.check()?;
+        messages.iter().try_for_each(|message| self.check_sizes(message))?;
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let mut appender = self.appender.lock();
+        // Closing takes this lock after it said so; nobody may write behind its back.
+        self.check_open()?;
+        let now_ms = self.clock.now_ms();
+        let position = appender.position;
+        appender.batch.encode(messages, position, now_ms, self, appended)?;
+        if let Err(error) = self.write(&mut appender) {
+            appender.batch.queues.iter().for_each(|queue| queue.unassign());
+            appender.batch.clear();
+            appended.clear();
+            return Err(error);
+        }
+        self.publish(&mut appender);
+        Ok(())
+    }
+
+    fn check_sizes(&self, message: &NewMessage<'_>) -> Result<(), StoreError> {
+        let sizes = [
+            ("topic", message.topic.len(), TOPIC_BYTES_MAX),
+            ("properties", message.properties.len(), PROPERTIES_BYTES_MAX),
+            (
+                "message",
+                message.body.len() + message.properties.len(),
+                self.config.message_bytes_max,
+            ),
+            ("record", message.to_record(0, 0, 0).encoded_len(), self.config.record_bytes_max()),
+        ];
+        let (at_end, longest) = zero_bytes(message.properties);
+        let mut sizes = sizes.into_iter().chain([
+            ("zeros at the end of properties", at_end, 0),
+            ("a run of zeros in properties", longest, ZERO_RUN_BYTES_MAX),
+        ]);
+        match sizes.find(|(_, bytes, limit)| bytes > limit) {
+            Some((what, bytes, limit)) => Err(StoreError::TooLarge { what, bytes, limit }),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the batch's pieces. After an error nothing of it can be found in the log.
+    fn write(&self, appender: &mut MutexGuard<'_, Appender>) -> Result<(), StoreError> {
+        self.wait_for_room(appender.position, appender.batch.end)?;
+        let end = appender.batch.end + TRAILER.len() as u64;
+        while appender.zero_ahead.is_writing_into(appender.position, end) {
+            self.zeroed.wait(appender);
+        }
+        let batch = &appender.batch;
+        // Files are made before anything is written, so that most errors leave no trace at all.
+        let mut segments = Vec::with_capacity(batch.pieces.len());
+        for piece in &batch.pieces {
+            segments.push(self.segment_for(piece.position)?);
+        }
+        for (piece, segment) in batch.pieces.iter().zip(&segments) {
+            if let Err(error) = segment.write(&batch.bytes[piece.bytes.clone()], piece.position) {
+                self.undo(&segments[0], batch.pieces[0].position);
+                return Err(self.disk_watch.explain(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The segment that holds `position`, made if it would be the next one.
+    fn segment_for(&self, position: u64) -> Result<Arc<Segment>, StoreError> {
+        match self.log.segment_at(position) {
+            Some(segment) => Ok(segment),
+            None => self.log.prepare(position - position % self.config.segment_bytes),
+        }
+    }
+
+    /// Makes what a failed write left at `position` unreadable. The next append begins there.
+    fn undo(&self, segment: &Segment, position: u64) {
+        let Err(error) = segment.write(&TRAILER, position) else { return };
+        // A full disk refuses this too, but then the record's head did not get there either.
+        let mut found = TRAILER;
+        if segment.read_exact(&mut found, position).is_err() || found != TRAILER {
+            self.flusher.poison(&format!("a failed append could not be undone: {error}"));
+        }
+    }
+
+    /// Waits until the batch may run ahead of the disk by what the configuration allows.
+    fn wait_for_room(&self, position: u64, end: u64) -> Result<(), StoreError> {
+        let limit = self.config.unflushed_bytes();
+        if end - position > limit {
+            let (bytes, limit) = ((end - position) as usize, limit as usize);
+            return Err(StoreError::TooLarge { what: "batch", bytes, limit });
+        }
+        if end - self.marks.flushed() <= limit {
+            return Ok(());
+        }
+        if !self.config.threads {
+            return self.flush().map(|_| ());
+        }
+        let waited = self.config.busy_timeout;
+        self.flusher
+            .wait_flushed(&self.marks, end - limit, waited)?
+            .then_some(())
+            .ok_or(StoreError::Busy { waited })
+    }
+
+    /// Makes a written batch readable: entries and keys first, then the watermarks.
+    fn publish(&self, appender: &mut Appender) {
+        let batch = &mut appender.batch;
+        let mut work = 0;
+        for piece in &batch.pieces {
+            let segment = match self.log.segment_at(piece.position) {
+                Some(segment) => segment,
+                None => {
+                    // Whoever sees this segment may take the one before for complete, so the
+                    // entries of the piece before are in place by now.
+                    let Ok(segment) = self.segment_for(piece.position) else { break };
+                    self.log.adopt(&segment);
+                    work |= background::SEAL;
+                    segment
+                }
+            };
+            for staged in &batch.entries[piece.entries.clone()] {
+                batch.queues[staged.queue].push(&segment, staged.offset, staged.entry);
+            }
+            let keys = &batch.keys[piece.keys.clone()];
+            if !keys.is_empty() && segment.keys.add(keys) {
+                work |= background::RUNS;
+            }
+        }
+        let from = appender.position;
+        appender.position = batch.end;
+        batch.clear();
+        self.marks.advance_written(appender.position);
+        self.flusher.written(&self.marks);
+        self.request_background_work(appender, from, work);
+    }
+
+    fn request_background_work(&self, appender: &mut Appender, from: u64, mut work: u32) {
+        let half = self.config.segment_bytes / 2;
+        if (from + half) / self.config.segment_bytes
+            != (appender.position + half) / self.config.segment_bytes
+        {
+            work |= background::PREPARE;
+        }
+        if appender.position >= appender.next_space_check {
+            appender.next_space_check = appender.position + SPACE_CHECK_BYTES;
+            work |= background::SPACE;
+        }
+        if self.config.is_sync() && appender.zero_ahead.is_short(appender.position) {
+            work |= background::ZEROS;
+        }
+        if work != 0 {
+            self.background.request(work);
+        }
+    }
+}
+
+/// Zeros at the end of `properties`, and the longest run of them.
+fn zero_bytes(properties: &[u8]) -> (usize, usize) {
+    let at_end = properties.iter().rev().take_while(|byte| **byte == 0).count();
+    if properties.len() <= ZERO_RUN_BYTES_MAX {
+        return (at_end, at_end);
+    }
+    let runs = properties.split(|byte| *byte != 0).map(<[u8]>::len);
+    (at_end, runs.max().unwrap_or(0))
+}
+
+impl Batch {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(BUFFER_BYTES_KEPT);
+        self.pieces.clear();
+        self.entries.clear();
+        self.keys.clear();
+        self.queues.clear();
+    }
+
+    /// Lays messages out from `position` on. Where one does not fit with 8 bytes to spare the
+    /// segment is padded, as Apache does (`CommitLog.DefaultAppendMessageCallback`).
+    fn encode(
+        &mut self,
+        messages: &[NewMessage<'_>],
+        position: u64,
+        now_ms: i64,
+        inner: &Inner,
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        self.clear();
+        let segment_bytes = inner.config.segment_bytes;
+        self.begin_piece(position);
+        let mut position = position;
+        for message in messages {
+            let size = message.to_record(0, 0, 0).encoded_len() as u64;
+            let left = segment_bytes - position % segment_bytes;
+            if size + TRAILER.len() as u64 > left {
+                self.bytes.extend_from_slice(&(left as u32).to_be_bytes());
+                self.bytes.extend_from_slice(&MAGIC_BLANK.to_be_bytes());
+                self.end_piece();
+                position += left;
+                self.begin_piece(position);
+            }
+            let queue_offset = if message.dispatch || message.index_keys != KeySource::None {
+                self.stage(message, position, size as u32, &inner.queues)
+            } else {
+                0
+            };
+            let record = message.to_record(queue_offset, position, now_ms);
+            record.encode(&mut self.bytes).map_err(|_| StoreError::TooLarge {
+                what: "record",
+                bytes: size as usize,
+                limit: inner.config.record_bytes_max(),
+            })?;
+            appended.push(Appended {
+                physical_offset: position,
+                end_offset: position + size,
+                queue_offset,
+                store_timestamp: now_ms,
+                size: size as u32,
+            });
+            position += size;
+        }
+        self.bytes.extend_from_slice(&TRAILER);
+        self.end_piece();
+        self.end = position;
+        Ok(())
+    }
+
+    fn begin_piece(&mut self, position: u64) {
+        let (bytes, entries, keys) = (self.bytes.len(), self.entries.len(), self.keys.len());
+        self.pieces.push(Piece {
+            position,
+            bytes: bytes..bytes,
+            entries: entries..entries,
+            keys: keys..keys,
+        });
+    }
+
+    fn end_piece(&mut self) {
+        if let Some(piece) = self.pieces.last_mut() {
+            piece.bytes.end = self.bytes.len();
+            piece.entries.end = self.entries.len();
+            piece.keys.end = self.keys.len();
+        }
+    }
+
+    /// Notes the derived entries of a message and takes its queue offset, 0 without one.
+    fn stage(
+        &mut self,
+        message: &NewMessage<'_>,
+        position: u64,
+        size: u32,
+        queues: &QueueTable,
+    ) -> u64 {
+        let index = self.queue_index(message, queues);
+        let queue = &self.queues[index];
+        if message.index_keys == KeySource::Properties {
+            for_each_key(message.properties, |key| {
+                self.keys.push((key_hash(queue.topic_seed, key), position));
+            });
+        }
+        if !message.dispatch {
+            return 0;
+        }
+        let offset = queue.assign();
+        let entry = QueueEntry { physical_offset: position, size, tag_hash: message.tag_hash };
+        self.entries.push(Staged { queue: index, offset, entry });
+        offset
+    }
+
+    /// The message's queue among those of the batch. Batches have few queues, so the last ones
+    /// are compared before the table is asked.
+    fn queue_index(&mut self, message: &NewMessage<'_>, queues: &QueueTable) -> usize {
+        let recent = self.queues.len().saturating_sub(RECENT_QUEUES);
+        let known = self.queues[recent..]
+            .iter()
+            .position(|queue| queue.queue_id == message.queue_id && *queue.topic == *message.topic);
+        known.map_or_else(
+            || {
+                self.queues.push(queues.find_or_add(message.topic, message.queue_id, 0));
+                self.queues.len() - 1
+            },
+            |index| recent + index,
+        )
+    }
+}

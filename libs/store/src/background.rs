@@ -1,0 +1,187 @@
+//! The background thread: everything that may be late but not forgotten.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use crate::error::StoreError;
+use crate::store::Inner;
+
+/// Kinds of work, as bits.
+pub(crate) const SEAL: u32 = 1;
+pub(crate) const RUNS: u32 = 1 << 1;
+pub(crate) const PREPARE: u32 = 1 << 2;
+pub(crate) const ZEROS: u32 = 1 << 3;
+pub(crate) const SPACE: u32 = 1 << 4;
+/// The durable mark is behind, and due in a while.
+const MARK_LATER: u32 = 1 << 5;
+/// The durable mark is far behind.
+const MARK_NOW: u32 = 1 << 6;
+const STOP: u32 = 1 << 7;
+
+/// The mark is written after this many flushed bytes …
+const MARK_BYTES: u64 = 64 << 20;
+/// … or this long after the one before, whichever comes first.
+const MARK_INTERVAL: Duration = Duration::from_secs(1);
+/// How often retention and free space are looked at when nothing else happens.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+
+#[derive(Default)]
+pub(crate) struct Background {
+    thread: OnceLock<Thread>,
+    work: AtomicU32,
+    /// What the durable mark says.
+    marked: AtomicU64,
+    is_mark_requested: AtomicBool,
+}
+
+impl Background {
+    pub(crate) fn marked_at(position: u64) -> Self {
+        Self { marked: AtomicU64::new(position), ..Self::default() }
+    }
+
+    /// Asks for work; wakes the thread if that is news.
+    pub(crate) fn request(&self, work: u32) {
+        if self.work.fetch_or(work, Ordering::AcqRel) & work != work
+            && let Some(thread) = self.thread.get()
+        {
+            thread.unpark();
+        }
+    }
+
+    /// Notes a flush, so that the durable mark follows at its own pace.
+    pub(crate) fn flushed(&self, position: u64) {
+        if position - self.marked.load(Ordering::Acquire).min(position) >= MARK_BYTES {
+            self.request(MARK_NOW);
+        } else if !self.is_mark_requested.swap(true, Ordering::AcqRel) {
+            self.request(MARK_LATER);
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.request(STOP);
+    }
+
+    pub(crate) fn marked(&self) -> u64 {
+        self.marked.load(Ordering::Acquire)
+    }
+}
+
+/// Says once that background work failed; it is tried again when it is due again.
+fn report(work: &'static str, result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!(work, %error, "background work of the store failed");
+    }
+}
+
+impl Inner {
+    pub(crate) fn run_background_thread(&self) {
+        let _ = self.background.thread.set(std::thread::current());
+        let mut next_check = Instant::now() + CHECK_INTERVAL;
+        let mut last_mark = Instant::now();
+        let mut mark_due = None;
+        loop {
+            let work = self.background.work.swap(0, Ordering::AcqRel);
+            if work & STOP != 0 {
+                return;
+            }
+            self.do_work(work);
+            let now = Instant::now();
+            if work & MARK_LATER != 0 {
+                mark_due = Some(last_mark + MARK_INTERVAL);
+            }
+            if work & MARK_NOW != 0 || mark_due.is_some_and(|due| due <= now) {
+                report("durable mark", self.write_durable_mark());
+                (last_mark, mark_due) = (Instant::now(), None);
+            }
+            if next_check <= now {
+                report("free space", self.check_space());
+                report("retention", self.expire().map(|_| ()));
+                next_check = now + CHECK_INTERVAL;
+            }
+            if self.background.work.load(Ordering::Acquire) == 0 {
+                let due = mark_due.map_or(next_check, |due| due.min(next_check));
+                std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
+            }
+        }
+    }
+
+    fn do_work(&self, work: u32) {
+        if work & PREPARE != 0 {
+            report("prepare segment", self.prepare_next_segment());
+        }
+        if work & ZEROS != 0 {
+            report("zeros ahead", self.write_zeros_ahead());
+        }
+        if work & RUNS != 0 {
+            report("key index", self.write_key_runs());
+        }
+        if work & SEAL != 0 {
+            report("seal segment", self.seal_segments());
+        }
+        if work & SPACE != 0 {
+            report("free space", self.check_space());
+        }
+    }
+
+    /// See [`crate::Store::maintain`].
+    pub(crate) fn maintain(&self) -> Result<(), StoreError> {
+        self.write_key_runs()?;
+        self.seal_segments()?;
+        self.write_durable_mark()?;
+        self.check_space()?;
+        self.expire().map(|_| ())
+    }
+
+    /// Writes how far the log is known to be on disk, if that is news.
+    pub(crate) fn write_durable_mark(&self) -> Result<(), StoreError> {
+        // Cleared first: a flush that comes now asks again.
+        self.background.is_mark_requested.store(false, Ordering::Release);
+        let flushed = self.marks.flushed();
+        if flushed == self.background.marked() {
+            return Ok(());
+        }
+        self.durable_mark_at(flushed).write(&*self.disk, &self.layout)?;
+        self.background.marked.store(flushed, Ordering::Release);
+        Ok(())
+    }
+
+    fn prepare_next_segment(&self) -> Result<(), StoreError> {
+        match self.log.newest() {
+            Some(newest) => self.log.prepare(newest.end()).map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    fn write_key_runs(&self) -> Result<(), StoreError> {
+        self.log.all().iter().try_for_each(|segment| segment.keys.write_full_runs())
+    }
+
+    /// Completes the derived files of all segments that take no more records.
+    fn seal_segments(&self) -> Result<(), StoreError> {
+        let mut segments = self.log.all();
+        segments.pop();
+        segments.retain(|segment| !segment.is_sealed.load(Ordering::Acquire));
+        for segment in segments {
+            self.seal_segment(&segment, segment.end())?;
+        }
+        Ok(())
+    }
+
+    /// Completes the derived files of a segment up to `covered`, durably.
+    pub(crate) fn seal_segment(
+        &self,
+        segment: &crate::segment::Segment,
+        covered: u64,
+    ) -> Result<(), StoreError> {
+        let parts = self.queues.seal(segment.start);
+        segment.queues.seal(segment.start, covered, &parts)?;
+        segment.keys.seal(segment.start, covered)?;
+        for directory in [&self.layout.queues, &self.layout.keys] {
+            self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+        }
+        segment.is_sealed.store(true, Ordering::Release);
+        Ok(())
+    }
+}

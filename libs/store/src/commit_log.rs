@@ -1,0 +1,126 @@
+//! The segments that make up the log, and which of them holds a position.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::format::Layout;
+use crate::segment::Segment;
+
+/// Segments without a gap, oldest first. All but the newest end in padding.
+///
+/// Lock order: `prepared` before `segments`; both are held for a few instructions except where
+/// a file is created.
+pub(crate) struct CommitLog {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    segment_bytes: u64,
+    segments: RwLock<VecDeque<Arc<Segment>>>,
+    /// Segments that exist on disk behind the newest one and hold no record. More than one only
+    /// after an append failed that needed several.
+    prepared: Mutex<Vec<Arc<Segment>>>,
+}
+
+impl CommitLog {
+    /// A log of segments found on disk, which follow each other; those of `prepared` hold nothing.
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        layout: Layout,
+        segment_bytes: u64,
+        segments: VecDeque<Arc<Segment>>,
+        prepared: Vec<Arc<Segment>>,
+    ) -> Self {
+        let (segments, prepared) = (RwLock::new(segments), Mutex::new(prepared));
+        Self { disk, layout, segment_bytes, segments, prepared }
+    }
+
+    /// Where the oldest segment begins. `None` before the first record.
+    pub(crate) fn start(&self) -> Option<u64> {
+        self.segments.read().front().map(|segment| segment.start)
+    }
+
+    /// The segment that holds a position.
+    pub(crate) fn segment_at(&self, position: u64) -> Option<Arc<Segment>> {
+        let segments = self.segments.read();
+        let ahead = position.checked_sub(segments.front()?.start)?;
+        segments.get(usize::try_from(ahead / self.segment_bytes).ok()?).cloned()
+    }
+
+    pub(crate) fn newest(&self) -> Option<Arc<Segment>> {
+        self.segments.read().back().cloned()
+    }
+
+    /// All segments as they are now, oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().iter().cloned().collect()
+    }
+
+    /// The segment that will begin at `start`: the prepared one, or a new one. It takes no part in
+    /// reads before [`CommitLog::adopt`].
+    pub(crate) fn prepare(&self, start: u64) -> Result<Arc<Segment>, StoreError> {
+        let mut prepared = self.prepared.lock();
+        if let Some(found) = prepared.iter().find(|segment| segment.start == start) {
+            return Ok(Arc::clone(found));
+        }
+        let created = Segment::create(&self.disk, &self.layout, start, self.segment_bytes)?;
+        let created = Arc::new(created);
+        prepared.push(Arc::clone(&created));
+        Ok(created)
+    }
+
+    /// Makes a prepared segment the newest one.
+    pub(crate) fn adopt(&self, segment: &Arc<Segment>) {
+        let mut prepared = self.prepared.lock();
+        prepared.retain(|other| other.start != segment.start);
+        self.segments.write().push_back(Arc::clone(segment));
+    }
+
+    /// Makes everything in `[from, to)` durable, names of new files included.
+    pub(crate) fn sync(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        let segments = self.all();
+        let dirty = segments.iter().filter(|segment| segment.start < to && segment.end() > from);
+        let mut names_pending = false;
+        for segment in dirty.clone() {
+            segment.sync()?;
+            names_pending |= !segment.is_listed.load(Ordering::Acquire);
+        }
+        if names_pending {
+            let directory = &self.layout.commit_log;
+            self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+            dirty.for_each(|segment| segment.is_listed.store(true, Ordering::Release));
+        }
+        Ok(())
+    }
+
+    /// Takes the oldest segment out of the log; readers that hold it may finish.
+    pub(crate) fn forget_oldest(&self) {
+        self.segments.write().pop_front();
+    }
+
+    /// Appends `[position, position + length)` to `out`. `None` when the log does not hold all of
+    /// it inside one segment.
+    pub(crate) fn read(
+        &self,
+        position: u64,
+        length: usize,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<()>, StoreError> {
+        let Some(segment) = self.segment_at(position) else { return Ok(None) };
+        if segment.end() - position < length as u64 {
+            return Ok(None);
+        }
+        let at = out.len();
+        out.resize(at + length, 0);
+        match segment.read_exact(&mut out[at..], position) {
+            Ok(()) => Ok(Some(())),
+            Err(error) => {
+                out.truncate(at);
+                Err(error)
+            }
+        }
+    }
+}

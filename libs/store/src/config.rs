@@ -1,0 +1,149 @@
+//! What an operator may choose about a store.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::dispatch::{self, DispatchRule};
+use crate::error::StoreError;
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+/// When written records become durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlushMode {
+    /// After `bytes` or `interval`, whichever comes first. A record is visible once written.
+    Async { bytes: u64, interval: Duration },
+    /// At once, with everything that gathered while the last flush ran. A record is visible once
+    /// flushed.
+    Sync,
+}
+
+impl FlushMode {
+    /// 16 MiB or 200 ms.
+    pub const ASYNC: Self = Self::Async { bytes: 16 * MIB, interval: Duration::from_millis(200) };
+}
+
+/// Settings of one store.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Where everything lies; made when missing. Default: `weir-data/store`.
+    pub directory: PathBuf,
+    /// Default: `DefaultCluster`.
+    pub cluster: String,
+    /// The broker name. Default: `broker-a`.
+    pub group: String,
+    /// Length of a CommitLog segment; a multiple of 4 KiB, from 4 KiB to 4 GiB. Fixed for the life
+    /// of a directory. Default: 1 GiB.
+    pub segment_bytes: u64,
+    /// Default: [`FlushMode::ASYNC`].
+    pub flush: FlushMode,
+    /// How far the log may run ahead of the disk. Appends wait at this bound, and recovery tells a
+    /// torn tail from damage by it. `None`: 256 MiB, with synchronous flush 8 MiB.
+    pub unflushed_bytes_max: Option<u64>,
+    /// Body plus properties of one message. Default: 4 MiB.
+    pub message_bytes_max: usize,
+    /// Segments whose newest record is older are deleted. Default: 72 h.
+    pub retention: Duration,
+    /// Writes are refused below this much free disk. `None`: two segments, or a tenth of the disk
+    /// up to 5 GiB, whichever is more. With small segments in a test it is the 5 GiB that count.
+    pub free_bytes_min: Option<u64>,
+    /// How long an append waits at `unflushed_bytes_max` before it gives up. Default: 5 s.
+    pub busy_timeout: Duration,
+    /// What recovery puts into ConsumeQueue and index for a record that it finds in the log.
+    /// Default: [`dispatch::apache_rule`].
+    pub dispatch: DispatchRule,
+    /// Whether the store runs its flush and background threads. Without them nothing happens
+    /// unless [`crate::Store::flush`] and [`crate::Store::maintain`] are called, which is what a
+    /// simulation needs. Default: true.
+    pub threads: bool,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("weir-data/store"),
+            cluster: "DefaultCluster".to_owned(),
+            group: "broker-a".to_owned(),
+            segment_bytes: 1 << 30,
+            flush: FlushMode::ASYNC,
+            unflushed_bytes_max: None,
+            message_bytes_max: 4 << 20,
+            retention: Duration::from_secs(72 * 3600),
+            free_bytes_min: None,
+            busy_timeout: Duration::from_secs(5),
+            dispatch: dispatch::apache_rule,
+            threads: true,
+        }
+    }
+}
+
+impl StoreConfig {
+    /// # Errors
+    /// [`StoreError::Config`] with the first field that cannot work.
+    pub fn validate(&self) -> Result<(), StoreError> {
+        let refuse = |field, reason: String| Err(StoreError::Config { field, reason });
+        let segment = self.segment_bytes;
+        if !(4 * KIB..=4 << 30).contains(&segment) || !segment.is_multiple_of(4 * KIB) {
+            return refuse(
+                "segment_bytes",
+                format!("is {segment}; it must be a multiple of 4096 from 4096 to 4294967296"),
+            );
+        }
+        if self.cluster.is_empty() || self.group.is_empty() {
+            return refuse("cluster and group", "must not be empty".to_owned());
+        }
+        if self.message_bytes_max == 0 || self.message_bytes_max > 1 << 30 {
+            return refuse(
+                "message_bytes_max",
+                format!("is {}; it must be from 1 to 1073741824", self.message_bytes_max),
+            );
+        }
+        // Padding at a segment's end can be nearly as long as the record that did not fit.
+        let record_max = (self.message_bytes_max as u64 + 4 * KIB).min(segment);
+        let needed = 2 * record_max;
+        if self.unflushed_bytes() < needed {
+            return refuse(
+                "unflushed_bytes_max",
+                format!(
+                    "is {}; one message of message_bytes_max may need {needed}",
+                    self.unflushed_bytes()
+                ),
+            );
+        }
+        if matches!(self.flush, FlushMode::Async { bytes: 0, .. }) {
+            return refuse("flush.bytes", "is 0; choose sync flush instead".to_owned());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_sync(&self) -> bool {
+        self.flush == FlushMode::Sync
+    }
+
+    /// The bound in force.
+    pub(crate) fn unflushed_bytes(&self) -> u64 {
+        let default = if self.is_sync() { 8 * MIB + 8 * KIB } else { 256 * MIB };
+        self.unflushed_bytes_max.unwrap_or(default)
+    }
+
+    /// The longest record that a segment takes: it must leave 8 bytes for the padding's head.
+    pub(crate) fn record_bytes_max(&self) -> usize {
+        usize::try_from(self.segment_bytes - 8).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_nonsense_is_refused_by_name() {
+        StoreConfig::default().validate().unwrap();
+        StoreConfig { flush: FlushMode::Sync, ..StoreConfig::default() }.validate().unwrap();
+        let odd = StoreConfig { segment_bytes: 5000, ..StoreConfig::default() };
+        assert!(odd.validate().unwrap_err().to_string().contains("segment_bytes is 5000"));
+        let tight = StoreConfig { unflushed_bytes_max: Some(1 << 20), ..StoreConfig::default() };
+        assert!(tight.validate().unwrap_err().to_string().contains("unflushed_bytes_max"));
+    }
+}

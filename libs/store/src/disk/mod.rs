@@ -1,0 +1,94 @@
+//! The seam to the disk: files and directories, and nothing that knows what is in them.
+//!
+//! [`RealDisk`] is the operating system's; [`SimulatedDisk`] forgets at a crash what was not
+//! synced, so that every ordering rule of the store can be tried over thousands of crash states.
+
+mod real;
+mod simulated;
+
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use real::RealDisk;
+pub use simulated::SimulatedDisk;
+
+/// What a file is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Reading; the file must exist.
+    Read,
+    /// Reading and writing; made when missing, contents kept.
+    Write,
+    /// Reading and writing; made when missing, emptied when not.
+    Replace,
+}
+
+/// One file of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    pub name: String,
+    pub bytes: u64,
+}
+
+/// What a file system has, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// What an unprivileged process may still write.
+    pub free: u64,
+    pub total: u64,
+}
+
+/// Files and directories. Paths are absolute or relative to the process, as the caller chose.
+pub trait Disk: Send + Sync {
+    /// Makes a directory with its parents; one that exists is fine.
+    fn create_directory(&self, path: &Path) -> io::Result<()>;
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// The regular files of a directory, by name; those with names that are not UTF-8 are left out.
+    fn list(&self, directory: &Path) -> io::Result<Vec<Listed>>;
+
+    /// Renames within one directory; replaces what stands at `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes creations, renames and removals in a directory durable.
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    fn space(&self, path: &Path) -> io::Result<DiskSpace>;
+
+    /// Takes a file's exclusive lock; it ends when the guard is dropped or the process dies.
+    /// [`io::ErrorKind::WouldBlock`] when somebody else holds it.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+}
+
+/// One open file. All positions are bytes from its start.
+pub trait DiskFile: Send + Sync {
+    /// Reads up to `bytes.len()` bytes; fewer only at the end of the file.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
+
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+
+    /// Length in bytes.
+    fn size(&self) -> io::Result<u64>;
+
+    /// Makes contents and length durable (`fdatasync`). After an error nobody may try again: the
+    /// kernel reports a lost page once and calls it clean from then on.
+    fn sync(&self) -> io::Result<()>;
+
+    /// The first range at or after `from` that was ever written; `None` when only holes follow.
+    fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>>;
+}
+
+/// Fills `bytes` or fails with [`io::ErrorKind::UnexpectedEof`].
+pub(crate) fn read_exact_at(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<()> {
+    match file.read_at(bytes, at)? {
+        read if read == bytes.len() => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}

@@ -1,0 +1,463 @@
+//! A disk in memory that forgets what was not synced.
+//!
+//! Each file has a durable image and a list of writes since its last sync. A crash keeps a seeded
+//! subset of those writes, decided for each 4 KiB page and torn at 512 bytes, in any order, as
+//! write-back does. Names behave alike: creations, renames and removals are durable when their
+//! directory was synced; until then a crash keeps a seeded subset.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Disk, DiskFile, DiskSpace, Listed, OpenMode};
+
+const PAGE_BYTES: u64 = 4096;
+const SECTOR_BYTES: u64 = 512;
+
+/// A disk for tests; clones are the same disk.
+#[derive(Clone, Default)]
+pub struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<u64, Image>,
+    next_file: u64,
+    directories: BTreeSet<PathBuf>,
+    names: BTreeMap<PathBuf, u64>,
+    durable_names: BTreeMap<PathBuf, u64>,
+    unsynced_names: Vec<NameChange>,
+    locks: BTreeSet<PathBuf>,
+    steps: u64,
+    fails_from: Option<u64>,
+    fail_syncs: bool,
+    free: Option<u64>,
+}
+
+#[derive(Default, Clone)]
+struct Image {
+    current: Vec<u8>,
+    /// Pages that were ever written; the others are holes.
+    allocated: BTreeSet<u64>,
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Set(PathBuf, u64),
+    Rename(PathBuf, PathBuf, u64),
+    Remove(PathBuf, u64),
+}
+
+impl NameChange {
+    fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Set(path, _) | Self::Rename(_, path, _) | Self::Remove(path, _) => path.parent(),
+        }
+    }
+
+    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
+        match self {
+            Self::Set(path, file) => {
+                names.insert(path.clone(), *file);
+            }
+            Self::Rename(from, to, file) => {
+                if names.get(from) == Some(file) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *file);
+            }
+            Self::Remove(path, file) => {
+                if names.get(path) == Some(file) {
+                    names.remove(path);
+                }
+            }
+        }
+    }
+}
+
+/// SplitMix64: a few lines, and the same on every machine.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    }
+
+    fn chance(&mut self, percent: u64) -> bool {
+        self.next() % 100 < percent
+    }
+}
+
+impl SimulatedDisk {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets `steps` more changes happen (writes, syncs, lengths, names); all later ones fail.
+    pub fn fail_after(&self, steps: u64) {
+        let mut state = self.state.lock();
+        state.fails_from = Some(state.steps + steps);
+    }
+
+    /// How many changes were asked for so far.
+    pub fn steps(&self) -> u64 {
+        self.state.lock().steps
+    }
+
+    /// From now on every sync of a file fails, or none.
+    pub fn fail_syncs(&self, fail: bool) {
+        self.state.lock().fail_syncs = fail;
+    }
+
+    /// How many more bytes may be written into pages never written; `None`: any number.
+    pub fn limit_space(&self, free: Option<u64>) {
+        self.state.lock().free = free;
+    }
+
+    /// The disk that a power cut at this moment leaves, as `seed` decides.
+    pub fn crash(&self, seed: u64) -> Self {
+        let state = self.state.lock();
+        let mut random = Random(seed);
+        let mut names = state.durable_names.clone();
+        let keep_percent = [0, 20, 50, 80, 100][(random.next() % 5) as usize];
+        for change in &state.unsynced_names {
+            if random.chance(keep_percent) {
+                change.apply(&mut names);
+            }
+        }
+        let mut files = BTreeMap::new();
+        for file in names.values() {
+            if let Some(image) = state.files.get(file) {
+                files.insert(*file, image.crash(&mut random));
+            }
+        }
+        let survivor = State {
+            files,
+            next_file: state.next_file,
+            directories: state.directories.clone(),
+            names: names.clone(),
+            durable_names: names,
+            ..State::default()
+        };
+        Self { state: Arc::new(Mutex::new(survivor)) }
+    }
+}
+
+impl Image {
+    fn apply(bytes: &mut Vec<u8>, change: &Change) {
+        match change {
+            Change::Length(length) => bytes.resize(*length as usize, 0),
+            Change::Write(at, written) => {
+                let end = *at as usize + written.len();
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[*at as usize..end].copy_from_slice(written);
+            }
+        }
+    }
+
+    fn crash(&self, random: &mut Random) -> Self {
+        let mut durable = self.durable.clone();
+        let keep_percent = [0, 10, 50, 90, 100][(random.next() % 5) as usize];
+        for change in &self.unsynced {
+            match change {
+                Change::Length(_) => {
+                    if random.chance(keep_percent) {
+                        Self::apply(&mut durable, change);
+                    }
+                }
+                Change::Write(at, bytes) => {
+                    for (at, bytes) in split(*at, bytes, PAGE_BYTES) {
+                        if random.chance(keep_percent) {
+                            Self::keep_page(&mut durable, at, bytes, random);
+                        }
+                    }
+                }
+            }
+        }
+        // Holes are forgotten: after a crash any page may have been written.
+        let allocated = (0..(durable.len() as u64).div_ceil(PAGE_BYTES)).collect();
+        Self { current: durable.clone(), allocated, durable, unsynced: Vec::new() }
+    }
+
+    /// Keeps a page whole, or some of its sectors.
+    fn keep_page(durable: &mut Vec<u8>, at: u64, bytes: &[u8], random: &mut Random) {
+        let is_torn = random.chance(25);
+        for (at, sector) in split(at, bytes, SECTOR_BYTES) {
+            if !is_torn || random.chance(50) {
+                Self::apply(durable, &Change::Write(at, sector.to_vec()));
+            }
+        }
+    }
+}
+
+/// Cuts a write at multiples of `unit`.
+fn split(at: u64, bytes: &[u8], unit: u64) -> impl Iterator<Item = (u64, &[u8])> {
+    let (mut at, mut rest) = (at, bytes);
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let length = (unit - at % unit).min(rest.len() as u64);
+        let (piece, remaining) = rest.split_at(length as usize);
+        let piece_at = at;
+        (at, rest) = (at + length, remaining);
+        Some((piece_at, piece))
+    })
+}
+
+impl State {
+    /// Counts one change, or refuses it.
+    fn step(&mut self) -> io::Result<()> {
+        self.steps += 1;
+        match self.fails_from {
+            Some(from) if self.steps > from => Err(io::Error::other("the disk is gone")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn change_name(&mut self, change: NameChange) {
+        change.apply(&mut self.names);
+        self.unsynced_names.push(change);
+    }
+
+    fn image(&mut self, file: u64) -> &mut Image {
+        self.files.entry(file).or_default()
+    }
+
+    fn file_at(&self, path: &Path) -> io::Result<u64> {
+        self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Disk for SimulatedDisk {
+    /// Directories themselves are durable at once; the store makes them only at first open.
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let parents: Vec<PathBuf> = path.ancestors().map(Path::to_path_buf).collect();
+        state.directories.extend(parents);
+        Ok(())
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
+        let mut state = self.state.lock();
+        let file = match (state.file_at(path), mode) {
+            (Ok(file), OpenMode::Read | OpenMode::Write) => file,
+            (Err(error), OpenMode::Read) => return Err(error),
+            (Ok(file), OpenMode::Replace) => {
+                state.step()?;
+                let image = state.image(file);
+                image.current.clear();
+                image.unsynced.push(Change::Length(0));
+                file
+            }
+            (Err(_), OpenMode::Write | OpenMode::Replace) => {
+                state.step()?;
+                if !path.parent().is_some_and(|parent| state.directories.contains(parent)) {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
+                state.next_file += 1;
+                let file = state.next_file;
+                state.files.insert(file, Image::default());
+                state.change_name(NameChange::Set(path.to_path_buf(), file));
+                file
+            }
+        };
+        drop(state);
+        Ok(Arc::new(SimulatedFile { disk: self.clone(), file }))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<Listed>> {
+        let state = self.state.lock();
+        if !state.directories.contains(directory) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let in_directory = state.names.iter().filter(|(path, _)| path.parent() == Some(directory));
+        Ok(in_directory
+            .filter_map(|(path, file)| {
+                let name = path.file_name()?.to_str()?.to_owned();
+                let bytes = state.files.get(file).map_or(0, |image| image.current.len() as u64);
+                Some(Listed { name, bytes })
+            })
+            .collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let file = state.file_at(from)?;
+        state.step()?;
+        state.change_name(NameChange::Rename(from.to_path_buf(), to.to_path_buf(), file));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let file = state.file_at(path)?;
+        state.step()?;
+        state.change_name(NameChange::Remove(path.to_path_buf(), file));
+        Ok(())
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.step()?;
+        let pending = std::mem::take(&mut state.unsynced_names);
+        for change in pending {
+            if change.directory() == Some(path) {
+                change.apply(&mut state.durable_names);
+            } else {
+                state.unsynced_names.push(change);
+            }
+        }
+        Ok(())
+    }
+
+    fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
+        let free = self.state.lock().free.unwrap_or(1 << 50);
+        Ok(DiskSpace { free, total: 1 << 50 })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
+        if !self.state.lock().locks.insert(path.to_path_buf()) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(Box::new(SimulatedLock { disk: self.clone(), path: path.to_path_buf() }))
+    }
+}
+
+struct SimulatedLock {
+    disk: SimulatedDisk,
+    path: PathBuf,
+}
+
+impl Drop for SimulatedLock {
+    fn drop(&mut self) {
+        self.disk.state.lock().locks.remove(&self.path);
+    }
+}
+
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    file: u64,
+}
+
+impl DiskFile for SimulatedFile {
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut state = self.disk.state.lock();
+        let current = &state.image(self.file).current;
+        let found = current.get(at as usize..).unwrap_or_default();
+        let length = found.len().min(bytes.len());
+        bytes[..length].copy_from_slice(&found[..length]);
+        Ok(length)
+    }
+
+    /// On a full disk the part that still fits is written, as a real one may do.
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        state.step()?;
+        let mut free = state.free;
+        let image = state.image(self.file);
+        let mut fits = 0;
+        for (at, piece) in split(at, bytes, PAGE_BYTES) {
+            if !image.allocated.contains(&(at / PAGE_BYTES)) {
+                match free {
+                    Some(left) if left < PAGE_BYTES => break,
+                    Some(left) => free = Some(left - PAGE_BYTES),
+                    None => {}
+                }
+                image.allocated.insert(at / PAGE_BYTES);
+            }
+            fits += piece.len();
+        }
+        let change = Change::Write(at, bytes[..fits].to_vec());
+        Image::apply(&mut image.current, &change);
+        image.unsynced.push(change);
+        state.free = free;
+        if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        state.step()?;
+        let image = state.image(self.file);
+        let change = Change::Length(bytes);
+        Image::apply(&mut image.current, &change);
+        image.unsynced.push(change);
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.disk.state.lock().image(self.file).current.len() as u64)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.state.lock();
+        state.step()?;
+        if state.fail_syncs {
+            return Err(io::Error::other("write-back failed"));
+        }
+        let image = state.image(self.file);
+        for change in std::mem::take(&mut image.unsynced) {
+            Image::apply(&mut image.durable, &change);
+        }
+        Ok(())
+    }
+
+    fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>> {
+        let length = self.size()?;
+        let mut state = self.disk.state.lock();
+        let mut pages = state.image(self.file).allocated.range(from / PAGE_BYTES..);
+        let data = pages.next().map(|page| (page * PAGE_BYTES).max(from)..(page + 1) * PAGE_BYTES);
+        Ok(data.map(|data| data.start..data.end.min(length)).filter(|data| !data.is_empty()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_maybe_some_of_the_rest() {
+        let disk = SimulatedDisk::new();
+        disk.create_directory(Path::new("/d")).unwrap();
+        let file = disk.open(Path::new("/d/kept"), OpenMode::Write).unwrap();
+        file.write_all_at(&[1; 9000], 0).unwrap();
+        file.sync().unwrap();
+        disk.sync_directory(Path::new("/d")).unwrap();
+        disk.open(Path::new("/d/maybe"), OpenMode::Write).unwrap();
+        file.write_all_at(&[2; 9000], 4096).unwrap();
+
+        let mut torn = 0;
+        let mut kept_name = 0;
+        for seed in 0..200 {
+            let after = disk.crash(seed);
+            let file = after.open(Path::new("/d/kept"), OpenMode::Read).unwrap();
+            let mut bytes = [0; 4096 + 9000];
+            let read = file.read_at(&mut bytes, 0).unwrap();
+            assert!(read >= 9000);
+            assert_eq!(bytes[..4096], [1; 4096]);
+            let second_page = &bytes[4096..8192];
+            torn += usize::from(second_page.contains(&1) && second_page.contains(&2));
+            kept_name += usize::from(after.list(Path::new("/d")).unwrap().len() == 2);
+        }
+        assert!(torn > 0 && kept_name > 0 && kept_name < 200, "{torn} torn, {kept_name} names");
+    }
+}

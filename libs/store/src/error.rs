@@ -1,0 +1,50 @@
+//! Why the store refused or failed.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One variant per cause; the text says what happened to what and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operator's configuration.
+    #[error("store configuration: {field} {reason}")]
+    Config { field: &'static str, reason: String },
+    #[error("data directory {} is in use by another process; stop it or choose another directory", .path.display())]
+    InUse { path: PathBuf },
+    #[error("cannot {action} {}: {source}", .path.display())]
+    Io { action: &'static str, path: PathBuf, source: io::Error },
+    #[error("{} has format version {found}, this program knows up to {known}; use a newer program", .path.display())]
+    NewerFormat { path: PathBuf, found: u32, known: u32 },
+    #[error("{} says {field} is {found}, the configuration says {expected}; this directory belongs to another store", .path.display())]
+    OtherStore { path: PathBuf, field: &'static str, found: String, expected: String },
+    /// A file that is not what its name says, and cannot be derived again.
+    #[error("{}: {reason}", .path.display())]
+    Unreadable { path: PathBuf, reason: String },
+    /// Records that were promised are gone. The store does not open or answer over this range.
+    #[error("the CommitLog is damaged from {from} to {to}: {reason}; repair it from a replica")]
+    Damaged { from: u64, to: u64, reason: String },
+    /// Nothing was written.
+    #[error("{free} bytes of disk are free, writes stop below {floor}; free or add disk space")]
+    Full { free: u64, floor: u64 },
+    /// A write-back failed, so nobody knows what is on disk. For ever: end the process.
+    #[error("the store stopped after a failed write-back: {cause}")]
+    Poisoned { cause: String },
+    /// The caller's message or batch.
+    #[error("{what} takes {bytes} bytes, the limit is {limit}")]
+    TooLarge { what: &'static str, bytes: usize, limit: usize },
+    /// The disk does not keep up; nothing was written.
+    #[error("the disk did not take the unflushed bytes within {} ms; try again", .waited.as_millis())]
+    Busy { waited: Duration },
+    #[error("position {position} was not flushed within {} ms", .waited.as_millis())]
+    NotFlushed { position: u64, waited: Duration },
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Puts a disk error beside what was tried on which path.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_path_buf(), source }
+    }
+}

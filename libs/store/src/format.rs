@@ -1,0 +1,196 @@
+//! What the directory of a store looks like, and which store it is.
+//!
+//! | path | contents |
+//! |---|---|
+//! | `lock` | held while a process uses the directory |
+//! | `abort` | there while the store is open: present at open = it did not end cleanly |
+//! | `commitlog/<20 digits>` | segments, all of `segment_bytes` |
+//! | `weir/format.json` | [`Format`] |
+//! | `weir/durable-mark` | how far the log is known to be on disk |
+//! | `weir/queue-state` | counters of empty queues, forgotten topics |
+//! | `weir/user/<name>` | small files of the store's user |
+//! | `weir/queues/<20 digits>` | ConsumeQueue entries of the segment of that name |
+//! | `weir/keys/<20 digits>` | key index of the segment of that name |
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::config::StoreConfig;
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::small_file;
+
+/// The version that this program writes.
+const FORMAT_VERSION: u32 = 1;
+
+/// Where the parts of a store lie.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) root: PathBuf,
+    pub(crate) commit_log: PathBuf,
+    pub(crate) weir: PathBuf,
+    pub(crate) queues: PathBuf,
+    pub(crate) keys: PathBuf,
+    pub(crate) user: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn under(root: &Path) -> Self {
+        let weir = root.join("weir");
+        Self {
+            root: root.to_path_buf(),
+            commit_log: root.join("commitlog"),
+            queues: weir.join("queues"),
+            keys: weir.join("keys"),
+            user: weir.join("user"),
+            weir,
+        }
+    }
+
+    /// Everything below the root, parents first.
+    pub(crate) fn directories(&self) -> [&Path; 5] {
+        [&self.commit_log, &self.weir, &self.queues, &self.keys, &self.user]
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn abort(&self) -> PathBuf {
+        self.root.join("abort")
+    }
+
+    pub(crate) fn format(&self) -> PathBuf {
+        self.weir.join("format.json")
+    }
+
+    pub(crate) fn durable_mark(&self) -> PathBuf {
+        self.weir.join("durable-mark")
+    }
+
+    pub(crate) fn queue_state(&self) -> PathBuf {
+        self.weir.join("queue-state")
+    }
+}
+
+/// The name of a file that begins at `offset` of the log.
+pub(crate) fn file_name(offset: u64) -> String {
+    format!("{offset:020}")
+}
+
+/// The offset that a file's name says. `None` for other names.
+pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
+    let is_offset = name.len() == 20 && name.bytes().all(|byte| byte.is_ascii_digit());
+    is_offset.then(|| name.parse().ok()).flatten()
+}
+
+/// Who a store is: `weir/format.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Format {
+    pub(crate) version: u32,
+    pub(crate) store_id: Uuid,
+    pub(crate) cluster: String,
+    /// The broker name.
+    pub(crate) group: String,
+    pub(crate) segment_bytes: u64,
+}
+
+/// Only the field that says whether the others can be understood.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+impl Format {
+    /// Reads the file and compares it with the configuration; a directory without one gets one.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        layout: &Layout,
+        config: &StoreConfig,
+    ) -> Result<Self, StoreError> {
+        let path = layout.format();
+        let Some(text) = small_file::read(disk, &path)? else {
+            let format = Self {
+                version: FORMAT_VERSION,
+                store_id: Uuid::new_v4(),
+                cluster: config.cluster.clone(),
+                group: config.group.clone(),
+                segment_bytes: config.segment_bytes,
+            };
+            small_file::write_json(disk, &path, &format)?;
+            return Ok(format);
+        };
+        let unreadable = |error: serde_json::Error| StoreError::Unreadable {
+            path: path.clone(),
+            reason: error.to_string(),
+        };
+        let Version { version } = serde_json::from_slice(&text).map_err(unreadable)?;
+        if version > FORMAT_VERSION {
+            return Err(StoreError::NewerFormat { path, found: version, known: FORMAT_VERSION });
+        }
+        let format: Self = serde_json::from_slice(&text).map_err(unreadable)?;
+        format.compare(&path, config)?;
+        Ok(format)
+    }
+
+    fn compare(&self, path: &Path, config: &StoreConfig) -> Result<(), StoreError> {
+        let fields = [
+            ("cluster", self.cluster.clone(), config.cluster.clone()),
+            ("group", self.group.clone(), config.group.clone()),
+            ("segmentBytes", self.segment_bytes.to_string(), config.segment_bytes.to_string()),
+        ];
+        for (field, found, expected) in fields {
+            if found != expected {
+                let path = path.to_path_buf();
+                return Err(StoreError::OtherStore { path, field, found, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimulatedDisk;
+
+    #[test]
+    fn only_twenty_digits_are_an_offset() {
+        assert_eq!(file_name(1 << 30), "00000000001073741824");
+        assert_eq!(parse_file_name("00000000001073741824"), Some(1 << 30));
+        for name in [
+            "",
+            "1073741824",
+            "0000000000107374182x",
+            "99999999999999999999",
+            "+0000000001073741824",
+        ] {
+            assert_eq!(parse_file_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_newer_format_and_another_store_are_refused_by_name() {
+        let disk = SimulatedDisk::new();
+        let layout = Layout::under(Path::new("/data"));
+        disk.create_directory(&layout.weir).unwrap();
+        let config = StoreConfig::default();
+        let format = Format::open(&disk, &layout, &config).unwrap();
+        assert_eq!(Format::open(&disk, &layout, &config).unwrap(), format);
+
+        let other = StoreConfig { group: "broker-b".to_owned(), ..config.clone() };
+        let refused = Format::open(&disk, &layout, &other).unwrap_err().to_string();
+        assert!(
+            refused.contains("group is broker-a") && refused.contains("format.json"),
+            "{refused}"
+        );
+
+        let newer = serde_json::json!({ "version": 2, "somethingNew": true });
+        small_file::write_json(&disk, &layout.format(), &newer).unwrap();
+        let refused = Format::open(&disk, &layout, &config).unwrap_err();
+        assert!(matches!(refused, StoreError::NewerFormat { found: 2, known: 1, .. }), "{refused}");
+    }
+}

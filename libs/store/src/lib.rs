@@ -1,0 +1,54 @@
+//! The store: CommitLog, ConsumeQueue and key index on one disk.
+//!
+//! Everything lives in the CommitLog, in Apache's format; queues and index are derived from it,
+//! in the same step that appends. The core is synchronous and knows no thread but its own flush
+//! and background thread; disk and clock are seams. `docs/store-format.md` says what is on disk.
+//!
+//! The broker calls this crate. It never looks at what a message means.
+
+#![forbid(unsafe_code)]
+
+mod append;
+mod background;
+mod clock;
+mod commit_log;
+mod config;
+mod consume_queue;
+mod derived_file;
+mod disk;
+mod disk_watch;
+mod dispatch;
+mod durable_mark;
+mod error;
+mod flush;
+mod format;
+mod key_file;
+mod message;
+mod open;
+mod query;
+mod queue_file;
+mod queue_table;
+mod read;
+mod rebuild;
+mod recover;
+mod retention;
+mod scan;
+mod segment;
+mod small_file;
+mod store;
+mod watermarks;
+mod zero_ahead;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use config::{FlushMode, StoreConfig};
+pub use consume_queue::QueueRange;
+pub use disk::{Disk, DiskFile, DiskSpace, Listed, OpenMode, RealDisk, SimulatedDisk};
+pub use dispatch::{Dispatch, DispatchRule, KeySource, apache_rule};
+pub use error::StoreError;
+pub use message::{Appended, NewMessage};
+pub use query::Boundary;
+pub use queue_file::QueueEntry;
+pub use read::{QueueRead, ReadLimits};
+pub use recover::RecoveryReport;
+pub use store::{Store, StoreStats};
+pub use watermarks::Watermarks;

@@ -1,0 +1,238 @@
+//! Reads messages by queue offset and records by position, never beyond what is visible.
+
+use weirmq_message::record::{Decoded, MAGIC_V1, MAGIC_V2, PHYSICAL_OFFSET_AT, Record};
+use weirmq_message::sys_flag;
+
+use crate::consume_queue::{Queue, QueueRange};
+use crate::error::StoreError;
+use crate::queue_file::QueueEntry;
+use crate::segment::Segment;
+use crate::store::Inner;
+
+/// Entries that one read looks at before it comes back, so that a filter that fits nothing cannot
+/// keep it for ever.
+const SCANNED_ENTRIES_MAX: u64 = 16_384;
+/// Records that follow each other are read at once up to this size.
+const RUN_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a record up to its store timestamp, with an IPv6 born host.
+const HEAD_BYTES: usize = 76;
+
+/// What one read may return.
+#[derive(Debug, Clone, Copy)]
+pub struct ReadLimits {
+    pub messages: usize,
+    /// The first message is returned even if it is larger.
+    pub bytes: usize,
+}
+
+/// What one read returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueRead {
+    /// Where the next read should begin. A read from outside `range` returns nothing, and here
+    /// the nearest offset inside.
+    pub next: u64,
+    /// Messages appended to the output.
+    pub found: usize,
+    /// Bytes appended to the output.
+    pub bytes: usize,
+    /// Entries looked at, those refused by the filter included.
+    pub scanned: usize,
+    /// What could be read at the time.
+    pub range: QueueRange,
+}
+
+impl QueueRead {
+    /// What there is in a queue that does not exist.
+    pub(crate) const NOTHING: Self =
+        Self { next: 0, found: 0, bytes: 0, scanned: 0, range: QueueRange { min: 0, max: 0 } };
+}
+
+/// Consecutive records that will be read at once.
+#[derive(Default)]
+struct Run {
+    position: u64,
+    entries: Vec<QueueEntry>,
+    bytes: u64,
+}
+
+impl Inner {
+    /// See [`crate::Store::read_queue`].
+    pub(crate) fn read_queue(
+        &self,
+        queue: &Queue,
+        from: u64,
+        limits: ReadLimits,
+        accept: &mut dyn FnMut(&QueueEntry) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<QueueRead, StoreError> {
+        let range = queue.range(self.marks.visible());
+        let next = from.max(range.min).min(range.max);
+        let mut read = QueueRead { next, found: 0, bytes: 0, scanned: 0, range };
+        if next != from {
+            return Ok(read);
+        }
+        let before = out.len();
+        let result = self.collect(queue, limits, accept, &mut read, out);
+        if result.is_err() {
+            out.truncate(before);
+        }
+        result.map(|()| read)
+    }
+
+    fn collect(
+        &self,
+        queue: &Queue,
+        limits: ReadLimits,
+        accept: &mut dyn FnMut(&QueueEntry) -> bool,
+        read: &mut QueueRead,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let mut run = Run::default();
+        let mut entries = Vec::new();
+        let (mut planned, mut planned_bytes) = (0, 0);
+        'read: while read.next < read.range.max && (read.scanned as u64) < SCANNED_ENTRIES_MAX {
+            let count = (read.range.max - read.next).min(SCANNED_ENTRIES_MAX - read.scanned as u64);
+            entries.clear();
+            queue.entries(read.next, count, &mut entries)?;
+            if entries.is_empty() {
+                break;
+            }
+            for (offset, entry) in &entries {
+                let size = entry.size as usize;
+                let has_room = planned < limits.messages
+                    && (planned == 0 || planned_bytes + size <= limits.bytes);
+                if *offset >= read.range.max || !has_room {
+                    break 'read;
+                }
+                read.scanned += 1;
+                read.next = offset + 1;
+                if !accept(entry) {
+                    continue;
+                }
+                if run.position + run.bytes != entry.physical_offset || run.bytes >= RUN_BYTES_MAX {
+                    self.read_run(&mut run, read, out)?;
+                    run.position = entry.physical_offset;
+                }
+                run.bytes += u64::from(entry.size);
+                run.entries.push(*entry);
+                planned += 1;
+                planned_bytes += size;
+            }
+        }
+        self.read_run(&mut run, read, out)
+    }
+
+    /// Reads a run and checks that its records are the ones that the queue means.
+    fn read_run(
+        &self,
+        run: &mut Run,
+        read: &mut QueueRead,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        if run.entries.is_empty() {
+            return Ok(());
+        }
+        let mut at = out.len();
+        // A segment that expired meanwhile takes its messages with it.
+        if self.log.read(run.position, run.bytes as usize, out)?.is_some() {
+            for entry in &run.entries {
+                let size = entry.size as usize;
+                if !is_record_of(&out[at..at + size], entry) {
+                    return Err(StoreError::Damaged {
+                        from: entry.physical_offset,
+                        to: entry.end_offset(),
+                        reason: "the record of a queue entry is not there".to_owned(),
+                    });
+                }
+                at += size;
+            }
+            read.found += run.entries.len();
+            read.bytes += run.bytes as usize;
+        }
+        run.entries.clear();
+        run.bytes = 0;
+        Ok(())
+    }
+
+    /// See [`crate::Store::read_record`].
+    pub(crate) fn read_record(
+        &self,
+        position: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, StoreError> {
+        let visible = self.marks.visible();
+        let Some(segment) = self.log.segment_at(position) else { return Ok(None) };
+        let left = segment.end().min(visible).saturating_sub(position);
+        let Some(head) = read_head(&segment, position)? else { return Ok(None) };
+        let size = head.size as usize;
+        if head.physical_offset != position || u64::from(head.size) > left {
+            return Ok(None);
+        }
+        let at = out.len();
+        out.resize(at + size, 0);
+        let result = segment.read_exact(&mut out[at..], position);
+        let is_whole = result.is_ok()
+            && matches!(
+                Record::decode(&out[at..], true),
+                Ok(Decoded::Record(_, length)) if length == size
+            );
+        if !is_whole {
+            out.truncate(at);
+        }
+        result.map(|()| is_whole.then_some(size))
+    }
+
+    /// The entry at an offset, if it is visible.
+    pub(crate) fn queue_entry(
+        &self,
+        queue: &Queue,
+        offset: u64,
+    ) -> Result<Option<QueueEntry>, StoreError> {
+        let mut entries = Vec::with_capacity(1);
+        queue.entries(offset, 1, &mut entries)?;
+        let visible = self.marks.visible();
+        let found = entries.first().filter(|(found, _)| *found == offset).map(|(_, entry)| *entry);
+        Ok(found.filter(|entry| entry.end_offset() <= visible))
+    }
+}
+
+/// Whether bytes read for an entry are the record it means.
+fn is_record_of(bytes: &[u8], entry: &QueueEntry) -> bool {
+    parse_head(bytes).is_some_and(|head| {
+        head.size == entry.size && head.physical_offset == entry.physical_offset
+    })
+}
+
+/// The fields that tell a record's place and time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RecordHead {
+    pub(crate) size: u32,
+    pub(crate) physical_offset: u64,
+    pub(crate) store_timestamp: i64,
+}
+
+/// The head of what stands at `position`; `None` when that is no record.
+pub(crate) fn read_head(
+    segment: &Segment,
+    position: u64,
+) -> Result<Option<RecordHead>, StoreError> {
+    let mut bytes = [0; HEAD_BYTES];
+    if segment.end() - position < HEAD_BYTES as u64 {
+        return Ok(None);
+    }
+    segment.read_exact(&mut bytes, position)?;
+    Ok(parse_head(&bytes))
+}
+
+fn parse_head(bytes: &[u8]) -> Option<RecordHead> {
+    let number = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    let long = |at: usize| Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    let magic = number(4)?;
+    let sys_flag = number(36)? as i32;
+    let born_host_bytes = if sys_flag & sys_flag::BORN_HOST_V6 == 0 { 8 } else { 20 };
+    (magic == MAGIC_V1 || magic == MAGIC_V2).then_some(RecordHead {
+        size: number(0).filter(|size| *size >= 8)?,
+        physical_offset: long(PHYSICAL_OFFSET_AT)?,
+        store_timestamp: long(48 + born_host_bytes)? as i64,
+    })
+}

@@ -1,0 +1,253 @@
+//! Finds the end of the log after any kind of stop.
+//!
+//! Everything below the durable mark was on disk before the mark was written, so the walk starts
+//! there and proves every record. Write-back happens in any order, so behind the first invalid
+//! byte there may be whole records in a healthy machine too: a *torn tail*, which is cut. But the
+//! append path never runs further ahead of the disk than `unflushed_bytes_max`. A valid record
+//! beyond that proves that something is missing which had been promised: *damage*, which is not
+//! touched.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::config::StoreConfig;
+use crate::disk::Disk;
+use crate::durable_mark::DurableMark;
+use crate::error::StoreError;
+use crate::format::{Layout, parse_file_name};
+use crate::scan::{Remains, Scanner, Step, search};
+use crate::segment::Segment;
+
+/// What opening a store found and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Whether the last user closed the store.
+    pub was_clean: bool,
+    /// The log's first position.
+    pub log_start: u64,
+    /// Where the next record goes.
+    pub log_end: u64,
+    /// Where the durable mark stood.
+    pub durable_mark: u64,
+    /// Bytes from the durable mark on whose records were proved.
+    pub proved_bytes: u64,
+    /// Length of the torn tail that was cut, 0 when there was none.
+    pub cut_bytes: u64,
+    /// Whole records in it.
+    pub cut_records: u64,
+    /// Segments that were read again to derive their queue and key entries.
+    pub rebuilt_segments: usize,
+    /// Records in those.
+    pub rebuilt_records: u64,
+}
+
+/// A log whose end is known and durable.
+pub(crate) struct RecoveredLog {
+    /// Those with records, oldest first.
+    pub(crate) segments: VecDeque<Arc<Segment>>,
+    pub(crate) prepared: Vec<Arc<Segment>>,
+    pub(crate) report: RecoveryReport,
+}
+
+/// What `commitlog/` holds.
+struct FoundSegments {
+    /// From the first one on, without a gap.
+    connected: Vec<Arc<Segment>>,
+    /// Those that a crash left behind one whose name it lost.
+    beyond_gap: Vec<Arc<Segment>>,
+}
+
+/// Where the walk stopped.
+struct Stop {
+    position: u64,
+    /// Why, if bytes stand there that are not a record.
+    invalid: Option<String>,
+}
+
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    config: &StoreConfig,
+    mark: Option<DurableMark>,
+    was_clean: bool,
+) -> Result<RecoveredLog, StoreError> {
+    let FoundSegments { connected: mut segments, beyond_gap } =
+        open_segments(disk, layout, config, mark)?;
+    let start = segments.first().map_or(0, |segment| segment.start);
+    let from = mark.map_or(start, |mark| mark.flushed).max(start);
+    let known_end = segments.last().map_or(0, |segment| segment.end());
+    if from > known_end {
+        return Err(StoreError::Damaged {
+            from: known_end,
+            to: from,
+            reason: "segments are missing whose records were on disk".to_owned(),
+        });
+    }
+    let stop = walk(&segments, from)?;
+    let end = stop.position;
+    let mut report = RecoveryReport {
+        was_clean,
+        log_start: start,
+        log_end: end,
+        durable_mark: from,
+        proved_bytes: end - from,
+        ..RecoveryReport::default()
+    };
+    let is_as_closed = was_clean && end == from && stop.invalid.is_none();
+    if !is_as_closed {
+        let bound = mark.map_or(0, |mark| mark.unflushed_bytes_max).max(config.unflushed_bytes());
+        let suspects = segments.iter().chain(&beyond_gap);
+        let remains = find_remains(suspects, &stop, bound)?;
+        cut(disk, layout, &mut segments, beyond_gap, &stop, &remains, &mut report)?;
+    }
+    if !is_as_closed {
+        // The process that wrote these bytes may have died before it synced them.
+        make_durable(&**disk, layout, &segments, from, end)?;
+    }
+    let has_records = segments.iter().filter(|segment| segment.start < end).count();
+    let prepared = segments.split_off(has_records);
+    Ok(RecoveredLog { segments: segments.into(), prepared, report })
+}
+
+/// Opens the segments that follow each other from the first on, and those behind a gap.
+fn open_segments(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    config: &StoreConfig,
+    mark: Option<DurableMark>,
+) -> Result<FoundSegments, StoreError> {
+    let directory = &layout.commit_log;
+    let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
+    let flushed = mark.map_or(0, |mark| mark.flushed);
+    let mut connected: Vec<Arc<Segment>> = Vec::new();
+    let mut beyond_gap = Vec::new();
+    for file in files {
+        let path = directory.join(&file.name);
+        let unreadable = |reason| Err(StoreError::Unreadable { path: path.clone(), reason });
+        let Some(start) = parse_file_name(&file.name) else {
+            tracing::warn!(path = %path.display(), "file is no segment and is left alone");
+            continue;
+        };
+        let length = config.segment_bytes;
+        if !start.is_multiple_of(length) || start.checked_add(length).is_none() {
+            return unreadable(format!("a segment of {length} bytes cannot begin at {start}"));
+        }
+        if file.bytes > length
+            || (file.bytes < length && start + file.bytes < flushed.min(start + length))
+        {
+            return unreadable(format!("is {} bytes long, segments have {length}", file.bytes));
+        }
+        let segment = Arc::new(Segment::open(disk, layout, start, length)?);
+        let continues = connected.last().is_none_or(|last| last.end() == start);
+        if continues && beyond_gap.is_empty() {
+            connected.push(segment);
+        } else {
+            beyond_gap.push(segment);
+        }
+    }
+    Ok(FoundSegments { connected, beyond_gap })
+}
+
+/// Proves record after record until there is none.
+fn walk(segments: &[Arc<Segment>], from: u64) -> Result<Stop, StoreError> {
+    let mut position = from;
+    for segment in segments.iter().filter(|segment| segment.end() > from) {
+        let mut scanner = Scanner::new(segment, position, true);
+        loop {
+            let invalid = match scanner.step()? {
+                Step::Record(..) => continue,
+                Step::SegmentEnd => break,
+                Step::Nothing => None,
+                Step::Invalid(reason) => Some(reason),
+            };
+            return Ok(Stop { position: scanner.position(), invalid });
+        }
+        position = segment.end();
+    }
+    Ok(Stop { position, invalid: None })
+}
+
+/// What stands behind the stop, segment by segment. Fails if it is more than a torn tail.
+fn find_remains<'a>(
+    segments: impl Iterator<Item = &'a Arc<Segment>>,
+    stop: &Stop,
+    bound: u64,
+) -> Result<Vec<(u64, Remains)>, StoreError> {
+    let mut found = Vec::new();
+    for segment in segments.filter(|segment| segment.end() > stop.position) {
+        let remains = search(segment, segment.start.max(stop.position))?;
+        if let Some(last) = remains.last_record
+            && last > stop.position.saturating_add(bound)
+        {
+            let reason = stop.invalid.clone().unwrap_or_else(|| "zeros".to_owned());
+            return Err(StoreError::Damaged {
+                from: stop.position,
+                to: last,
+                reason: format!(
+                    "{reason}, but valid records follow further on than can be unflushed"
+                ),
+            });
+        }
+        found.push((segment.start, remains));
+    }
+    Ok(found)
+}
+
+/// Takes the torn tail out of the log: zeros in the segment where it begins, and no segments
+/// behind that. Durable on return, because the first new record may not meet old ones.
+fn cut(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    segments: &mut Vec<Arc<Segment>>,
+    beyond_gap: Vec<Arc<Segment>>,
+    stop: &Stop,
+    remains: &[(u64, Remains)],
+    report: &mut RecoveryReport,
+) -> Result<(), StoreError> {
+    let remains_of =
+        |start: u64| remains.iter().find(|found| found.0 == start).map(|found| found.1);
+    let ends = remains.iter().filter_map(|(_, remains)| remains.end);
+    report.cut_bytes = ends.max().map_or(0, |end| end - stop.position);
+    report.cut_records = remains.iter().map(|(_, remains)| remains.records).sum();
+    if report.cut_bytes > 0 {
+        tracing::warn!(
+            position = stop.position,
+            bytes = report.cut_bytes,
+            records = report.cut_records,
+            "the log ended in records that were not all on disk; they are cut"
+        );
+    }
+    // From the back, so that a crash in between leaves nothing behind a gap that was not there.
+    for segment in beyond_gap.iter().rev() {
+        segment.remove_files(&**disk)?;
+    }
+    while let Some(last) = segments.pop_if(|last| last.start > stop.position) {
+        last.remove_files(&**disk)?;
+    }
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
+    if let Some(last) = segments.last()
+        && let Some(end) = remains_of(last.start).and_then(|remains| remains.end)
+    {
+        last.write_zeros(stop.position.max(last.start), end)?;
+        last.sync()?;
+    }
+    Ok(())
+}
+
+fn make_durable(
+    disk: &dyn Disk,
+    layout: &Layout,
+    segments: &[Arc<Segment>],
+    from: u64,
+    end: u64,
+) -> Result<(), StoreError> {
+    let touched =
+        |segment: &&Arc<Segment>| segment.end() > from && segment.start < end.max(from + 1);
+    for segment in segments.iter().filter(touched) {
+        segment.sync()?;
+    }
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
+    segments.iter().for_each(|segment| segment.is_listed.store(true, Ordering::Release));
+    Ok(())
+}

@@ -1,0 +1,213 @@
+//! Walks a segment record by record, and finds records where the walk cannot go on.
+
+use weirmq_message::record::{
+    Decoded, MAGIC_V1, MAGIC_V2, PHYSICAL_OFFSET_AT, Record, RecordError,
+};
+
+use crate::error::StoreError;
+use crate::segment::Segment;
+
+/// One read; a record that is longer gets a longer one.
+const CHUNK_BYTES: usize = 1 << 20;
+/// What a search must see of a record to know it: everything up to its physical offset.
+const RECOGNISED_BYTES: usize = PHYSICAL_OFFSET_AT + 8;
+
+/// What stands at a position.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    Record(Record<'a>, u64),
+    /// Padding, or no room for any: the next record is in the next segment.
+    SegmentEnd,
+    /// Zeros.
+    Nothing,
+    Invalid(String),
+}
+
+/// A walk through one segment. Bytes from disk are hostile: every length is checked against what
+/// is left, and a record must say that it is where it is.
+pub(crate) struct Scanner<'s> {
+    segment: &'s Segment,
+    /// Whether checksums are compared and lost sectors looked for.
+    is_unproved: bool,
+    /// Bytes of the log from `buffer_start` on.
+    buffer: Vec<u8>,
+    buffer_start: u64,
+    position: u64,
+}
+
+impl<'s> Scanner<'s> {
+    pub(crate) fn new(segment: &'s Segment, position: u64, is_unproved: bool) -> Self {
+        Self { segment, is_unproved, buffer: Vec::new(), buffer_start: position, position }
+    }
+
+    /// Where the next step begins.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Looks at the current position and moves behind it if a record stands there.
+    pub(crate) fn step(&mut self) -> Result<Step<'_>, StoreError> {
+        let left = self.segment.end() - self.position;
+        if left < 8 {
+            return Ok(Step::SegmentEnd);
+        }
+        self.fill(8)?;
+        let position = self.position;
+        let invalid = |error: RecordError| Ok(Step::Invalid(format!("at {position}: {error}")));
+        // The head alone says which of the four it is; only a record makes us read on.
+        match Record::decode(&self.ahead()[..8], false) {
+            Ok(Decoded::Blank(length)) if length as u64 == left => return Ok(Step::SegmentEnd),
+            Ok(Decoded::Blank(length)) => {
+                let reason =
+                    format!("padding at {position} is {length} bytes long where {left} are left");
+                return Ok(Step::Invalid(reason));
+            }
+            Ok(Decoded::End) => return Ok(Step::Nothing),
+            Ok(Decoded::Record(..)) | Err(RecordError::Truncated { .. }) => {}
+            Err(error) => return invalid(error),
+        }
+        let size = i32::from_be_bytes(*self.ahead().first_chunk().expect("filled with 8 bytes"));
+        let Some(size) = usize::try_from(size).ok().filter(|size| *size as u64 <= left) else {
+            return Ok(Step::Invalid(format!(
+                "a record at {position} is {size} bytes long where {left} are left"
+            )));
+        };
+        self.fill(size)?;
+        let at = (position - self.buffer_start) as usize;
+        let bytes = &self.buffer[at..at + size];
+        match Record::decode(bytes, self.is_unproved) {
+            Ok(Decoded::Record(record, length)) => {
+                if record.physical_offset != position {
+                    let says = record.physical_offset;
+                    let reason = format!("a record at {position} says it belongs to {says}");
+                    return Ok(Step::Invalid(reason));
+                }
+                if self.is_unproved && has_lost_sector(bytes, position, &record) {
+                    return Ok(Step::Invalid(format!("at {position}: a sector was lost")));
+                }
+                self.position += length as u64;
+                Ok(Step::Record(record, length as u64))
+            }
+            Ok(Decoded::Blank(_) | Decoded::End) => Ok(Step::Nothing),
+            Err(error) => invalid(error),
+        }
+    }
+
+    /// What is buffered from the current position on.
+    fn ahead(&self) -> &[u8] {
+        &self.buffer[(self.position - self.buffer_start) as usize..]
+    }
+
+    /// Has at least `length` bytes buffered, which the segment must hold.
+    fn fill(&mut self, length: usize) -> Result<(), StoreError> {
+        if self.ahead().len() >= length {
+            return Ok(());
+        }
+        let left = usize::try_from(self.segment.end() - self.position).unwrap_or(usize::MAX);
+        self.buffer.resize(length.max(CHUNK_BYTES).min(left), 0);
+        self.buffer_start = self.position;
+        self.segment.read_exact(&mut self.buffer, self.position)
+    }
+}
+
+/// What lies behind the first invalid record.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Remains {
+    /// Whole valid records.
+    pub(crate) records: u64,
+    /// Start of the last of them.
+    pub(crate) last_record: Option<u64>,
+    /// Behind the last byte that is not zero.
+    pub(crate) end: Option<u64>,
+}
+
+/// Searches `[from, segment end)` for records at any position and for bytes other than zero.
+pub(crate) fn search(segment: &Segment, from: u64) -> Result<Remains, StoreError> {
+    let mut remains = Remains::default();
+    let mut position = from;
+    while position < segment.end() {
+        let Some(data) = segment.next_data(position)? else { break };
+        position = search_data(segment, data.start.max(position), data.end, &mut remains)?;
+    }
+    Ok(remains)
+}
+
+/// Searches one written range; the answer is where to go on.
+fn search_data(
+    segment: &Segment,
+    from: u64,
+    to: u64,
+    remains: &mut Remains,
+) -> Result<u64, StoreError> {
+    let mut chunk = Vec::new();
+    let mut position = from;
+    while position < to {
+        let own = (to - position).min(CHUNK_BYTES as u64) as usize;
+        // A record may be recognised by bytes that lie behind the chunk's own.
+        let left = usize::try_from(segment.end() - position).unwrap_or(usize::MAX);
+        chunk.resize((own + RECOGNISED_BYTES).min(left), 0);
+        segment.read_exact(&mut chunk, position)?;
+        if let Some(last) = chunk[..own].iter().rposition(|byte| *byte != 0) {
+            remains.end = remains.end.max(Some(position + last as u64 + 1));
+        } else {
+            position += own as u64;
+            continue;
+        }
+        let mut at = 0;
+        while at < own {
+            match record_at(segment, &chunk[at..], position + at as u64)? {
+                Some(length) => {
+                    remains.records += 1;
+                    remains.last_record = remains.last_record.max(Some(position + at as u64));
+                    remains.end = remains.end.max(Some(position + at as u64 + length));
+                    at += length as usize;
+                }
+                None => at += 1,
+            }
+        }
+        position += at as u64;
+    }
+    Ok(position)
+}
+
+/// The length of a whole valid record whose head `bytes` may be.
+fn record_at(segment: &Segment, bytes: &[u8], position: u64) -> Result<Option<u64>, StoreError> {
+    let word = |at: usize| bytes.get(at..at + 4).map(|word| word.try_into().expect("4 bytes"));
+    let magic = word(4).map(u32::from_be_bytes);
+    if magic != Some(MAGIC_V1) && magic != Some(MAGIC_V2) {
+        return Ok(None);
+    }
+    let says = bytes.get(PHYSICAL_OFFSET_AT..RECOGNISED_BYTES);
+    if says != Some(&position.to_be_bytes()) {
+        return Ok(None);
+    }
+    match Scanner::new(segment, position, true).step()? {
+        Step::Record(_, length) => Ok(Some(length)),
+        Step::SegmentEnd | Step::Nothing | Step::Invalid(_) => Ok(None),
+    }
+}
+
+/// Whether a disk sector behind the body was lost. The record's checksum covers the body only, so
+/// a torn write can leave a record whose topic or properties end in a sector of zeros; anything
+/// lost further ahead shows in the lengths or the checksum. No append lets such zeros in.
+fn has_lost_sector(bytes: &[u8], position: u64, record: &Record<'_>) -> bool {
+    const SECTOR_BYTES: u64 = 512;
+    let length_bytes = 2;
+    let tail_bytes = record.topic.len() + length_bytes + record.properties.len();
+    let tail_start = position + (bytes.len() - tail_bytes) as u64;
+    let mut end = position + bytes.len() as u64;
+    if record.properties.is_empty() {
+        // Their length is zeros then, and may have a sector to itself.
+        end -= length_bytes as u64;
+    }
+    let mut sector = tail_start.next_multiple_of(SECTOR_BYTES);
+    while sector < end {
+        let sector_end = (sector + SECTOR_BYTES).min(end);
+        let piece = &bytes[(sector - position) as usize..(sector_end - position) as usize];
+        if piece.iter().all(|byte| *byte == 0) {
+            return true;
+        }
+        sector = sector_end;
+    }
+    false
+}

@@ -1,0 +1,151 @@
+//! One file of the CommitLog, with the derived files that belong to it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
+use crate::error::StoreError;
+use crate::format::{Layout, file_name};
+use crate::key_file::KeyFile;
+use crate::queue_file::QueueFile;
+
+/// `commitlog/<start>`: `bytes` of log from position `start`. The last record leaves at least 8
+/// bytes, which a padding head fills when the next record goes to the next segment.
+pub(crate) struct Segment {
+    pub(crate) start: u64,
+    pub(crate) bytes: u64,
+    pub(crate) path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    /// Whether the file's name is durable.
+    pub(crate) is_listed: AtomicBool,
+    /// Whether both derived files are complete and durable.
+    pub(crate) is_sealed: AtomicBool,
+    pub(crate) queues: Arc<QueueFile>,
+    pub(crate) keys: KeyFile,
+}
+
+impl Segment {
+    /// Makes a segment of full length without writing a byte of it.
+    pub(crate) fn create(
+        disk: &Arc<dyn Disk>,
+        layout: &Layout,
+        start: u64,
+        bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let path = layout.commit_log.join(file_name(start));
+        let create = || {
+            let file = disk.open(&path, OpenMode::Write)?;
+            file.set_len(bytes)?;
+            Ok(file)
+        };
+        let file = create().map_err(StoreError::io("create", &path))?;
+        Ok(Self::around(disk, layout, start, bytes, path, file, false))
+    }
+
+    /// Opens a segment found on disk. One that lost its length in a crash gets it back: its
+    /// missing bytes are zeros, which recovery judges like any others.
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        layout: &Layout,
+        start: u64,
+        bytes: u64,
+    ) -> Result<Self, StoreError> {
+        let path = layout.commit_log.join(file_name(start));
+        let open = || {
+            let file = disk.open(&path, OpenMode::Write)?;
+            if file.size()? < bytes {
+                file.set_len(bytes)?;
+            }
+            Ok(file)
+        };
+        let file = open().map_err(StoreError::io("open", &path))?;
+        Ok(Self::around(disk, layout, start, bytes, path, file, true))
+    }
+
+    fn around(
+        disk: &Arc<dyn Disk>,
+        layout: &Layout,
+        start: u64,
+        bytes: u64,
+        path: PathBuf,
+        file: Arc<dyn DiskFile>,
+        is_listed: bool,
+    ) -> Self {
+        let name = file_name(start);
+        Self {
+            start,
+            bytes,
+            path,
+            file,
+            is_listed: AtomicBool::new(is_listed),
+            is_sealed: AtomicBool::new(false),
+            queues: Arc::new(QueueFile::new(Arc::clone(disk), layout.queues.join(&name))),
+            keys: KeyFile::new(Arc::clone(disk), layout.keys.join(&name)),
+        }
+    }
+
+    /// The position behind the segment.
+    pub(crate) fn end(&self) -> u64 {
+        self.start + self.bytes
+    }
+
+    /// Fills `bytes` from `position`; all of it must lie in the segment.
+    pub(crate) fn read_exact(&self, bytes: &mut [u8], position: u64) -> Result<(), StoreError> {
+        read_exact_at(&*self.file, bytes, position - self.start)
+            .map_err(StoreError::io("read", &self.path))
+    }
+
+    pub(crate) fn write(&self, bytes: &[u8], position: u64) -> Result<(), StoreError> {
+        self.file
+            .write_all_at(bytes, position - self.start)
+            .map_err(StoreError::io("write", &self.path))
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.file.sync().map_err(StoreError::io("sync", &self.path))
+    }
+
+    /// The first written range at or after `position`, as positions of the log.
+    pub(crate) fn next_data(
+        &self,
+        position: u64,
+    ) -> Result<Option<std::ops::Range<u64>>, StoreError> {
+        let found = self.file.next_data(position - self.start);
+        let found = found.map_err(StoreError::io("read", &self.path))?;
+        Ok(found
+            .map(|range| range.start + self.start..(range.end + self.start).min(self.end()))
+            .filter(|range| !range.is_empty()))
+    }
+
+    /// Overwrites positions with zeros, without making that durable.
+    pub(crate) fn write_zeros(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut at = from;
+        while at < to {
+            let length = (to - at).min(ZEROS.len() as u64);
+            self.write(&ZEROS[..length as usize], at)?;
+            at += length;
+        }
+        Ok(())
+    }
+
+    /// Deletes the segment's files, derived ones first: they mean nothing without it.
+    pub(crate) fn remove_files(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+        for path in [self.queues.path(), self.keys.path(), &self.path] {
+            remove_if_there(disk, path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes a file; one that is not there is fine.
+pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", path)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}

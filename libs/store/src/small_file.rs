@@ -1,0 +1,148 @@
+//! Small files that are replaced as a whole and never half.
+//!
+//! A file is one line `weir1 <CRC-32 of the rest, 8 hex digits>` and then its contents, so that
+//! people can read it. A new version goes through a temporary file, and the version before stays
+//! as `<name>.last`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::disk::{Disk, OpenMode};
+use crate::error::StoreError;
+
+const MAGIC: &str = "weir1 ";
+/// Magic, eight digits, line feed.
+const HEAD_BYTES: usize = MAGIC.len() + 8 + 1;
+/// Nothing that goes through here is larger; a file that is was not written by us.
+const BYTES_MAX: u64 = 256 << 20;
+
+/// The contents, or `None` when neither the file nor its last version exists.
+///
+/// # Errors
+/// [`StoreError::Unreadable`] when versions exist but all are damaged.
+pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let mut damage = None;
+    for version in [path.to_path_buf(), suffixed(path, ".last")] {
+        match read_version(disk, &version) {
+            Ok(contents) => return Ok(Some(contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(path = %version.display(), "small file is damaged, its last version is tried");
+                damage = Some(version);
+            }
+            Err(source) => return Err(StoreError::io("read", &version)(source)),
+        }
+    }
+    match damage {
+        None => Ok(None),
+        Some(path) => Err(StoreError::Unreadable {
+            path,
+            reason: "the checksum is wrong and no good earlier version is left".to_owned(),
+        }),
+    }
+}
+
+fn read_version(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path, OpenMode::Read)?;
+    let length = file.size()?;
+    if length > BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    let (head, contents) = bytes.split_at_checked(HEAD_BYTES).ok_or(io::ErrorKind::InvalidData)?;
+    if head != head_of(contents).as_bytes() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok(contents.to_vec())
+}
+
+fn head_of(contents: &[u8]) -> String {
+    format!("{MAGIC}{:08x}\n", crc32fast::hash(contents))
+}
+
+/// Replaces the contents. On return the new version is durable; after an error or a crash the
+/// file is the old version or the new one.
+pub(crate) fn write(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<(), StoreError> {
+    let mut bytes = head_of(contents).into_bytes();
+    bytes.extend_from_slice(contents);
+    let replace = || {
+        let temporary = suffixed(path, ".tmp");
+        let file = disk.open(&temporary, OpenMode::Replace)?;
+        file.write_all_at(&bytes, 0)?;
+        file.sync()?;
+        match disk.rename(path, &suffixed(path, ".last")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        disk.rename(&temporary, path)?;
+        disk.sync_directory(path.parent().unwrap_or(Path::new(".")))
+    };
+    replace().map_err(StoreError::io("write", path))
+}
+
+pub(crate) fn write_json(
+    disk: &dyn Disk,
+    path: &Path,
+    value: &impl Serialize,
+) -> Result<(), StoreError> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|error| StoreError::Unreadable {
+        path: path.to_path_buf(),
+        reason: error.to_string(),
+    })?;
+    text.push(b'\n');
+    write(disk, path, &text)
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimulatedDisk;
+
+    fn damage(disk: &SimulatedDisk, path: &str) {
+        let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
+        file.write_all_at(b"?", HEAD_BYTES as u64).unwrap();
+    }
+
+    #[test]
+    fn the_last_version_stands_in_for_a_damaged_one() {
+        let disk = SimulatedDisk::new();
+        disk.create_directory(Path::new("/d")).unwrap();
+        let path = Path::new("/d/mark");
+        assert_eq!(read(&disk, path).unwrap(), None);
+        write(&disk, path, b"one").unwrap();
+        write(&disk, path, b"two").unwrap();
+        assert_eq!(read(&disk, path).unwrap().unwrap(), b"two");
+        damage(&disk, "/d/mark");
+        assert_eq!(read(&disk, path).unwrap().unwrap(), b"one");
+        damage(&disk, "/d/mark.last");
+        assert!(matches!(read(&disk, path), Err(StoreError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_crash_at_any_step_leaves_the_old_version_or_the_new_one() {
+        for step in 0..8 {
+            for seed in 0..50 {
+                let disk = SimulatedDisk::new();
+                disk.create_directory(Path::new("/d")).unwrap();
+                let path = Path::new("/d/mark");
+                write(&disk, path, b"zero").unwrap();
+                write(&disk, path, b"old").unwrap();
+                disk.fail_after(step);
+                let written = write(&disk, path, b"new").is_ok();
+                let found = read(&disk.crash(seed), path).unwrap().unwrap();
+                let wanted: &[&[u8]] = if written { &[b"new"] } else { &[b"old", b"new"] };
+                assert!(wanted.contains(&found.as_slice()), "step {step} seed {seed}: {found:?}");
+            }
+        }
+    }
+}

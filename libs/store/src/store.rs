@@ -1,0 +1,396 @@
+//! The store as its users see it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::append::Appender;
+use crate::background::Background;
+use crate::clock::Clock;
+use crate::commit_log::CommitLog;
+use crate::config::StoreConfig;
+use crate::consume_queue::{Queue, QueueRange};
+use crate::disk::Disk;
+use crate::disk_watch::DiskWatch;
+use crate::error::StoreError;
+use crate::flush::Flusher;
+use crate::format::{Format, Layout};
+use crate::message::{Appended, NewMessage};
+use crate::query::Boundary;
+use crate::queue_file::QueueEntry;
+use crate::queue_table::{QueueState, QueueTable};
+use crate::read::{QueueRead, ReadLimits};
+use crate::recover::RecoveryReport;
+use crate::small_file;
+use crate::watermarks::Watermarks;
+
+/// A CommitLog with its queues and index. Clones are the same store.
+///
+/// Dropping the last clone without [`Store::close`] is like the death of the process: everything
+/// written is found again, and the next open says that the stop was not clean.
+///
+/// Order of locks: append lock, queue state, queue table, queue, queue file; each may be taken
+/// without those before it.
+#[derive(Clone)]
+pub struct Store {
+    running: Arc<Running>,
+}
+
+/// The store and its threads, which end with the last clone.
+struct Running {
+    inner: Arc<Inner>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What the threads share.
+pub(crate) struct Inner {
+    pub(crate) config: StoreConfig,
+    pub(crate) layout: Layout,
+    pub(crate) format: Format,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) log: CommitLog,
+    pub(crate) queues: QueueTable,
+    pub(crate) queue_state: Mutex<QueueState>,
+    pub(crate) marks: Watermarks,
+    /// The append lock.
+    pub(crate) appender: Mutex<Appender>,
+    /// With the append lock: a claim of the zero writer ended.
+    pub(crate) zeroed: Condvar,
+    pub(crate) flusher: Flusher,
+    pub(crate) background: Background,
+    pub(crate) disk_watch: DiskWatch,
+    /// Retention keeps everything from here on.
+    pub(crate) protected_from: AtomicU64,
+    pub(crate) is_closed: AtomicBool,
+    pub(crate) recovery: RecoveryReport,
+    pub(crate) directory_lock: Mutex<Option<Box<dyn Send + Sync>>>,
+}
+
+/// Sizes and counts, for metrics and humans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStats {
+    pub segments: usize,
+    /// First position of the log.
+    pub min_offset: u64,
+    /// Where the next record goes.
+    pub max_offset: u64,
+    pub unflushed_bytes: u64,
+    pub queues: usize,
+    /// Records that are in the log and not yet in queues and index. Always 0: they get there in
+    /// the same step.
+    pub dispatch_behind_bytes: u64,
+    /// Free bytes of the disk when somebody last looked.
+    pub disk_free: u64,
+    /// All bytes of the disk.
+    pub disk_total: u64,
+    pub recovery: RecoveryReport,
+}
+
+impl Store {
+    /// Opens the store in a directory, or makes one there, and starts its threads.
+    ///
+    /// # Errors
+    /// [`StoreError::Config`], [`StoreError::InUse`], [`StoreError::NewerFormat`],
+    /// [`StoreError::OtherStore`] before anything is changed; [`StoreError::Damaged`] when promised
+    /// records are gone, with the directory left as it is.
+    pub fn open(
+        config: StoreConfig,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, RecoveryReport), StoreError> {
+        config.validate()?;
+        let inner = Arc::new(Inner::open(config, disk, clock)?);
+        let report = inner.recovery.clone();
+        let mut threads = Vec::new();
+        if inner.config.threads {
+            threads.push(spawn("store-flush", &inner, Inner::run_flush_thread)?);
+            threads.push(spawn("store-background", &inner, Inner::run_background_thread)?);
+        }
+        let running = Arc::new(Running { inner, threads: Mutex::new(threads) });
+        Ok((Self { running }, report))
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.running.inner
+    }
+
+    /// Appends messages in order, all or none, and says where each landed.
+    ///
+    /// `appended` is cleared first and then has one entry per message, in the same order. On
+    /// return the records are in the page cache: they survive `kill -9`, not a power cut; wait for
+    /// [`Watermarks::flushed`] to reach `end_offset` for that.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`], [`StoreError::Full`], [`StoreError::Busy`] and
+    /// [`StoreError::Io`] with nothing written; [`StoreError::Poisoned`] for ever after a failed
+    /// write-back. In all cases `appended` is empty.
+    pub fn append(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        self.inner().append(messages, appended)
+    }
+
+    pub fn watermarks(&self) -> &Watermarks {
+        &self.inner().marks
+    }
+
+    /// Sets whom to call after each flush, with the flushed position, on the flush thread. It is
+    /// also called once, with the position unchanged, when the store is poisoned. It must not
+    /// block and must not own a clone of the store.
+    pub fn set_flush_listener(&self, listener: Box<dyn Fn(u64) + Send + Sync>) {
+        self.inner().flusher.set_listener(listener);
+    }
+
+    /// Why the store stopped for ever, if it did.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.inner().flusher.poisoned()
+    }
+
+    /// Flushes now and says up to where.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`].
+    pub fn flush(&self) -> Result<u64, StoreError> {
+        self.inner().flush()
+    }
+
+    /// Waits until everything below `position` is flushed.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFlushed`] after `timeout`, [`StoreError::Poisoned`].
+    pub fn sync_wait(&self, position: u64, timeout: Duration) -> Result<(), StoreError> {
+        let inner = self.inner();
+        match inner.flusher.wait_flushed(&inner.marks, position, timeout)? {
+            true => Ok(()),
+            false => Err(StoreError::NotFlushed { position, waited: timeout }),
+        }
+    }
+
+    /// The offsets that can be read. `None` when the queue never had a visible message.
+    pub fn queue_range(&self, topic: &str, queue_id: i32) -> Option<QueueRange> {
+        let queue = self.inner().queues.find(topic, queue_id)?;
+        let range = queue.range(self.inner().marks.visible());
+        Some(range).filter(|range| range.max > 0)
+    }
+
+    /// Appends the records of a queue to `out`, in stored format, from offset `from` on, as far as
+    /// `limits` and what is visible allow. `accept` sees each entry first and may refuse it by its
+    /// tag hash. A queue that does not exist reads as one whose range is empty.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Damaged`]; nothing was appended to `out` then.
+    pub fn read_queue(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        from: u64,
+        limits: ReadLimits,
+        accept: &mut dyn FnMut(&QueueEntry) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<QueueRead, StoreError> {
+        match self.queue(topic, queue_id)? {
+            Some(queue) => self.inner().read_queue(&queue, from, limits, accept, out),
+            None => Ok(QueueRead::NOTHING),
+        }
+    }
+
+    /// The ConsumeQueue entry at a visible offset.
+    pub fn queue_entry(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: u64,
+    ) -> Result<Option<QueueEntry>, StoreError> {
+        let Some(queue) = self.queue(topic, queue_id)? else { return Ok(None) };
+        self.inner().queue_entry(&queue, offset)
+    }
+
+    /// Appends the record at a position to `out` and says how long it is. `None` when no whole
+    /// visible record begins exactly there, whatever the position.
+    pub fn read_record(
+        &self,
+        physical_offset: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<usize>, StoreError> {
+        self.inner().check_readable()?;
+        self.inner().read_record(physical_offset, out)
+    }
+
+    /// The queue offset that belongs to a point in time, in milliseconds since 1970; see
+    /// [`Boundary`]. When all messages are earlier, [`Boundary::Lower`] answers the maximum; when
+    /// all are later, [`Boundary::Upper`] answers 0. `None` when there is no such queue.
+    pub fn offset_by_time(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        timestamp_ms: i64,
+        boundary: Boundary,
+    ) -> Result<Option<u64>, StoreError> {
+        let Some(queue) = self.queue(topic, queue_id)? else { return Ok(None) };
+        self.inner().offset_by_time(&queue, timestamp_ms, boundary).map(Some)
+    }
+
+    /// When the message at a visible offset was stored, in milliseconds since 1970.
+    pub fn store_time(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: u64,
+    ) -> Result<Option<i64>, StoreError> {
+        let Some(queue) = self.queue(topic, queue_id)? else { return Ok(None) };
+        self.inner().store_time(&queue, offset)
+    }
+
+    /// Positions of visible records of a topic that carry `key` as `UNIQ_KEY` or among `KEYS`, and
+    /// were stored from `from_ms` to `to_ms`, both included: newest first, at most `max`.
+    pub fn query_key(
+        &self,
+        topic: &str,
+        key: &str,
+        max: usize,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> Result<Vec<u64>, StoreError> {
+        self.inner().check_readable()?;
+        self.inner().query_key(topic, key, max, from_ms, to_ms)
+    }
+
+    /// Forgets the queues of a topic that was deleted; durable on return. A topic of that name
+    /// that is made later begins at queue offset 0 again, as in Apache, and never shows records
+    /// from before, although they stay in the log until they expire.
+    pub fn delete_queues(&self, topic: &str) -> Result<(), StoreError> {
+        self.inner().delete_queues(topic)
+    }
+
+    /// Lets retention delete what lies before `position`, and nothing from there on. Until the
+    /// first call nothing expires at all. The caller names the start of the newest complete image
+    /// of its state.
+    pub fn protect_from(&self, position: u64) {
+        self.inner().protected_from.store(position, Ordering::Release);
+    }
+
+    /// First position of the log.
+    pub fn min_offset(&self) -> u64 {
+        self.inner().log.start().unwrap_or_else(|| self.inner().marks.written())
+    }
+
+    /// Where the next record goes.
+    pub fn max_offset(&self) -> u64 {
+        self.inner().marks.written()
+    }
+
+    /// The identity that the store got when its directory was made.
+    pub fn store_id(&self) -> uuid::Uuid {
+        self.inner().format.store_id
+    }
+
+    /// The contents of a small file of the store's user, `None` when it was never written.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when the file and its last version are damaged.
+    pub fn read_small_file(&self, name: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        small_file::read(&*self.inner().disk, &self.inner().layout.user.join(name))
+    }
+
+    /// Replaces a small file of the store's user; durable on return, and never half written.
+    pub fn write_small_file(&self, name: &'static str, contents: &[u8]) -> Result<(), StoreError> {
+        self.inner().check_open()?;
+        small_file::write(&*self.inner().disk, &self.inner().layout.user.join(name), contents)
+    }
+
+    pub fn stats(&self) -> StoreStats {
+        let inner = self.inner();
+        let flushed = inner.marks.flushed();
+        let space = inner.disk_watch.figures();
+        StoreStats {
+            segments: inner.log.all().len(),
+            min_offset: self.min_offset(),
+            max_offset: self.max_offset(),
+            unflushed_bytes: inner.marks.written() - flushed,
+            queues: inner.queues.all().len(),
+            dispatch_behind_bytes: 0,
+            disk_free: space.free,
+            disk_total: space.total,
+            recovery: inner.recovery.clone(),
+        }
+    }
+
+    /// Does at once what the background thread would do by and by: completes files of full
+    /// segments, writes the durable mark, looks at free space, deletes what has expired. For
+    /// stores without threads, and for tests.
+    pub fn maintain(&self) -> Result<(), StoreError> {
+        self.inner().check_open()?;
+        self.inner().maintain()
+    }
+
+    /// Ends the store cleanly: everything is flushed, the files derived from the log are
+    /// complete, and the next open reads no log. Every later call gets [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// What failed; the directory is then as after a kill.
+    pub fn close(&self) -> Result<(), StoreError> {
+        let inner = self.inner();
+        if inner.is_closed.swap(true, Ordering::AcqRel) {
+            return Err(StoreError::Closed);
+        }
+        // An append that is under way ends first; later ones see that the store is closed.
+        drop(inner.appender.lock());
+        self.running.stop_threads();
+        inner.close()
+    }
+
+    fn queue(&self, topic: &str, queue_id: i32) -> Result<Option<Arc<Queue>>, StoreError> {
+        self.inner().check_readable()?;
+        Ok(self.inner().queues.find(topic, queue_id))
+    }
+}
+
+fn spawn(
+    name: &'static str,
+    inner: &Arc<Inner>,
+    run: fn(&Inner),
+) -> Result<JoinHandle<()>, StoreError> {
+    let shared = Arc::clone(inner);
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || run(&shared));
+    spawned.map_err(StoreError::io("start the threads of", &inner.layout.root))
+}
+
+impl Running {
+    fn stop_threads(&self) {
+        self.inner.flusher.stop();
+        self.inner.background.stop();
+        for thread in self.threads.lock().drain(..) {
+            // A clone that a listener owned may be the last one, and drop on the flush thread.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+impl Inner {
+    /// Whether the store may be changed.
+    pub(crate) fn check_open(&self) -> Result<(), StoreError> {
+        self.check_readable()?;
+        self.flusher.check_poison()
+    }
+
+    pub(crate) fn check_readable(&self) -> Result<(), StoreError> {
+        match self.is_closed.load(Ordering::Acquire) {
+            true => Err(StoreError::Closed),
+            false => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! How far the log has come, in four senses.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Positions in the log, each only ever growing while the store is open.
+///
+/// `visible <= min(written, confirmed)`, with synchronous flush also `visible <= flushed`, and
+/// always `flushed <= written`.
+#[derive(Debug)]
+pub struct Watermarks {
+    written: AtomicU64,
+    flushed: AtomicU64,
+    confirmed: AtomicU64,
+    visible: AtomicU64,
+    visible_needs_flush: bool,
+}
+
+impl Watermarks {
+    pub(crate) fn at(position: u64, visible_needs_flush: bool) -> Self {
+        Self {
+            written: AtomicU64::new(position),
+            flushed: AtomicU64::new(position),
+            confirmed: AtomicU64::new(position),
+            visible: AtomicU64::new(position),
+            visible_needs_flush,
+        }
+    }
+
+    /// Where the next record goes. Everything below survives the end of the process.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Everything below survives the loss of power.
+    pub fn flushed(&self) -> u64 {
+        self.flushed.load(Ordering::Acquire)
+    }
+
+    /// Everything below has as many copies as the profile demands. Follows `written` as long as
+    /// nobody replicates.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// Everything below may be read. Queue entries are in place before this moves past them.
+    pub fn visible(&self) -> u64 {
+        self.visible.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn advance_written(&self, position: u64) {
+        // SeqCst pairs with the flush thread, which announces that it sleeps and then looks again.
+        self.written.store(position, Ordering::SeqCst);
+        self.confirmed.fetch_max(position, Ordering::AcqRel);
+        self.advance_visible();
+    }
+
+    pub(crate) fn advance_flushed(&self, position: u64) {
+        self.flushed.fetch_max(position, Ordering::AcqRel);
+        self.advance_visible();
+    }
+
+    fn advance_visible(&self) {
+        let written = self.written();
+        let local = if self.visible_needs_flush { self.flushed().min(written) } else { written };
+        self.visible.fetch_max(local.min(self.confirmed()), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn with_synchronous_flush_only_flushed_records_are_visible() {
+        let marks = Watermarks::at(10, true);
+        marks.advance_written(30);
+        assert_eq!((marks.written(), marks.visible()), (30, 10));
+        marks.advance_flushed(20);
+        assert_eq!((marks.flushed(), marks.visible()), (20, 20));
+    }
+
+    #[test]
+    fn with_asynchronous_flush_written_records_are_visible() {
+        let marks = Watermarks::at(0, false);
+        marks.advance_written(30);
+        assert_eq!((marks.flushed(), marks.visible()), (0, 30));
+    }
+}

@@ -1,0 +1,300 @@
+//! Directories that must be refused, disks that fail, and logs that lost something.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{Message, append, open, read_all, small_config, try_open};
+use weirmq_store::{
+    Disk, FlushMode, OpenMode, RealDisk, SimulatedDisk, Store, StoreConfig, StoreError, SystemClock,
+};
+
+fn messages(count: usize, bytes: usize) -> Vec<Message> {
+    (0..count).map(|n| Message::new("t", 0, vec![n as u8 | 1; bytes])).collect()
+}
+
+fn overwrite(disk: &SimulatedDisk, path: &str, at: u64, bytes: &[u8]) {
+    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
+    file.write_all_at(bytes, at).unwrap();
+    file.sync().unwrap();
+}
+
+const FIRST: &str = "/data/commitlog/00000000000000000000";
+
+fn real(directory: PathBuf) -> StoreConfig {
+    StoreConfig { directory, ..small_config(FlushMode::ASYNC) }
+}
+
+fn open_real(config: &StoreConfig) -> Result<Store, StoreError> {
+    let opened = Store::open(config.clone(), Arc::new(RealDisk), Arc::new(SystemClock));
+    opened.map(|(store, _)| store)
+}
+
+#[test]
+fn a_directory_serves_one_process_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = real(directory.path().join("store"));
+    let store = open_real(&config).unwrap();
+    let refused = open_real(&config).err().unwrap();
+    assert!(matches!(refused, StoreError::InUse { .. }), "{refused}");
+    assert!(refused.to_string().contains("is in use by another process"));
+    store.close().unwrap();
+    open_real(&config).unwrap();
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    std::fs::write(&file, "in the way").unwrap();
+    let refused = open_real(&real(file.join("store"))).err().unwrap().to_string();
+    assert!(refused.contains("cannot create directory") && refused.contains("file/store"));
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_alone() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    open(&disk, &config).0.close().unwrap();
+    let other = StoreConfig { segment_bytes: 128 << 10, ..config.clone() };
+    let refused = try_open(&disk, &other).err().unwrap().to_string();
+    assert!(refused.contains("segmentBytes is 65536"), "{refused}");
+    let text = br#"{"version":2}"#;
+    let mut bytes = format!("weir1 {:08x}\n", crc32fast::hash(text)).into_bytes();
+    bytes.extend_from_slice(text);
+    let path = "/data/weir/format.json";
+    disk.open(Path::new(path), OpenMode::Replace).unwrap();
+    overwrite(&disk, path, 0, &bytes);
+    let refused = try_open(&disk, &config).err().unwrap();
+    assert!(matches!(refused, StoreError::NewerFormat { found: 2, .. }), "{refused}");
+}
+
+#[test]
+fn a_message_or_batch_that_is_too_large_is_refused_with_its_limit() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+    let refuse = |messages: &[Message], text: &str| {
+        let refused = append(&store, messages).unwrap_err();
+        assert!(matches!(refused, StoreError::TooLarge { .. }));
+        assert!(refused.to_string().contains(text), "{refused}");
+    };
+    refuse(&messages(1, 40_000), "message takes 40000 bytes, the limit is 32768");
+    refuse(&messages(20, 30_000), "batch takes");
+    refuse(&[Message::new(&"t".repeat(256), 0, "")], "topic takes 256 bytes");
+    let zeros = "\0".repeat(600);
+    refuse(&[Message::new("t", 0, "").with("k", &zeros)], "a run of zeros in properties");
+    assert_eq!(store.max_offset(), 0);
+    assert_eq!(append(&store, &messages(1, 100)).unwrap()[0].queue_offset, 0);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_the_next_record_stands_there() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    let at = append(&store, &messages(10, 1000)).unwrap();
+    drop(store);
+    // The middle of the seventh record never got to the disk; three whole ones follow.
+    overwrite(&disk, FIRST, at[6].physical_offset + 200, &[0; 512]);
+    let (store, report) = open(&disk, &config);
+    assert_eq!(report.log_end, at[6].physical_offset);
+    assert_eq!(report.cut_records, 3);
+    assert_eq!(report.cut_bytes, at[9].end_offset - at[6].physical_offset);
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 6);
+    let next = append(&store, &messages(1, 10)).unwrap();
+    assert_eq!((next[0].physical_offset, next[0].queue_offset), (at[6].physical_offset, 6));
+    drop(store);
+    let (store, report) = open(&disk, &config);
+    assert_eq!((report.cut_bytes, report.log_end), (0, next[0].end_offset));
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 7);
+}
+
+#[test]
+fn a_gap_that_no_crash_can_leave_is_damage_and_nothing_is_touched() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config =
+        StoreConfig { unflushed_bytes_max: Some(80 << 10), ..small_config(FlushMode::ASYNC) };
+    let (store, _) = open(&disk, &config);
+    let at: Vec<_> = (0..200).flat_map(|_| append(&store, &messages(1, 1000)).unwrap()).collect();
+    drop(store);
+    overwrite(&disk, FIRST, at[6].physical_offset + 200, &[0; 512]);
+    for _ in 0..2 {
+        let refused = try_open(&disk, &config).err().unwrap();
+        let StoreError::Damaged { from, to, .. } = refused else { panic!("{refused}") };
+        assert_eq!(from, at[6].physical_offset);
+        assert!(to > from + (80 << 10));
+    }
+}
+
+#[test]
+fn an_invalid_record_below_the_durable_mark_is_damage() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    let at = append(&store, &messages(10, 1000)).unwrap();
+    store.close().unwrap();
+    for file in ["queues", "keys"] {
+        disk.remove(Path::new(&format!("/data/weir/{file}/00000000000000000000"))).unwrap();
+    }
+    overwrite(&disk, FIRST, at[3].physical_offset, &[0xFF; 40]);
+    let refused = try_open(&disk, &config).err().unwrap();
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    disk.remove(Path::new(FIRST)).unwrap();
+    let refused = try_open(&disk, &config).err().unwrap();
+    assert!(refused.to_string().contains("segments are missing"), "{refused}");
+}
+
+#[test]
+fn a_record_that_rotted_is_an_error_to_its_reader_and_no_panic() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    let at = append(&store, &messages(10, 1000)).unwrap();
+    overwrite(&disk, FIRST, at[3].physical_offset + 30, &[0xFF; 4]);
+    let mut out = vec![1];
+    let mut read = |from| {
+        store.read_queue("t", 0, from, common::EVERYTHING, &mut |_| true, &mut out).map(|_| ())
+    };
+    assert!(matches!(read(0), Err(StoreError::Damaged { .. })));
+    read(4).unwrap();
+}
+
+#[test]
+fn any_bytes_in_the_log_open_or_are_refused_but_never_panic() {
+    let mut random = common::Random(7);
+    let config = small_config(FlushMode::ASYNC);
+    for _ in 0..300 {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) = open(&disk, &config);
+        let end = append(&store, &messages(20, 300)).unwrap()[19].end_offset;
+        if random.below(2) == 0 {
+            store.close().unwrap();
+        }
+        drop(store);
+        for _ in 0..1 + random.below(4) {
+            let bytes: Vec<u8> =
+                (0..1 + random.below(16)).map(|_| random.below(256) as u8).collect();
+            overwrite(&disk, FIRST, random.below(end + 100), &bytes);
+        }
+        if let Ok((store, _)) = try_open(&disk, &config) {
+            let mut out = Vec::new();
+            let _ = store.read_queue("t", 0, 0, common::EVERYTHING, &mut |_| true, &mut out);
+            append(&store, &messages(1, 10)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_the_append_and_leaves_no_trace_of_it() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    append(&store, &messages(5, 1000)).unwrap();
+    let end = store.max_offset();
+    for (free, count) in [(0, 3), (4096, 7), (8192, 60), (16384, 90)] {
+        disk.limit_space(Some(free));
+        let refused = append(&store, &messages(count, 1000)).unwrap_err();
+        assert!(matches!(refused, StoreError::Full { .. }), "{refused}");
+        assert_eq!(store.max_offset(), end);
+        assert_eq!(store.poisoned(), None);
+        disk.limit_space(None);
+        assert_eq!(store.read_record(end, &mut Vec::new()).unwrap(), None);
+    }
+    let at = append(&store, &messages(1, 10)).unwrap();
+    assert_eq!((at[0].physical_offset, at[0].queue_offset), (end, 5));
+    assert_eq!(store.flush().unwrap(), at[0].end_offset);
+    drop(store);
+    assert_eq!(read_all(&open(&disk, &config).0, "t", 0, 0).len(), 6);
+}
+
+#[test]
+fn a_kill_right_after_a_failed_append_finds_nothing_of_it() {
+    for (free, count) in [(0, 3), (4096, 7), (8192, 60), (16384, 90)] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let config = small_config(FlushMode::ASYNC);
+        let (store, _) = open(&disk, &config);
+        append(&store, &messages(5, 1000)).unwrap();
+        disk.limit_space(Some(free));
+        append(&store, &messages(count, 1000)).unwrap_err();
+        disk.limit_space(None);
+        let end = store.max_offset();
+        drop(store);
+        let (store, report) = open(&disk, &config);
+        assert_eq!(report.log_end, end);
+        assert_eq!(read_all(&store, "t", 0, 0).len(), 5);
+    }
+}
+
+#[test]
+fn what_a_failed_append_left_further_on_does_not_follow_the_next_record() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    append(&store, &messages(5, 1000)).unwrap();
+    disk.limit_space(Some(8192));
+    append(&store, &messages(60, 1000)).unwrap_err();
+    disk.limit_space(None);
+    // As long as the first record of the batch that failed: the second one is still there.
+    let at = append(&store, &messages(1, 1000)).unwrap();
+    drop(store);
+    let (store, report) = open(&disk, &config);
+    assert_eq!(report.log_end, at[0].end_offset);
+    assert!(report.cut_records > 0);
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 6);
+}
+
+#[test]
+fn writes_stop_at_the_floor_of_free_space_and_go_on_above_it() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = StoreConfig { free_bytes_min: Some(1 << 20), ..small_config(FlushMode::ASYNC) };
+    let (store, _) = open(&disk, &config);
+    append(&store, &messages(1, 10)).unwrap();
+    disk.limit_space(Some(1000));
+    store.maintain().unwrap();
+    let refused = append(&store, &messages(1, 10)).unwrap_err();
+    assert!(matches!(refused, StoreError::Full { floor, .. } if floor == 1 << 20), "{refused}");
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 1);
+    disk.limit_space(Some(2 << 20));
+    store.maintain().unwrap();
+    append(&store, &messages(1, 10)).unwrap();
+}
+
+#[test]
+fn the_first_failed_sync_stops_the_store_for_ever() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &small_config(FlushMode::Sync));
+    let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let listener = Arc::clone(&told);
+    store.set_flush_listener(Box::new(move |_| {
+        listener.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }));
+    append(&store, &messages(1, 10)).unwrap();
+    disk.fail_syncs(true);
+    assert!(matches!(store.flush(), Err(StoreError::Poisoned { .. })));
+    disk.fail_syncs(false);
+    // The kernel would say that all is well now. It is not.
+    assert!(matches!(store.flush(), Err(StoreError::Poisoned { .. })));
+    assert!(matches!(append(&store, &messages(1, 10)), Err(StoreError::Poisoned { .. })));
+    let waited = store.sync_wait(1, std::time::Duration::ZERO);
+    assert!(matches!(waited, Err(StoreError::Poisoned { .. })));
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(store.watermarks().visible(), 0);
+    assert!(store.close().is_err());
+}
+
+#[test]
+fn derived_files_that_cannot_be_written_are_derived_again() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    append(&store, &messages(100, 1000)).unwrap();
+    disk.limit_space(Some(0));
+    assert!(store.maintain().is_err());
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 100);
+    disk.limit_space(None);
+    drop(store);
+    let (store, report) = open(&disk, &config);
+    assert!(report.rebuilt_segments > 0);
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 100);
+}
