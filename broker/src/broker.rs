@@ -1,0 +1,486 @@
+//! The broker's parts together, and what several request families need of them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use weirmq_message::{Decoded, Record, properties};
+use weirmq_remoting::body::{DataVersion, SubscriptionGroupConfig};
+use weirmq_remoting::command::SerializeType;
+use weirmq_remoting::header::{ConsumerGroupHeader, Header as _};
+use weirmq_remoting::net::Connection;
+use weirmq_remoting::{RequestCode, ResourceName, ResponseCode};
+use weirmq_store::{Appended, NewMessage, Store, StoreError};
+
+use crate::acknowledgement::{Acknowledgements, Then};
+use crate::clients::{Changed, Clients};
+use crate::config::BrokerConfig;
+use crate::long_poll::LongPolls;
+use crate::metrics::Metrics;
+use crate::request::{Refusal, pull};
+use crate::state::{State, StateRecord};
+use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, Topic};
+use crate::unique_keys::UniqueKeys;
+
+/// A complete image of the state goes into the log whenever this much was written since the last.
+const IMAGE_EVERY_BYTES: u64 = 1 << 30;
+/// How long the reply to a request that made a topic waits for a NameServer to know it.
+const REGISTRATION_WAIT: Duration = Duration::from_millis(500);
+/// Read buffers that wait to be used again.
+const BUFFERS_MAX: usize = 8;
+/// Larger buffers are given back to the system.
+const BUFFER_BYTES_MAX: usize = 1 << 20;
+
+/// A running broker. Requests come in on I/O threads; everything here may be used from any thread.
+pub(crate) struct Broker {
+    pub config: BrokerConfig,
+    pub store: Store,
+    pub state: State,
+    pub clients: Clients,
+    pub metrics: Metrics,
+    /// The port of the main listener; the fast one is two below.
+    pub main_port: u16,
+    /// When the broker started, in milliseconds since 1970.
+    pub started_ms: i64,
+    pub(crate) long_polls: LongPolls,
+    pub(crate) acknowledgements: Acknowledgements,
+    pub(crate) unique_keys: UniqueKeys,
+    /// `CLUSTER`, encoded: every message gets it.
+    pub(crate) cluster_property: Vec<u8>,
+    pub(crate) schedule_topic: Arc<Topic>,
+    /// Memory of this machine.
+    pub(crate) memory_bytes: u64,
+    /// Counts changes of the topic table.
+    pub(crate) topic_changes: watch::Sender<i64>,
+    /// The version of the topic table that a NameServer has.
+    pub(crate) registered_version: watch::Sender<i64>,
+    /// When the topic table changed last, in milliseconds since 1970.
+    topics_changed_ms: AtomicI64,
+    /// A delayed message was stored.
+    pub(crate) delayed_arrived: Notify,
+    /// The first offset was committed since the log was told.
+    pub(crate) offsets_committed: Notify,
+    /// So much was written that the log needs an image.
+    pub(crate) image_due: Notify,
+    pub(crate) admin: weirmq_admin::Admin,
+    registration: Registration,
+    /// The control runtime.
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// Why the broker cannot go on; set once.
+    failure: watch::Sender<Option<String>>,
+    bound: SocketAddr,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Broker {
+    /// Puts a broker together. `bound` is the address of its main listener.
+    pub(crate) fn new(
+        config: BrokerConfig,
+        store: Store,
+        state: State,
+        bound: SocketAddr,
+        admin: weirmq_admin::Admin,
+    ) -> Self {
+        let mut cluster_property = Vec::new();
+        properties::push(&mut cluster_property, properties::names::CLUSTER, &config.cluster);
+        let schedule_topic = state
+            .topics
+            .get(SCHEDULE_TOPIC)
+            .unwrap_or_else(|| Arc::new(Topic::new(SCHEDULE_TOPIC, crate::delay::LEVELS as u32)));
+        let now_ms = now_ms();
+        Self {
+            long_polls: LongPolls::new(config.limits.held_pulls_max),
+            acknowledgements: Acknowledgements::new(Duration::from_millis(
+                config.limits.flush_timeout_ms,
+            )),
+            unique_keys: UniqueKeys::new(),
+            cluster_property,
+            schedule_topic,
+            memory_bytes: memory_bytes(),
+            topic_changes: watch::Sender::new(1),
+            registered_version: watch::Sender::new(0),
+            topics_changed_ms: AtomicI64::new(now_ms),
+            delayed_arrived: Notify::new(),
+            offsets_committed: Notify::new(),
+            image_due: Notify::new(),
+            metrics: Metrics::new(&config, &admin),
+            main_port: bound.port(),
+            started_ms: now_ms,
+            clients: Clients::default(),
+            registration: Registration::new(&admin),
+            runtime: tokio::runtime::Handle::current(),
+            failure: watch::Sender::new(None),
+            buffers: Mutex::default(),
+            config,
+            store,
+            state,
+            admin,
+            bound,
+        }
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> i64 {
+        now_ms()
+    }
+
+    /// When the oldest message of the log was stored, in milliseconds since 1970; `None` when the
+    /// log is empty.
+    pub(crate) fn earliest_store_time(&self) -> Result<Option<i64>, StoreError> {
+        let mut bytes = Vec::new();
+        if self.store.read_record(self.store.min_offset(), &mut bytes)?.is_none() {
+            return Ok(None);
+        }
+        Ok(match Record::decode(&bytes, false) {
+            Ok(Decoded::Record(record, _)) => Some(record.store_timestamp),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.config.permission & PERM_WRITE != 0
+    }
+
+    pub(crate) fn is_readable(&self) -> bool {
+        self.config.permission & PERM_READ != 0
+    }
+
+    /// What registered topics may at most be used for, as bits of their permission.
+    pub(crate) fn permission_mask(&self) -> i32 {
+        // The inherit bit is not the broker's to give or take.
+        (self.config.permission | crate::topics::PERM_INHERIT) as i32
+    }
+
+    /// The address that NameServers give to clients.
+    pub(crate) fn advertised_address(&self) -> String {
+        let default = self.config.advertise.get("default");
+        default.cloned().unwrap_or_else(|| self.bound.to_string())
+    }
+
+    /// The address that a message says it is stored at: the one the producer reached us by, with
+    /// the main port. With it a message is found again by its id.
+    pub(crate) fn store_host(&self, connection: &Connection) -> SocketAddr {
+        SocketAddr::new(connection.local().ip().to_canonical(), self.main_port)
+    }
+
+    /// The version of the topic table, as NameServers compare it.
+    pub(crate) fn data_version(&self) -> DataVersion {
+        DataVersion {
+            counter: *self.topic_changes.borrow(),
+            state_version: 0,
+            timestamp: self.topics_changed_ms.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn topics_version(&self) -> i64 {
+        *self.topic_changes.borrow()
+    }
+
+    /// Sends replies once a NameServer knows today's topics, or does not answer in time.
+    pub(crate) fn write_when_registered(&self, connection: &Connection, mut replies: Vec<u8>) {
+        if replies.is_empty() {
+            return;
+        }
+        let version = self.topics_version();
+        let has_name_servers = !self.config.name_servers.is_empty();
+        let mut registered = self.registered_version.subscribe();
+        let connection = connection.clone();
+        self.runtime.spawn(async move {
+            if has_name_servers {
+                let known = registered.wait_for(|known| *known >= version);
+                let _ = tokio::time::timeout(REGISTRATION_WAIT, known).await;
+            }
+            let _ = connection.write(|out| out.append(&mut replies));
+        });
+    }
+
+    pub(crate) fn topics_changed(&self, is_changed: bool) {
+        if is_changed {
+            self.topics_changed_ms.store(now_ms(), Ordering::Relaxed);
+            self.topic_changes.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// Appends messages, and shows them to those who wait for them as soon as they are visible.
+    pub(crate) fn append(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        if let Err(error) = self.store.append(messages, appended) {
+            if let StoreError::Poisoned { cause } = &error {
+                self.fail(cause.clone());
+            }
+            return Err(error);
+        }
+        let visible = self.store.watermarks().visible();
+        let must_tell = self.long_polls.len() > 0;
+        for (message, at) in messages.iter().zip(&*appended) {
+            if message.topic == SCHEDULE_TOPIC {
+                self.delayed_arrived.notify_one();
+            } else if at.end_offset > visible {
+                let then = Then::Show {
+                    topic: message.topic.to_owned(),
+                    queue: message.queue_id,
+                    offset: at.queue_offset,
+                    tag_hash: message.tag_hash,
+                };
+                self.wait(at.end_offset, then);
+            } else if must_tell {
+                self.show(message.topic, message.queue_id, at.queue_offset, message.tag_hash);
+            }
+        }
+        if self.state.log_since_image() > IMAGE_EVERY_BYTES {
+            self.image_due.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Answers the pulls that an entry is for.
+    fn show(&self, topic: &str, queue: i32, offset: u64, tag_hash: i64) {
+        for held in self.long_polls.take_matching(topic, queue, offset, tag_hash) {
+            pull::resume(self, held);
+        }
+    }
+
+    /// Does `then` once everything below `position` is visible.
+    pub(crate) fn wait(&self, position: u64, then: Then) {
+        self.acknowledgements.wait(position, then);
+        // The flush may have come between the caller's look and the line above.
+        if self.store.watermarks().visible() >= position {
+            self.reached();
+        }
+    }
+
+    /// Does everything that waited for a position that is visible by now.
+    pub(crate) fn reached(&self) {
+        let visible = self.store.watermarks().visible();
+        for then in self.acknowledgements.take_reached(visible) {
+            match then {
+                Then::Answer { connection, mut reply, .. } => {
+                    // A client that is gone does not want its answer any more.
+                    let _ = connection.write(|out| out.append(&mut reply));
+                }
+                Then::Show { topic, queue, offset, tag_hash } => {
+                    self.show(&topic, queue, offset, tag_hash);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn commit_offset(&self, group: &str, topic: &str, queue: i32, offset: i64) {
+        if self.state.offsets.commit(group, topic, queue, offset) {
+            self.offsets_committed.notify_one();
+        }
+    }
+
+    /// The settings of a consumer group, which comes into being now if it may.
+    pub(crate) fn group_or_create(
+        &self,
+        name: &str,
+    ) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
+        if let Some(group) = self.state.groups.get(name) {
+            return Ok(group);
+        }
+        let missing = || {
+            let remark = format!(
+                "subscription group [{name}] does not exist; create it with `weir group create \
+                 {name}`, or switch auto_create_groups on"
+            );
+            Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark)
+        };
+        ResourceName::group(name)?;
+        if !self.config.auto_create_groups && !crate::groups::is_system(name) {
+            return Err(missing());
+        }
+        self.check_group_count(name)?;
+        self.state.change(|| {
+            let group = SubscriptionGroupConfig {
+                group_name: name.to_owned(),
+                ..SubscriptionGroupConfig::default()
+            };
+            let is_absent = self.state.groups.get(name).is_none();
+            is_absent.then(|| StateRecord::Group { group: Box::new(group) })
+        })?;
+        self.state.groups.get(name).ok_or_else(missing)
+    }
+
+    /// Creates the topic unless somebody else just has, and says what it is now.
+    pub(crate) fn create_topic_if_absent(&self, topic: Topic) -> Result<Arc<Topic>, Refusal> {
+        let name = topic.name.clone();
+        if let Some(known) = self.state.topics.get(&name) {
+            return Ok(known);
+        }
+        self.check_topic_count(&name)?;
+        let created = self.state.change(|| {
+            self.state.topics.get(&name).is_none().then_some(StateRecord::Topic { topic })
+        })?;
+        if created.is_some() {
+            tracing::info!(topic = name, "topic created automatically");
+        }
+        self.topics_changed(created.is_some());
+        self.state.topics.get(&name).ok_or_else(|| {
+            Refusal::new(ResponseCode::TopicNotExist, format!("topic[{name}] was deleted"))
+        })
+    }
+
+    /// The topic that a group's messages go to when they are to be consumed again.
+    pub(crate) fn create_retry_topic(
+        &self,
+        group: &ResourceName,
+        config: &SubscriptionGroupConfig,
+    ) -> Result<(), Refusal> {
+        if let Ok(queues @ 1..) = u32::try_from(config.retry_queue_nums) {
+            self.create_topic_if_absent(Topic::new(group.retry_topic().as_str(), queues))?;
+        }
+        Ok(())
+    }
+
+    /// The topic of a group's messages that were given up; readable, so that they can be looked at.
+    pub(crate) fn create_dead_letter_topic(
+        &self,
+        group: &ResourceName,
+    ) -> Result<Arc<Topic>, Refusal> {
+        self.create_topic_if_absent(Topic::new(group.dead_letter_topic().as_str(), 1))
+    }
+
+    /// Deletes a topic with its offsets. Its messages stay in the log until retention takes them,
+    /// but nobody can reach them.
+    pub(crate) fn delete_topic(&self, name: &str) -> Result<Option<u64>, Refusal> {
+        let deleted = self.state.change(|| {
+            let is_known = self.state.topics.get(name).is_some();
+            is_known.then(|| StateRecord::TopicDeleted { name: name.to_owned() })
+        })?;
+        if deleted.is_some() {
+            self.store.delete_queues(name)?;
+        }
+        self.topics_changed(deleted.is_some());
+        Ok(deleted)
+    }
+
+    pub(crate) fn check_topic_count(&self, name: &str) -> Result<(), Refusal> {
+        let limit = self.config.limits.topics_max;
+        if self.state.topics.len() >= limit && self.state.topics.get(name).is_none() {
+            let remark = format!("the broker has {limit} topics, which is limits.topics_max");
+            return Err(Refusal::new(ResponseCode::SystemError, remark));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_group_count(&self, name: &str) -> Result<(), Refusal> {
+        let limit = self.config.limits.groups_max;
+        if self.state.groups.len() >= limit && self.state.groups.get(name).is_none() {
+            let remark = format!("the broker has {limit} groups, which is limits.groups_max");
+            return Err(Refusal::new(ResponseCode::SystemError, remark));
+        }
+        Ok(())
+    }
+
+    /// Tells consumers that the members of their group have changed (code 40).
+    pub(crate) fn members_changed(&self, changed: Changed) {
+        for (group, members) in changed {
+            let wants_it = self
+                .state
+                .groups
+                .get(&group)
+                .is_none_or(|config| config.notify_consumer_ids_changed_enable);
+            if !wants_it {
+                continue;
+            }
+            let header = ConsumerGroupHeader { consumer_group: group.as_str().into() };
+            let code = RequestCode::NotifyConsumerIdsChanged.number();
+            for member in members {
+                let told =
+                    member.send_one_way(SerializeType::Json, code, |w| header.encode(w), b"");
+                if told.is_err() {
+                    tracing::trace!(group, peer = %member.peer(), "member is gone already");
+                }
+            }
+        }
+    }
+
+    /// Notes how registering at a NameServer went.
+    pub(crate) fn registered(&self, name_server: &str, outcome: Result<(), String>) {
+        self.metrics.registered(name_server, outcome.is_ok());
+        self.registration.set(name_server, outcome);
+    }
+
+    /// Ends the broker: after a failed write-back nothing can be promised any more.
+    pub(crate) fn fail(&self, cause: String) {
+        self.failure.send_if_modified(|failure| {
+            let is_first = failure.is_none();
+            failure.get_or_insert(cause);
+            is_first
+        });
+    }
+
+    /// Waits until the broker cannot go on, and says why.
+    pub(crate) async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        let cause = failure.wait_for(Option::is_some).await.map(|cause| cause.clone());
+        match cause {
+            Ok(cause) => cause.unwrap_or_default(),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn count_in<'a>(&self, sends: impl Iterator<Item = (&'a Topic, &'a [Appended])>) {
+        self.metrics.count_in(&self.state.topics, sends);
+    }
+
+    pub(crate) fn count_out(&self, group: &str, topic: &Topic, messages: usize, bytes: usize) {
+        self.metrics.count_out(&self.state.topics, group, topic, messages, bytes, now_ms());
+    }
+
+    /// An empty buffer for bodies.
+    pub(crate) fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.lock().pop().unwrap_or_default()
+    }
+
+    pub(crate) fn give_buffer(&self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        let mut buffers = self.buffers.lock();
+        if buffers.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_BYTES_MAX {
+            buffers.push(buffer);
+        }
+    }
+}
+
+/// Whether clients can find this broker: one NameServer that knows it is enough.
+struct Registration {
+    check: weirmq_admin::Check,
+    by_name_server: Mutex<BTreeMap<String, Result<(), String>>>,
+}
+
+impl Registration {
+    fn new(admin: &weirmq_admin::Admin) -> Self {
+        Self { check: admin.check("broker/registered"), by_name_server: Mutex::default() }
+    }
+
+    fn set(&self, name_server: &str, outcome: Result<(), String>) {
+        let mut all = self.by_name_server.lock();
+        all.insert(name_server.to_owned(), outcome);
+        if all.values().any(Result::is_ok) {
+            self.check.ok();
+        } else {
+            let reasons = all.iter().filter_map(|(name_server, outcome)| {
+                Some(format!("{name_server}: {}", outcome.as_ref().err()?))
+            });
+            self.check.failing(reasons.collect::<Vec<_>>().join("; "));
+        }
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit))
+}

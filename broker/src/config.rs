@@ -1,0 +1,245 @@
+//! What a broker can be told. Defaults are Apache's unless a field says otherwise.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use weirmq_remoting::ResourceName;
+use weirmq_remoting::net::TlsSection;
+use weirmq_store::{FlushMode, StoreConfig};
+
+/// The configuration of one broker, as it stands in a file. [`BrokerConfig::validate`] proves it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerConfig {
+    /// The cluster that the broker belongs to. Default: `DefaultCluster`.
+    pub cluster: String,
+    /// The broker group's name, the same for a master and its slaves. Default: `broker-a`; it is
+    /// written into the data directory, so it does not follow the host's name.
+    pub name: String,
+    /// 0 for a master. Default: 0.
+    pub broker_id: u64,
+    /// Where messages and state live. Default: `weir-data`.
+    pub data_dir: PathBuf,
+    /// The address that clients are told, by listener name; `default` is the one that every
+    /// client gets which did not come through another listener of the NameServer. Default: none,
+    /// the address that the main listener is bound to.
+    pub advertise: BTreeMap<String, String>,
+    /// NameServers to register with, `host:port`, looked up anew at each connection.
+    pub name_servers: Vec<String>,
+    /// Create a topic at the first send to it. Default: true.
+    pub auto_create_topics: bool,
+    /// Create a consumer group when its first member appears. Default: true.
+    pub auto_create_groups: bool,
+    /// The most queues of an automatically created topic. Default: 8; clients ask for 4.
+    pub default_topic_queues: u32,
+    /// 6: reading and writing, 4: reading only, 2: writing only. Default: 6.
+    pub permission: u32,
+    /// Told to clients in the reply to a send, for traces. Default: `DefaultRegion`.
+    pub region: String,
+    pub store: StoreSection,
+    pub limits: LimitsSection,
+    pub tls: TlsSection,
+    /// Threads that serve connections. Default: 0, which is 1 on up to 2 cores, else one less
+    /// than there are cores, at most 8.
+    pub io_threads: usize,
+}
+
+/// The commit log and what goes with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreSection {
+    /// `async` answers a send when it is in the page cache, `sync` when it is on the disk.
+    /// Default: `async`.
+    pub flush: Flush,
+    /// Length of a CommitLog segment. Default: 1 GiB.
+    pub segment_bytes: u64,
+    /// Messages older than this may be deleted. Default: 72.
+    pub retention_hours: u64,
+    /// Writes are refused when the disk has less than this left; 0: two segments or a tenth of
+    /// the disk, at most 5 GiB. Default: 0.
+    pub free_bytes_min: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flush {
+    Async,
+    Sync,
+}
+
+/// What peers may ask for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsSection {
+    /// The longest message, body and properties together. Default: 4 MiB.
+    pub message_bytes_max: usize,
+    /// The longest frame. Default: 16 MiB.
+    pub frame_bytes_max: usize,
+    /// Connections of clients. Default: 20,000.
+    pub connections_max: usize,
+    /// Pulls that wait for messages. Default: 100,000.
+    pub held_pulls_max: usize,
+    /// Bytes of one pull's answer. Default: 256 KiB.
+    pub pull_bytes_max: usize,
+    /// Messages of one pull's answer. Default: 160.
+    pub pull_messages_max: usize,
+    /// Topics, created by hand or automatically. Default: 100,000.
+    pub topics_max: usize,
+    /// Consumer groups. Default: 100,000.
+    pub groups_max: usize,
+    /// Queues of one topic. Default: 1,024.
+    pub topic_queues_max: u32,
+    /// A connection on which nothing moves for this long is closed. Default: 120.
+    pub idle_seconds: u64,
+    /// A sync-flush send is answered with FLUSH_DISK_TIMEOUT after this long. Below the 3 s after
+    /// which clients give up. Default: 2,500.
+    pub flush_timeout_ms: u64,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        Self {
+            cluster: "DefaultCluster".into(),
+            name: "broker-a".into(),
+            broker_id: 0,
+            data_dir: "weir-data".into(),
+            advertise: BTreeMap::new(),
+            name_servers: Vec::new(),
+            auto_create_topics: true,
+            auto_create_groups: true,
+            default_topic_queues: 8,
+            permission: 6,
+            region: "DefaultRegion".into(),
+            store: StoreSection::default(),
+            limits: LimitsSection::default(),
+            tls: TlsSection::default(),
+            io_threads: 0,
+        }
+    }
+}
+
+impl Default for StoreSection {
+    fn default() -> Self {
+        Self { flush: Flush::Async, segment_bytes: 1 << 30, retention_hours: 72, free_bytes_min: 0 }
+    }
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 4 << 20,
+            frame_bytes_max: 16 << 20,
+            connections_max: 20_000,
+            held_pulls_max: 100_000,
+            pull_bytes_max: 256 << 10,
+            pull_messages_max: 160,
+            topics_max: 100_000,
+            groups_max: 100_000,
+            topic_queues_max: 1024,
+            idle_seconds: 120,
+            flush_timeout_ms: 2_500,
+        }
+    }
+}
+
+/// Which setting is wrong, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{setting} is {value}: {problem}")]
+pub struct ConfigError {
+    pub setting: &'static str,
+    pub value: String,
+    pub problem: String,
+}
+
+impl BrokerConfig {
+    /// Checks every setting and its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = |setting, value: &dyn std::fmt::Display, problem: &dyn std::fmt::Display| {
+            Err(ConfigError { setting, value: value.to_string(), problem: problem.to_string() })
+        };
+        for (setting, name) in [("cluster", &self.cluster), ("name", &self.name)] {
+            if let Err(error) = ResourceName::broker(name) {
+                return wrong(setting, name, &error);
+            }
+        }
+        if self.broker_id != 0 {
+            return wrong(
+                "broker_id",
+                &self.broker_id,
+                &"slaves are not supported yet; set it to 0 to run a master",
+            );
+        }
+        if !matches!(self.permission, 2 | 4 | 6) {
+            return wrong("permission", &self.permission, &"use 6 (read and write), 4 or 2");
+        }
+        let limits = &self.limits;
+        if !(1..=limits.topic_queues_max).contains(&self.default_topic_queues) {
+            let problem = format!("use 1 to {}", limits.topic_queues_max);
+            return wrong("default_topic_queues", &self.default_topic_queues, &problem);
+        }
+        if limits.message_bytes_max > limits.frame_bytes_max / 2 {
+            let problem = "use at most half of limits.frame_bytes_max";
+            return wrong("limits.message_bytes_max", &limits.message_bytes_max, &problem);
+        }
+        let smallest = limits.message_bytes_max as u64 + (1 << 16);
+        if self.store.segment_bytes < smallest && self.store.segment_bytes < 64 << 20 {
+            let problem = format!("a segment holds at least one message: use {smallest} or more");
+            return wrong("store.segment_bytes", &self.store.segment_bytes, &problem);
+        }
+        for address in self.name_servers.iter().chain(self.advertise.values()) {
+            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none() {
+                return wrong("name_servers or advertise", address, &"use host:port");
+            }
+        }
+        if self.tls.certificate.is_some() != self.tls.key.is_some() {
+            return wrong("tls", &"half set", &"give both tls.certificate and tls.key, or none");
+        }
+        Ok(())
+    }
+
+    /// The number of threads that serve connections.
+    pub fn io_thread_count(&self) -> usize {
+        if self.io_threads > 0 {
+            return self.io_threads;
+        }
+        match std::thread::available_parallelism().map_or(1, |cores| cores.get()) {
+            0..=2 => 1,
+            cores => (cores - 1).min(8),
+        }
+    }
+
+    /// What the store is told.
+    pub fn store_config(&self) -> StoreConfig {
+        StoreConfig {
+            directory: self.data_dir.clone(),
+            cluster: self.cluster.clone(),
+            group: self.name.clone(),
+            segment_bytes: self.store.segment_bytes,
+            flush: match self.store.flush {
+                Flush::Async => FlushMode::ASYNC,
+                Flush::Sync => FlushMode::Sync,
+            },
+            message_bytes_max: self.limits.message_bytes_max,
+            retention: Duration::from_secs(self.store.retention_hours.saturating_mul(3600)),
+            free_bytes_min: Some(self.store.free_bytes_min).filter(|bytes| *bytes > 0),
+            ..StoreConfig::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_a_wrong_setting_is_named() {
+        BrokerConfig::default().validate().unwrap();
+        let wrong = BrokerConfig { name: "../a".into(), ..BrokerConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().starts_with("name is ../a"));
+        let wrong = BrokerConfig { name_servers: vec!["here".into()], ..BrokerConfig::default() };
+        assert!(wrong.validate().unwrap_err().to_string().contains("use host:port"));
+    }
+}

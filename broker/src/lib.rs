@@ -1,0 +1,33 @@
+//! The Broker: keeps messages in one commit log and serves producers and consumers.
+//!
+//! [`run`] opens the store, replays the state, and serves its listeners until it is told to stop.
+//! Requests are acted upon on the I/O threads, see [`weirmq_remoting::net`]; registration, delayed
+//! delivery and everything else that takes its time runs on the runtime that [`run`] is called on.
+
+#![forbid(unsafe_code)]
+
+mod acknowledgement;
+mod authorisation;
+mod broker;
+mod clients;
+mod config;
+mod delay;
+mod filter;
+mod groups;
+mod long_poll;
+mod metrics;
+mod offsets;
+mod order_locks;
+mod registration;
+mod request;
+mod retry;
+mod run;
+mod session;
+mod state;
+mod topics;
+mod unique_keys;
+
+pub(crate) use broker::Broker;
+pub use config::{BrokerConfig, ConfigError, Flush, LimitsSection, StoreSection};
+pub use run::{BrokerError, Listeners, run};
+pub use weirmq_remoting::net::TlsSection;

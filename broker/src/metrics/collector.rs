@@ -1,0 +1,101 @@
+//! Gauges that are computed when somebody asks.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::Broker;
+use crate::topics::STATE_TOPIC;
+
+/// The most lag series of one scrape.
+const LAG_SERIES_MAX: usize = 10_000;
+
+pub(crate) struct BrokerCollector(Weak<Broker>);
+
+impl fmt::Debug for BrokerCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BrokerCollector")
+    }
+}
+
+impl BrokerCollector {
+    pub(crate) fn of(broker: &Arc<Broker>) -> Self {
+        Self(Arc::downgrade(broker))
+    }
+}
+
+impl Collector for BrokerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(broker) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let marks = broker.store.watermarks();
+        let (producers, consumers) = broker.clients.counts();
+        let stats = broker.store.stats();
+        let log = marks.written() - broker.store.min_offset();
+        let gauges = [
+            (
+                "rocketmq_broker_permission",
+                "Bits 4 read, 2 write",
+                u64::from(broker.config.permission),
+            ),
+            ("rocketmq_topic_number", "Topics", broker.state.topics.len() as u64),
+            ("rocketmq_consumer_group_number", "Consumer groups", broker.state.groups.len() as u64),
+            ("rocketmq_producer_connections", "Producers connected", producers as u64),
+            ("rocketmq_consumer_connections", "Consumers connected", consumers as u64),
+            ("rocketmq_storage_size", "Bytes in the commit log", log),
+            (
+                "rocketmq_storage_flush_behind_bytes",
+                "Bytes written and not flushed",
+                marks.written().saturating_sub(marks.flushed()),
+            ),
+            (
+                "rocketmq_storage_dispatch_behind_bytes",
+                "Always 0: queues are written with the log",
+                0,
+            ),
+            ("weirmq_held_pulls", "Pulls that wait for a message", broker.long_polls.len() as u64),
+            (
+                "weirmq_unacknowledged_sends",
+                "Sends that wait for the disk",
+                broker.acknowledgements.len() as u64,
+            ),
+            ("weirmq_disk_free_bytes", "Free bytes of the store's disk", stats.disk_free),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            let descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            gauge.encode(descriptor)?;
+        }
+        encode_lag(&broker, &mut encoder)
+    }
+}
+
+fn encode_lag(broker: &Broker, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+    let mut lags = std::collections::BTreeMap::new();
+    for o in broker.state.offsets.all() {
+        if o.topic == STATE_TOPIC || lags.len() >= LAG_SERIES_MAX {
+            continue;
+        }
+        let max = broker.store.queue_range(&o.topic, o.queue).map_or(0, |range| range.max as i64);
+        *lags.entry((o.topic, o.group)).or_insert(0) += (max - o.offset).max(0);
+    }
+    let help = "Messages that the group has not committed";
+    let gauge = ConstGauge::new(0i64);
+    let name = "rocketmq_consumer_lag_messages";
+    let mut descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+    for ((topic, group), lag) in lags {
+        let is_retry = topic.starts_with(weirmq_remoting::resource_name::RETRY_PREFIX);
+        let labels = [
+            ("topic", topic),
+            ("consumer_group", group),
+            ("is_retry", is_retry.to_string()),
+            ("is_system", "false".to_owned()),
+        ];
+        ConstGauge::new(lag).encode(descriptor.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

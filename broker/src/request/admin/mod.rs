@@ -1,0 +1,5 @@
+//! Requests of administrators: mqadmin, the dashboard, the operator, `weir`.
+
+pub(super) mod group;
+pub(super) mod runtime;
+pub(super) mod topic;

@@ -1,0 +1,219 @@
+//! One file per request family: decode, act, encode. Nothing here has state of its own.
+
+pub(crate) mod admin;
+mod connections;
+mod heartbeat;
+mod lock;
+mod offset;
+pub(crate) mod pull;
+mod query;
+mod relay;
+pub(crate) mod send;
+mod send_back;
+
+use std::sync::Arc;
+
+use weirmq_remoting::body::BodyError;
+use weirmq_remoting::command::{Command, Head, HeaderWriter, response};
+use weirmq_remoting::header::{Header, HeaderError};
+use weirmq_remoting::net::Connection;
+use weirmq_remoting::resource_name::NameError;
+use weirmq_remoting::{Code, RequestCode, ResponseCode};
+use weirmq_store::StoreError;
+
+use crate::Broker;
+use crate::acknowledgement::Then;
+use crate::authorisation::{Permit, permit};
+use crate::state::StateError;
+
+/// Who asks whom.
+pub(crate) struct Context<'a> {
+    pub broker: &'a Arc<Broker>,
+    pub connection: &'a Connection,
+}
+
+/// An answer that is not a success: the code, and what happened to what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub code: ResponseCode,
+    pub remark: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(code: ResponseCode, remark: impl Into<String>) -> Self {
+        Self { code, remark: remark.into() }
+    }
+}
+
+impl From<HeaderError> for Refusal {
+    fn from(error: HeaderError) -> Self {
+        Self::new(ResponseCode::SystemError, error.to_string())
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Self::new(ResponseCode::SystemError, error.to_string())
+    }
+}
+
+impl From<NameError> for Refusal {
+    fn from(error: NameError) -> Self {
+        Self::new(ResponseCode::InvalidParameter, error.to_string())
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Full { .. } | StoreError::Closed => ResponseCode::ServiceNotAvailable,
+            StoreError::Busy { .. } => ResponseCode::SystemBusy,
+            StoreError::TooLarge { .. } => ResponseCode::MessageIllegal,
+            StoreError::NotFlushed { .. } => ResponseCode::FlushDiskTimeout,
+            StoreError::Poisoned { .. } => ResponseCode::ServiceNotAvailable,
+            StoreError::Config { .. }
+            | StoreError::InUse { .. }
+            | StoreError::Io { .. }
+            | StoreError::NewerFormat { .. }
+            | StoreError::OtherStore { .. }
+            | StoreError::Unreadable { .. }
+            | StoreError::Damaged { .. } => ResponseCode::SystemError,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<StateError> for Refusal {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::Store(error) => error.into(),
+            error => Self::new(ResponseCode::SystemError, error.to_string()),
+        }
+    }
+}
+
+/// Reads the typed fields of a request.
+pub(crate) fn fields<'a, H: Header<'a>>(request: &Command<'a>) -> Result<H, Refusal> {
+    Ok(H::decode(&request.ext)?)
+}
+
+/// Answers with success, these fields and this body.
+pub(crate) fn succeed<'a>(out: &mut Vec<u8>, head: &Head, fields: &impl Header<'a>, body: &[u8]) {
+    let mut writer = response(out, head, ResponseCode::Success, None);
+    fields.encode(&mut writer);
+    writer.finish(body);
+}
+
+/// Answers with success and a body.
+pub(crate) fn succeed_with_body(out: &mut Vec<u8>, head: &Head, body: &[u8]) {
+    response(out, head, ResponseCode::Success, None).finish(body);
+}
+
+impl Context<'_> {
+    /// Answers a request that is no send: always, with success or with what went wrong.
+    pub(crate) fn answer(&self, request: &Command<'_>, out: &mut Vec<u8>) {
+        let before = out.len();
+        let outcome = match Code::<RequestCode>::from(request.head.code) {
+            Code::Known(code) => match permit(code) {
+                Permit::Allowed => self.act(code, request, out),
+                Permit::Unsupported(why) => Err(unsupported(&request.head, why)),
+            },
+            Code::Unknown(_) => Err(unsupported(&request.head, "nobody knows it")),
+        };
+        if let Err(refusal) = outcome {
+            out.truncate(before);
+            self.broker.metrics.refused(request.head.code, refusal.code);
+            response(out, &request.head, refusal.code, Some(&refusal.remark)).finish(b"");
+        }
+        if request.head.is_one_way() {
+            out.truncate(before);
+        }
+    }
+
+    /// Answers with success once `position` is visible, which may be now.
+    pub(crate) fn succeed_at(
+        &self,
+        position: Option<u64>,
+        out: &mut Vec<u8>,
+        head: &Head,
+        write: impl FnOnce(&mut HeaderWriter<'_>),
+        body: &[u8],
+    ) {
+        let reply = |out: &mut Vec<u8>| {
+            let mut writer = response(out, head, ResponseCode::Success, None);
+            write(&mut writer);
+            writer.finish(body);
+        };
+        let Some(position) = position.filter(|at| *at > self.broker.store.watermarks().visible())
+        else {
+            reply(out);
+            return;
+        };
+        if head.is_one_way() {
+            return;
+        }
+        let (mut in_time, mut late) = (Vec::new(), Vec::new());
+        reply(&mut in_time);
+        let remark = "the change was written, but the disk has not confirmed it in time; it may or \
+                      may not survive a power failure, ask again";
+        response(&mut late, head, ResponseCode::FlushDiskTimeout, Some(remark)).finish(b"");
+        let connection = self.connection.clone();
+        self.broker.wait(position, Then::Answer { connection, reply: in_time, late_reply: late });
+    }
+
+    fn act(
+        &self,
+        code: RequestCode,
+        request: &Command<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        use RequestCode as C;
+        match code {
+            C::PullMessage | C::LitePullMessage => pull::pull(self, request, out),
+            C::QueryMessage => query::by_key(self, request, out),
+            C::ViewMessageById => query::by_offset(self, request, out),
+            C::QueryConsumerOffset => offset::query(self, request, out),
+            C::UpdateConsumerOffset => offset::update(self, request, out),
+            C::SearchOffsetByTimestamp => offset::search(self, request, out),
+            C::GetMaxOffset => offset::max(self, request, out),
+            C::GetMinOffset => offset::min(self, request, out),
+            C::GetEarliestMessageStoreTime => offset::earliest_store_time(self, request, out),
+            C::HeartBeat => heartbeat::heartbeat(self, request, out),
+            C::UnregisterClient => heartbeat::unregister(self, request, out),
+            C::CheckClientConfig => heartbeat::check_client_config(self, request, out),
+            C::GetConsumerListByGroup => heartbeat::consumer_list(self, request, out),
+            C::ConsumerSendMessageBack => send_back::send_back(self, request, out),
+            C::LockBatchMessageQueue => lock::lock(self, request, out),
+            C::UnlockBatchMessageQueue => lock::unlock(self, request, out),
+            C::GetConsumerConnectionList => connections::consumers(self, request, out),
+            C::GetProducerConnectionList => connections::producers(self, request, out),
+            C::GetAllProducerInfo => connections::all_producers(self, request, out),
+            C::UpdateAndCreateTopic => admin::topic::create(self, request, out),
+            C::DeleteTopicInBroker => admin::topic::delete(self, request, out),
+            C::GetAllTopicConfig => admin::topic::all(self, request, out),
+            C::GetTopicConfig => admin::topic::one(self, request, out),
+            C::GetTopicStatsInfo => admin::topic::stats(self, request, out),
+            C::GetSystemTopicListFromBroker => admin::topic::system_list(self, request, out),
+            C::QueryTopicConsumeByWho => admin::topic::consumed_by(self, request, out),
+            C::UpdateAndCreateSubscriptionGroup => admin::group::create(self, request, out),
+            C::DeleteSubscriptionGroup => admin::group::delete(self, request, out),
+            C::GetAllSubscriptionGroupConfig => admin::group::all(self, request, out),
+            C::GetSubscriptionGroupConfig => admin::group::one(self, request, out),
+            C::GetConsumeStats => admin::group::consume_stats(self, request, out),
+            C::QueryTopicsByConsumer => admin::group::topics(self, request, out),
+            C::QuerySubscriptionByConsumer => admin::group::subscription(self, request, out),
+            C::GetAllConsumerOffset => offset::all(self, request, out),
+            C::GetConsumerRunningInfo => relay::running_info(self, request),
+            C::ConsumeMessageDirectly => relay::consume_directly(self, request),
+            C::GetBrokerRuntimeInfo => admin::runtime::info(self, request, out),
+            C::GetBrokerConfig => admin::runtime::config(self, request, out),
+            // The table of authorisation says which codes come here.
+            other => Err(unsupported(&request.head, other.name())),
+        }
+    }
+}
+
+fn unsupported(head: &Head, why: &str) -> Refusal {
+    let remark = format!("request code {} is not supported by this broker: {why}", head.code);
+    Refusal::new(ResponseCode::RequestCodeNotSupported, remark)
+}

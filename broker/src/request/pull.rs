@@ -1,0 +1,327 @@
+//! Pulls: codes 11 and 361, answered now or held until there is something.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use weirmq_remoting::command::{Command, Head, response};
+use weirmq_remoting::header::{
+    Header as _, PULL_CLASS_FILTER, PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND,
+    PullMessageHeader, PullMessageResponseHeader,
+};
+use weirmq_remoting::net::Connection;
+use weirmq_remoting::{ResourceName, ResponseCode};
+use weirmq_store::{QueueEntry, ReadLimits, StoreError};
+
+use super::{Context, Refusal, fields};
+use crate::Broker;
+use crate::filter::TagFilter;
+use crate::topics::Topic;
+
+/// A pull is held at most this long, whatever it asks for.
+const HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// What a pull wants of a queue.
+#[derive(Debug, Clone)]
+struct Wanted {
+    head: Head,
+    group: String,
+    topic: Arc<Topic>,
+    queue: i32,
+    offset: i64,
+    messages_max: usize,
+    bytes_max: usize,
+    filter: TagFilter,
+}
+
+/// A pull that found nothing and waits.
+pub(crate) struct HeldPull {
+    wanted: Wanted,
+    connection: Connection,
+    deadline: Instant,
+}
+
+impl HeldPull {
+    pub(crate) fn topic(&self) -> &str {
+        &self.wanted.topic.name
+    }
+
+    pub(crate) fn queue(&self) -> i32 {
+        self.wanted.queue
+    }
+
+    pub(crate) fn connection_id(&self) -> u64 {
+        self.connection.id()
+    }
+
+    /// The first entry that it has not seen. A pull with a negative offset is never held.
+    pub(crate) fn offset(&self) -> u64 {
+        self.wanted.offset.max(0) as u64
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(crate) fn accepts(&self, tag_hash: i64) -> bool {
+        self.wanted.filter.accepts(tag_hash)
+    }
+}
+
+/// How a pull ended. Source: `GetMessageStatus`, as `PullMessageProcessor` maps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Found,
+    /// Nothing yet: the offset is where the next message will be.
+    NotFound,
+    /// Messages were there, none of them wanted.
+    NoneWanted,
+    /// The offset is not in the queue; the answer says where it is.
+    OffsetMoved,
+}
+
+impl Outcome {
+    fn code(self) -> ResponseCode {
+        match self {
+            Self::Found => ResponseCode::Success,
+            Self::NotFound => ResponseCode::PullNotFound,
+            Self::NoneWanted => ResponseCode::PullRetryImmediately,
+            Self::OffsetMoved => ResponseCode::PullOffsetMoved,
+        }
+    }
+}
+
+struct Pulled {
+    outcome: Outcome,
+    next: i64,
+    min: i64,
+    max: i64,
+    messages: usize,
+}
+
+pub(super) fn pull(
+    context: &Context<'_>,
+    request: &Command<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let header: PullMessageHeader<'_> = fields(request)?;
+    let broker = context.broker;
+    let wanted = wanted(broker, request.head, &header)?;
+    if header.sys_flag & PULL_COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
+        broker.commit_offset(&wanted.group, &wanted.topic.name, wanted.queue, header.commit_offset);
+    }
+    let mut body = broker.take_buffer();
+    let pulled = read(broker, &wanted, &mut body)?;
+    let suspend = u64::try_from(header.suspend_timeout_millis).unwrap_or(0);
+    let may_hold = header.sys_flag & PULL_SUSPEND != 0 && suspend > 0 && !request.head.is_one_way();
+    if pulled.outcome == Outcome::NotFound && may_hold {
+        let deadline = Instant::now() + Duration::from_millis(suspend).min(HOLD_MAX);
+        let connection = context.connection.clone();
+        hold(broker, HeldPull { wanted, connection, deadline });
+    } else {
+        write_reply(broker, out, &wanted, &pulled, &body);
+    }
+    broker.give_buffer(body);
+    Ok(())
+}
+
+/// Answers a held pull because its queue has grown. It waits on when nothing there is for it.
+pub(crate) fn resume(broker: &Broker, held: HeldPull) {
+    let mut body = broker.take_buffer();
+    match read(broker, &held.wanted, &mut body) {
+        Ok(pulled) if pulled.outcome == Outcome::NotFound => hold(broker, held),
+        Ok(pulled) => {
+            let reply = |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, &body);
+            let _ = held.connection.write(reply);
+        }
+        Err(error) => {
+            let refusal = Refusal::from(error);
+            let _ = held.connection.write(|out| {
+                response(out, &held.wanted.head, refusal.code, Some(&refusal.remark)).finish(b"");
+            });
+        }
+    }
+    broker.give_buffer(body);
+}
+
+/// Answers a held pull because its time is over, with whatever is there.
+pub(crate) fn expire(broker: &Broker, held: HeldPull) {
+    let late = HeldPull { deadline: Instant::now(), ..held };
+    let mut body = broker.take_buffer();
+    if let Ok(pulled) = read(broker, &late.wanted, &mut body) {
+        let reply = |out: &mut Vec<u8>| write_reply(broker, out, &late.wanted, &pulled, &body);
+        let _ = late.connection.write(reply);
+    } else {
+        resume(broker, late);
+        return;
+    }
+    broker.give_buffer(body);
+}
+
+fn hold(broker: &Broker, pull: HeldPull) {
+    let (topic, queue) = (pull.wanted.topic.clone(), pull.wanted.queue);
+    if let Some(refused) = broker.long_polls.hold(pull) {
+        // Too many wait: the client gets its empty answer now and asks again.
+        let pulled = Pulled {
+            outcome: Outcome::NotFound,
+            next: refused.wanted.offset,
+            min: 0,
+            max: refused.wanted.offset,
+            messages: 0,
+        };
+        let reply = |out: &mut Vec<u8>| write_reply(broker, out, &refused.wanted, &pulled, b"");
+        let _ = refused.connection.write(reply);
+        return;
+    }
+    // A message may have come between the look into the queue and the hold.
+    let max = broker.store.queue_range(&topic.name, queue).map_or(0, |range| range.max);
+    for overtaken in broker.long_polls.take_overtaken(&topic.name, queue, max) {
+        resume(broker, overtaken);
+    }
+}
+
+/// Checks everything that can be wrong with a pull.
+fn wanted(
+    broker: &Arc<Broker>,
+    head: Head,
+    header: &PullMessageHeader<'_>,
+) -> Result<Wanted, Refusal> {
+    let group = header.consumer_group.to_cow();
+    let topic_name = header.topic.to_cow();
+    let no_permission = |remark: String| Err(Refusal::new(ResponseCode::NoPermission, remark));
+    if !broker.is_readable() {
+        return no_permission(format!(
+            "the broker[{}] pulling message is forbidden",
+            broker.config.name
+        ));
+    }
+    let config = broker.group_or_create(&group)?;
+    if !config.consume_enable {
+        return no_permission(format!("subscription group no permission, {group}"));
+    }
+    let Some(topic) = broker.state.topics.get(&topic_name) else {
+        ResourceName::topic(&topic_name)?;
+        let remark = format!(
+            "topic[{topic_name}] not exist, apply first please! Create it with \
+             `weir topic create {topic_name}`, or send to it with auto_create_topics on."
+        );
+        return Err(Refusal::new(ResponseCode::TopicNotExist, remark));
+    };
+    if !topic.is_readable() {
+        return no_permission(format!("the topic[{topic_name}] pulling message is forbidden"));
+    }
+    if !topic.has_read_queue(header.queue_id) {
+        let remark = format!(
+            "queueId[{}] is illegal, topic:[{topic_name}] topicConfig.readQueueNums:[{}] consumer:[{group}]",
+            header.queue_id, topic.read_queues
+        );
+        return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
+    }
+    if header.sys_flag & PULL_CLASS_FILTER != 0 {
+        let remark = "filtering by class is not supported; subscribe by tags";
+        return Err(Refusal::new(ResponseCode::SubscriptionParseFailed, remark));
+    }
+    let filter = filter(broker, header, &group, &topic_name)?;
+    let limits = &broker.config.limits;
+    let asked = usize::try_from(header.max_msg_nums).unwrap_or(0);
+    let asked_bytes = header.max_msg_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    Ok(Wanted {
+        head,
+        group: group.into_owned(),
+        topic,
+        queue: header.queue_id,
+        offset: header.queue_offset,
+        messages_max: asked.clamp(1, limits.pull_messages_max),
+        bytes_max: asked_bytes.unwrap_or(usize::MAX).min(limits.pull_bytes_max),
+        filter,
+    })
+}
+
+/// The filter in the request, or the one of the group's heartbeats.
+fn filter(
+    broker: &Broker,
+    header: &PullMessageHeader<'_>,
+    group: &str,
+    topic: &str,
+) -> Result<TagFilter, Refusal> {
+    let parse_failed = |error: crate::filter::FilterError| {
+        Refusal::new(ResponseCode::SystemError, error.to_string())
+    };
+    if header.sys_flag & PULL_SUBSCRIPTION != 0 {
+        let expression = header.subscription.map(|text| text.to_cow()).unwrap_or_default();
+        let kind = header.expression_type.map(|text| text.to_cow());
+        return TagFilter::parse(&expression, kind.as_deref()).map_err(parse_failed);
+    }
+    let Some(subscription) = broker.clients.subscription(group, topic) else {
+        let remark = format!("the consumer's group info not exist, group: {group}");
+        return Err(Refusal::new(ResponseCode::SubscriptionNotExist, remark));
+    };
+    let Some(subscription) = subscription else {
+        let remark =
+            format!("the consumer's subscription not exist, group: {group}, topic: {topic}");
+        return Err(Refusal::new(ResponseCode::SubscriptionNotExist, remark));
+    };
+    if subscription.sub_version < header.sub_version.unwrap_or_default() {
+        let remark =
+            format!("the consumer's subscription not latest, group: {group}, topic: {topic}");
+        return Err(Refusal::new(ResponseCode::SubscriptionNotLatest, remark));
+    }
+    TagFilter::of(&subscription).map_err(parse_failed)
+}
+
+/// Reads the wanted messages into `body`. Source: `DefaultMessageStore.getMessage`.
+fn read(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Pulled, StoreError> {
+    let nothing = |outcome, next, min, max| Pulled { outcome, next, min, max, messages: 0 };
+    let Some(range) = broker.store.queue_range(&wanted.topic.name, wanted.queue) else {
+        let outcome = if wanted.offset == 0 { Outcome::NotFound } else { Outcome::OffsetMoved };
+        return Ok(nothing(outcome, 0, 0, 0));
+    };
+    let (min, max) = (range.min as i64, range.max as i64);
+    let outside = match wanted.offset {
+        offset if offset < min => Some((Outcome::OffsetMoved, min)),
+        offset if offset == max && (max > 0 || offset == 0) => Some((Outcome::NotFound, offset)),
+        offset if offset > max => {
+            Some((Outcome::OffsetMoved, if min == 0 { min.max(max) } else { max }))
+        }
+        _ => None,
+    };
+    if let Some((outcome, next)) = outside {
+        return Ok(nothing(outcome, next, min, max));
+    }
+    let limits = ReadLimits { messages: wanted.messages_max, bytes: wanted.bytes_max };
+    let mut accept = |entry: &QueueEntry| wanted.filter.accepts(entry.tag_hash);
+    let read = broker.store.read_queue(
+        &wanted.topic.name,
+        wanted.queue,
+        wanted.offset as u64,
+        limits,
+        &mut accept,
+        body,
+    )?;
+    let outcome = if read.found > 0 { Outcome::Found } else { Outcome::NoneWanted };
+    Ok(Pulled { outcome, next: read.next as i64, min, max, messages: read.found })
+}
+
+fn write_reply(broker: &Broker, out: &mut Vec<u8>, wanted: &Wanted, pulled: &Pulled, body: &[u8]) {
+    let fields = PullMessageResponseHeader {
+        suggest_which_broker_id: 0,
+        next_begin_offset: pulled.next,
+        min_offset: pulled.min,
+        max_offset: pulled.max,
+        offset_delta: None,
+        topic_sys_flag: None,
+        group_sys_flag: None,
+        forbidden_type: None,
+    };
+    let remark = match pulled.outcome {
+        Outcome::Found => "FOUND",
+        Outcome::NotFound => "OFFSET_OVERFLOW_ONE",
+        Outcome::NoneWanted => "NO_MATCHED_MESSAGE",
+        Outcome::OffsetMoved => "OFFSET_MOVED",
+    };
+    let mut writer = response(out, &wanted.head, pulled.outcome.code(), Some(remark));
+    fields.encode(&mut writer);
+    writer.finish(body);
+    if pulled.messages > 0 {
+        broker.count_out(&wanted.group, &wanted.topic, pulled.messages, body.len());
+    }
+}

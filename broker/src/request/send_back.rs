@@ -1,0 +1,118 @@
+//! Code 36: a consumer could not consume a message and wants it again later.
+//!
+//! The message is stored anew in the group's retry topic, by way of the delay queues, or in its
+//! dead letters. Source: `AbstractSendMessageProcessor.consumerSendMsgBack`.
+
+use weirmq_message::properties::{self, names};
+use weirmq_message::{Decoded, Record};
+use weirmq_remoting::command::Command;
+use weirmq_remoting::header::ConsumerSendMessageBackHeader;
+use weirmq_remoting::{ResourceName, ResponseCode};
+
+use super::{Context, Refusal, fields, succeed_with_body};
+use crate::delay::{self, DelayLevel};
+use crate::retry;
+
+/// The delay level of the first repetition, 10 s; each further one takes the next level.
+const FIRST_LEVEL: i32 = 3;
+
+pub(super) fn send_back(
+    context: &Context<'_>,
+    request: &Command<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    let header: ConsumerSendMessageBackHeader<'_> = fields(request)?;
+    let broker = context.broker;
+    let group = ResourceName::group(&header.group.to_cow())?;
+    let Some(config) = broker.state.groups.get(group.as_str()) else {
+        let remark = format!("subscription group not exist, {group}");
+        return Err(Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark));
+    };
+    if !broker.is_writable() {
+        let remark = format!("the broker[{}] sending message is forbidden", broker.config.name);
+        return Err(Refusal::new(ResponseCode::NoPermission, remark));
+    }
+    if config.retry_queue_nums <= 0 {
+        succeed_with_body(out, &request.head, b"");
+        return Ok(());
+    }
+    let mut stored = Vec::new();
+    let found = match u64::try_from(header.offset) {
+        Ok(offset) => broker.store.read_record(offset, &mut stored)?,
+        Err(_) => None,
+    };
+    let record = match (found, Record::decode(&stored, true)) {
+        (Some(_), Ok(Decoded::Record(record, _))) => record,
+        _ => {
+            let remark = format!("look message by offset failed, {}", header.offset);
+            return Err(Refusal::new(ResponseCode::SystemError, remark));
+        }
+    };
+    let retries_max = header.max_reconsume_times.unwrap_or(config.retry_max_times);
+    let is_given_up = record.reconsume_times >= retries_max || header.delay_level < 0;
+    let topic = if is_given_up {
+        broker.create_dead_letter_topic(&group)?
+    } else {
+        broker.create_retry_topic(&group, &config)?;
+        let name = group.retry_topic();
+        broker.state.topics.get(name.as_str()).ok_or_else(|| {
+            Refusal::new(ResponseCode::SystemError, format!("topic[{name}] not exist"))
+        })?
+    };
+    if !topic.is_writable() {
+        let remark = format!("the topic[{}] sending message is forbidden", topic.name);
+        return Err(Refusal::new(ResponseCode::NoPermission, remark));
+    }
+
+    let mut encoded = retry_properties(&record, is_given_up);
+    let queue = 0;
+    let (mut stored_topic, mut stored_queue) = (topic.clone(), queue);
+    if !is_given_up {
+        let level = match header.delay_level {
+            0 => FIRST_LEVEL.saturating_add(record.reconsume_times),
+            level => level,
+        };
+        if let Some(level) = DelayLevel::from_wire(level) {
+            encoded = properties::with(&encoded, names::DELAY_LEVEL, &level.number().to_string());
+            encoded = delay::park(&topic.name, queue, &encoded);
+            (stored_topic, stored_queue) = (broker.schedule_topic.clone(), level.queue());
+        }
+    }
+    if encoded.len() > properties::PROPERTIES_BYTES_MAX {
+        let remark = format!("properties would take {} bytes with those of a retry", encoded.len());
+        return Err(Refusal::new(ResponseCode::MessageIllegal, remark));
+    }
+    let again = retry::again(&record, &stored_topic.name, stored_queue, &encoded);
+    let mut appended = Vec::new();
+    broker.append(&[again], &mut appended)?;
+    if is_given_up {
+        broker.metrics.dead_letter(group.as_str(), &record);
+    }
+    // A retry does not wait for the disk: losing it in a power cut means consuming again.
+    succeed_with_body(out, &request.head, b"");
+    Ok(())
+}
+
+fn retry_properties(record: &Record<'_>, is_given_up: bool) -> Vec<u8> {
+    let mut encoded = properties::without(record.properties, names::DELAY_LEVEL);
+    if properties::get(&encoded, names::RETRY_TOPIC).is_none() {
+        properties::push(&mut encoded, names::RETRY_TOPIC, record.topic);
+    }
+    let offset_id = weirmq_message::id::OffsetMessageId {
+        store_host: record.store_host,
+        physical_offset: record.physical_offset,
+    };
+    let origin = match properties::get(&encoded, names::ORIGIN_MESSAGE_ID) {
+        Some(origin) if !origin.is_empty() => origin.to_owned(),
+        _ => offset_id.to_string(),
+    };
+    encoded = properties::with(&encoded, names::ORIGIN_MESSAGE_ID, &origin);
+    encoded = properties::with(&encoded, names::WAIT_STORE_OK, "false");
+    if is_given_up {
+        let topic =
+            properties::get(&encoded, names::RETRY_TOPIC).unwrap_or(record.topic).to_owned();
+        encoded = properties::with(&encoded, names::DLQ_ORIGIN_TOPIC, &topic);
+        encoded = properties::with(&encoded, names::DLQ_ORIGIN_MESSAGE_ID, &origin);
+    }
+    encoded
+}

@@ -1,0 +1,220 @@
+//! Starting and stopping a broker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use weirmq_admin::Admin;
+use weirmq_remoting::net::{Limits, ServerConfig, TlsError, serve};
+use weirmq_store::{RealDisk, Store, StoreError, SystemClock};
+
+use crate::Broker;
+use crate::config::{BrokerConfig, ConfigError};
+use crate::session::BrokerService;
+use crate::state::{State, StateError};
+use crate::topics::Topics;
+use crate::{delay, metrics, registration};
+
+/// Offsets that were committed one-way are in the log within this time.
+const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
+
+/// Where clients connect.
+pub struct Listeners {
+    /// Port p, for everything.
+    pub main: TcpListener,
+    /// Port p − 2, the "fast" port that some clients choose for sends.
+    pub vip: Option<TcpListener>,
+}
+
+/// Why a broker does not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("replay the broker's state: {0}")]
+    State(#[from] StateError),
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    #[error("{what}: {error}")]
+    Io { what: &'static str, error: io::Error },
+}
+
+/// Runs a broker until `shutdown`, then stops it cleanly: clients are answered, the log is flushed
+/// and closed, a snapshot of the state is written.
+pub async fn run(
+    config: BrokerConfig,
+    listeners: Listeners,
+    admin: Admin,
+    shutdown: CancellationToken,
+) -> Result<(), BrokerError> {
+    config.validate()?;
+    let recovered = admin.check("broker/recovered");
+    let io_error = |what| move |error| BrokerError::Io { what, error };
+    let bound = listeners.main.local_addr().map_err(io_error("listen"))?;
+    let tls = config.tls.server_config()?;
+    let registering = admin.clone();
+    let broker = tokio::task::spawn_blocking(move || open(config, bound, registering));
+    let broker = broker.await.map_err(|error| BrokerError::Io {
+        what: "open the store",
+        error: io::Error::other(error),
+    })??;
+    recovered.ok();
+    metrics::collect(&broker);
+
+    let threads =
+        IoThreads::start(broker.config.io_thread_count()).map_err(io_error("start threads"))?;
+    let server_config = ServerConfig {
+        limits: Limits {
+            frame_bytes_max: broker.config.limits.frame_bytes_max,
+            idle_timeout: Some(Duration::from_secs(broker.config.limits.idle_seconds)),
+        },
+        connections_max: Some(broker.config.limits.connections_max),
+        tls,
+        io_threads: threads.handles.clone(),
+    };
+    let listening = admin.check("broker/listening");
+    let service = Arc::new(BrokerService(broker.clone()));
+    let mut servers = JoinSet::new();
+    for listener in [Some(listeners.main), listeners.vip].into_iter().flatten() {
+        let stop = shutdown.clone();
+        servers.spawn(serve(listener, service.clone(), server_config.clone(), stop));
+    }
+    listening.ok();
+
+    let mut tasks = JoinSet::new();
+    tasks.spawn(registration::run(broker.clone(), shutdown.clone()));
+    tasks.spawn(delay::run(broker.clone(), shutdown.clone()));
+    tasks.spawn(until(shutdown.clone(), log_offsets(broker.clone())));
+    tasks.spawn(until(shutdown.clone(), append_images(broker.clone())));
+    tasks.spawn(until(shutdown.clone(), expire_pulls(broker.clone())));
+    let late = broker.clone();
+    tasks.spawn(until(shutdown.clone(), async move { late.acknowledgements.expire().await }));
+
+    let failed = tokio::select! {
+        () = shutdown.cancelled() => None,
+        cause = broker.failed() => Some(cause),
+    };
+    shutdown.cancel();
+    while servers.join_next().await.is_some() {}
+    while tasks.join_next().await.is_some() {}
+    threads.stop();
+    if let Some(cause) = failed {
+        return Err(StoreError::Poisoned { cause }.into());
+    }
+    let closing = tokio::task::spawn_blocking(move || close(&broker));
+    closing.await.map_err(|error| BrokerError::Io {
+        what: "close the store",
+        error: io::Error::other(error),
+    })?
+}
+
+fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Broker>, BrokerError> {
+    let (store, report) =
+        Store::open(config.store_config(), Arc::new(RealDisk), Arc::new(SystemClock))?;
+    tracing::info!(directory = %config.data_dir.display(), ?report, "store opened");
+    let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
+    let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
+    let state = State::recover(store.clone(), topics)?;
+    let broker = Arc::new(Broker::new(config, store, state, bound, admin));
+    let listener = Arc::downgrade(&broker);
+    broker.store.set_flush_listener(Box::new(move |_| {
+        if let Some(broker) = listener.upgrade() {
+            broker.reached();
+        }
+    }));
+    Ok(broker)
+}
+
+fn close(broker: &Broker) -> Result<(), BrokerError> {
+    broker.state.log_offsets()?;
+    broker.state.write_snapshot()?;
+    if let Err(error) = broker.state.export(&broker.config.data_dir) {
+        tracing::warn!(%error, "config/*.json not written; they are only copies");
+    }
+    broker.store.clone().close()?;
+    tracing::info!("store closed");
+    Ok(())
+}
+
+async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = work => {}
+    }
+}
+
+async fn log_offsets(broker: Arc<Broker>) {
+    loop {
+        broker.offsets_committed.notified().await;
+        tokio::time::sleep(OFFSETS_WITHIN).await;
+        let worker = broker.clone();
+        let logged = tokio::task::spawn_blocking(move || worker.state.log_offsets()).await;
+        if let Ok(Err(error)) = logged {
+            tracing::warn!(%error, "consumer offsets not logged, trying on");
+            broker.offsets_committed.notify_one();
+        }
+    }
+}
+
+async fn append_images(broker: Arc<Broker>) {
+    loop {
+        broker.image_due.notified().await;
+        let worker = broker.clone();
+        let work = move || {
+            worker.state.append_image()?;
+            worker.state.write_snapshot()?;
+            Ok::<_, StateError>(())
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+            tracing::warn!(%error, "no image of the state, trying again with the next append");
+        }
+    }
+}
+
+async fn expire_pulls(broker: Arc<Broker>) {
+    loop {
+        for held in broker.long_polls.expired().await {
+            crate::request::pull::expire(&broker, held);
+        }
+    }
+}
+
+/// Threads that serve connections, each with a runtime of its own.
+struct IoThreads {
+    handles: Vec<Handle>,
+    stop: CancellationToken,
+    threads: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl IoThreads {
+    fn start(count: usize) -> io::Result<Self> {
+        let mut started =
+            Self { handles: Vec::new(), stop: CancellationToken::new(), threads: Vec::new() };
+        for number in 0..count {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            started.handles.push(runtime.handle().clone());
+            let stop = started.stop.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("weir-io-{number}"))
+                .spawn(move || runtime.block_on(stop.cancelled()))?;
+            started.threads.push(thread);
+        }
+        Ok(started)
+    }
+
+    fn stop(self) {
+        self.stop.cancel();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("an I/O thread panicked");
+            }
+        }
+    }
+}
