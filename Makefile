@@ -2,20 +2,30 @@
 CARGO ?= cargo
 PROFILE = fast
 WEIR = target/$(PROFILE)/weir
+SECONDS_EACH ?= 10
 
-.PHONY: run build test unit e2e lint bench fuzz
+.PHONY: run build test lint unit clients crash bench fuzz
 
-run: build
+run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
 
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit
-
-unit:
-	$(CARGO) test --profile $(PROFILE) --workspace
+test: lint unit clients ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --profile $(PROFILE) --workspace --all-targets -- -D warnings
+
+unit: build
+	$(CARGO) test --profile $(PROFILE) --workspace
+
+clients: build ## The official clients of five languages and mqadmin against a fresh broker
+	e2e/clients/run.py --weir $(WEIR)
+
+bench: ## WeirMQ beside Apache's broker; about 15 minutes, results in bench/results
+	bench/run
+
+fuzz: ## Each fuzz target for SECONDS_EACH seconds
+	fuzz/run $(SECONDS_EACH)

@@ -141,6 +141,13 @@ impl Clients {
         tables.consumers.get(group).map(|group| group.subscriptions.get(topic).cloned())
     }
 
+    /// Whether the group's consumers say that each of them reads everything.
+    pub(crate) fn is_broadcasting(&self, group: &str) -> bool {
+        let tables = self.tables.lock();
+        let model = tables.consumers.get(group).and_then(|group| group.message_model);
+        model == Some(MessageModel::Broadcasting)
+    }
+
     pub(crate) fn consumer_group(&self, group: &str) -> Option<ConsumerGroup> {
         self.tables.lock().consumers.get(group).cloned()
     }

@@ -5,9 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use weirmq_message::properties::PROPERTIES_BYTES_MAX;
 use weirmq_remoting::ResourceName;
 use weirmq_remoting::net::TlsSection;
 use weirmq_store::{FlushMode, StoreConfig};
+
+/// How much may gather for one synchronous flush, beside the longest message.
+const SYNC_GROUP_BYTES: u64 = 8 << 20;
 
 /// The configuration of one broker, as it stands in a file. [`BrokerConfig::validate`] proves it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,7 +77,7 @@ pub enum Flush {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsSection {
-    /// The longest message, body and properties together. Default: 4 MiB.
+    /// The longest body of a message, or of a whole batch. Default: 4 MiB.
     pub message_bytes_max: usize,
     /// The longest frame. Default: 16 MiB.
     pub frame_bytes_max: usize,
@@ -213,6 +217,8 @@ impl BrokerConfig {
 
     /// What the store is told.
     pub fn store_config(&self) -> StoreConfig {
+        // The limit is the body's; the store counts properties too.
+        let message_bytes_max = self.limits.message_bytes_max + PROPERTIES_BYTES_MAX;
         StoreConfig {
             directory: self.data_dir.clone(),
             cluster: self.cluster.clone(),
@@ -222,7 +228,10 @@ impl BrokerConfig {
                 Flush::Async => FlushMode::ASYNC,
                 Flush::Sync => FlushMode::Sync,
             },
-            message_bytes_max: self.limits.message_bytes_max,
+            message_bytes_max,
+            // With synchronous flush: the longest record, padding of nearly its length, and a group.
+            unflushed_bytes_max: (self.store.flush == Flush::Sync)
+                .then_some(SYNC_GROUP_BYTES + 2 * message_bytes_max as u64),
             retention: Duration::from_secs(self.store.retention_hours.saturating_mul(3600)),
             free_bytes_min: Some(self.store.free_bytes_min).filter(|bytes| *bytes > 0),
             ..StoreConfig::default()
@@ -237,6 +246,9 @@ mod tests {
     #[test]
     fn the_defaults_are_valid_and_a_wrong_setting_is_named() {
         BrokerConfig::default().validate().unwrap();
+        let mut sync = BrokerConfig::default();
+        sync.store.flush = Flush::Sync;
+        sync.store_config().validate().unwrap();
         let wrong = BrokerConfig { name: "../a".into(), ..BrokerConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("name is ../a"));
         let wrong = BrokerConfig { name_servers: vec!["here".into()], ..BrokerConfig::default() };

@@ -24,6 +24,8 @@ pub(crate) enum FilterError {
     Type(String),
     #[error("the expression names {0} tags, the limit is {TAGS_MAX}")]
     TooMany(usize),
+    #[error("parse the consumer's subscription failed: the expression names no tag")]
+    NoTag,
 }
 
 impl TagFilter {
@@ -40,6 +42,9 @@ impl TagFilter {
         let mut hashes: Vec<_> = named.map(|tag| tags::tag_hash(Some(tag))).collect();
         if hashes.len() > TAGS_MAX {
             return Err(FilterError::TooMany(hashes.len()));
+        }
+        if hashes.is_empty() {
+            return Err(FilterError::NoTag);
         }
         hashes.sort_unstable();
         hashes.dedup();
@@ -72,6 +77,7 @@ mod tests {
         assert!(filter.accepts(tags::tag_hash(Some("TagA"))));
         assert!(filter.accepts(tags::tag_hash(Some("TagB"))));
         assert!(!filter.accepts(tags::tag_hash(Some("TagC"))) && !filter.accepts(0));
+        assert_eq!(TagFilter::parse("||", None), Err(FilterError::NoTag));
         assert!(matches!(TagFilter::parse("a > 1", Some("SQL92")), Err(FilterError::Type(_))));
     }
 }

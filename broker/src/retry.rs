@@ -5,9 +5,9 @@ use std::sync::Arc;
 use weirmq_message::Record;
 use weirmq_message::properties::{self, names};
 use weirmq_message::tags;
+use weirmq_remoting::ResourceName;
 use weirmq_remoting::header::SendMessageHeader;
 use weirmq_remoting::resource_name::RETRY_PREFIX;
-use weirmq_remoting::{ResourceName, ResponseCode};
 use weirmq_store::{KeySource, NewMessage};
 
 use crate::Broker;
@@ -24,10 +24,7 @@ pub(crate) fn given_up(
     header: &SendMessageHeader<'_>,
 ) -> Result<Option<Arc<Topic>>, Refusal> {
     let group = retry_topic.strip_prefix(RETRY_PREFIX).unwrap_or(retry_topic);
-    let Some(config) = broker.state.groups.get(group) else {
-        let remark = format!("subscription group not exist, {group}");
-        return Err(Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark));
-    };
+    let config = broker.group_or_create(group)?;
     let retries_max = header.max_reconsume_times.unwrap_or(config.retry_max_times);
     if header.reconsume_times.unwrap_or_default() <= retries_max {
         return Ok(None);

@@ -56,6 +56,8 @@ pub async fn run(
 ) -> Result<(), BrokerError> {
     config.validate()?;
     let recovered = admin.check("broker/recovered");
+    let listening = admin.check("broker/listening");
+    admin.check("broker/registered");
     let io_error = |what| move |error| BrokerError::Io { what, error };
     let bound = listeners.main.local_addr().map_err(io_error("listen"))?;
     let tls = config.tls.server_config()?;
@@ -79,7 +81,6 @@ pub async fn run(
         tls,
         io_threads: threads.handles.clone(),
     };
-    let listening = admin.check("broker/listening");
     let service = Arc::new(BrokerService(broker.clone()));
     let mut servers = JoinSet::new();
     for listener in [Some(listeners.main), listeners.vip].into_iter().flatten() {

@@ -1,11 +1,11 @@
 //! Offsets of queues and of consumer groups: codes 14, 15, 29, 30, 31 and 32.
 
+use weirmq_remoting::ResponseCode;
 use weirmq_remoting::command::Command;
 use weirmq_remoting::header::{
     OffsetResponseHeader, QueryConsumerOffsetHeader, QueueHeader, SearchOffsetHeader,
     TimestampResponseHeader, UpdateConsumerOffsetHeader,
 };
-use weirmq_remoting::{ResourceName, ResponseCode};
 use weirmq_store::{Boundary, QueueRange};
 
 use super::{Context, Refusal, fields, succeed, succeed_with_body};
@@ -68,11 +68,17 @@ pub(super) fn update(
     let header: UpdateConsumerOffsetHeader<'_> = fields(request)?;
     let (group, topic) = (header.consumer_group.to_cow(), header.topic.to_cow());
     let broker = context.broker;
-    if broker.state.topics.get(&topic).is_none() {
+    let Some(known) = broker.state.topics.get(&topic) else {
         let remark = format!("topic[{topic}] not exist, its offset cannot be stored");
         return Err(Refusal::new(ResponseCode::TopicNotExist, remark));
+    };
+    // Group and queue are checked so that nobody can fill the table with inventions.
+    broker.group_or_create(&group)?;
+    if !u32::try_from(header.queue_id).is_ok_and(|queue| queue < known.queues()) {
+        let remark =
+            format!("queueId is {}, topic[{topic}] has {}", header.queue_id, known.queues());
+        return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
     }
-    ResourceName::group(&group)?;
     if header.commit_offset < 0 {
         let remark = format!("commitOffset is {}, offsets begin at 0", header.commit_offset);
         return Err(Refusal::new(ResponseCode::InvalidParameter, remark));

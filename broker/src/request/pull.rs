@@ -14,7 +14,7 @@ use weirmq_store::{QueueEntry, ReadLimits, StoreError};
 
 use super::{Context, Refusal, fields};
 use crate::Broker;
-use crate::filter::TagFilter;
+use crate::filter::{FilterError, TagFilter};
 use crate::topics::Topic;
 
 /// A pull is held at most this long, whatever it asks for.
@@ -31,6 +31,7 @@ struct Wanted {
     messages_max: usize,
     bytes_max: usize,
     filter: TagFilter,
+    group_sys_flag: i32,
 }
 
 /// A pull that found nothing and waits.
@@ -106,12 +107,13 @@ pub(super) fn pull(
     let header: PullMessageHeader<'_> = fields(request)?;
     let broker = context.broker;
     let wanted = wanted(broker, request.head, &header)?;
-    if header.sys_flag & PULL_COMMIT_OFFSET != 0 && header.commit_offset >= 0 {
-        broker.commit_offset(&wanted.group, &wanted.topic.name, wanted.queue, header.commit_offset);
+    let commit = header.commit_offset.filter(|offset| *offset >= 0);
+    if let Some(offset) = commit.filter(|_| header.sys_flag & PULL_COMMIT_OFFSET != 0) {
+        broker.commit_offset(&wanted.group, &wanted.topic.name, wanted.queue, offset);
     }
     let mut body = broker.take_buffer();
     let pulled = read(broker, &wanted, &mut body)?;
-    let suspend = u64::try_from(header.suspend_timeout_millis).unwrap_or(0);
+    let suspend = header.suspend_timeout_millis.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
     let may_hold = header.sys_flag & PULL_SUSPEND != 0 && suspend > 0 && !request.head.is_one_way();
     if pulled.outcome == Outcome::NotFound && may_hold {
         let deadline = Instant::now() + Duration::from_millis(suspend).min(HOLD_MAX);
@@ -220,7 +222,7 @@ fn wanted(
         let remark = "filtering by class is not supported; subscribe by tags";
         return Err(Refusal::new(ResponseCode::SubscriptionParseFailed, remark));
     }
-    let filter = filter(broker, header, &group, &topic_name)?;
+    let filter = filter(broker, header, &group, &topic_name, config.consume_broadcast_enable)?;
     let limits = &broker.config.limits;
     let asked = usize::try_from(header.max_msg_nums).unwrap_or(0);
     let asked_bytes = header.max_msg_bytes.and_then(|bytes| usize::try_from(bytes).ok());
@@ -233,6 +235,7 @@ fn wanted(
         messages_max: asked.clamp(1, limits.pull_messages_max),
         bytes_max: asked_bytes.unwrap_or(usize::MAX).min(limits.pull_bytes_max),
         filter,
+        group_sys_flag: config.group_sys_flag,
     })
 }
 
@@ -242,14 +245,23 @@ fn filter(
     header: &PullMessageHeader<'_>,
     group: &str,
     topic: &str,
+    broadcast_enabled: bool,
 ) -> Result<TagFilter, Refusal> {
-    let parse_failed = |error: crate::filter::FilterError| {
-        Refusal::new(ResponseCode::SystemError, error.to_string())
+    let parse_failed = |error: FilterError| {
+        let code = match error {
+            FilterError::Type(_) | FilterError::TooMany(_) => ResponseCode::SystemError,
+            FilterError::NoTag => ResponseCode::SubscriptionParseFailed,
+        };
+        Refusal::new(code, error.to_string())
     };
     if header.sys_flag & PULL_SUBSCRIPTION != 0 {
         let expression = header.subscription.map(|text| text.to_cow()).unwrap_or_default();
         let kind = header.expression_type.map(|text| text.to_cow());
         return TagFilter::parse(&expression, kind.as_deref()).map_err(parse_failed);
+    }
+    if !broadcast_enabled && broker.clients.is_broadcasting(group) {
+        let remark = format!("the consumer group[{group}] can not consume by broadcast way");
+        return Err(Refusal::new(ResponseCode::NoPermission, remark));
     }
     let Some(subscription) = broker.clients.subscription(group, topic) else {
         let remark = format!("the consumer's group info not exist, group: {group}");
@@ -308,8 +320,8 @@ fn write_reply(broker: &Broker, out: &mut Vec<u8>, wanted: &Wanted, pulled: &Pul
         min_offset: pulled.min,
         max_offset: pulled.max,
         offset_delta: None,
-        topic_sys_flag: None,
-        group_sys_flag: None,
+        topic_sys_flag: Some(wanted.topic.sys_flag as i32),
+        group_sys_flag: Some(wanted.group_sys_flag),
         forbidden_type: None,
     };
     let remark = match pulled.outcome {

@@ -2,6 +2,7 @@
 //!
 //! All sends of one read are appended together and answered together.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -125,8 +126,7 @@ impl<'a> AppendBatch<'a> {
             properties.append_to(&mut self.properties);
         }
         let seen = self.finish_properties(broker, start)?;
-        let length = self.properties.len() - start;
-        check_size(broker, body.len() + length)?;
+        check_size(broker, body.len())?;
         let reconsume_times = header.reconsume_times.unwrap_or_default();
         let mut message = PendingMessage {
             topic: topic.clone(),
@@ -177,6 +177,21 @@ impl<'a> AppendBatch<'a> {
         check_size(broker, body.len())?;
         if topic.name.starts_with(weirmq_remoting::resource_name::RETRY_PREFIX) {
             let remark = "batch request does not support retry topics";
+            return Err(Refusal::new(ResponseCode::MessageIllegal, remark));
+        }
+        if let Some(properties) = header.properties {
+            // What a batch says as a whole is not stored, but it may ask for the impossible.
+            let start = self.properties.len();
+            properties.append_to(&mut self.properties);
+            let seen = look(&self.properties[start..]);
+            self.properties.truncate(start);
+            if seen.delay.is_some() || seen.forbidden.is_some() {
+                let remark = "batch request supports neither delayed nor transactional messages";
+                return Err(Refusal::new(ResponseCode::MessageIllegal, remark));
+            }
+        }
+        if body.is_empty() {
+            let remark = "batch request without messages";
             return Err(Refusal::new(ResponseCode::MessageIllegal, remark));
         }
         let mut waits = true;
@@ -266,19 +281,59 @@ impl<'a> AppendBatch<'a> {
             let stored = &appended[send.messages.clone()];
             let end = stored.last().map_or(0, |last| last.end_offset);
             if end <= visible || !send.waits {
-                write_reply(broker, out, send, ResponseCode::Success, stored, store_host);
+                self.write_reply(broker, out, send, ResponseCode::Success, stored, store_host);
                 continue;
             }
             let (mut reply, mut late_reply) = (Vec::new(), Vec::new());
-            write_reply(broker, &mut reply, send, ResponseCode::Success, stored, store_host);
+            self.write_reply(broker, &mut reply, send, ResponseCode::Success, stored, store_host);
             let late = ResponseCode::FlushDiskTimeout;
-            write_reply(broker, &mut late_reply, send, late, stored, store_host);
+            self.write_reply(broker, &mut late_reply, send, late, stored, store_host);
             let connection = connection.clone();
             broker.wait(end, Then::Answer { connection, reply, late_reply });
         }
         broker.count_in(
             self.sends.iter().map(|send| (&*send.topic, &appended[send.messages.clone()])),
         );
+    }
+
+    fn write_reply(
+        &self,
+        broker: &Broker,
+        out: &mut Vec<u8>,
+        send: &PendingSend,
+        code: ResponseCode,
+        stored: &[Appended],
+        store_host: SocketAddr,
+    ) {
+        let mut ids = Vec::with_capacity(33 * stored.len());
+        for (number, message) in stored.iter().enumerate() {
+            if number > 0 {
+                ids.push(b',');
+            }
+            OffsetMessageId { store_host, physical_offset: message.physical_offset }
+                .write_to(&mut ids);
+        }
+        let header = SendMessageResponseHeader {
+            msg_id: String::from_utf8_lossy(&ids),
+            queue_id: send.queue_id,
+            queue_offset: stored.first().map_or(0, |first| first.queue_offset as i64),
+            transaction_id: self.unique_key(send).map(Cow::Borrowed),
+        };
+        let remark = (code == ResponseCode::FlushDiskTimeout).then_some(
+            "the message was written, but the disk has not confirmed it in time; whether it survives a \
+             power failure is unknown",
+        );
+        let mut writer = response(out, &send.head, code, remark);
+        header.encode(&mut writer);
+        writer.text(names::MSG_REGION, broker.config.region.as_str().into());
+        writer.plain(names::TRACE_SWITCH, true);
+        writer.finish(b"");
+    }
+
+    /// The unique key of a send's first message, which replies carry as transaction id.
+    fn unique_key(&self, send: &PendingSend) -> Option<&str> {
+        let first = &self.messages[send.messages.clone()].first()?;
+        properties::get(&self.properties[first.properties.clone()], names::UNIQUE_KEY)
     }
 }
 
@@ -367,11 +422,12 @@ fn create_at_send(
     let created = if name.is_retry_topic() {
         Some(Topic::new(name.as_str(), 1))
     } else {
-        let template = header.default_topic.to_cow();
+        let template = header.default_topic.map(|name| name.to_cow()).unwrap_or_default();
         let template = broker.state.topics.get(&template);
         let template =
             template.filter(|t| t.name != TEMPLATE_TOPIC || broker.config.auto_create_topics);
-        template.and_then(|t| topics::automatic(&name, &t, header.default_topic_queue_nums))
+        let queues = header.default_topic_queue_nums.unwrap_or_default();
+        template.and_then(|t| topics::automatic(&name, &t, queues))
     };
     let Some(created) = created else {
         let remark = format!(
@@ -403,9 +459,8 @@ fn target_queue(topic: &Topic, asked: i32, seed: i32) -> Result<i32, Refusal> {
 fn check_size(broker: &Broker, bytes: usize) -> Result<(), Refusal> {
     let limit = broker.config.limits.message_bytes_max;
     if bytes > limit {
-        let remark = format!(
-            "the message is illegal: body and properties take {bytes} bytes, the limit is {limit}"
-        );
+        let remark =
+            format!("the message is illegal: its body takes {bytes} bytes, the limit is {limit}");
         return Err(Refusal::new(ResponseCode::MessageIllegal, remark));
     }
     Ok(())
@@ -416,38 +471,6 @@ fn properties_too_long(length: usize) -> Refusal {
         "the message is illegal: properties take {length} bytes, the limit is {PROPERTIES_BYTES_MAX}"
     );
     Refusal::new(ResponseCode::MessageIllegal, remark)
-}
-
-fn write_reply(
-    broker: &Broker,
-    out: &mut Vec<u8>,
-    send: &PendingSend,
-    code: ResponseCode,
-    stored: &[Appended],
-    store_host: SocketAddr,
-) {
-    let mut ids = Vec::with_capacity(33 * stored.len());
-    for (number, message) in stored.iter().enumerate() {
-        if number > 0 {
-            ids.push(b',');
-        }
-        OffsetMessageId { store_host, physical_offset: message.physical_offset }.write_to(&mut ids);
-    }
-    let header = SendMessageResponseHeader {
-        msg_id: String::from_utf8_lossy(&ids),
-        queue_id: send.queue_id,
-        queue_offset: stored.first().map_or(0, |first| first.queue_offset as i64),
-        transaction_id: None,
-    };
-    let remark = (code == ResponseCode::FlushDiskTimeout).then_some(
-        "the message was written, but the disk has not confirmed it in time; whether it survives a \
-         power failure is unknown",
-    );
-    let mut writer = response(out, &send.head, code, remark);
-    header.encode(&mut writer);
-    writer.text(names::MSG_REGION, broker.config.region.as_str().into());
-    writer.plain(names::TRACE_SWITCH, true);
-    writer.finish(b"");
 }
 
 /// An IPv4 address as such, also when a dual-stack socket shows it as IPv6.

@@ -24,10 +24,7 @@ pub(super) fn send_back(
     let header: ConsumerSendMessageBackHeader<'_> = fields(request)?;
     let broker = context.broker;
     let group = ResourceName::group(&header.group.to_cow())?;
-    let Some(config) = broker.state.groups.get(group.as_str()) else {
-        let remark = format!("subscription group not exist, {group}");
-        return Err(Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark));
-    };
+    let config = broker.group_or_create(group.as_str())?;
     if !broker.is_writable() {
         let remark = format!("the broker[{}] sending message is forbidden", broker.config.name);
         return Err(Refusal::new(ResponseCode::NoPermission, remark));

@@ -7,13 +7,14 @@ use super::field::headers;
 use crate::command::Text;
 
 headers! {
-    /// Codes 10 (long names), 310 and 320 (one letter each).
+    /// Codes 10 (long names), 310 and 320 (one letter each). Apache's decoder of this header does
+    /// not insist on the group and the template.
     pub struct SendMessageHeader<'a> {
-        producer_group: Text<'a> = "producerGroup" | "a",
+        producer_group: Option<Text<'a>> = "producerGroup" | "a",
         topic: Text<'a> = "topic" | "b",
         /// The topic whose settings an automatically created topic takes, `TBW102`.
-        default_topic: Text<'a> = "defaultTopic" | "c",
-        default_topic_queue_nums: i32 = "defaultTopicQueueNums" | "d",
+        default_topic: Option<Text<'a>> = "defaultTopic" | "c",
+        default_topic_queue_nums: Option<i32> = "defaultTopicQueueNums" | "d",
         /// Negative: the broker chooses.
         queue_id: i32 = "queueId" | "e",
         sys_flag: i32 = "sysFlag" | "f",
@@ -56,10 +57,14 @@ headers! {
 impl SendMessageHeader<'_> {
     /// The one-letter names, which code 310 and 320 use.
     pub fn encode_v2(&self, writer: &mut crate::command::HeaderWriter<'_>) {
-        writer.text("a", self.producer_group);
+        if let Some(group) = self.producer_group {
+            writer.text("a", group);
+        }
         writer.text("b", self.topic);
-        writer.text("c", self.default_topic);
-        writer.plain("d", self.default_topic_queue_nums);
+        if let Some(template) = self.default_topic {
+            writer.text("c", template);
+        }
+        writer.plain("d", self.default_topic_queue_nums.unwrap_or_default());
         writer.plain("e", self.queue_id);
         writer.plain("f", self.sys_flag);
         writer.plain("g", self.born_timestamp);

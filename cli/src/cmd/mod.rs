@@ -1,0 +1,18 @@
+//! One file per command: its flags, what it does, what it prints.
+
+pub(crate) mod broker;
+pub(crate) mod cluster;
+pub(crate) mod completion;
+pub(crate) mod config;
+pub(crate) mod consume;
+pub(crate) mod group;
+pub(crate) mod kv;
+mod member;
+pub(crate) mod message;
+pub(crate) mod namesrv;
+pub(crate) mod place;
+pub(crate) mod produce;
+mod reader;
+pub(crate) mod standalone;
+pub(crate) mod tail;
+pub(crate) mod topic;

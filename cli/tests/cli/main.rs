@@ -1,0 +1,6 @@
+//! The whole program, run as users run it. One test binary, because linking takes longer than
+//! the tests.
+
+mod standalone;
+mod support;
+mod tools;
