@@ -4,7 +4,7 @@ PROFILE = fast
 WEIR = target/$(PROFILE)/weir
 SECONDS_EACH ?= 10
 
-.PHONY: run build test lint unit clients crash bench fuzz
+.PHONY: run build test lint unit client clients bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -12,14 +12,18 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit clients ## Everything that has to pass
+test: lint unit client clients ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --profile $(PROFILE) --workspace --all-targets -- -D warnings
 
 unit: build
-	$(CARGO) test --profile $(PROFILE) --workspace
+	$(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-client
+	$(CARGO) test --profile $(PROFILE) -p weirmq-client --lib --test unruly_servers
+
+client: build ## Our own Rust client against a fresh broker
+	e2e/with_server.py $(WEIR) $(CARGO) test --profile $(PROFILE) -p weirmq-client --test against_a_server
 
 clients: build ## The official clients of five languages and mqadmin against a fresh broker
 	e2e/clients/run.py --weir $(WEIR)

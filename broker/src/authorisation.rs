@@ -66,6 +66,7 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::QueryTopicsByConsumer
         | C::QuerySubscriptionByConsumer
         | C::GetAllConsumerOffset
+        | C::InvokeBrokerToResetOffset
         | C::GetConsumerRunningInfo
         | C::ConsumeMessageDirectly
         | C::GetBrokerRuntimeInfo
@@ -110,7 +111,6 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::GetAllDelayOffset
         | C::GetTimerCheckPoint
         | C::GetTimerMetrics
-        | C::InvokeBrokerToResetOffset
         | C::InvokeBrokerToGetConsumerStatus
         | C::QueryConsumeTimeSpan
         | C::CleanExpiredConsumeQueue

@@ -117,9 +117,7 @@ pub async fn run(
 }
 
 fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Broker>, BrokerError> {
-    let (store, report) =
-        Store::open(config.store_config(), Arc::new(RealDisk), Arc::new(SystemClock))?;
-    tracing::info!(directory = %config.data_dir.display(), ?report, "store opened");
+    let (store, _) = Store::open(config.store_config(), Arc::new(RealDisk), Arc::new(SystemClock))?;
     let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
     let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
     let state = State::recover(store.clone(), topics)?;
@@ -135,7 +133,9 @@ fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Bro
 
 fn close(broker: &Broker) -> Result<(), BrokerError> {
     broker.state.log_offsets()?;
-    broker.state.write_snapshot()?;
+    if let Err(error) = broker.state.write_snapshot() {
+        tracing::warn!(%error, "no snapshot of the state; the next start replays more of the log");
+    }
     if let Err(error) = broker.state.export(&broker.config.data_dir) {
         tracing::warn!(%error, "config/*.json not written; they are only copies");
     }

@@ -203,6 +203,7 @@ impl Context<'_> {
             C::QueryTopicsByConsumer => admin::group::topics(self, request, out),
             C::QuerySubscriptionByConsumer => admin::group::subscription(self, request, out),
             C::GetAllConsumerOffset => offset::all(self, request, out),
+            C::InvokeBrokerToResetOffset => admin::reset::reset(self, request, out),
             C::GetConsumerRunningInfo => relay::running_info(self, request),
             C::ConsumeMessageDirectly => relay::consume_directly(self, request),
             C::GetBrokerRuntimeInfo => admin::runtime::info(self, request, out),

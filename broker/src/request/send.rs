@@ -83,6 +83,7 @@ impl<'a> AppendBatch<'a> {
         let header: SendMessageHeader<'_> = fields(request)?;
         let broker = context.broker;
         let topic = target_topic(broker, &header)?;
+        check_transaction(header.sys_flag)?;
         let queue_id = target_queue(&topic, header.queue_id, request.head.opaque)?;
         let is_batch = request.head.code == RequestCode::SendBatchMessage.number()
             || header.batch == Some(true);
@@ -454,6 +455,18 @@ fn target_queue(topic: &Topic, asked: i32, seed: i32) -> Result<i32, Refusal> {
         return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
     }
     Ok(asked)
+}
+
+/// Recovery gives no queue entry to a half or rolled back message, so none may be acknowledged as
+/// an ordinary one.
+fn check_transaction(sys_flag: i32) -> Result<(), Refusal> {
+    match sys_flag::transaction_value(sys_flag) {
+        sys_flag::TRANSACTION_PREPARED | sys_flag::TRANSACTION_ROLLBACK => {
+            let remark = "sending transactional messages is not supported by this broker yet";
+            Err(Refusal::new(ResponseCode::NoPermission, remark))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_size(broker: &Broker, bytes: usize) -> Result<(), Refusal> {

@@ -40,6 +40,8 @@ struct Writing {
     next_image: u64,
     /// Entries of the state topic's queue that the tables contain.
     applied: u64,
+    /// Where the newest record of offsets ends; `None` since the start.
+    offsets_end: Option<u64>,
 }
 
 /// Why the state cannot change or cannot be read.
@@ -84,25 +86,22 @@ impl State {
     }
 
     /// Tells the log which offsets were committed since the last time. The result is the position
-    /// to wait for, `None` when there was nothing to tell.
+    /// to wait for: somebody else may have told the log a moment ago. `None` when nothing was told
+    /// since the start.
     pub(crate) fn log_offsets(&self) -> Result<Option<u64>, StateError> {
         let mut writing = self.writing.lock();
         let offsets = self.offsets.take_dirty();
-        if offsets.is_empty() {
-            return Ok(None);
-        }
-        let mut end = None;
         for chunk in offsets.chunks(super::image::OFFSETS_PER_RECORD) {
             let record = StateRecord::Offsets { offsets: chunk.to_vec() };
             match self.append_only(&mut writing, &record) {
-                Ok(position) => end = Some(position),
+                Ok(position) => writing.offsets_end = Some(position),
                 Err(error) => {
                     self.offsets.put_back(&offsets);
                     return Err(error);
                 }
             }
         }
-        Ok(end)
+        Ok(writing.offsets_end)
     }
 
     /// Appends a complete image and protects it from retention.

@@ -17,10 +17,18 @@ pub(crate) fn parse_advertise(text: &str) -> Result<(String, String), String> {
 }
 
 /// `host` if the user named one, else the bound address, else where this machine is reached.
-pub(super) fn address(host: Option<&str>, bound: IpAddr, port: u16) -> String {
+///
+/// A broker whose own NameServer runs beside it may say that it is bound to every address: that
+/// NameServer shows it to each client at the address the client came in by.
+pub(super) fn address(
+    host: Option<&str>,
+    bound: IpAddr,
+    port: u16,
+    has_own_namesrv: bool,
+) -> String {
     let host = match host {
         Some(host) => host.to_owned(),
-        None if bound.is_unspecified() => outgoing_ip().to_string(),
+        None if bound.is_unspecified() && !has_own_namesrv => outgoing_ip().to_string(),
         None => bound.to_string(),
     };
     if host.contains(':') && !host.starts_with('[') {
@@ -58,11 +66,12 @@ mod tests {
     }
 
     #[test]
-    fn the_users_host_comes_first_and_nobody_is_told_an_unspecified_address() {
+    fn the_users_host_comes_first_and_only_the_own_name_server_hears_of_every_address() {
         let any = IpAddr::from(Ipv4Addr::UNSPECIFIED);
-        assert_eq!(address(Some("mq.local"), any, 1), "mq.local:1");
-        assert_eq!(address(Some("::1"), any, 1), "[::1]:1");
-        assert_eq!(address(None, Ipv4Addr::LOCALHOST.into(), 1), "127.0.0.1:1");
-        assert!(!address(None, any, 1).starts_with("0.0.0.0"));
+        assert_eq!(address(Some("mq.local"), any, 1, true), "mq.local:1");
+        assert_eq!(address(Some("::1"), any, 1, false), "[::1]:1");
+        assert_eq!(address(None, Ipv4Addr::LOCALHOST.into(), 1, false), "127.0.0.1:1");
+        assert!(!address(None, any, 1, false).starts_with("0.0.0.0"));
+        assert_eq!(address(None, any, 1, true), "0.0.0.0:1");
     }
 }

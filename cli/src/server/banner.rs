@@ -20,7 +20,11 @@ fn write_banner(out: &mut impl Write, plan: &Plan, addresses: &Addresses) -> io:
     }
     if let (Some(broker), Some(advertised)) = (addresses.broker, &addresses.advertised) {
         let name = &plan.config.broker.name;
-        writeln!(out, "  Broker      {broker}  {name}, clients are told {advertised}")?;
+        let told = match advertised.strip_prefix("0.0.0.0:").or(advertised.strip_prefix("[::]:")) {
+            Some(_) => "the address they came in by",
+            None => advertised,
+        };
+        writeln!(out, "  Broker      {broker}  {name}, clients are told {told}")?;
     }
     writeln!(out, "  Admin       http://{}  /readyz /metrics", addresses.admin)?;
     if let Some(data_dir) = &addresses.data_dir {

@@ -156,7 +156,7 @@ impl Ports {
         if let Some(broker) = broker {
             let default = match config.advertise.get(DEFAULT_LISTENER) {
                 Some(configured) if plan.host.is_none() => configured.clone(),
-                _ => advertise::address(plan.host.as_deref(), ip, broker.port()),
+                _ => advertise::address(plan.host.as_deref(), ip, broker.port(), namesrv.is_some()),
             };
             config.advertise.insert(DEFAULT_LISTENER.to_owned(), default.clone());
             advertised = Some(default);

@@ -6,14 +6,13 @@ use weirmq_remoting::body::{MessageQueue, SubscriptionData};
 use weirmq_remoting::codes::{Code, RequestCode, ResponseCode};
 use weirmq_remoting::command::{HeaderWriter, Text};
 use weirmq_remoting::header::{
-    Header as _, PULL_COMMIT_OFFSET, PULL_SUBSCRIPTION, PULL_SUSPEND, PullMessageHeader,
-    PullMessageResponseHeader,
+    Header as _, PULL_SUBSCRIPTION, PULL_SUSPEND, PullMessageHeader, PullMessageResponseHeader,
 };
 
 use crate::client::Core;
 use crate::offsets::wire_offset;
 use crate::received::{Received, ReceivedMessage, UnreadableMessage};
-use crate::route::{MASTER_ID, member_of};
+use crate::route::member_of;
 use crate::subscription::wants;
 use crate::{ClientError, reply::Reply};
 
@@ -59,8 +58,6 @@ pub(crate) struct Pull<'a> {
     pub(crate) messages_max: u32,
     pub(crate) bytes_max: u32,
     pub(crate) subscription: &'a SubscriptionData,
-    /// Stored as the group's offset on the way.
-    pub(crate) commit: Option<u64>,
     /// How long the broker may hold the pull when there is nothing; zero: not at all.
     pub(crate) wait: Duration,
     /// The member to ask if it is there.
@@ -71,14 +68,14 @@ impl Core {
     pub(crate) async fn pull(&self, pull: &Pull<'_>) -> Result<PullResult, ClientError> {
         let queue = pull.queue;
         let route = self.route(&queue.topic).await?;
-        let (broker_id, address) = match member_of(&route, &queue.broker_name, pull.broker_id) {
+        let (_, address) = match member_of(&route, &queue.broker_name, pull.broker_id) {
             Ok(member) => member,
             Err(_) => {
                 let route = self.newer_route(&queue.topic, Some(&route)).await?;
                 member_of(&route, &queue.broker_name, pull.broker_id)?
             }
         };
-        let fields = |writer: &mut HeaderWriter<'_>| pull.header(broker_id).encode(writer);
+        let fields = |writer: &mut HeaderWriter<'_>| pull.header().encode(writer);
         let timeout = pull.wait + PULL_GRACE;
         let called =
             self.call_within(&address, RequestCode::PullMessage, fields, b"", timeout).await;
@@ -94,20 +91,17 @@ impl Core {
 }
 
 impl Pull<'_> {
-    fn header(&self, broker_id: i64) -> PullMessageHeader<'_> {
-        // A slave does not store offsets.
-        let commit = self.commit.filter(|_| broker_id == MASTER_ID);
-        let flag = |condition: bool, bit: i32| if condition { bit } else { 0 };
+    fn header(&self) -> PullMessageHeader<'_> {
         PullMessageHeader {
             consumer_group: Text::from(self.group),
             topic: Text::from(self.queue.topic.as_str()),
             queue_id: self.queue.queue_id,
             queue_offset: wire_offset(self.offset),
             max_msg_nums: i32::try_from(self.messages_max).unwrap_or(i32::MAX),
-            sys_flag: PULL_SUBSCRIPTION
-                | flag(commit.is_some(), PULL_COMMIT_OFFSET)
-                | flag(!self.wait.is_zero(), PULL_SUSPEND),
-            commit_offset: Some(wire_offset(commit.unwrap_or(0))),
+            // Apache's client lets pulls carry the group's offset (PULL_COMMIT_OFFSET). A broker
+            // may come to such a pull after a later commit, which it then undoes.
+            sys_flag: PULL_SUBSCRIPTION | if self.wait.is_zero() { 0 } else { PULL_SUSPEND },
+            commit_offset: Some(0),
             suspend_timeout_millis: i64::try_from(self.wait.as_millis()).ok(),
             subscription: Some(Text::from(self.subscription.sub_string.as_str())),
             sub_version: Some(self.subscription.sub_version),

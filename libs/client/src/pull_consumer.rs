@@ -84,7 +84,6 @@ impl PullConsumer {
             messages_max: options.messages_max.max(1),
             bytes_max: options.bytes_max,
             subscription: &subscription,
-            commit: None,
             wait: options.wait,
             broker_id,
         };

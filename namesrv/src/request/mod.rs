@@ -18,7 +18,7 @@ use weirmq_remoting::{Code, RequestCode, ResourceName, ResponseCode};
 
 use crate::authorisation::{Served, authorise};
 use crate::kv_config::KvError;
-use crate::route_table::{AddTopicError, RegistrationError};
+use crate::route_table::{AddTopicError, Asker, RegistrationError};
 use crate::server::NameServer;
 
 /// The longest address, in bytes: a DNS name, a colon and a port.
@@ -32,6 +32,13 @@ pub(crate) struct Origin<'a> {
     /// The listener's name.
     pub(crate) listener: &'a str,
     pub(crate) connection: &'a Connection,
+}
+
+impl<'a> Origin<'a> {
+    pub(crate) fn asker(&self) -> Asker<'a> {
+        let reached_at = self.connection.local().ip().to_canonical();
+        Asker { listener: self.listener, reached_at }
+    }
 }
 
 /// How a request was dealt with.

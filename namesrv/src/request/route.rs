@@ -33,12 +33,8 @@ pub(super) fn by_topic(
         return Err(RequestError::TopicNotExist(quoted(&topic)));
     };
     let mut write = |order_topic_conf: Option<&str>| {
-        let view = RouteView {
-            listener: origin.listener,
-            is_strict,
-            zone: zone.as_deref(),
-            order_topic_conf,
-        };
+        let view =
+            RouteView { asker: origin.asker(), is_strict, zone: zone.as_deref(), order_topic_conf };
         command::response(out, &request.head, ResponseCode::Success, None)
             .finish_with(|out| route.write_json(&view, out));
     };

@@ -27,7 +27,7 @@ pub(super) fn list_by_cluster(
 
 /// Code 304.
 pub(super) fn list_system(origin: &Origin<'_>, request: &Command<'_>, out: &mut Vec<u8>) {
-    let topics = origin.server.routes.read().system_topic_list(origin.listener);
+    let topics = origin.server.routes.read().system_topic_list(origin.asker());
     write_body(&request.head, &topics, out);
 }
 

@@ -9,7 +9,9 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -271,14 +273,14 @@ impl RouteTable {
         count
     }
 
-    /// All clusters and brokers, with the addresses for those who ask on `listener`.
-    pub(crate) fn cluster_info(&self, listener: &str) -> ClusterInfo {
+    /// All clusters and brokers, with the addresses for this asker.
+    pub(crate) fn cluster_info(&self, asker: Asker<'_>) -> ClusterInfo {
         let mut info = ClusterInfo::default();
         for (name, group) in &self.groups {
             let names = info.cluster_addr_table.entry(group.cluster.to_string()).or_default();
             names.insert(name.to_string());
             let broker = BrokerData {
-                broker_addrs: group.addresses(listener),
+                broker_addrs: group.addresses(asker),
                 broker_name: name.to_string(),
                 cluster: group.cluster.to_string(),
                 enable_acting_master: group.enable_acting_master,
@@ -294,11 +296,11 @@ impl RouteTable {
         &self,
         cluster: &ResourceName,
         broker_name: &ResourceName,
-        listener: &str,
+        asker: Asker<'_>,
     ) -> BrokerMemberGroup {
         let group = self.groups.get(broker_name);
         BrokerMemberGroup {
-            broker_addrs: group.map(|group| group.addresses(listener)).unwrap_or_default(),
+            broker_addrs: group.map(|group| group.addresses(asker)).unwrap_or_default(),
             broker_name: broker_name.to_string(),
             cluster: cluster.to_string(),
         }
@@ -319,14 +321,14 @@ impl RouteTable {
 
     /// The topics that exist because a cluster or a broker does: they are named like them. The
     /// address is that of some broker, which the caller asks for the rest.
-    pub(crate) fn system_topic_list(&self, listener: &str) -> TopicList {
+    pub(crate) fn system_topic_list(&self, asker: Asker<'_>) -> TopicList {
         let mut topic_list = BTreeSet::new();
         for (name, group) in &self.groups {
             topic_list.insert(group.cluster.to_string());
             topic_list.insert(name.to_string());
         }
         let first = self.groups.values().next().and_then(|group| group.members.values().next());
-        let broker_addr = first.map(|member| member.address_for(listener).to_owned());
+        let broker_addr = first.map(|member| member.address_for(asker).into_owned());
         TopicList { broker_addr, topic_list }
     }
 
@@ -348,6 +350,15 @@ impl RouteTable {
     }
 }
 
+/// How somebody who asks has come here.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    /// The name of the listener that the question came in on.
+    pub(crate) listener: &'a str,
+    /// The address of this machine that the asker connected to.
+    pub(crate) reached_at: IpAddr,
+}
+
 fn list(topic_list: BTreeSet<String>) -> TopicList {
     TopicList { broker_addr: None, topic_list }
 }
@@ -361,9 +372,9 @@ impl BrokerGroup {
         self.members.values_mut().find(|member| member.address == address)
     }
 
-    fn addresses(&self, listener: &str) -> BTreeMap<i64, String> {
+    fn addresses(&self, asker: Asker<'_>) -> BTreeMap<i64, String> {
         let members = self.members.iter();
-        members.map(|(id, member)| (*id, member.address_for(listener).to_owned())).collect()
+        members.map(|(id, member)| (*id, member.address_for(asker).into_owned())).collect()
     }
 
     /// What clients may do with these queues now.
@@ -375,9 +386,16 @@ impl BrokerGroup {
 
 impl Member {
     /// Brokers that do not know the listener are answered with their only address: that is what
-    /// Apache's brokers have.
-    fn address_for(&self, listener: &str) -> &str {
-        self.listener_addresses.get(listener).unwrap_or(&self.address)
+    /// Apache's brokers have. A broker that is bound to every address of its machine and says so
+    /// is shown at the one that the asker reached this NameServer by: the standalone process is
+    /// both, and so it works through forwarded ports and from other machines alike.
+    fn address_for(&self, asker: Asker<'_>) -> Cow<'_, str> {
+        let address = self.listener_addresses.get(asker.listener).unwrap_or(&self.address);
+        let port = ["0.0.0.0:", "[::]:"].iter().find_map(|any| address.strip_prefix(any));
+        match port.and_then(|port| port.parse().ok()) {
+            Some(port) => Cow::Owned(SocketAddr::new(asker.reached_at, port).to_string()),
+            None => Cow::Borrowed(address),
+        }
     }
 
     fn deadline(&self) -> Instant {

@@ -9,7 +9,7 @@ use std::io::Write as _;
 use weirmq_remoting::ResourceName;
 use weirmq_remoting::body::{Body, TopicQueueMappingInfo};
 
-use super::{BrokerGroup, MASTER_ID, Queues, RouteTable, Topic};
+use super::{Asker, BrokerGroup, MASTER_ID, Queues, RouteTable, Topic};
 
 /// The topic by which brokers learn of each other has no acting master.
 /// Source: `TopicValidator.SYNC_BROKER_MEMBER_GROUP_PREFIX`.
@@ -18,8 +18,7 @@ const SYNC_MEMBERS_PREFIX: &str = "rmq_sys_SYNC_BROKER_MEMBER_";
 /// How a client wants to see a route.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RouteView<'a> {
-    /// The listener that the question came in on.
-    pub(crate) listener: &'a str,
+    pub(crate) asker: Asker<'a>,
     /// Integer keys in quotes, as standard JSON has them.
     pub(crate) is_strict: bool,
     /// Show only brokers of this zone, and those whose master is gone. Source: `ZoneRouteRPCHook`.
@@ -102,7 +101,7 @@ impl Route<'_> {
         for (at, (id, member)) in group.members.iter().enumerate() {
             separate(at, out);
             let id = if at == 0 && has_acting_master { MASTER_ID } else { *id };
-            let address = member.address_for(view.listener);
+            let address = member.address_for(view.asker);
             let _ = write!(out, "{quote}{id}{quote}:\"{address}\"");
         }
         let BrokerGroup { cluster, enable_acting_master, .. } = group;
@@ -122,8 +121,8 @@ impl Route<'_> {
     fn write_filter_servers(&self, view: &RouteView<'_>, out: &mut Vec<u8>) {
         let members = self.brokers(view).flat_map(|(_, group, _)| group.members.values());
         let with_servers = members.filter(|member| !member.filter_servers.is_empty());
-        let servers: BTreeMap<&str, &Vec<String>> = with_servers
-            .map(|member| (member.address_for(view.listener), &member.filter_servers))
+        let servers: BTreeMap<_, &Vec<String>> = with_servers
+            .map(|member| (member.address_for(view.asker), &member.filter_servers))
             .collect();
         let _ = serde_json::to_writer(out, &servers);
     }

@@ -1,6 +1,7 @@
 //! What the table does with registrations in every order that matters.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +12,8 @@ use weirmq_remoting::body::{
 };
 
 use super::{
-    AddTopicError, Registered, Registration, RegistrationError, RouteTable, RouteView, TableLimits,
+    AddTopicError, Asker, Registered, Registration, RegistrationError, RouteTable, RouteView,
+    TableLimits,
 };
 
 const LIMITS: TableLimits = TableLimits {
@@ -69,7 +71,13 @@ fn register(table: &mut RouteTable, registration: Registration) -> Registered {
 }
 
 const VIEW: RouteView<'static> =
-    RouteView { listener: "default", is_strict: true, zone: None, order_topic_conf: None };
+    RouteView { asker: DEFAULT, is_strict: true, zone: None, order_topic_conf: None };
+
+const DEFAULT: Asker<'static> = asker("default");
+
+const fn asker(listener: &str) -> Asker<'_> {
+    Asker { listener, reached_at: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7)) }
+}
 
 fn json(table: &RouteTable, topic: &str, view: &RouteView<'_>) -> Option<String> {
     let mut out = Vec::new();
@@ -156,16 +164,26 @@ fn each_listener_is_answered_with_its_own_addresses() {
     two_listeners.listener_addresses.insert("external".into(), "public:31".into());
     register(&mut table, two_listeners);
     let address = |listener| {
-        let view = RouteView { listener, ..VIEW };
+        let view = RouteView { asker: asker(listener), ..VIEW };
         route(&table, "t", &view).unwrap().broker_datas[0].broker_addrs[&0].clone()
     };
     assert_eq!(address("default"), "h:1");
     assert_eq!(address("external"), "public:31");
     assert_eq!(address("third"), "h:1", "a broker without an address for it has one only");
-    let info = table.cluster_info("external");
+    let info = table.cluster_info(asker("external"));
     assert_eq!(info.broker_addr_table["broker-a"].broker_addrs[&0], "public:31");
-    let group = table.member_group(&name("c"), &name("broker-a"), "external");
+    let group = table.member_group(&name("c"), &name("broker-a"), asker("external"));
     assert_eq!(group.broker_addrs[&0], "public:31");
+}
+
+#[test]
+fn a_broker_bound_to_every_address_is_shown_where_the_asker_came_in() {
+    for (bound, shown) in [("0.0.0.0:10911", "10.0.0.7:10911"), ("[::]:7", "10.0.0.7:7")] {
+        let mut table = table();
+        register(&mut table, registration(0, bound, &["t", "u"]));
+        let broker_addrs = &route(&table, "t", &VIEW).unwrap().broker_datas[0].broker_addrs;
+        assert_eq!(broker_addrs[&0], shown);
+    }
 }
 
 #[test]
@@ -198,7 +216,7 @@ fn the_last_member_takes_the_topics_along() {
     assert!(table.connection_closed(1).is_empty());
     table.connection_closed(2);
     assert_eq!((table.broker_count(), table.topic_count()), (0, 0));
-    assert!(table.cluster_info("default").cluster_addr_table.is_empty());
+    assert!(table.cluster_info(DEFAULT).cluster_addr_table.is_empty());
 }
 
 #[test]
@@ -253,7 +271,7 @@ fn of_two_with_one_id_the_higher_state_version_stays_and_equal_ones_replace() {
     assert_eq!(table.broker_count(), 1);
     let moved = register(&mut table, registration(2, "h:3", &[]));
     assert!(moved.is_new);
-    let info = table.cluster_info("default");
+    let info = table.cluster_info(DEFAULT);
     assert_eq!(
         info.broker_addr_table["broker-a"].broker_addrs,
         BTreeMap::from([(2, "h:3".into())])
@@ -271,7 +289,7 @@ fn a_name_belongs_to_one_cluster_while_somebody_else_holds_it() {
     let mut moved = master();
     moved.cluster = name("other");
     register(&mut table, moved);
-    let clusters = table.cluster_info("default").cluster_addr_table;
+    let clusters = table.cluster_info(DEFAULT).cluster_addr_table;
     assert_eq!(clusters.into_keys().collect::<Vec<_>>(), ["other"]);
 }
 
@@ -392,7 +410,7 @@ fn topics_are_deleted_everywhere_or_in_one_cluster() {
     table.delete_topic("t", Some("c"));
     table.delete_topic("v", None);
     assert_eq!(topics(&table), ["u"]);
-    let system = table.system_topic_list("default");
+    let system = table.system_topic_list(DEFAULT);
     assert_eq!(system.broker_addr.as_deref(), Some("h:1"));
     let names: Vec<_> = system.topic_list.into_iter().collect();
     assert_eq!(names, ["broker-a", "broker-b", "c", "c2"]);

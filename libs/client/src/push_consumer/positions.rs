@@ -67,14 +67,18 @@ impl Member {
             // The queue's new owner may be further already.
             return;
         }
-        let Some(offset) = assigned.uncommitted() else { return };
+        let mut committed = assigned.committed.lock().await;
+        let offset = assigned.committable();
+        if *committed == Some(offset) {
+            return;
+        }
         if self.is_broadcasting() {
             self.local_offsets.lock().insert(assigned.queue.clone(), offset);
-            assigned.set_committed(offset);
+            *committed = Some(offset);
             return;
         }
         match self.core().commit_offset(self.group(), &assigned.queue, offset).await {
-            Ok(()) => assigned.set_committed(offset),
+            Ok(()) => *committed = Some(offset),
             Err(error) => {
                 tracing::warn!(queue = ?assigned.queue, offset, %error, "commit failed, it is tried again");
             }

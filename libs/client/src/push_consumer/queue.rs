@@ -28,8 +28,9 @@ pub(super) struct AssignedQueue {
     in_flight: Mutex<InFlight>,
     /// Something is done: there may be room.
     done: Notify,
-    /// What was committed last.
-    committed: Mutex<Option<u64>>,
+    /// What was committed last. Held while a commit is on its way: brokers serve the requests of
+    /// a connection concurrently, and of two commits the older one might come last.
+    pub(super) committed: tokio::sync::Mutex<Option<u64>>,
     /// Until when the broker keeps the queue for this member, in ordered mode.
     pub(super) locked_until: Mutex<Instant>,
     pub(super) stop: CancellationToken,
@@ -43,7 +44,7 @@ impl AssignedQueue {
             queue,
             in_flight: Mutex::new(InFlight::starting_at(offset)),
             done: Notify::new(),
-            committed: Mutex::new(None),
+            committed: tokio::sync::Mutex::new(None),
             locked_until: Mutex::new(Instant::now()),
             stop,
             tasks: TaskTracker::new(),
@@ -57,18 +58,9 @@ impl AssignedQueue {
         self.done.notify_one();
     }
 
+    /// See [`InFlight::committable`].
     pub(super) fn committable(&self) -> u64 {
         self.in_flight.lock().committable()
-    }
-
-    /// What there is to commit, if it is not committed yet.
-    pub(super) fn uncommitted(&self) -> Option<u64> {
-        let committable = self.committable();
-        Some(committable).filter(|offset| *self.committed.lock() != Some(*offset))
-    }
-
-    pub(super) fn set_committed(&self, offset: u64) {
-        *self.committed.lock() = Some(offset);
     }
 
     /// Stops pulling and waits for the calls of the listener, but not longer than `patience`.
@@ -170,7 +162,6 @@ impl Member {
         broker_id: i64,
     ) -> Option<Result<PullResult, ClientError>> {
         let subscription = self.subscription(&assigned.queue.topic)?;
-        let commit = Some(assigned.committable()).filter(|_| !self.is_broadcasting());
         let pull = Pull {
             group: self.group(),
             queue: &assigned.queue,
@@ -178,7 +169,6 @@ impl Member {
             messages_max: self.config.pull_batch_max,
             bytes_max: self.config.pull_bytes_max,
             subscription: &subscription,
-            commit,
             wait: self.config.pull_wait,
             broker_id,
         };

@@ -59,6 +59,8 @@ impl Server {
         };
         let client = client(&name_servers);
         let admin = Admin::new(&client);
+        // A server that has just started may not have met its NameServer yet.
+        eventually("a master is up", async || admin.masters(None).await.is_ok()).await;
         let info = admin.cluster_info().await.expect("the name server answers");
         let cluster = info.cluster_addr_table.keys().next().expect("a cluster").clone();
         let masters = admin.masters(Some(&cluster)).await.expect("a master");

@@ -37,6 +37,16 @@ headers! {
         committed: Option<bool> = "committed",
     }
 
+    /// Codes 220 and 222. Source: `ResetOffsetRequestHeader`.
+    pub struct ResetOffsetHeader<'a> {
+        topic: Text<'a> = "topic",
+        group: Text<'a> = "group",
+        /// Milliseconds since 1970; -1: behind the newest message.
+        timestamp: i64 = "timestamp",
+        /// Also over messages that the group has not seen.
+        is_force: bool = "isForce",
+    }
+
     /// Answers 14, 29, 30 and 31.
     pub struct OffsetResponseHeader {
         offset: i64 = "offset",
