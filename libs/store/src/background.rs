@@ -160,6 +160,7 @@ impl Inner {
 
     /// Completes the derived files of all segments that take no more records.
     fn seal_segments(&self) -> Result<(), StoreError> {
+        self.log.unmap_old();
         let mut segments = self.log.all();
         segments.pop();
         segments.retain(|segment| !segment.is_sealed.load(Ordering::Acquire));

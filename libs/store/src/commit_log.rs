@@ -11,6 +11,9 @@ use crate::error::StoreError;
 use crate::format::Layout;
 use crate::segment::Segment;
 
+/// So many of the newest segments are read through mappings.
+const MAPPED_SEGMENTS: usize = 2;
+
 /// Segments without a gap, oldest first. All but the newest end in padding.
 ///
 /// Lock order: `prepared` before `segments`; both are held for a few instructions except where
@@ -19,6 +22,9 @@ pub(crate) struct CommitLog {
     disk: Arc<dyn Disk>,
     layout: Layout,
     segment_bytes: u64,
+    /// Where the log ended at open. What was appended since is likely to be in the page cache and
+    /// is read through mappings; what is older may not be, and `pread` reads it ahead.
+    opened_at: u64,
     segments: RwLock<VecDeque<Arc<Segment>>>,
     /// Segments that exist on disk behind the newest one and hold no record. More than one only
     /// after an append failed that needed several.
@@ -26,16 +32,18 @@ pub(crate) struct CommitLog {
 }
 
 impl CommitLog {
-    /// A log of segments found on disk, which follow each other; those of `prepared` hold nothing.
+    /// A log of segments found on disk, which follow each other up to the position `end`; those of
+    /// `prepared` hold nothing.
     pub(crate) fn new(
         disk: Arc<dyn Disk>,
         layout: Layout,
         segment_bytes: u64,
         segments: VecDeque<Arc<Segment>>,
         prepared: Vec<Arc<Segment>>,
+        end: u64,
     ) -> Self {
         let (segments, prepared) = (RwLock::new(segments), Mutex::new(prepared));
-        Self { disk, layout, segment_bytes, segments, prepared }
+        Self { disk, layout, segment_bytes, opened_at: end, segments, prepared }
     }
 
     /// Where the oldest segment begins. `None` before the first record.
@@ -96,22 +104,33 @@ impl CommitLog {
         Ok(())
     }
 
+    /// Gives up the mappings of all but the newest segments.
+    pub(crate) fn unmap_old(&self) {
+        self.all().iter().rev().skip(MAPPED_SEGMENTS).for_each(|segment| segment.unmap());
+    }
+
     /// Takes the oldest segment out of the log; readers that hold it may finish.
     pub(crate) fn forget_oldest(&self) {
         self.segments.write().pop_front();
     }
 
-    /// Appends `[position, position + length)` to `out`. `None` when the log does not hold all of
-    /// it inside one segment.
-    pub(crate) fn read(
+    /// Appends `[position, position + length)` to `out`, all of it visible records; `is_cold` when
+    /// they have probably left the page cache. `None` when the log does not hold all of it inside
+    /// one segment.
+    pub(crate) fn read_visible(
         &self,
         position: u64,
         length: usize,
+        is_cold: bool,
         out: &mut Vec<u8>,
     ) -> Result<Option<()>, StoreError> {
         let Some(segment) = self.segment_at(position) else { return Ok(None) };
         if segment.end() - position < length as u64 {
             return Ok(None);
+        }
+        let is_hot = position >= self.opened_at && !is_cold;
+        if is_hot && segment.append_mapped(position, length, out) {
+            return Ok(Some(()));
         }
         let at = out.len();
         out.resize(at + length, 0);

@@ -6,7 +6,7 @@
 //!
 //! The broker calls this crate. It never looks at what a message means.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod append;
 mod background;
@@ -42,7 +42,7 @@ mod zero_ahead;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use config::{FlushMode, StoreConfig};
 pub use consume_queue::QueueRange;
-pub use disk::{Disk, DiskFile, DiskSpace, Listed, OpenMode, RealDisk, SimulatedDisk};
+pub use disk::{Disk, DiskFile, DiskSpace, Listed, Mapping, OpenMode, RealDisk, SimulatedDisk};
 pub use dispatch::{Dispatch, DispatchRule, KeySource, apache_rule};
 pub use error::StoreError;
 pub use message::{Appended, NewMessage};

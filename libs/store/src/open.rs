@@ -51,6 +51,7 @@ impl Inner {
             config.segment_bytes,
             recovered.segments,
             recovered.prepared,
+            report.log_end,
         );
         let rebuild =
             Rebuild { disk: &disk, layout: &layout, config: &config, state: &queue_state };

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
+use parking_lot::RwLock;
+
+use crate::disk::{Disk, DiskFile, Mapping, OpenMode, read_exact_at};
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
 use crate::key_file::KeyFile;
@@ -18,12 +20,21 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     pub(crate) path: PathBuf,
     file: Arc<dyn DiskFile>,
+    map: RwLock<Map>,
     /// Whether the file's name is durable.
     pub(crate) is_listed: AtomicBool,
     /// Whether both derived files are complete and durable.
     pub(crate) is_sealed: AtomicBool,
     pub(crate) queues: Arc<QueueFile>,
     pub(crate) keys: KeyFile,
+}
+
+/// A segment's mapping, which the first read that may use it makes.
+enum Map {
+    NotYet,
+    Here(Mapping),
+    /// The disk gives none, or the segment is too old for one.
+    Never,
 }
 
 impl Segment {
@@ -79,6 +90,7 @@ impl Segment {
             bytes,
             path,
             file,
+            map: RwLock::new(Map::NotYet),
             is_listed: AtomicBool::new(is_listed),
             is_sealed: AtomicBool::new(false),
             queues: Arc::new(QueueFile::new(Arc::clone(disk), layout.queues.join(&name))),
@@ -95,6 +107,39 @@ impl Segment {
     pub(crate) fn read_exact(&self, bytes: &mut [u8], position: u64) -> Result<(), StoreError> {
         read_exact_at(&*self.file, bytes, position - self.start)
             .map_err(StoreError::io("read", &self.path))
+    }
+
+    /// Appends `length` bytes from `position` to `out`, through the mapping. `false`, with nothing
+    /// appended, when there is none. The bytes must be visible, so that nobody writes them again.
+    pub(crate) fn append_mapped(&self, position: u64, length: usize, out: &mut Vec<u8>) -> bool {
+        let Ok(from) = usize::try_from(position - self.start) else { return false };
+        let mut map = self.map.read();
+        if let Map::NotYet = *map {
+            drop(map);
+            self.make_map();
+            map = self.map.read();
+        }
+        match &*map {
+            Map::Here(mapping) => mapping.append_to(from..from + length, out),
+            Map::NotYet | Map::Never => false,
+        }
+    }
+
+    fn make_map(&self) {
+        let mut map = self.map.write();
+        if let Map::NotYet = *map {
+            *map = self.file.map(self.bytes).map_or(Map::Never, Map::Here);
+        }
+    }
+
+    /// Gives the mapping up for good.
+    pub(crate) fn unmap(&self) {
+        if let Map::Never = *self.map.read() {
+            return;
+        }
+        let old = std::mem::replace(&mut *self.map.write(), Map::Never);
+        // Takes a while for a full segment, so not under the lock.
+        drop(old);
     }
 
     pub(crate) fn write(&self, bytes: &[u8], position: u64) -> Result<(), StoreError> {

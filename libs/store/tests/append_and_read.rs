@@ -314,6 +314,68 @@ fn many_readers_see_whole_prefixes_while_two_writers_append() {
     }
 }
 
+/// How many segments of a store this process has mapped.
+fn mapped_segments(config: &StoreConfig) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let log = config.directory.join("commitlog");
+    maps.lines().filter(|line| line.contains(log.to_str().unwrap())).count()
+}
+
+#[test]
+fn reads_through_mappings_see_what_pread_sees_while_the_log_rolls() {
+    let directory = tempfile::tempdir().unwrap();
+    let config =
+        StoreConfig { directory: directory.path().join("store"), ..small_config(FlushMode::ASYNC) };
+    let (store, _) = open(&Arc::new(RealDisk), &config);
+    assert_eq!(mapped_segments(&config), 0, "nobody has read");
+    let is_done = AtomicBool::new(false);
+    let read_like_pread = |queue_id, from| {
+        let mut out = Vec::new();
+        let read = store
+            .read_queue("orders", queue_id, from, EVERYTHING, &mut |_| true, &mut out)
+            .unwrap();
+        let mut by_pread = Vec::with_capacity(out.len());
+        for record in weirmq_message::record::records(&out) {
+            let position = record.unwrap().physical_offset;
+            assert!(store.read_record(position, &mut by_pread).unwrap().is_some());
+        }
+        assert!(out == by_pread, "queue {queue_id} from {from}");
+        read.next
+    };
+    std::thread::scope(|scope| {
+        for queue_id in 0..3 {
+            let (is_done, read) = (&is_done, &read_like_pread);
+            scope.spawn(move || {
+                let mut next = 0;
+                while !is_done.load(Ordering::Relaxed) {
+                    next = read(queue_id, next);
+                }
+            });
+        }
+        for (n, batch) in numbered(6000, 300).chunks(7).enumerate() {
+            append(&store, batch).unwrap();
+            if n % 16 == 0 {
+                store.maintain().unwrap();
+            }
+        }
+        is_done.store(true, Ordering::Relaxed);
+    });
+    assert!(store.stats().segments > 20);
+    store.maintain().unwrap();
+    assert!(mapped_segments(&config) <= 2, "old segments were given back");
+    let newest = store.queue_range("orders", 0).unwrap().max - 1;
+    // A read that was held up lets some later ones go without a mapping.
+    let is_mapped = |_| read_like_pread(0, newest) > newest && mapped_segments(&config) > 0;
+    assert!((0..100).any(is_mapped));
+    (0..3).for_each(|queue_id| assert_eq!(read_like_pread(queue_id, 0), 1000));
+    assert!(mapped_segments(&config) <= 2, "old segments are not mapped again");
+    drop(store);
+    assert_eq!(mapped_segments(&config), 0);
+    let (store, _) = open(&Arc::new(RealDisk), &config);
+    assert_eq!(read_all(&store, "orders", 0, 0).len(), 1000);
+    assert_eq!(mapped_segments(&config), 0, "what was there at open is read by pread");
+}
+
 #[test]
 fn zeros_written_ahead_never_meet_a_record() {
     let directory = tempfile::tempdir().unwrap();

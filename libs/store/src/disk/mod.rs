@@ -3,6 +3,8 @@
 //! [`RealDisk`] is the operating system's; [`SimulatedDisk`] forgets at a crash what was not
 //! synced, so that every ordering rule of the store can be tried over thousands of crash states.
 
+#[allow(unsafe_code, reason = "pages of a file without a system call")]
+mod mapping;
 mod real;
 mod simulated;
 
@@ -11,6 +13,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use mapping::Mapping;
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;
 
@@ -83,6 +86,13 @@ pub trait DiskFile: Send + Sync {
 
     /// The first range at or after `from` that was ever written; `None` when only holes follow.
     fn next_data(&self, from: u64) -> io::Result<Option<Range<u64>>>;
+
+    /// The first `bytes` bytes as a mapping, where there is such a thing. Whoever has one never
+    /// shortens the file, and reads from it only what is not written any more.
+    fn map(&self, bytes: u64) -> Option<Mapping> {
+        let _ = bytes;
+        None
+    }
 }
 
 /// Fills `bytes` or fails with [`io::ErrorKind::UnexpectedEof`].

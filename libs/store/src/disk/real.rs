@@ -10,9 +10,9 @@ use std::sync::Arc;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile, DiskSpace, Listed, OpenMode};
+use super::{Disk, DiskFile, DiskSpace, Listed, Mapping, OpenMode};
 
-/// Files by `pread`, `pwrite` and `fdatasync`.
+/// Files by `pread`, `pwrite` and `fdatasync`, and by `mmap` for reading.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
@@ -121,5 +121,9 @@ impl DiskFile for RealFile {
         };
         let end = rustix::fs::seek(&self.0, SeekFrom::Hole(start)).unwrap_or(len);
         Ok(Some(start..end.max(start + 1)))
+    }
+
+    fn map(&self, bytes: u64) -> Option<Mapping> {
+        Mapping::of(&self.0, bytes).ok()
     }
 }
