@@ -65,7 +65,7 @@ impl Acknowledgements {
                 None => self.first_added.notified().await,
                 Some(since) => {
                     tokio::time::sleep_until((since + self.timeout).into()).await;
-                    self.answer_late();
+                    self.answer_late(self.timeout);
                     // Entries that only wait to be shown may be old; they need no attention.
                     tokio::time::sleep(self.timeout / 8).await;
                 }
@@ -73,12 +73,13 @@ impl Acknowledgements {
         }
     }
 
-    fn answer_late(&self) {
+    /// Sends the late replies of everything that has waited for so long.
+    pub(crate) fn answer_late(&self, waited: Duration) {
         let now = Instant::now();
         let mut waiting = self.waiting.lock();
         waiting.retain_mut(|entry| match &mut entry.then {
             Then::Answer { connection, late_reply, .. }
-                if now.duration_since(entry.since) >= self.timeout =>
+                if now.duration_since(entry.since) >= waited =>
             {
                 let _ = connection.write(|out| out.append(late_reply));
                 false

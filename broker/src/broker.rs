@@ -23,7 +23,7 @@ use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::request::{Refusal, pull};
 use crate::state::{State, StateRecord};
-use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, Topic};
+use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, STATE_TOPIC, Topic};
 use crate::unique_keys::UniqueKeys;
 
 /// A complete image of the state goes into the log whenever this much was written since the last.
@@ -220,9 +220,7 @@ impl Broker {
         let visible = self.store.watermarks().visible();
         let must_tell = self.long_polls.len() > 0;
         for (message, at) in messages.iter().zip(&*appended) {
-            if message.topic == SCHEDULE_TOPIC {
-                self.delayed_arrived.notify_one();
-            } else if at.end_offset > visible {
+            if at.end_offset > visible {
                 let then = Then::Show {
                     topic: message.topic.to_owned(),
                     queue: message.queue_id,
@@ -230,7 +228,7 @@ impl Broker {
                     tag_hash: message.tag_hash,
                 };
                 self.wait(at.end_offset, then);
-            } else if must_tell {
+            } else if must_tell || message.topic == SCHEDULE_TOPIC {
                 self.show(message.topic, message.queue_id, at.queue_offset, message.tag_hash);
             }
         }
@@ -240,8 +238,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Answers the pulls that an entry is for.
+    /// Tells those who wait for an entry that it is visible: pulls, and the delivery of delayed
+    /// messages.
     fn show(&self, topic: &str, queue: i32, offset: u64, tag_hash: i64) {
+        if topic == SCHEDULE_TOPIC {
+            self.delayed_arrived.notify_one();
+        }
         for held in self.long_polls.take_matching(topic, queue, offset, tag_hash) {
             pull::resume(self, held);
         }
@@ -319,10 +321,10 @@ impl Broker {
         let created = self.state.change(|| {
             self.state.topics.get(&name).is_none().then_some(StateRecord::Topic { topic })
         })?;
-        if created.is_some() {
+        if created.is_made {
             tracing::info!(topic = name, "topic created automatically");
         }
-        self.topics_changed(created.is_some());
+        self.topics_changed(created.is_made);
         self.state.topics.get(&name).ok_or_else(|| {
             Refusal::new(ResponseCode::TopicNotExist, format!("topic[{name}] was deleted"))
         })
@@ -348,18 +350,37 @@ impl Broker {
         self.create_topic_if_absent(Topic::new(group.dead_letter_topic().as_str(), 1))
     }
 
-    /// Deletes a topic with its offsets. Its messages stay in the log until retention takes them,
-    /// but nobody can reach them.
+    /// Deletes a topic with its offsets. Its messages stay in the log until retention takes them;
+    /// until then only their ids lead to them.
     pub(crate) fn delete_topic(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        let deleted = self.state.change(|| {
-            let is_known = self.state.topics.get(name).is_some();
-            is_known.then(|| StateRecord::TopicDeleted { name: name.to_owned() })
-        })?;
-        if deleted.is_some() {
-            self.store.delete_queues(name)?;
+        let deleted = self.state.delete_topic(name)?;
+        self.topics_changed(deleted.is_made);
+        for held in self.long_polls.take_of_topic(name) {
+            pull::expire(self, held);
         }
-        self.topics_changed(deleted.is_some());
-        Ok(deleted)
+        Ok(deleted.position)
+    }
+
+    /// Reads the record at a position that a client named, as far as clients may see it.
+    pub(crate) fn read_client_record(
+        &self,
+        offset: i64,
+        out: &mut Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        let before = out.len();
+        let found = match u64::try_from(offset) {
+            Ok(offset) => self.store.read_record(offset, out)?,
+            Err(_) => None,
+        };
+        let is_shown = found.is_some()
+            && matches!(
+                Record::decode(&out[before..], false),
+                Ok(Decoded::Record(record, _)) if record.topic != STATE_TOPIC
+            );
+        if !is_shown {
+            out.truncate(before);
+        }
+        Ok(is_shown)
     }
 
     pub(crate) fn check_topic_count(&self, name: &str) -> Result<(), Refusal> {
@@ -416,6 +437,7 @@ impl Broker {
             failure.get_or_insert(cause);
             is_first
         });
+        self.acknowledgements.answer_late(Duration::ZERO);
     }
 
     /// Waits until the broker cannot go on, and says why.

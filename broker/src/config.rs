@@ -7,9 +7,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use weirmq_message::properties::PROPERTIES_BYTES_MAX;
 use weirmq_remoting::ResourceName;
+use weirmq_remoting::frame::HEADER_BYTES_MAX;
 use weirmq_remoting::net::TlsSection;
 use weirmq_store::{FlushMode, StoreConfig};
 
+/// What a frame of somebody unknown may hold beside header and message.
+const STRANGER_BYTES: usize = 64 << 10;
 /// How much may gather for one synchronous flush, beside the longest message.
 const SYNC_GROUP_BYTES: u64 = 8 << 20;
 
@@ -202,6 +205,13 @@ impl BrokerConfig {
             return wrong("tls", &"half set", &"give both tls.certificate and tls.key, or none");
         }
         Ok(())
+    }
+
+    /// The longest frame that a connection may send. There are no accounts yet, so everybody is a
+    /// stranger: the longest message, and room for headers and small bodies.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        let stranger = self.limits.message_bytes_max + HEADER_BYTES_MAX + STRANGER_BYTES;
+        self.limits.frame_bytes_max.min(stranger)
     }
 
     /// The number of threads that serve connections.

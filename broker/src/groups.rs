@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use parking_lot::RwLock;
 use weirmq_remoting::body::SubscriptionGroupConfig;
 
 /// Groups that exist in every broker. Source: `SubscriptionGroupManager.init`.
@@ -18,9 +18,10 @@ const SYSTEM_GROUPS: [&str; 8] = [
     "CID_RMQ_SYS_TRANS",
 ];
 
-/// All groups. Readers take a snapshot without a lock; writers are serialised by the state log.
+/// All groups. The lock is held for one look-up or one change; writers are serialised by the state
+/// log.
 pub(crate) struct Groups {
-    by_name: ArcSwap<HashMap<String, Arc<SubscriptionGroupConfig>>>,
+    by_name: RwLock<HashMap<String, Arc<SubscriptionGroupConfig>>>,
 }
 
 impl Default for Groups {
@@ -33,18 +34,18 @@ impl Default for Groups {
             };
             ((*name).to_owned(), Arc::new(config))
         });
-        Self { by_name: ArcSwap::from_pointee(system.collect()) }
+        Self { by_name: RwLock::new(system.collect()) }
     }
 }
 
 impl Groups {
     pub(crate) fn get(&self, name: &str) -> Option<Arc<SubscriptionGroupConfig>> {
-        self.by_name.load().get(name).cloned()
+        self.by_name.read().get(name).cloned()
     }
 
     /// Every group at this moment, system groups included.
-    pub(crate) fn all(&self) -> Arc<HashMap<String, Arc<SubscriptionGroupConfig>>> {
-        self.by_name.load_full()
+    pub(crate) fn all(&self) -> HashMap<String, Arc<SubscriptionGroupConfig>> {
+        self.by_name.read().clone()
     }
 
     /// The groups that the log knows, for images and exports.
@@ -57,27 +58,21 @@ impl Groups {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_name.load().len()
+        self.by_name.read().len()
     }
 
     pub(crate) fn put(&self, group: SubscriptionGroupConfig) {
-        let mut changed = HashMap::clone(&self.by_name.load());
-        changed.insert(group.group_name.clone(), Arc::new(group));
-        self.by_name.store(Arc::new(changed));
+        self.by_name.write().insert(group.group_name.clone(), Arc::new(group));
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        let mut changed = HashMap::clone(&self.by_name.load());
-        changed.remove(name);
-        self.by_name.store(Arc::new(changed));
+        self.by_name.write().remove(name);
     }
 
-    /// Replaces everything that came from the log.
-    pub(crate) fn replace(&self, groups: Vec<SubscriptionGroupConfig>) {
+    /// Forgets everything that came from the log.
+    pub(crate) fn clear_logged(&self) {
         let system = Self::default();
-        let mut changed = HashMap::clone(&system.by_name.load());
-        changed.extend(groups.into_iter().map(|group| (group.group_name.clone(), Arc::new(group))));
-        self.by_name.store(Arc::new(changed));
+        *self.by_name.write() = system.by_name.into_inner();
     }
 }
 

@@ -85,6 +85,19 @@ impl LongPolls {
         numbers.into_iter().filter_map(|number| tables.take(topic, queue, number)).collect()
     }
 
+    /// Takes every pull that waits for any queue of a topic.
+    pub(crate) fn take_of_topic(&self, topic: &str) -> Vec<HeldPull> {
+        let mut tables = self.tables.lock();
+        let Some(queues) = tables.waiting.get(topic) else {
+            return Vec::new();
+        };
+        let waiting = queues.iter().flat_map(|(queue, waiting)| {
+            waiting.keys().map(|number| (*queue, *number)).collect::<Vec<_>>()
+        });
+        let found: Vec<_> = waiting.collect();
+        found.into_iter().filter_map(|(queue, number)| tables.take(topic, queue, number)).collect()
+    }
+
     /// Takes every pull of one connection.
     pub(crate) fn take_of_connection(&self, connection: u64) -> Vec<HeldPull> {
         let mut tables = self.tables.lock();

@@ -88,11 +88,23 @@ impl OrderLocks {
         }
     }
 
+    pub(crate) fn remove_topic(&self, topic: &str) {
+        let mut groups = self.by_group.lock();
+        groups.values_mut().for_each(|locks| locks.retain(|(locked, _), _| locked != topic));
+        groups.retain(|_, locks| !locks.is_empty());
+    }
+
+    pub(crate) fn remove_group(&self, group: &str) {
+        self.by_group.lock().remove(group);
+    }
+
+    /// The locks that are still held.
     pub(crate) fn records(&self) -> Vec<StateRecord> {
         let groups = self.by_group.lock();
         let mut records = Vec::new();
         for (group, locks) in groups.iter() {
-            records.extend(locks.iter().map(|((topic, queue), lock)| StateRecord::QueueLock {
+            let held = locks.iter().filter(|(_, lock)| lock.renewed.elapsed() <= LEASE);
+            records.extend(held.map(|((topic, queue), lock)| StateRecord::QueueLock {
                 group: group.clone(),
                 topic: topic.clone(),
                 queue: *queue,

@@ -46,8 +46,9 @@ pub enum BrokerError {
     Io { what: &'static str, error: io::Error },
 }
 
-/// Runs a broker until `shutdown`, then stops it cleanly: clients are answered, the log is flushed
-/// and closed, a snapshot of the state is written.
+/// Runs a broker until `shutdown`, then stops it cleanly: connections are closed, the log is flushed
+/// and closed, a snapshot of the state is written. Sends that still wait for the disk get no answer,
+/// which means unknown, as when a broker dies.
 pub async fn run(
     config: BrokerConfig,
     listeners: Listeners,
@@ -74,7 +75,7 @@ pub async fn run(
         IoThreads::start(broker.config.io_thread_count()).map_err(io_error("start threads"))?;
     let server_config = ServerConfig {
         limits: Limits {
-            frame_bytes_max: broker.config.limits.frame_bytes_max,
+            frame_bytes_max: broker.config.frame_bytes(),
             idle_timeout: Some(Duration::from_secs(broker.config.limits.idle_seconds)),
         },
         connections_max: Some(broker.config.limits.connections_max),
@@ -125,6 +126,9 @@ fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Bro
     let listener = Arc::downgrade(&broker);
     broker.store.set_flush_listener(Box::new(move |_| {
         if let Some(broker) = listener.upgrade() {
+            if let Some(cause) = broker.store.poisoned() {
+                broker.fail(cause.to_owned());
+            }
             broker.reached();
         }
     }));

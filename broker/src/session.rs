@@ -37,8 +37,10 @@ impl Session for BrokerSession {
         let mark = out.len();
         let context = Context { broker: &self.broker, connection: &self.connection };
         let mut batch = AppendBatch::new(std::mem::take(&mut self.properties));
-        while let Some(request) = requests.next() {
+        while let Some(request) = requests.next(out) {
             if !send::is_send(request.head.code) {
+                // What was sent before this request is there when it is acted upon.
+                batch = AppendBatch::new(batch.append(&context, out));
                 context.answer(&request, out);
             } else if let Err(refusal) = batch.add(&context, &request) {
                 self.broker.metrics.refused(request.head.code, refusal.code);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use weirmq_remoting::ResourceName;
 
@@ -71,10 +71,11 @@ impl Topic {
     }
 }
 
-/// All topics. Readers take a snapshot without a lock; writers are serialised by the state log.
+/// All topics. The lock is held for one look-up or one change; writers are serialised by the state
+/// log.
 #[derive(Default)]
 pub(crate) struct Topics {
-    by_name: ArcSwap<HashMap<String, Arc<Topic>>>,
+    by_name: RwLock<HashMap<String, Arc<Topic>>>,
     system: Vec<String>,
 }
 
@@ -100,16 +101,16 @@ impl Topics {
         let names = system.iter().map(|topic| topic.name.clone()).collect();
         let by_name =
             system.into_iter().map(|topic| (topic.name.clone(), Arc::new(topic))).collect();
-        Self { by_name: ArcSwap::from_pointee(by_name), system: names }
+        Self { by_name: RwLock::new(by_name), system: names }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {
-        self.by_name.load().get(name).cloned()
+        self.by_name.read().get(name).cloned()
     }
 
     /// Every topic at this moment, system topics included.
-    pub(crate) fn all(&self) -> Arc<HashMap<String, Arc<Topic>>> {
-        self.by_name.load_full()
+    pub(crate) fn all(&self) -> HashMap<String, Arc<Topic>> {
+        self.by_name.read().clone()
     }
 
     /// The topics that the log knows, for images and exports.
@@ -122,7 +123,7 @@ impl Topics {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.by_name.load().len()
+        self.by_name.read().len()
     }
 
     pub(crate) fn is_system(&self, name: &str) -> bool {
@@ -134,27 +135,16 @@ impl Topics {
     }
 
     pub(crate) fn put(&self, topic: Topic) {
-        let mut changed = HashMap::clone(&self.by_name.load());
-        changed.insert(topic.name.clone(), Arc::new(topic));
-        self.by_name.store(Arc::new(changed));
+        self.by_name.write().insert(topic.name.clone(), Arc::new(topic));
     }
 
     pub(crate) fn remove(&self, name: &str) {
-        let mut changed = HashMap::clone(&self.by_name.load());
-        changed.remove(name);
-        self.by_name.store(Arc::new(changed));
+        self.by_name.write().remove(name);
     }
 
-    /// Replaces everything that came from the log.
-    pub(crate) fn replace(&self, topics: Vec<Topic>) {
-        let current = self.by_name.load();
-        let mut changed: HashMap<_, _> = self
-            .system
-            .iter()
-            .filter_map(|name| Some((name.clone(), current.get(name)?.clone())))
-            .collect();
-        changed.extend(topics.into_iter().map(|topic| (topic.name.clone(), Arc::new(topic))));
-        self.by_name.store(Arc::new(changed));
+    /// Forgets everything that came from the log.
+    pub(crate) fn clear_logged(&self) {
+        self.by_name.write().retain(|name, _| self.system.contains(name));
     }
 }
 
@@ -219,10 +209,11 @@ mod tests {
     }
 
     #[test]
-    fn replacing_keeps_the_system_topics() {
+    fn clearing_keeps_the_system_topics() {
         let topics = Topics::with_system_topics("c", "b", Some(8));
         topics.put(Topic::new("old", 1));
-        topics.replace(vec![Topic::new("new", 2)]);
+        topics.clear_logged();
+        topics.put(Topic::new("new", 2));
         assert!(topics.get("old").is_none() && topics.get(TEMPLATE_TOPIC).is_some());
         assert_eq!(topics.logged().len(), 1);
     }

@@ -213,7 +213,7 @@ impl Session for NameSession {
     fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
         let origin =
             Origin { server: &self.server, listener: &self.listener, connection: &self.connection };
-        while let Some(request) = requests.next() {
+        while let Some(request) = requests.next(out) {
             request::serve(&origin, &request, out);
         }
     }

@@ -1,6 +1,5 @@
 //! The task that moves delayed messages to where they belong when their time has come.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,39 +45,24 @@ pub(crate) async fn run(broker: Arc<Broker>, shutdown: CancellationToken) {
 /// Moves everything that is due, and says in how long the next message will be; `None`: no message
 /// waits.
 fn deliver_due(broker: &Broker) -> Option<Duration> {
-    let mut delivered = BTreeMap::new();
-    let waits = DelayLevel::all().filter_map(|level| match deliver_level(broker, level) {
-        Ok(Turn { next_offset, is_moved, wait }) => {
-            if is_moved {
-                delivered.insert(level.number(), next_offset);
-            }
-            wait
-        }
-        Err(reason) => {
-            tracing::warn!(
-                level = level.number(),
-                reason,
-                "delayed messages not delivered, trying on"
-            );
+    let waits = DelayLevel::all().filter_map(|level| {
+        deliver_level(broker, level).unwrap_or_else(|reason| {
+            let level = level.number();
+            tracing::warn!(level, reason, "delayed messages not delivered, trying on");
             Some(PAUSE_AFTER_ERROR)
-        }
+        })
     });
     waits.min()
 }
 
-struct Turn {
-    next_offset: u64,
-    is_moved: bool,
-    wait: Option<Duration>,
-}
-
-fn deliver_level(broker: &Broker, level: DelayLevel) -> Result<Turn, String> {
+/// Moves what is due of one level, and says in how long its next message will be.
+fn deliver_level(broker: &Broker, level: DelayLevel) -> Result<Option<Duration>, String> {
     let Some(range) = broker.store.queue_range(SCHEDULE_TOPIC, level.queue()) else {
-        return Ok(Turn { next_offset: 0, is_moved: false, wait: None });
+        return Ok(None);
     };
     let from = broker.state.delay.get(level.number()).max(range.min);
     if from >= range.max {
-        return Ok(Turn { next_offset: from, is_moved: false, wait: None });
+        return Ok(None);
     }
     let mut stored = Vec::new();
     let read = broker
@@ -88,6 +72,7 @@ fn deliver_level(broker: &Broker, level: DelayLevel) -> Result<Turn, String> {
     let now = broker.now_ms();
     let mut next_offset = from;
     let mut wait = Duration::ZERO;
+    let mut failure = None;
     let mut rest = &stored[..];
     while let Ok(Decoded::Record(record, length)) = Record::decode(rest, true) {
         let due = due_ms(&record, level, now);
@@ -95,30 +80,37 @@ fn deliver_level(broker: &Broker, level: DelayLevel) -> Result<Turn, String> {
             wait = Duration::from_millis((due - now) as u64);
             break;
         }
-        deliver(broker, &record)?;
+        if let Err(reason) = deliver(broker, &record) {
+            failure = Some(reason);
+            break;
+        }
         next_offset = record.queue_offset + 1;
         rest = &rest[length..];
     }
     if rest.is_empty() {
         next_offset = next_offset.max(read.next);
-    } else if wait.is_zero() {
-        return Err(format!("a record of queue {} cannot be read", level.queue()));
+    } else if wait.is_zero() && failure.is_none() {
+        failure = Some(format!("a record of queue {} cannot be read", level.queue()));
     }
-    let is_moved = next_offset > from;
-    if is_moved {
+    if next_offset > from {
         let progress = StateRecord::DelayProgress { level: level.number(), offset: next_offset };
         // Told after the delivery: a crash between the two delivers again, it never loses.
         broker.state.change(|| Some(progress)).map_err(|error| error.to_string())?;
     }
+    if let Some(reason) = failure {
+        return Err(reason);
+    }
     let is_more = next_offset < range.max || !wait.is_zero();
-    Ok(Turn { next_offset, is_moved, wait: is_more.then_some(wait) })
+    Ok(is_more.then_some(wait))
 }
 
 /// When a message is due, in milliseconds since 1970. A clock that was set back does not make
 /// messages wait longer than their level says.
 fn due_ms(record: &Record<'_>, level: DelayLevel, now: i64) -> i64 {
     let delay = level.duration().as_millis() as i64;
-    record.store_timestamp.saturating_add(delay).min(now.saturating_add(delay))
+    let due = record.store_timestamp.saturating_add(delay);
+    // Apache's `correctDeliverTimestamp`: further away than a whole delay means due.
+    if due > now.saturating_add(delay) { now } else { due }
 }
 
 fn deliver(broker: &Broker, record: &Record<'_>) -> Result<(), String> {

@@ -41,11 +41,10 @@ pub(super) fn heartbeat(
     for consumer in &data.consumer_data_set {
         let group = ResourceName::group(&consumer.group_name)?;
         // A group that may not be created does not take the client's other groups down with it.
-        match broker.group_or_create(group.as_str()) {
-            Ok(config) => broker.create_retry_topic(&group, &config)?,
-            Err(refusal) => {
-                tracing::debug!(%group, reason = refusal.remark, "consumer group not created");
-            }
+        let created = broker.group_or_create(group.as_str());
+        if let Err(refusal) = created.and_then(|config| broker.create_retry_topic(&group, &config))
+        {
+            tracing::debug!(%group, reason = refusal.remark, "consumer group not created");
         }
     }
     broker.members_changed(broker.clients.heartbeat(context.connection, &request.head, data));

@@ -2,13 +2,12 @@
 
 use std::time::Instant;
 
-use weirmq_remoting::ResourceName;
 use weirmq_remoting::body::{
     Body as _, LockBatchRequestBody, LockBatchResponseBody, UnlockBatchRequestBody,
 };
 use weirmq_remoting::command::Command;
 
-use super::{Context, Refusal, succeed_with_body};
+use super::{Context, Refusal};
 use crate::order_locks::Attempt;
 use crate::state::StateRecord;
 
@@ -18,7 +17,9 @@ pub(super) fn lock(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let body = LockBatchRequestBody::decode(request.body)?;
-    let group = ResourceName::group(&body.consumer_group)?;
+    // Only groups that exist hold locks, so that nobody can fill the table with inventions.
+    let group = context.broker.group_or_create(&body.consumer_group)?;
+    let group = group.group_name.as_str();
     let state = &context.broker.state;
     let mut locked = LockBatchResponseBody::default();
     let mut position = None;
@@ -30,7 +31,7 @@ pub(super) fn lock(
         let (topic, id) = (queue.topic.as_str(), queue.queue_id);
         let attempt = || {
             let locks = &state.order_locks;
-            locks.attempt(group.as_str(), topic, id, &body.client_id, Instant::now())
+            locks.attempt(group, topic, id, &body.client_id, Instant::now())
         };
         let mut is_locked = false;
         let changed = state.change(|| match attempt() {
@@ -42,14 +43,14 @@ pub(super) fn lock(
             Attempt::Free => {
                 is_locked = true;
                 Some(StateRecord::QueueLock {
-                    group: group.as_str().into(),
+                    group: group.into(),
                     topic: topic.into(),
                     queue: id,
                     owner: Some(body.client_id.clone()),
                 })
             }
         })?;
-        position = changed.or(position);
+        position = changed.position;
         if is_locked {
             locked.lock_ok_mq_set.insert(queue);
         }
@@ -66,8 +67,9 @@ pub(super) fn unlock(
     let body = UnlockBatchRequestBody::decode(request.body)?;
     let state = &context.broker.state;
     let group = body.consumer_group.as_str();
+    let mut position = None;
     for queue in body.mq_set {
-        state.change(|| {
+        let changed = state.change(|| {
             let locks = &state.order_locks;
             let is_owner = locks.is_owner(group, &queue.topic, queue.queue_id, &body.client_id);
             is_owner.then(|| StateRecord::QueueLock {
@@ -77,7 +79,8 @@ pub(super) fn unlock(
                 owner: None,
             })
         })?;
+        position = changed.position;
     }
-    succeed_with_body(out, &request.head, b"");
+    context.succeed_at(position, out, &request.head, |_| {}, b"");
     Ok(())
 }

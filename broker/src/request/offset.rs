@@ -87,7 +87,9 @@ pub(super) fn update(
     if request.head.is_one_way() {
         return Ok(());
     }
-    let position = broker.state.log_offsets()?;
+    let logged = broker.state.log_offsets();
+    // What the log refused is tried again by and by.
+    let position = logged.inspect_err(|_| broker.offsets_committed.notify_one())?;
     context.succeed_at(position, out, &request.head, |_| {}, b"");
     Ok(())
 }

@@ -290,10 +290,8 @@ fn read(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Pulled, 
     let (min, max) = (range.min as i64, range.max as i64);
     let outside = match wanted.offset {
         offset if offset < min => Some((Outcome::OffsetMoved, min)),
-        offset if offset == max && (max > 0 || offset == 0) => Some((Outcome::NotFound, offset)),
-        offset if offset > max => {
-            Some((Outcome::OffsetMoved, if min == 0 { min.max(max) } else { max }))
-        }
+        offset if offset == max => Some((Outcome::NotFound, offset)),
+        offset if offset > max => Some((Outcome::OffsetMoved, max)),
         _ => None,
     };
     if let Some((outcome, next)) = outside {

@@ -52,11 +52,7 @@ pub(super) fn by_offset(
 ) -> Result<(), Refusal> {
     let header: ViewMessageHeader<'_> = fields(request)?;
     let mut body = Vec::new();
-    let found = match u64::try_from(header.offset) {
-        Ok(offset) => context.broker.store.read_record(offset, &mut body)?,
-        Err(_) => None,
-    };
-    if found.is_none() {
+    if !context.broker.read_client_record(header.offset, &mut body)? {
         let remark = format!("can not find message by the offset, {}", header.offset);
         return Err(Refusal::new(ResponseCode::SystemError, remark));
     }

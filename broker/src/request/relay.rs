@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use weirmq_message::{Decoded, Record};
 use weirmq_remoting::command::{Command, Head, HeaderWriter, SerializeType, Text, response};
 use weirmq_remoting::header::RelayHeader;
 use weirmq_remoting::net::{CallError, OwnedCommand};
@@ -32,13 +31,10 @@ pub(super) fn consume_directly(
 ) -> Result<(), Refusal> {
     let header: RelayHeader<'_> = fields(request)?;
     let id = header.msg_id.map(|id| id.to_cow()).unwrap_or_default();
-    let offset = weirmq_message::id::OffsetMessageId::parse(&id).map(|id| id.physical_offset);
+    let offset = weirmq_message::id::OffsetMessageId::parse(&id)
+        .and_then(|id| i64::try_from(id.physical_offset).ok());
     let mut body = Vec::new();
-    let found = match offset {
-        Some(offset) => context.broker.store.read_record(offset, &mut body)?,
-        None => None,
-    };
-    if found.is_none() || !matches!(Record::decode(&body, false), Ok(Decoded::Record(..))) {
+    if !context.broker.read_client_record(offset.unwrap_or(-1), &mut body)? {
         let remark = format!("no message has the id {id:?}");
         return Err(Refusal::new(ResponseCode::QueryNotFound, remark));
     }

@@ -13,7 +13,7 @@ use weirmq_message::{batch, sys_flag, tags};
 use weirmq_remoting::command::{Command, Head, response};
 use weirmq_remoting::header::{Header as _, SendMessageHeader, SendMessageResponseHeader};
 use weirmq_remoting::{RequestCode, ResourceName, ResponseCode};
-use weirmq_store::{Appended, KeySource, NewMessage};
+use weirmq_store::{Appended, KeySource, NewMessage, StoreError};
 
 use super::{Context, Refusal, fields};
 use crate::acknowledgement::Then;
@@ -251,35 +251,47 @@ impl<'a> AppendBatch<'a> {
     /// Appends everything and answers each send, now or when its message is durable. Gives the
     /// buffer back.
     pub(crate) fn append(mut self, context: &Context<'_>, out: &mut Vec<u8>) -> Vec<u8> {
-        if !self.sends.is_empty() {
-            self.append_and_answer(context, out);
+        let together = self.append_sends(&self.sends, context, out);
+        // The store takes all or nothing; what is wrong with one message is not the others' fault.
+        if let Err(StoreError::TooLarge { .. }) = together
+            && self.sends.len() > 1
+        {
+            for send in self.sends.chunks(1) {
+                if let Err(error) = self.append_sends(send, context, out) {
+                    refuse(context.broker, send, error, out);
+                }
+            }
+        } else if let Err(error) = together {
+            refuse(context.broker, &self.sends, error, out);
         }
         self.properties.clear();
         self.properties
     }
 
-    fn append_and_answer(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    fn append_sends(
+        &self,
+        sends: &[PendingSend],
+        context: &Context<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (sends.first(), sends.last()) else {
+            return Ok(());
+        };
         let broker = context.broker;
         let connection = context.connection;
         let store_host = broker.store_host(connection);
         let born_host = unmapped(connection.peer());
-        let new: Vec<_> = self
-            .messages
-            .iter()
-            .map(|m| m.to_new(&self.properties, born_host, store_host))
-            .collect();
+        let first = first.messages.start;
+        let messages = &self.messages[first..last.messages.end];
+        let new: Vec<_> =
+            messages.iter().map(|m| m.to_new(&self.properties, born_host, store_host)).collect();
         let mut appended = Vec::with_capacity(new.len());
-        if let Err(error) = broker.append(&new, &mut appended) {
-            let refusal = Refusal::from(error);
-            for send in self.sends.iter().filter(|send| !send.head.is_one_way()) {
-                broker.metrics.refused(send.head.code, refusal.code);
-                response(out, &send.head, refusal.code, Some(&refusal.remark)).finish(b"");
-            }
-            return;
-        }
+        broker.append(&new, &mut appended)?;
+        let stored_of =
+            |send: &PendingSend| &appended[send.messages.start - first..send.messages.end - first];
         let visible = broker.store.watermarks().visible();
-        for send in self.sends.iter().filter(|send| !send.head.is_one_way()) {
-            let stored = &appended[send.messages.clone()];
+        for send in sends.iter().filter(|send| !send.head.is_one_way()) {
+            let stored = stored_of(send);
             let end = stored.last().map_or(0, |last| last.end_offset);
             if end <= visible || !send.waits {
                 self.write_reply(broker, out, send, ResponseCode::Success, stored, store_host);
@@ -292,9 +304,8 @@ impl<'a> AppendBatch<'a> {
             let connection = connection.clone();
             broker.wait(end, Then::Answer { connection, reply, late_reply });
         }
-        broker.count_in(
-            self.sends.iter().map(|send| (&*send.topic, &appended[send.messages.clone()])),
-        );
+        broker.count_in(sends.iter().map(|send| (&*send.topic, stored_of(send))));
+        Ok(())
     }
 
     fn write_reply(
@@ -361,6 +372,14 @@ impl PendingMessage<'_> {
             index_keys: KeySource::Properties,
             dispatch: true,
         }
+    }
+}
+
+fn refuse(broker: &Broker, sends: &[PendingSend], error: StoreError, out: &mut Vec<u8>) {
+    let refusal = Refusal::from(error);
+    for send in sends.iter().filter(|send| !send.head.is_one_way()) {
+        broker.metrics.refused(send.head.code, refusal.code);
+        response(out, &send.head, refusal.code, Some(&refusal.remark)).finish(b"");
     }
 }
 

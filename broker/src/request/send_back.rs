@@ -34,12 +34,9 @@ pub(super) fn send_back(
         return Ok(());
     }
     let mut stored = Vec::new();
-    let found = match u64::try_from(header.offset) {
-        Ok(offset) => broker.store.read_record(offset, &mut stored)?,
-        Err(_) => None,
-    };
-    let record = match (found, Record::decode(&stored, true)) {
-        (Some(_), Ok(Decoded::Record(record, _))) => record,
+    let is_found = broker.read_client_record(header.offset, &mut stored)?;
+    let record = match Record::decode(&stored, true) {
+        Ok(Decoded::Record(record, _)) if is_found => record,
         _ => {
             let remark = format!("look message by offset failed, {}", header.offset);
             return Err(Refusal::new(ResponseCode::SystemError, remark));

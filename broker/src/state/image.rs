@@ -13,6 +13,8 @@ pub(crate) struct Image {
     applied: u64,
     /// Position in the log that has to be durable before the copy may stand for it.
     position: u64,
+    /// Where the newest image of the log begins and ends; both 0 before the first.
+    newest_image: (u64, u64),
 }
 
 impl Image {
@@ -27,15 +29,20 @@ impl Image {
         }
         records.extend(state.order_locks.records());
         records.extend(state.delay.records());
-        Self { records, applied: 0, position: 0 }
+        Self { records, applied: 0, position: 0, newest_image: state.newest_image() }
     }
 
     pub(super) fn at(self, applied: u64, position: u64) -> Self {
         Self { applied, position, ..self }
     }
 
-    pub(super) fn from_parts(records: Vec<StateRecord>, applied: u64, position: u64) -> Self {
-        Self { records, applied, position }
+    pub(super) fn from_parts(
+        records: Vec<StateRecord>,
+        applied: u64,
+        position: u64,
+        newest_image: (u64, u64),
+    ) -> Self {
+        Self { records, applied, position, newest_image }
     }
 
     pub(super) fn records(&self) -> &[StateRecord] {
@@ -44,6 +51,10 @@ impl Image {
 
     pub(super) fn applied(&self) -> u64 {
         self.applied
+    }
+
+    pub(super) fn newest_image(&self) -> (u64, u64) {
+        self.newest_image
     }
 
     pub(super) fn position(&self) -> u64 {

@@ -1,10 +1,10 @@
 //! Appending changes, applying them, and replaying them at the start.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::Range;
 
 use parking_lot::Mutex;
-use weirmq_message::Record;
 use weirmq_store::{Appended, KeySource, NewMessage, ReadLimits, Store, StoreError};
 
 use super::image::Image;
@@ -17,6 +17,8 @@ use crate::topics::{STATE_TOPIC, Topics};
 
 /// The one queue of the state topic.
 const STATE_QUEUE: i32 = 0;
+/// Queues that are looked for when a deletion may have been interrupted.
+const DELETED_QUEUES_MAX: i32 = 1024;
 /// How much of the state topic one read of the replay takes.
 const REPLAY_READ: ReadLimits = ReadLimits { messages: 1024, bytes: 8 << 20 };
 
@@ -30,8 +32,8 @@ pub(crate) struct State {
     store: Store,
     /// Held from the append of a record until it is applied: tables change in the log's order.
     writing: Mutex<Writing>,
-    /// Position in the log up to which the newest image reaches.
-    image_at: AtomicU64,
+    /// Where the newest image begins and ends in the log; both 0 before the first.
+    image: Mutex<(u64, u64)>,
 }
 
 #[derive(Default)]
@@ -40,8 +42,24 @@ struct Writing {
     next_image: u64,
     /// Entries of the state topic's queue that the tables contain.
     applied: u64,
-    /// Where the newest record of offsets ends; `None` since the start.
-    offsets_end: Option<u64>,
+    /// Where the last record of this process ends; `None` before the first.
+    end: Option<u64>,
+}
+
+/// An image whose end has not been read yet.
+struct UnfinishedImage {
+    number: u64,
+    begin: u64,
+    records: Vec<StateRecord>,
+}
+
+/// What came of a wish to change the state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    pub(crate) is_made: bool,
+    /// The position to wait for before anything is promised: also what needed no change may rest
+    /// on one that was made a moment ago. `None` when nothing was changed since the start.
+    pub(crate) position: Option<u64>,
 }
 
 /// Why the state cannot change or cannot be read.
@@ -66,42 +84,53 @@ impl State {
             delay: DelayProgress::default(),
             store,
             writing: Mutex::default(),
-            image_at: AtomicU64::new(0),
+            image: Mutex::default(),
         };
         state.replay()?;
         Ok(state)
     }
 
     /// Appends and applies what `decide` wants after it looked at the tables, which nobody else
-    /// changes meanwhile. `None`: nothing to do. The result is the position to wait for.
+    /// changes meanwhile. `None`: nothing to do.
     pub(crate) fn change(
         &self,
         decide: impl FnOnce() -> Option<StateRecord>,
-    ) -> Result<Option<u64>, StateError> {
+    ) -> Result<Change, StateError> {
         let mut writing = self.writing.lock();
-        match decide() {
-            Some(record) => self.append(&mut writing, &record).map(Some),
-            None => Ok(None),
+        let is_made = match decide() {
+            Some(record) => {
+                self.append(&mut writing, &record)?;
+                true
+            }
+            None => false,
+        };
+        Ok(Change { is_made, position: writing.end })
+    }
+
+    /// Deletes a topic with its offsets, locks and queues, before anybody can make it anew.
+    pub(crate) fn delete_topic(&self, name: &str) -> Result<Change, StateError> {
+        let mut writing = self.writing.lock();
+        let is_made = self.topics.get(name).is_some();
+        if is_made {
+            self.append(&mut writing, &StateRecord::TopicDeleted { name: name.to_owned() })?;
+            self.store.delete_queues(name)?;
         }
+        Ok(Change { is_made, position: writing.end })
     }
 
     /// Tells the log which offsets were committed since the last time. The result is the position
-    /// to wait for: somebody else may have told the log a moment ago. `None` when nothing was told
-    /// since the start.
+    /// to wait for: somebody else may have told the log a moment ago.
     pub(crate) fn log_offsets(&self) -> Result<Option<u64>, StateError> {
         let mut writing = self.writing.lock();
         let offsets = self.offsets.take_dirty();
         for chunk in offsets.chunks(super::image::OFFSETS_PER_RECORD) {
             let record = StateRecord::Offsets { offsets: chunk.to_vec() };
-            match self.append_only(&mut writing, &record) {
-                Ok(position) => writing.offsets_end = Some(position),
-                Err(error) => {
-                    self.offsets.put_back(&offsets);
-                    return Err(error);
-                }
+            if let Err(error) = self.append_only(&mut writing, &record) {
+                self.offsets.put_back(&offsets);
+                return Err(error);
             }
         }
-        Ok(writing.offsets_end)
+        Ok(writing.end)
     }
 
     /// Appends a complete image and protects it from retention.
@@ -115,15 +144,26 @@ impl State {
         }
         let end = self.append_only(&mut writing, &StateRecord::ImageEnd { number })?;
         writing.next_image = number + 1;
-        self.image_at.store(end, Ordering::Relaxed);
-        self.store.protect_from(begin);
+        self.image_is(begin, end);
         Ok(image.at(writing.applied, end))
     }
 
     /// Bytes of log behind the newest image.
     pub(crate) fn log_since_image(&self) -> u64 {
         let written = self.store.watermarks().written();
-        written.saturating_sub(self.image_at.load(Ordering::Relaxed))
+        written.saturating_sub(self.image.lock().1)
+    }
+
+    /// Notes the newest image. Retention keeps the log from its beginning on.
+    pub(super) fn image_is(&self, begin: u64, end: u64) {
+        *self.image.lock() = (begin, end);
+        if end > 0 {
+            self.store.protect_from(begin);
+        }
+    }
+
+    pub(super) fn newest_image(&self) -> (u64, u64) {
+        *self.image.lock()
     }
 
     fn append(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
@@ -154,6 +194,7 @@ impl State {
         self.store.append(&[message], &mut writing.appended)?;
         let appended = writing.appended[0];
         writing.applied = appended.queue_offset + 1;
+        writing.end = Some(appended.end_offset);
         Ok(appended.end_offset)
     }
 
@@ -163,10 +204,12 @@ impl State {
             StateRecord::TopicDeleted { name } => {
                 self.topics.remove(name);
                 self.offsets.remove_topic(name);
+                self.order_locks.remove_topic(name);
             }
             StateRecord::Group { group } => self.groups.put((**group).clone()),
             StateRecord::GroupDeleted { name, with_offsets } => {
                 self.groups.remove(name);
+                self.order_locks.remove_group(name);
                 if *with_offsets {
                     self.offsets.remove_group(name);
                 }
@@ -181,8 +224,8 @@ impl State {
     }
 
     fn clear(&self) {
-        self.topics.replace(Vec::new());
-        self.groups.replace(Vec::new());
+        self.topics.clear_logged();
+        self.groups.clear_logged();
         self.offsets.clear();
         self.order_locks.clear();
         self.delay.clear();
@@ -197,8 +240,11 @@ impl State {
         if let Some(snapshot) = super::snapshot::load(&self.store, &range) {
             snapshot.records().iter().for_each(|record| self.apply(record));
             next = snapshot.applied();
+            let (begin, end) = snapshot.newest_image();
+            self.image_is(begin, end);
         }
-        let mut unfinished: Option<(u64, Vec<StateRecord>)> = None;
+        let mut unfinished = None;
+        let mut deleted = HashSet::new();
         let mut bodies = Vec::new();
         while next < range.max {
             bodies.clear();
@@ -221,47 +267,64 @@ impl State {
                     reason: error.to_string(),
                 })?;
                 let end = message.physical_offset + message.encoded_len() as u64;
-                self.replay_one(&message, end, &mut writing, &mut unfinished)?;
+                let record = StateRecord::decode(message.body)
+                    .map_err(|error| StateError::Record { entry: message.queue_offset, error })?;
+                match &record {
+                    StateRecord::TopicDeleted { name } => deleted.insert(name.clone()),
+                    StateRecord::Topic { topic } => deleted.remove(&topic.name),
+                    _ => false,
+                };
+                self.replay_one(
+                    record,
+                    message.physical_offset..end,
+                    &mut writing,
+                    &mut unfinished,
+                );
             }
             next = read.next;
         }
         writing.applied = next;
         // What came out of the log is not news to it.
         self.offsets.take_dirty();
+        for topic in deleted {
+            // The process may have ended between the record and the deletion of the queues.
+            if (0..DELETED_QUEUES_MAX).any(|queue| self.store.queue_range(&topic, queue).is_some())
+            {
+                self.store.delete_queues(&topic)?;
+            }
+        }
         Ok(())
     }
 
     fn replay_one(
         &self,
-        message: &Record<'_>,
-        end: u64,
+        record: StateRecord,
+        at: Range<u64>,
         writing: &mut Writing,
-        unfinished: &mut Option<(u64, Vec<StateRecord>)>,
-    ) -> Result<(), StateError> {
-        let record = StateRecord::decode(message.body)
-            .map_err(|error| StateError::Record { entry: message.queue_offset, error })?;
-        match (&record, &mut *unfinished) {
+        unfinished: &mut Option<UnfinishedImage>,
+    ) {
+        match (record, &mut *unfinished) {
             (StateRecord::ImageBegin { number }, _) => {
-                self.store.protect_from(message.physical_offset);
-                *unfinished = Some((*number, Vec::new()));
+                *unfinished =
+                    Some(UnfinishedImage { number, begin: at.start, records: Vec::new() });
             }
-            (StateRecord::ImageEnd { number }, Some((begun, records))) if number == begun => {
+            (StateRecord::ImageEnd { number }, Some(image)) if number == image.number => {
                 // Replaces whatever an incomplete beginning of the log left in the tables.
                 self.clear();
-                records.iter().for_each(|record| self.apply(record));
+                image.records.iter().for_each(|record| self.apply(record));
+                self.image_is(image.begin, at.end);
                 *unfinished = None;
                 writing.next_image = number + 1;
-                self.image_at.store(end, Ordering::Relaxed);
             }
             (StateRecord::ImageEnd { .. }, _) => {}
-            (_, Some((_, records))) => {
+            (record, image) => {
                 // An image that never ended changes nothing: its records say what already holds.
                 self.apply(&record);
-                records.push(record);
+                if let Some(image) = image {
+                    image.records.push(record);
+                }
             }
-            (_, None) => self.apply(&record),
         }
-        Ok(())
     }
 
     pub(super) fn store(&self) -> &Store {

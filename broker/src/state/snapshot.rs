@@ -17,6 +17,8 @@ struct Snapshot {
     applied: u64,
     /// Bytes of the log that it presupposes.
     position: u64,
+    /// Where the newest image of the log begins and ends.
+    newest_image: (u64, u64),
     records: Vec<serde_json::Value>,
 }
 
@@ -51,7 +53,12 @@ pub(super) fn load(store: &Store, range: &QueueRange) -> Option<Image> {
     });
     let records: Result<Vec<_>, _> = records.collect();
     match records {
-        Ok(records) => Some(Image::from_parts(records, snapshot.applied, snapshot.position)),
+        Ok(records) => Some(Image::from_parts(
+            records,
+            snapshot.applied,
+            snapshot.position,
+            snapshot.newest_image,
+        )),
         Err(error) => {
             tracing::warn!(%error, "state snapshot left aside, the log is replayed instead");
             None
@@ -73,6 +80,7 @@ impl State {
         let snapshot = Snapshot {
             applied: image.applied(),
             position: image.position(),
+            newest_image: image.newest_image(),
             records: records.collect(),
         };
         let bytes = serde_json::to_vec(&snapshot).unwrap_or_default();

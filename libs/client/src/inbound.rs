@@ -176,7 +176,7 @@ impl Inbound {
 
 impl Session for Inbound {
     fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
-        while let Some(request) = requests.next() {
+        while let Some(request) = requests.next(out) {
             let served = self.serve(&request);
             if request.head.is_one_way() {
                 continue;

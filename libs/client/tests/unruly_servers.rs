@@ -33,7 +33,7 @@ impl Service for Fake {
 
 impl Session for Fake {
     fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
-        while let Some(request) = requests.next() {
+        while let Some(request) = requests.next(out) {
             let Code::Known(code) = Code::from(request.head.code) else { panic!("unknown code") };
             if let Some((code, fields, body)) = (self.0.lock())(code) {
                 let mut writer = command::response(out, &request.head, code, Some("because"));

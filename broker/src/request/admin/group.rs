@@ -33,12 +33,12 @@ pub(in crate::request) fn create(
     }
     let broker = context.broker;
     broker.check_group_count(&config.group_name)?;
-    let position = broker.state.change(|| {
+    let changed = broker.state.change(|| {
         let known = broker.state.groups.get(&config.group_name);
         let is_new = known.is_none_or(|known| *known != config);
         is_new.then(|| StateRecord::Group { group: Box::new(config) })
     })?;
-    context.succeed_at(position, out, &request.head, |_| {}, b"");
+    context.succeed_at(changed.position, out, &request.head, |_| {}, b"");
     Ok(())
 }
 
@@ -55,11 +55,11 @@ pub(in crate::request) fn delete(
     }
     let with_offsets = header.clean_offset.unwrap_or_default();
     let state = &context.broker.state;
-    let position = state.change(|| {
+    let changed = state.change(|| {
         let is_known = state.groups.get(&name).is_some() || with_offsets;
         is_known.then(|| StateRecord::GroupDeleted { name: name.clone(), with_offsets })
     })?;
-    context.succeed_at(position, out, &request.head, |_| {}, b"");
+    context.succeed_at(changed.position, out, &request.head, |_| {}, b"");
     Ok(())
 }
 

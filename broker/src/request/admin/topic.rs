@@ -233,7 +233,7 @@ impl crate::Broker {
             let is_new = known.is_none_or(|known| *known != wanted);
             is_new.then_some(StateRecord::Topic { topic: wanted })
         })?;
-        self.topics_changed(changed.is_some());
-        Ok(changed)
+        self.topics_changed(changed.is_made);
+        Ok(changed.position)
     }
 }

@@ -41,7 +41,7 @@ pub struct NoRequests;
 
 impl Session for NoRequests {
     fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
-        while let Some(request) = requests.next() {
+        while let Some(request) = requests.next(out) {
             if !request.head.is_one_way() {
                 let code = crate::ResponseCode::RequestCodeNotSupported;
                 let remark =

@@ -19,6 +19,7 @@ pub(super) struct Outbox {
 struct Pending {
     bytes: Vec<u8>,
     is_closed: bool,
+    is_overflowed: bool,
 }
 
 impl Outbox {
@@ -31,6 +32,8 @@ impl Outbox {
         let written = write(&mut pending.bytes);
         if pending.bytes.len() > OUTBOX_BYTES_MAX {
             pending.is_closed = true;
+            pending.is_overflowed = true;
+            pending.bytes = Vec::new();
         }
         drop(pending);
         self.changed.notify_one();
@@ -55,6 +58,10 @@ impl Outbox {
 
     pub(super) fn is_closed(&self) -> bool {
         self.pending.lock().is_closed
+    }
+
+    pub(super) fn is_overflowed(&self) -> bool {
+        self.pending.lock().is_overflowed
     }
 
     /// Ends when something was written or the outbox was closed.

@@ -44,23 +44,25 @@ impl Default for Limits {
 pub struct Requests<'a> {
     bytes: &'a [u8],
     at: usize,
-    need: usize,
     frame_bytes_max: usize,
     connection: &'a Connection,
     broken: Option<FrameError>,
+    is_paused: bool,
 }
 
 impl<'a> Requests<'a> {
-    #[allow(clippy::should_implement_trait)] // An Iterator could not lend with its errors answered.
-    pub fn next(&mut self) -> Option<Command<'a>> {
+    /// The next request, `None` when there is none or when `out`, the answers so far, must leave
+    /// first; what is left then comes with the next call of the session.
+    pub fn next(&mut self, out: &[u8]) -> Option<Command<'a>> {
         loop {
+            if out.len() >= UNSENT_BYTES_MAX {
+                self.is_paused = true;
+                return None;
+            }
             let rest = &self.bytes[self.at..];
             let (frame, length) = match frame::split(rest, self.frame_bytes_max) {
                 Ok(Split::Frame(frame, length)) => (frame, length),
-                Ok(Split::Need(need)) => {
-                    self.need = need;
-                    return None;
-                }
+                Ok(Split::Need(_)) => return None,
                 Err(error) => {
                     self.broken = Some(error);
                     return None;
@@ -121,6 +123,8 @@ enum Ended {
     Io(#[from] std::io::Error),
     #[error("peer sent a {0}")]
     Frame(#[from] FrameError),
+    #[error("peer left more than {} bytes unread", super::outbox::OUTBOX_BYTES_MAX)]
+    Overflow,
     #[error("nothing moved for {0:?}")]
     Idle(Duration),
 }
@@ -135,16 +139,30 @@ async fn drive<S: Session>(
     let mut input: Vec<u8> = Vec::new();
     let mut out: Vec<u8> = Vec::new();
     let mut sent = 0;
+    let mut is_paused = false;
     let mut last_moved = Instant::now();
     let idle_check = sleep_until(last_moved + IDLE_CHECK);
     tokio::pin!(idle_check);
     loop {
-        let is_open = connection.take_outbox(&mut out);
+        if is_paused && out.len() - sent < UNSENT_BYTES_MAX {
+            out.drain(..sent);
+            sent = 0;
+            is_paused = receive(&mut input, connection, session, &mut out, limits)?;
+        }
+        // A peer that does not read leaves the outbox to fill up to its own limit.
+        let is_open = if out.len() - sent < UNSENT_BYTES_MAX {
+            connection.take_outbox(&mut out)
+        } else {
+            !connection.is_closed()
+        };
+        if connection.is_overflowed() {
+            return Err(Ended::Overflow);
+        }
         let unsent = out.len() - sent;
         if !is_open && unsent == 0 {
             return Ok(());
         }
-        let may_read = is_open && unsent < UNSENT_BYTES_MAX;
+        let may_read = is_open && !is_paused && unsent < UNSENT_BYTES_MAX;
         if may_read && input.capacity() == input.len() {
             // Doubles at most: what a length field claims is not reserved before it arrives.
             input.reserve(READ_BYTES.max(input.len()));
@@ -168,7 +186,7 @@ async fn drive<S: Session>(
                     return Ok(());
                 }
                 last_moved = Instant::now();
-                receive(&mut input, connection, session, &mut out, limits)?;
+                is_paused = receive(&mut input, connection, session, &mut out, limits)?;
             }
             () = connection.outbox_changed() => {}
             () = &mut idle_check => {
@@ -186,26 +204,25 @@ async fn drive<S: Session>(
     }
 }
 
-/// Hands the complete frames of `input` to the session and keeps the rest.
+/// Hands the complete frames of `input` to the session and keeps the rest. `true` when whole frames
+/// are left because the answers to the others have to leave first.
 fn receive<S: Session>(
     input: &mut Vec<u8>,
     connection: &Connection,
     session: &mut S,
     out: &mut Vec<u8>,
     limits: &Limits,
-) -> Result<(), Ended> {
+) -> Result<bool, Ended> {
     let mut requests = Requests {
         bytes: input,
         at: 0,
-        need: 0,
         frame_bytes_max: limits.frame_bytes_max,
         connection,
         broken: None,
+        is_paused: false,
     };
     session.received(&mut requests, out);
-    // A session that left requests behind would lose them.
-    while requests.next().is_some() {}
-    let Requests { at, broken, .. } = requests;
+    let Requests { at, broken, is_paused, .. } = requests;
     if let Some(error) = broken {
         return Err(Ended::Frame(error));
     }
@@ -214,7 +231,7 @@ fn receive<S: Session>(
     } else {
         input.drain(..at);
     }
-    Ok(())
+    Ok(is_paused)
 }
 
 fn clear(buffer: &mut Vec<u8>) {

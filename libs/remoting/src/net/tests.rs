@@ -25,7 +25,7 @@ impl Service for Echo {
 
 impl Session for EchoSession {
     fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
-        while let Some(request) = requests.next() {
+        while let Some(request) = requests.next(out) {
             match request.head.code {
                 2 => {
                     let (connection, head) = (self.0.clone(), request.head);
