@@ -117,15 +117,16 @@ impl<'a> Scanner<'a> {
         let mut at = start;
         let mut is_escaped = false;
         loop {
-            match bytes.get(at) {
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    is_escaped = true;
-                    at += 2;
-                }
-                Some(_) => at += 1,
-                None => return self.error("string without its end"),
+            let rest = bytes.get(at..).unwrap_or_default();
+            let Some(run) = memchr::memchr2(b'"', b'\\', rest) else {
+                return self.error("string without its end");
+            };
+            at += run;
+            if bytes[at] == b'"' {
+                break;
             }
+            is_escaped = true;
+            at += 2;
         }
         self.at = at + 1;
         let raw = &self.text[start..at];

@@ -153,6 +153,11 @@ fn patch_length(out: &mut [u8], at: usize) {
 /// Appends `plain` with JSON's escapes.
 fn escape(plain: &str, out: &mut Vec<u8>) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let needs_escape = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+    if !plain.bytes().any(needs_escape) {
+        out.extend_from_slice(plain.as_bytes());
+        return;
+    }
     for byte in plain.bytes() {
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
