@@ -75,9 +75,7 @@ pub(in crate::request) fn all(
     let mut sorted: Vec<_> = all.values().collect();
     sorted.sort_by(|a, b| a.group_name.cmp(&b.group_name));
     let total = sorted.len();
-    let from = usize::try_from(header.group_seq.unwrap_or(0)).unwrap_or(0).min(total);
-    let most = header.max_group_num.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
-    let page = sorted.into_iter().skip(from).take(most.unwrap_or(usize::MAX));
+    let page = super::page(sorted, header.group_seq, header.max_group_num);
     let body = SubscriptionGroupWrapper {
         data_version: broker.data_version(),
         subscription_group_table: page.map(|g| (g.group_name.clone(), (**g).clone())).collect(),

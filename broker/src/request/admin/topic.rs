@@ -115,9 +115,7 @@ pub(in crate::request) fn all(
     let mut sorted: Vec<_> = all.values().filter(|t| !t.name.contains('.')).collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let total = sorted.len();
-    let from = usize::try_from(header.topic_seq.unwrap_or(0)).unwrap_or(0).min(total);
-    let most = header.max_topic_num.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
-    let page = sorted.into_iter().skip(from).take(most.unwrap_or(usize::MAX));
+    let page = super::page(sorted, header.topic_seq, header.max_topic_num);
     let body = TopicConfigSerializeWrapper {
         data_version: broker.data_version(),
         topic_config_table: page.map(|t| (t.name.clone(), topic_config(t))).collect(),
