@@ -4,7 +4,10 @@ PROFILE = fast
 WEIR = target/$(PROFILE)/weir
 SECONDS_EACH ?= 10
 
-.PHONY: run build test lint unit client clients bench fuzz
+CRASH = e2e/crash/run.py
+CRASH_RESULTS = --results e2e/crash/results/counts.json
+
+.PHONY: run build test lint unit client clients crash-short crash bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -12,7 +15,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit client clients ## Everything that has to pass
+test: lint unit crash-short client clients ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -27,6 +30,16 @@ client: build ## Our own Rust client against a fresh broker
 
 clients: build ## The official clients of five languages and mqadmin against a fresh broker
 	e2e/clients/run.py --weir $(WEIR)
+
+crash-short: build ## A few power cuts and kills of the real broker; skipped, with the reason, where there are no loop devices
+	$(CRASH) cuts --weir $(WEIR) --count 15
+	$(CRASH) control --weir $(WEIR) --count 3
+	$(CRASH) kills --weir $(WEIR) --count 15
+
+crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it was stopped
+	$(CRASH) control --weir $(WEIR) --count 100 $(CRASH_RESULTS)
+	$(CRASH) cuts --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
+	$(CRASH) kills --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 
 bench: ## WeirMQ beside Apache's broker; about 15 minutes, results in bench/results
 	bench/run

@@ -107,6 +107,11 @@ impl Inner {
             appender.batch.queues.iter().for_each(|queue| queue.unassign());
             appender.batch.clear();
             appended.clear();
+            drop(appender);
+            // A broker that refuses every send for ever only looks alive.
+            if error.is_disk_failure() || self.flusher.poisoned().is_some() {
+                self.stop_for_ever(&error.to_string());
+            }
             return Err(error);
         }
         self.publish(&mut appender);

@@ -68,14 +68,18 @@ impl Background {
     }
 }
 
-/// Says once that background work failed; it is tried again when it is due again.
-fn report(work: &'static str, result: Result<(), StoreError>) {
-    if let Err(error) = result {
-        tracing::warn!(work, %error, "background work of the store failed");
-    }
-}
-
 impl Inner {
+    /// Says that background work failed; it is tried again when it is due again. But a disk that
+    /// refuses to be written to for another reason than space is gone for the log as well.
+    fn report(&self, work: &'static str, result: Result<(), StoreError>) {
+        let Err(error) = result else { return };
+        if error.is_disk_failure() {
+            self.stop_for_ever(&error.to_string());
+        } else {
+            tracing::warn!(work, %error, "background work of the store failed");
+        }
+    }
+
     pub(crate) fn run_background_thread(&self) {
         let _ = self.background.thread.set(std::thread::current());
         let mut next_check = Instant::now() + CHECK_INTERVAL;
@@ -92,12 +96,12 @@ impl Inner {
                 mark_due = Some(last_mark + MARK_INTERVAL);
             }
             if work & MARK_NOW != 0 || mark_due.is_some_and(|due| due <= now) {
-                report("durable mark", self.write_durable_mark());
+                self.report("durable mark", self.write_durable_mark());
                 (last_mark, mark_due) = (Instant::now(), None);
             }
             if next_check <= now {
-                report("free space", self.check_space());
-                report("retention", self.expire().map(|_| ()));
+                self.report("free space", self.check_space());
+                self.report("retention", self.expire().map(|_| ()));
                 next_check = now + CHECK_INTERVAL;
             }
             if self.background.work.load(Ordering::Acquire) == 0 {
@@ -109,19 +113,19 @@ impl Inner {
 
     fn do_work(&self, work: u32) {
         if work & PREPARE != 0 {
-            report("prepare segment", self.prepare_next_segment());
+            self.report("prepare segment", self.prepare_next_segment());
         }
         if work & ZEROS != 0 {
-            report("zeros ahead", self.write_zeros_ahead());
+            self.report("zeros ahead", self.write_zeros_ahead());
         }
         if work & RUNS != 0 {
-            report("key index", self.write_key_runs());
+            self.report("key index", self.write_key_runs());
         }
         if work & SEAL != 0 {
-            report("seal segment", self.seal_segments());
+            self.report("seal segment", self.seal_segments());
         }
         if work & SPACE != 0 {
-            report("free space", self.check_space());
+            self.report("free space", self.check_space());
         }
     }
 

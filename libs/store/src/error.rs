@@ -43,6 +43,23 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the disk failed to take what was written: anything but a lack of space, of
+    /// descriptors or of memory, which may pass, and but a failed read, which is its reader's.
+    pub(crate) fn is_disk_failure(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
+        match self {
+            Self::Io { action, source, .. } => {
+                let passes = [StorageFull, QuotaExceeded, FileTooLarge, OutOfMemory];
+                let errno = source.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+                let too_many_files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+                *action != "read"
+                    && !passes.contains(&source.kind())
+                    && !errno.is_some_and(|errno| too_many_files.contains(&errno))
+            }
+            _ => false,
+        }
+    }
+
     /// Puts a disk error beside what was tried on which path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }

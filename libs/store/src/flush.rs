@@ -31,6 +31,7 @@ pub(crate) struct Flusher {
     flushing: Mutex<()>,
     /// Why nothing can be flushed any more.
     poison: OnceLock<String>,
+    is_poison_told: AtomicBool,
     progress: Mutex<()>,
     progressed: Condvar,
     listener: RwLock<Option<FlushListener>>,
@@ -45,6 +46,7 @@ impl Flusher {
             stop: AtomicBool::new(false),
             flushing: Mutex::new(()),
             poison: OnceLock::new(),
+            is_poison_told: AtomicBool::new(false),
             progress: Mutex::new(()),
             progressed: Condvar::new(),
             listener: RwLock::new(None),
@@ -66,7 +68,8 @@ impl Flusher {
         self.poison.get().map(String::as_str)
     }
 
-    /// Stops the store for ever and wakes everybody who waits.
+    /// Stops the store and wakes everybody who waits; [`Inner::stop_for_ever`] also tells the
+    /// listener, without the append lock.
     pub(crate) fn poison(&self, cause: &str) {
         if self.poison.set(cause.to_owned()).is_ok() {
             tracing::error!(cause, "the store stopped: what is on disk is not known any more");
@@ -136,8 +139,7 @@ impl Inner {
                 return Ok(target);
             }
             if let Err(error) = self.log.sync(from, target) {
-                self.flusher.poison(&error.to_string());
-                self.tell_flush_listener();
+                self.stop_for_ever(&error.to_string());
                 return self.flusher.check_poison().map(|()| from);
             }
             self.marks.advance_flushed(target);
@@ -148,6 +150,14 @@ impl Inner {
         self.tell_flush_listener();
         self.background.flushed(target);
         Ok(target)
+    }
+
+    /// Takes no more writes, and tells everybody who waits and the flush listener why.
+    pub(crate) fn stop_for_ever(&self, cause: &str) {
+        self.flusher.poison(cause);
+        if !self.flusher.is_poison_told.swap(true, Ordering::AcqRel) {
+            self.tell_flush_listener();
+        }
     }
 
     fn tell_flush_listener(&self) {

@@ -141,8 +141,8 @@ impl Store {
     }
 
     /// Sets whom to call after each flush, with the flushed position, on the flush thread. It is
-    /// also called once, with the position unchanged, when the store is poisoned. It must not
-    /// block and must not own a clone of the store.
+    /// also called once, with the position unchanged, when the store is poisoned, then by whoever
+    /// met the failure. It must not block, append, or own a clone of the store.
     pub fn set_flush_listener(&self, listener: Box<dyn Fn(u64) + Send + Sync>) {
         self.inner().flusher.set_listener(listener);
     }

@@ -284,6 +284,27 @@ fn the_first_failed_sync_stops_the_store_for_ever() {
 }
 
 #[test]
+fn a_disk_that_refuses_an_append_stops_the_store_but_a_full_one_does_not() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &small_config(FlushMode::Sync));
+    let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let listener = Arc::clone(&told);
+    store.set_flush_listener(Box::new(move |_| {
+        listener.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }));
+    disk.limit_space(Some(0));
+    append(&store, &messages(1, 10)).unwrap_err();
+    assert_eq!((store.poisoned(), told.load(std::sync::atomic::Ordering::Relaxed)), (None, 0));
+    disk.limit_space(None);
+    // Nothing waits for a flush here, so only the append itself can notice.
+    disk.fail_after(0);
+    append(&store, &messages(1, 10)).unwrap_err();
+    assert!(store.poisoned().is_some());
+    append(&store, &messages(1, 10)).unwrap_err();
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
 fn derived_files_that_cannot_be_written_are_derived_again() {
     let disk = Arc::new(SimulatedDisk::new());
     let config = small_config(FlushMode::ASYNC);
