@@ -9,17 +9,14 @@ mod progress;
 
 use std::time::Duration;
 
+use weirmq_message::delay::LEVEL_SECONDS;
 use weirmq_message::properties::{self, names};
 
 pub(crate) use deliver::run;
 pub(crate) use progress::DelayProgress;
 
 /// How many levels there are.
-pub(crate) const LEVELS: usize = 18;
-
-/// The delay of each level, in seconds. Apache's default `messageDelayLevel`.
-const SECONDS: [u64; LEVELS] =
-    [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1200, 1800, 3600, 7200];
+pub(crate) const LEVELS: usize = LEVEL_SECONDS.len();
 
 /// One of the levels 1 to 18.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +37,7 @@ impl DelayLevel {
     }
 
     pub(crate) fn duration(self) -> Duration {
-        Duration::from_secs(SECONDS[self.0 - 1])
+        Duration::from_secs(LEVEL_SECONDS[self.0 - 1])
     }
 
     /// The queue of the schedule topic.

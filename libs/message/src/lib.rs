@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod batch;
+pub mod delay;
 pub mod id;
 pub mod properties;
 pub mod record;

@@ -89,13 +89,13 @@ pub(crate) fn parse_file_name(name: &str) -> Option<u64> {
 /// Who a store is: `weir/format.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Format {
-    pub(crate) version: u32,
-    pub(crate) store_id: Uuid,
-    pub(crate) cluster: String,
+pub struct Format {
+    pub version: u32,
+    pub store_id: Uuid,
+    pub cluster: String,
     /// The broker name.
-    pub(crate) group: String,
-    pub(crate) segment_bytes: u64,
+    pub group: String,
+    pub segment_bytes: u64,
 }
 
 /// Only the field that says whether the others can be understood.
@@ -112,7 +112,7 @@ impl Format {
         config: &StoreConfig,
     ) -> Result<Self, StoreError> {
         let path = layout.format();
-        let Some(text) = small_file::read(disk, &path)? else {
+        let Some(format) = Self::read(disk, layout)? else {
             let format = Self {
                 version: FORMAT_VERSION,
                 store_id: Uuid::new_v4(),
@@ -123,6 +123,14 @@ impl Format {
             small_file::write_json(disk, &path, &format)?;
             return Ok(format);
         };
+        format.compare(&path, config)?;
+        Ok(format)
+    }
+
+    /// Reads the file; `None` when nobody wrote one.
+    pub(crate) fn read(disk: &dyn Disk, layout: &Layout) -> Result<Option<Self>, StoreError> {
+        let path = layout.format();
+        let Some(text) = small_file::read(disk, &path)? else { return Ok(None) };
         let unreadable = |error: serde_json::Error| StoreError::Unreadable {
             path: path.clone(),
             reason: error.to_string(),
@@ -131,9 +139,7 @@ impl Format {
         if version > FORMAT_VERSION {
             return Err(StoreError::NewerFormat { path, found: version, known: FORMAT_VERSION });
         }
-        let format: Self = serde_json::from_slice(&text).map_err(unreadable)?;
-        format.compare(&path, config)?;
-        Ok(format)
+        serde_json::from_slice(&text).map(Some).map_err(unreadable)
     }
 
     fn compare(&self, path: &Path, config: &StoreConfig) -> Result<(), StoreError> {

@@ -141,6 +141,24 @@ impl KeyFile {
         Ok(true)
     }
 
+    /// All entries of a loaded file, run by run.
+    pub(crate) fn entries(&self) -> Result<Vec<Vec<KeyEntry>>, StoreError> {
+        let (runs, file) = {
+            let state = self.state.lock();
+            (state.runs.clone(), state.file.clone())
+        };
+        let Some(file) = file else { return Ok(Vec::new()) };
+        let read = |run: &Run| {
+            let mut entries = Vec::new();
+            while (entries.len() as u64) < run.count {
+                entries.extend(read_entries(&*file, *run, entries.len() as u64)?);
+            }
+            Ok(entries)
+        };
+        let all: std::io::Result<Vec<_>> = runs.iter().map(read).collect();
+        all.map_err(StoreError::io("read", &self.path))
+    }
+
     /// Forgets what was loaded; the file is about to be removed.
     pub(crate) fn reset(&self) {
         *self.state.lock() = State::default();

@@ -29,6 +29,8 @@ pub(crate) struct Scanner<'s> {
     segment: &'s Segment,
     /// Whether checksums are compared and lost sectors looked for.
     is_unproved: bool,
+    /// The least that one read fetches.
+    chunk_bytes: usize,
     /// Bytes of the log from `buffer_start` on.
     buffer: Vec<u8>,
     buffer_start: u64,
@@ -37,7 +39,13 @@ pub(crate) struct Scanner<'s> {
 
 impl<'s> Scanner<'s> {
     pub(crate) fn new(segment: &'s Segment, position: u64, is_unproved: bool) -> Self {
-        Self { segment, is_unproved, buffer: Vec::new(), buffer_start: position, position }
+        let (buffer, buffer_start, chunk_bytes) = (Vec::new(), position, CHUNK_BYTES);
+        Self { segment, is_unproved, chunk_bytes, buffer, buffer_start, position }
+    }
+
+    /// Reads one record and nothing behind it.
+    pub(crate) fn of_one(segment: &'s Segment, position: u64) -> Self {
+        Self { chunk_bytes: 0, ..Self::new(segment, position, true) }
     }
 
     /// Where the next step begins.
@@ -104,7 +112,7 @@ impl<'s> Scanner<'s> {
             return Ok(());
         }
         let left = usize::try_from(self.segment.end() - self.position).unwrap_or(usize::MAX);
-        self.buffer.resize(length.max(CHUNK_BYTES).min(left), 0);
+        self.buffer.resize(length.max(self.chunk_bytes).min(left), 0);
         self.buffer_start = self.position;
         self.segment.read_exact(&mut self.buffer, self.position)
     }
@@ -130,6 +138,27 @@ pub(crate) fn search(segment: &Segment, from: u64) -> Result<Remains, StoreError
         position = search_data(segment, data.start.max(position), data.end, &mut remains)?;
     }
     Ok(remains)
+}
+
+/// Where the first whole valid record at or behind `from` begins.
+pub(crate) fn next_record(segment: &Segment, from: u64) -> Result<Option<u64>, StoreError> {
+    let mut chunk = Vec::new();
+    let mut position = from;
+    while position < segment.end() {
+        let Some(data) = segment.next_data(position)? else { break };
+        position = position.max(data.start);
+        let own = (data.end - position).min(CHUNK_BYTES as u64) as usize;
+        let left = usize::try_from(segment.end() - position).unwrap_or(usize::MAX);
+        chunk.resize((own + RECOGNISED_BYTES).min(left), 0);
+        segment.read_exact(&mut chunk, position)?;
+        for at in 0..own {
+            if record_at(segment, &chunk[at..], position + at as u64)?.is_some() {
+                return Ok(Some(position + at as u64));
+            }
+        }
+        position += own as u64;
+    }
+    Ok(None)
 }
 
 /// Searches one written range; the answer is where to go on.
@@ -181,7 +210,7 @@ fn record_at(segment: &Segment, bytes: &[u8], position: u64) -> Result<Option<u6
     if says != Some(&position.to_be_bytes()) {
         return Ok(None);
     }
-    match Scanner::new(segment, position, true).step()? {
+    match Scanner::of_one(segment, position).step()? {
         Step::Record(_, length) => Ok(Some(length)),
         Step::SegmentEnd | Step::Nothing | Step::Invalid(_) => Ok(None),
     }

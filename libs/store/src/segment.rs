@@ -75,6 +75,19 @@ impl Segment {
         Ok(Self::around(disk, layout, start, bytes, path, file, true))
     }
 
+    /// A segment of a directory that is only looked at: `disk` refuses changes, `file` reads as if
+    /// it had its full length.
+    pub(crate) fn look_at(
+        disk: &Arc<dyn Disk>,
+        layout: &Layout,
+        start: u64,
+        bytes: u64,
+        file: Arc<dyn DiskFile>,
+    ) -> Self {
+        let path = layout.commit_log.join(file_name(start));
+        Self::around(disk, layout, start, bytes, path, file, true)
+    }
+
     fn around(
         disk: &Arc<dyn Disk>,
         layout: &Layout,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::{Message, append, open, small_config};
-use weirmq_store::{Disk, FlushMode, OpenMode, SimulatedDisk, Store};
+use weirmq_store::offline::{Directory, export_queues, verify};
+use weirmq_store::{Disk, FlushMode, OpenMode, SimulatedDisk, Store, apache_rule};
 
 const SEGMENT_BYTES: u64 = 65_536;
 
@@ -93,4 +94,32 @@ fn an_apache_log_is_continued_where_it_ends() {
     let (store, report) = open(&disk, &config);
     assert_eq!((report.was_clean, report.rebuilt_segments), (true, 0));
     assert_eq!(store.queue_range("GoldenA", 0).unwrap().max, max + 1);
+}
+
+#[test]
+fn exported_queues_of_an_apache_log_are_apaches_byte_for_byte() {
+    let disk = golden_disk();
+    let directory = Directory::open(Path::new("/data"), disk.clone() as Arc<dyn Disk>).unwrap();
+    let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
+    assert!(report.is_sound && report.records > 0, "{report:?}");
+    let exported = export_queues(&directory, apache_rule, Path::new("/out"), &*disk).unwrap();
+    let mut compared = 0;
+    for topic in std::fs::read_dir(golden().join("consumequeue")).unwrap() {
+        let topic = topic.unwrap();
+        for queue in std::fs::read_dir(topic.path()).unwrap() {
+            let queue = queue.unwrap();
+            let ours = exported.directory.join(topic.file_name()).join(queue.file_name());
+            for file in std::fs::read_dir(queue.path()).unwrap() {
+                let file = file.unwrap();
+                let expected = std::fs::read(file.path()).unwrap();
+                let ours = disk.open(&ours.join(file.file_name()), OpenMode::Read).unwrap();
+                let mut bytes = vec![1; expected.len() + 20];
+                assert_eq!(ours.read_at(&mut bytes, 0).unwrap(), bytes.len());
+                assert_eq!(bytes[..expected.len()], expected, "{}", file.path().display());
+                assert_eq!(bytes[expected.len()..], [0; 20]);
+                compared += expected.len() as u64 / 20;
+            }
+        }
+    }
+    assert_eq!(compared, exported.entries);
 }

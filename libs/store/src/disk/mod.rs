@@ -5,6 +5,7 @@
 
 #[allow(unsafe_code, reason = "pages of a file without a system call")]
 mod mapping;
+mod read_only;
 mod real;
 mod simulated;
 
@@ -14,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use mapping::Mapping;
+pub(crate) use read_only::{ReadOnlyDisk, ReadOnlyFile, Unreadable};
 pub use real::RealDisk;
 pub use simulated::SimulatedDisk;
 
@@ -66,6 +68,9 @@ pub trait Disk: Send + Sync {
     /// Takes a file's exclusive lock; it ends when the guard is dropped or the process dies.
     /// [`io::ErrorKind::WouldBlock`] when somebody else holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>>;
+
+    /// As [`Disk::lock`], but makes no file. `None` when there is none, and so nobody who holds it.
+    fn lock_existing(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
 }
 
 /// One open file. All positions are bytes from its start.

@@ -341,6 +341,10 @@ impl Disk for SimulatedDisk {
         }
         Ok(Box::new(SimulatedLock { disk: self.clone(), path: path.to_path_buf() }))
     }
+
+    fn lock_existing(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
+        self.lock(path).map(Some)
+    }
 }
 
 struct SimulatedLock {

@@ -1,0 +1,283 @@
+//! Takes the end of a damaged log away, after a copy of it was made.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use weirmq_message::record::Record;
+
+use super::directory::Directory;
+use super::report::VerifyReport;
+use crate::clock::Clock;
+use crate::disk::{Disk, OpenMode, read_exact_at};
+use crate::durable_mark::DurableMark;
+use crate::error::StoreError;
+use crate::format::{Layout, file_name};
+use crate::queue_table::QueueState;
+use crate::scan::{Scanner, Step, next_record};
+use crate::segment::{Segment, remove_if_there};
+
+const CHUNK_BYTES: usize = 1 << 20;
+/// Topics that a plan names; the records of others are only counted.
+const TOPICS_MAX: usize = 1000;
+
+/// What a cut would take away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CutPlan {
+    /// Everything from this position of the log on.
+    pub at: u64,
+    /// Behind the last byte that is not zero.
+    pub to: u64,
+    /// Whole valid records.
+    pub records: u64,
+    /// How many of them by topic; at most 1,000 topics.
+    pub records_by_topic: BTreeMap<String, u64>,
+    /// When the first and the last of them were stored, milliseconds since 1970.
+    pub first_stored: Option<i64>,
+    pub last_stored: Option<i64>,
+}
+
+/// What was cut, and where its copy lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cut {
+    #[serde(flatten)]
+    pub plan: CutPlan,
+    /// A file for each segment, named by the position of its first byte, and `plan.json`.
+    pub backup: PathBuf,
+}
+
+/// Says what cutting at the first damage of `report` takes away; `None` without such damage.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn plan_cut(
+    directory: &Directory,
+    report: &VerifyReport,
+) -> Result<Option<CutPlan>, StoreError> {
+    let Some(damage) = report.first_log_damage() else { return Ok(None) };
+    let at = start_of_record(directory, damage)?;
+    let mut plan = CutPlan { at, to: at, ..CutPlan::default() };
+    for segment in directory.segments.iter().filter(|segment| segment.end() > at) {
+        let from = segment.start.max(at);
+        if let Some(end) = last_byte(segment, from)? {
+            plan.to = plan.to.max(end);
+        }
+        count_records(segment, from, &mut plan)?;
+    }
+    Ok(Some(plan))
+}
+
+/// Copies everything from `plan.at` on into the directory `backup` and then takes it out of the
+/// log; both are durable on return. After a crash in between the directory is as damaged as it
+/// was, or is cut: the same call brings it to its end.
+///
+/// # Errors
+/// [`StoreError::InUse`] while a broker holds the directory; [`StoreError::Io`], with the log
+/// untouched when the copy is what failed.
+pub fn cut(
+    root: &Path,
+    disk: &Arc<dyn Disk>,
+    plan: CutPlan,
+    backup: Option<PathBuf>,
+    clock: &dyn Clock,
+) -> Result<Cut, StoreError> {
+    let layout = Layout::under(root);
+    let _lock = disk.lock(&layout.lock()).map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => StoreError::InUse { path: layout.root.clone() },
+        _ => StoreError::io("lock", &layout.lock())(error),
+    })?;
+    let name = format!("backup-{}-{}", file_name(plan.at), clock.now_ms());
+    let backup = backup.unwrap_or_else(|| layout.weir.join(name));
+    let bytes = segment_bytes(&**disk, &layout)?;
+    let all = list(&**disk, &layout)?;
+    let is_cut = |start: &&u64| start.saturating_add(bytes) > plan.at;
+    let segments: Vec<u64> = all.iter().filter(is_cut).copied().collect();
+    copy(&**disk, &layout, &segments, bytes, &plan, &backup)?;
+    // First the marks: a log that is cut and still promised would be refused for ever, one that
+    // is not cut yet and no longer promised is refused until this is repeated.
+    lower_marks(&**disk, &layout, plan.at)?;
+    for start in segments.iter().rev() {
+        let path = layout.commit_log.join(file_name(*start));
+        // The very first segment stays, empty: it says where the log begins.
+        if *start > plan.at || (*start == plan.at && Some(start) != all.first()) {
+            remove_if_there(&**disk, &path)?;
+        } else {
+            zero(&**disk, &path, plan.at - start, bytes)?;
+        }
+        for derived in [&layout.queues, &layout.keys] {
+            remove_if_there(&**disk, &derived.join(file_name(*start)))?;
+        }
+    }
+    for directory in [&layout.commit_log, &layout.queues, &layout.keys] {
+        match disk.sync_directory(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("sync", directory)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(Cut { plan, backup })
+}
+
+/// The first damaged byte may lie inside a record or behind the last one; the cut is where a
+/// record ends.
+fn start_of_record(directory: &Directory, damage: u64) -> Result<u64, StoreError> {
+    let Some(segment) = directory.segment_at(damage) else { return Ok(damage) };
+    let mut scanner = Scanner::new(segment, segment.start, true);
+    loop {
+        let position = scanner.position();
+        match scanner.step()? {
+            Step::Record(_, size) if position + size <= damage => {}
+            _ => return Ok(position.min(damage)),
+        }
+    }
+}
+
+fn last_byte(segment: &Segment, from: u64) -> Result<Option<u64>, StoreError> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let (mut position, mut last) = (from, None);
+    while position < segment.end() {
+        let Some(data) = segment.next_data(position)? else { break };
+        position = position.max(data.start);
+        let length = (data.end - position).min(CHUNK_BYTES as u64) as usize;
+        segment.read_exact(&mut chunk[..length], position)?;
+        if let Some(at) = chunk[..length].iter().rposition(|byte| *byte != 0) {
+            last = Some(position + at as u64 + 1);
+        }
+        position += length as u64;
+    }
+    Ok(last)
+}
+
+fn count_records(segment: &Segment, from: u64, plan: &mut CutPlan) -> Result<(), StoreError> {
+    let mut position = from;
+    while let Some(next) = next_record(segment, position)? {
+        let mut scanner = Scanner::new(segment, next, true);
+        while let Step::Record(record, _) = scanner.step()? {
+            plan.count(&record);
+        }
+        position = scanner.position().max(next + 1);
+    }
+    Ok(())
+}
+
+impl CutPlan {
+    fn count(&mut self, record: &Record<'_>) {
+        self.records += 1;
+        self.first_stored.get_or_insert(record.store_timestamp);
+        self.last_stored = Some(record.store_timestamp);
+        if let Some(count) = self.records_by_topic.get_mut(record.topic) {
+            *count += 1;
+        } else if self.records_by_topic.len() < TOPICS_MAX {
+            self.records_by_topic.insert(record.topic.to_owned(), 1);
+        }
+    }
+}
+
+/// Starts of the segments, in order.
+fn list(disk: &dyn Disk, layout: &Layout) -> Result<Vec<u64>, StoreError> {
+    let files =
+        disk.list(&layout.commit_log).map_err(StoreError::io("list", &layout.commit_log))?;
+    Ok(files.iter().filter_map(|file| crate::format::parse_file_name(&file.name)).collect())
+}
+
+fn segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<u64, StoreError> {
+    let files =
+        disk.list(&layout.commit_log).map_err(StoreError::io("list", &layout.commit_log))?;
+    Ok(files.iter().map(|file| file.bytes).max().unwrap_or(0))
+}
+
+fn copy(
+    disk: &dyn Disk,
+    layout: &Layout,
+    segments: &[u64],
+    bytes: u64,
+    plan: &CutPlan,
+    backup: &Path,
+) -> Result<(), StoreError> {
+    disk.create_directory(backup).map_err(StoreError::io("create directory", backup))?;
+    for start in segments {
+        let from = plan.at.max(*start);
+        let to = plan.to.min(start.saturating_add(bytes));
+        if from < to {
+            let source = layout.commit_log.join(file_name(*start));
+            copy_range(disk, &source, from - start..to - start, &backup.join(file_name(from)))?;
+        }
+    }
+    let path = backup.join("plan.json");
+    let text = serde_json::to_vec_pretty(plan).unwrap_or_default();
+    let write = || {
+        let file = disk.open(&path, OpenMode::Replace)?;
+        file.write_all_at(&text, 0)?;
+        file.sync()?;
+        disk.sync_directory(backup)?;
+        disk.sync_directory(backup.parent().unwrap_or(Path::new(".")))
+    };
+    write().map_err(StoreError::io("write", &path))
+}
+
+fn copy_range(
+    disk: &dyn Disk,
+    source: &Path,
+    range: std::ops::Range<u64>,
+    target: &Path,
+) -> Result<(), StoreError> {
+    let from = disk.open(source, OpenMode::Read).map_err(StoreError::io("open", source))?;
+    let to = disk.open(target, OpenMode::Replace).map_err(StoreError::io("create", target))?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut position = range.start;
+    while position < range.end {
+        let length = (range.end - position).min(chunk.len() as u64) as usize;
+        match read_exact_at(&*from, &mut chunk[..length], position) {
+            Ok(()) => {
+                to.write_all_at(&chunk[..length], position - range.start)
+                    .map_err(StoreError::io("write", target))?;
+                position += length as u64;
+            }
+            // What the disk does not give stays a hole in the copy, page by page.
+            Err(_) if length > 4096 => chunk.truncate(4096),
+            Err(_) => position += length as u64,
+        }
+    }
+    to.set_len(range.end - range.start).map_err(StoreError::io("write", target))?;
+    to.sync().map_err(StoreError::io("sync", target))
+}
+
+fn zero(disk: &dyn Disk, path: &Path, from: u64, to: u64) -> Result<(), StoreError> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let file = disk.open(path, OpenMode::Write).map_err(StoreError::io("open", path))?;
+    let mut at = from;
+    while let Some(data) = file.next_data(at).map_err(StoreError::io("read", path))? {
+        let end = data.end.min(to);
+        at = at.max(data.start);
+        while at < end {
+            let length = (end - at).min(ZEROS.len() as u64);
+            let zeros = &ZEROS[..length as usize];
+            file.write_all_at(zeros, at).map_err(StoreError::io("write", path))?;
+            at += length;
+        }
+        at = at.max(data.end);
+    }
+    file.sync().map_err(StoreError::io("sync", path))
+}
+
+fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreError> {
+    if let Some(mark) = DurableMark::read(disk, layout)?
+        && mark.flushed > at
+    {
+        let lowered = DurableMark { flushed: at, ..mark };
+        // Twice, so that the version before does not promise more either.
+        lowered.write(disk, layout)?;
+        lowered.write(disk, layout)?;
+    }
+    let state = QueueState::read(disk, layout)?;
+    let mut fitted = state.clone();
+    let start = list(disk, layout)?.first().copied().unwrap_or(0);
+    if fitted.fit(start, at) && fitted != state {
+        fitted.write(disk, layout)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! Opens a directory without changing it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::report::{Finding, FindingKind};
+use crate::config::StoreConfig;
+use crate::disk::{Disk, OpenMode, ReadOnlyDisk, ReadOnlyFile, Unreadable};
+use crate::durable_mark::DurableMark;
+use crate::error::StoreError;
+use crate::format::{Format, Layout, parse_file_name};
+use crate::queue_table::QueueState;
+use crate::segment::Segment;
+
+/// A segment's length where nothing says it.
+const SEGMENT_BYTES_DEFAULT: u64 = 1 << 30;
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4096..=4 << 30;
+
+/// A directory that is only looked at. While it lives no broker can open the directory.
+pub struct Directory {
+    /// Refuses changes.
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) layout: Layout,
+    pub(super) format: Option<Format>,
+    pub(super) segment_bytes: u64,
+    pub(super) mark: Option<DurableMark>,
+    pub(super) queue_state: QueueState,
+    /// There is no `abort` file: whoever used the directory last closed it.
+    pub(super) was_closed: bool,
+    /// Oldest first; there may be gaps.
+    pub(super) segments: Vec<Arc<Segment>>,
+    /// What was wrong with names, lengths and small files.
+    pub(super) problems: Vec<Finding>,
+    pub(super) unreadable: Arc<Mutex<Vec<Unreadable>>>,
+    /// A process uses the directory, so everything may change while it is looked at.
+    pub(super) is_in_use: bool,
+    _lock: Option<Box<dyn Send + Sync>>,
+}
+
+impl Directory {
+    /// Opens the directory of a store, Apache's or ours, however damaged.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when it cannot be listed, [`StoreError::Unreadable`] when it holds no
+    /// CommitLog, [`StoreError::NewerFormat`].
+    pub fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk(disk));
+        let layout = Layout::under(path);
+        let (lock, is_in_use) = match disk.lock_existing(&layout.lock()) {
+            Ok(lock) => (lock, false),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => (None, true),
+            Err(error) => return Err(StoreError::io("lock", &layout.lock())(error)),
+        };
+        let mut problems = Vec::new();
+        let format = tolerate(Format::read(&*disk, &layout), &mut problems)?.flatten();
+        let mark = tolerate(DurableMark::read(&*disk, &layout), &mut problems)?.flatten();
+        let queue_state = tolerate(QueueState::read(&*disk, &layout), &mut problems)?;
+        let mut directory = Self {
+            was_closed: !is_there(&*disk, &layout.abort())?,
+            segment_bytes: 0,
+            segments: Vec::new(),
+            unreadable: Arc::default(),
+            queue_state: queue_state.unwrap_or_default(),
+            disk,
+            layout,
+            format,
+            mark,
+            problems,
+            is_in_use,
+            _lock: lock,
+        };
+        directory.find_segments()?;
+        Ok(directory)
+    }
+
+    /// # Errors
+    /// [`StoreError::InUse`] when a process uses the directory.
+    pub fn check_unused(&self) -> Result<(), StoreError> {
+        match self.is_in_use {
+            true => Err(StoreError::InUse { path: self.layout.root.clone() }),
+            false => Ok(()),
+        }
+    }
+
+    /// What `weir/format.json` says; `None` in a directory that only Apache's broker has used.
+    pub fn format(&self) -> Option<&Format> {
+        self.format.as_ref()
+    }
+
+    /// The configuration with which [`crate::Store::open`] opens this directory. `None` without a
+    /// `weir/format.json`.
+    pub fn store_config(&self) -> Option<StoreConfig> {
+        let format = self.format.as_ref()?;
+        let marked = self.mark.map(|mark| mark.unflushed_bytes_max);
+        let default = StoreConfig::default();
+        Some(StoreConfig {
+            directory: self.layout.root.clone(),
+            cluster: format.cluster.clone(),
+            group: format.group.clone(),
+            segment_bytes: format.segment_bytes,
+            unflushed_bytes_max: marked.map(|bytes| bytes.max(default.unflushed_bytes())),
+            free_bytes_min: Some(0),
+            ..default
+        })
+    }
+
+    /// First position of the log.
+    pub(super) fn log_start(&self) -> u64 {
+        self.segments.first().map_or(0, |segment| segment.start)
+    }
+
+    /// How far the log may have run ahead of the disk when somebody last wrote to it.
+    pub(super) fn unflushed_bytes(&self) -> u64 {
+        let default = StoreConfig::default().unflushed_bytes();
+        self.mark.map_or(default, |mark| mark.unflushed_bytes_max)
+    }
+
+    pub(super) fn segment_at(&self, position: u64) -> Option<&Arc<Segment>> {
+        self.segments.iter().find(|segment| (segment.start..segment.end()).contains(&position))
+    }
+
+    fn find_segments(&mut self) -> Result<(), StoreError> {
+        let directory = self.layout.commit_log.clone();
+        let files = match self.disk.list(&directory) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let reason = "holds no commitlog folder; it is no store's directory".to_owned();
+                return Err(StoreError::Unreadable { path: self.layout.root.clone(), reason });
+            }
+            Err(error) => return Err(StoreError::io("list", &directory)(error)),
+        };
+        let longest = files.iter().filter(|file| parse_file_name(&file.name).is_some());
+        let longest = longest.map(|file| file.bytes).max().unwrap_or(0);
+        let is_length = |bytes: &u64| SEGMENT_BYTES.contains(bytes) && bytes.is_multiple_of(4096);
+        let said = self.format.as_ref().map(|format| format.segment_bytes);
+        let bytes = said.filter(is_length).or(Some(longest).filter(is_length));
+        self.segment_bytes = bytes.unwrap_or(SEGMENT_BYTES_DEFAULT);
+        let bytes = self.segment_bytes;
+        let marked = self.mark.map_or(0, |mark| mark.flushed);
+        for file in files {
+            let path = directory.join(&file.name);
+            let mut problem = |reason| {
+                self.problems.push(Finding::file(FindingKind::SegmentFile, &path, reason));
+            };
+            let Some(start) = parse_file_name(&file.name) else { continue };
+            if !start.is_multiple_of(bytes) || start.checked_add(bytes).is_none() {
+                problem(format!("a segment of {bytes} bytes cannot begin at {start}"));
+                continue;
+            }
+            if file.bytes > bytes || start + file.bytes < marked.min(start + bytes) {
+                problem(format!("is {} bytes long, segments have {bytes}", file.bytes));
+            }
+            let opened = match self.disk.open(&path, OpenMode::Read) {
+                Ok(opened) => opened,
+                Err(error) => {
+                    problem(format!("cannot be opened: {error}"));
+                    continue;
+                }
+            };
+            let patched = ReadOnlyFile::patched(opened, bytes, &path, &self.unreadable);
+            let (disk, file) = (&self.disk, Arc::new(patched));
+            self.segments.push(Arc::new(Segment::look_at(disk, &self.layout, start, bytes, file)));
+        }
+        Ok(())
+    }
+}
+
+/// Notes a file that is damaged and goes on without it.
+fn tolerate<T>(
+    read: Result<T, StoreError>,
+    problems: &mut Vec<Finding>,
+) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::Unreadable { path, reason }) => {
+            problems.push(Finding::file(FindingKind::SmallFile, &path, reason));
+            Ok(None)
+        }
+        Err(StoreError::Io { action, path, source }) => {
+            let reason = format!("cannot {action}: {source}");
+            problems.push(Finding::file(FindingKind::SmallFile, &path, reason));
+            Ok(None)
+        }
+        Err(other) => Err(other),
+    }
+}
+
+fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, StoreError> {
+    match disk.open(path, OpenMode::Read) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(StoreError::io("open", path)(error)),
+    }
+}

@@ -1,0 +1,21 @@
+//! A store's directory while no broker uses it: looked at, verified, cut, exported.
+//!
+//! The tools of an operator call this. Everything but [`cut`] and [`export_queues`] works through
+//! a disk that refuses changes, so that looking at evidence never spoils it. Bytes are hostile
+//! here more than anywhere: these tools are for directories in which something is wrong.
+
+mod cut;
+mod directory;
+mod entries;
+mod export_queues;
+mod inspect;
+mod report;
+mod verify;
+mod verify_derived;
+
+pub use cut::{Cut, CutPlan, cut, plan_cut};
+pub use directory::Directory;
+pub use export_queues::{ExportReport, export_queues};
+pub use inspect::{DerivedState, Inspection, RecordView, SegmentView, StoredEntry};
+pub use report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
+pub use verify::verify;

@@ -1,0 +1,256 @@
+//! Reads a whole log and says whether every byte of it is what was promised.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use weirmq_message::record::Record;
+
+use super::directory::Directory;
+use super::entries::Derived;
+use super::report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
+use super::verify_derived::compare;
+use crate::dispatch::DispatchRule;
+use crate::error::StoreError;
+use crate::scan::{Remains, Scanner, Step, next_record, search};
+use crate::segment::Segment;
+
+/// Progress is told each time this much was read.
+const PROGRESS_BYTES: u64 = 16 << 20;
+
+/// Proves every record of the log (lengths, checksum, place), that queue offsets follow each
+/// other, and that queue and key files say what the log says. Behind damage it goes on with the
+/// next valid record, so one run lists all of it. Nothing is changed.
+///
+/// # Errors
+/// [`StoreError::InUse`]; [`StoreError::Io`] on directories. Files that cannot be read are findings.
+pub fn verify(
+    directory: &Directory,
+    rule: DispatchRule,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<VerifyReport, StoreError> {
+    directory.check_unused()?;
+    let mut run = Run::of(directory, rule, progress);
+    run.walk()?;
+    Ok(run.finish())
+}
+
+struct Run<'a> {
+    directory: &'a Directory,
+    rule: DispatchRule,
+    progress: &'a mut dyn FnMut(Progress),
+    next_progress: u64,
+    total_bytes: u64,
+    /// Queue offset that the next record of a queue should have, by topic and queue id.
+    expected: HashMap<String, HashMap<i32, u64>>,
+    report: VerifyReport,
+}
+
+/// What was found in one segment.
+#[derive(Default)]
+pub(super) struct InSegment {
+    pub(super) derived: Derived,
+    /// Ranges that hold no records.
+    pub(super) damage: Vec<Range<u64>>,
+}
+
+/// Why a segment's walk ended.
+enum End {
+    /// At its padding.
+    Full,
+    /// The log ends at this position.
+    Log(u64),
+}
+
+impl<'a> Run<'a> {
+    fn of(
+        directory: &'a Directory,
+        rule: DispatchRule,
+        progress: &'a mut dyn FnMut(Progress),
+    ) -> Self {
+        let report = VerifyReport {
+            directory: directory.layout.root.clone(),
+            was_closed: directory.was_closed,
+            log_start: directory.log_start(),
+            log_end: directory.log_start(),
+            durable_mark: directory.mark.map(|mark| mark.flushed),
+            findings: directory.problems.clone(),
+            ..VerifyReport::default()
+        };
+        let total_bytes = directory.segments.iter().map(|segment| segment.bytes).sum();
+        Self {
+            directory,
+            rule,
+            progress,
+            next_progress: 0,
+            total_bytes,
+            expected: HashMap::new(),
+            report,
+        }
+    }
+
+    fn marked(&self) -> u64 {
+        self.directory.mark.map_or(0, |mark| mark.flushed)
+    }
+
+    fn walk(&mut self) -> Result<(), StoreError> {
+        let segments = &self.directory.segments;
+        let mut behind = self.directory.log_start();
+        for segment in segments {
+            if segment.start > behind {
+                if self.may_end_at(behind, false)? {
+                    break;
+                }
+                let reason = "there is no file with this part of the log".to_owned();
+                let (kind, path) = (FindingKind::MissingSegment, &self.directory.layout.commit_log);
+                self.report.found(Finding::range(kind, path, behind, segment.start, reason));
+            }
+            behind = segment.end();
+            let mut found = InSegment::default();
+            let end = self.walk_segment(segment, &mut found)?;
+            let covered = match end {
+                End::Full => segment.end(),
+                End::Log(position) => position,
+            };
+            self.report.log_end = self.report.log_end.max(covered);
+            if covered > segment.start {
+                self.report.segments += 1;
+                compare(self.directory, segment, covered, found, &mut self.report);
+            }
+            if let End::Log(_) = end {
+                break;
+            }
+        }
+        let end = self.report.log_end;
+        if end < self.marked() {
+            let reason = "the log ends before the durable mark".to_owned();
+            let path = &self.directory.layout.commit_log;
+            self.report.found(Finding::range(FindingKind::Log, path, end, self.marked(), reason));
+        }
+        Ok(())
+    }
+
+    fn walk_segment(
+        &mut self,
+        segment: &Segment,
+        found: &mut InSegment,
+    ) -> Result<End, StoreError> {
+        let mut scanner = Scanner::new(segment, segment.start, true);
+        loop {
+            let position = scanner.position();
+            self.tell(position);
+            let invalid = match scanner.step()? {
+                Step::Record(record, size) => {
+                    self.report.records += 1;
+                    self.check_order(&record, segment);
+                    found.derived.add(&record, size, self.rule);
+                    continue;
+                }
+                Step::SegmentEnd => return Ok(End::Full),
+                Step::Nothing => None,
+                Step::Invalid(reason) => Some(reason),
+            };
+            if self.may_end_at(position, invalid.is_some())? {
+                return Ok(End::Log(position));
+            }
+            let next = next_record(segment, position + 1)?;
+            // Where nothing valid follows, what was promised reaches to the mark.
+            let marked = self.marked();
+            let is_last = next.is_none()
+                && (position..=segment.end()).contains(&marked)
+                && self.may_end_at(marked, false)?;
+            let to = if is_last { marked } else { next.unwrap_or(segment.end()) };
+            let reason = invalid.unwrap_or_else(|| "zeros stand where a record should".to_owned());
+            let (kind, path) = (FindingKind::Log, &segment.path);
+            self.report.found(Finding::range(kind, path, position, to, reason));
+            found.damage.push(position..to);
+            match next {
+                Some(next) => scanner = Scanner::new(segment, next, true),
+                None if is_last => return Ok(End::Log(to)),
+                None => return Ok(End::Full),
+            }
+        }
+    }
+
+    /// Whether recovery would end the log at `position`, which it does unless a valid record
+    /// stands further on than can be unflushed. Notes the torn tail then.
+    fn may_end_at(&mut self, position: u64, is_invalid: bool) -> Result<bool, StoreError> {
+        let marked = self.marked();
+        if position < marked {
+            return Ok(false);
+        }
+        if position == marked && self.directory.was_closed && !is_invalid {
+            return Ok(true);
+        }
+        let mut all = Remains::default();
+        for segment in self.directory.segments.iter().filter(|other| other.end() > position) {
+            let remains = search(segment, segment.start.max(position))?;
+            all.records += remains.records;
+            all.last_record = all.last_record.max(remains.last_record);
+            all.end = all.end.max(remains.end);
+        }
+        let bound = position.saturating_add(self.directory.unflushed_bytes());
+        // Without a mark only a log that nobody closed may have anything behind its end.
+        let is_unmarked = self.directory.mark.is_none() && self.directory.was_closed;
+        if all.last_record.is_some_and(|last| last > bound || is_unmarked) {
+            return Ok(false);
+        }
+        let is_torn = is_invalid || all.records > 0;
+        let tail = |to| TornTail { from: position, to, records: all.records };
+        self.report.torn_tail = all.end.filter(|end| is_torn && *end > position).map(tail);
+        Ok(true)
+    }
+
+    fn check_order(&mut self, record: &Record<'_>, segment: &Segment) {
+        if !(self.rule)(record).queue {
+            return;
+        }
+        let position = record.physical_offset;
+        if self.directory.queue_state.is_forgotten(record.topic, position) {
+            return;
+        }
+        if !self.expected.contains_key(record.topic) {
+            self.expected.insert(record.topic.to_owned(), HashMap::new());
+        }
+        let queues = self.expected.get_mut(record.topic).expect("inserted above");
+        let (found, next) = (record.queue_offset, record.queue_offset.saturating_add(1));
+        let Some(expected) = queues.insert(record.queue_id, next) else {
+            self.report.queues += 1;
+            return;
+        };
+        // Offset 0 again is a topic that was deleted and made anew, as Apache does it.
+        if found == expected || found == 0 {
+            return;
+        }
+        let reason = format!(
+            "queue {} of {} goes on with offset {found}, not {expected}",
+            record.queue_id, record.topic
+        );
+        let end = position + record.encoded_len() as u64;
+        let (kind, path) = (FindingKind::QueueOrder, &segment.path);
+        self.report.found(Finding::range(kind, path, position, end, reason));
+    }
+
+    fn tell(&mut self, position: u64) {
+        let done_bytes = position.saturating_sub(self.report.log_start);
+        if done_bytes >= self.next_progress {
+            self.next_progress = done_bytes + PROGRESS_BYTES;
+            (self.progress)(Progress { done_bytes, total_bytes: self.total_bytes });
+        }
+    }
+
+    fn finish(mut self) -> VerifyReport {
+        let unreadable = std::mem::take(&mut *self.directory.unreadable.lock());
+        for bad in unreadable {
+            let start = self.directory.segments.iter().find(|segment| segment.path == bad.path);
+            let start = start.map_or(0, |segment| segment.start);
+            let (from, to) = (start + bad.range.start, start + bad.range.end);
+            let kind = FindingKind::Unreadable;
+            self.report.found(Finding::range(kind, &bad.path, from, to, bad.error));
+        }
+        self.report.findings.sort_by_key(|finding| (finding.from, finding.kind));
+        self.report.is_sound = self.report.findings.is_empty();
+        let done = Progress { done_bytes: self.total_bytes, total_bytes: self.total_bytes };
+        (self.progress)(done);
+        self.report
+    }
+}

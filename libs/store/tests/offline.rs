@@ -1,0 +1,333 @@
+//! The tools that work on a directory while no broker uses it.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{Message, Random, append, open, read_all, small_config, try_open};
+use weirmq_store::offline::{
+    DerivedState, Directory, FindingKind, VerifyReport, cut, export_queues, plan_cut, verify,
+};
+use weirmq_store::{
+    Appended, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, StoreConfig, StoreError,
+    apache_rule,
+};
+
+const ROOT: &str = "/data";
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+fn config() -> StoreConfig {
+    StoreConfig { unflushed_bytes_max: Some(80 << 10), ..small_config(FlushMode::ASYNC) }
+}
+
+/// Three and a half segments in two topics, with keys.
+fn fill(disk: &Arc<SimulatedDisk>, close: bool) -> Vec<Appended> {
+    let (store, _) = open(disk, &config());
+    let mut at = Vec::new();
+    for n in 0..220u32 {
+        let topic = ["a", "%RETRY%b"][n as usize % 2];
+        let message = Message::new(topic, (n % 3) as i32, vec![n as u8 | 1; 900])
+            .with("KEYS", &format!("k{n}"))
+            .with("TAGS", "x");
+        at.extend(append(&store, &[message]).unwrap());
+    }
+    store.maintain().unwrap();
+    if close {
+        store.close().unwrap();
+    } else {
+        store.flush().unwrap();
+        store.maintain().unwrap();
+    }
+    at
+}
+
+fn look(disk: &Arc<SimulatedDisk>) -> Directory {
+    Directory::open(Path::new(ROOT), Arc::clone(disk) as Arc<dyn Disk>).unwrap()
+}
+
+fn verified(disk: &Arc<SimulatedDisk>) -> VerifyReport {
+    verify(&look(disk), apache_rule, &mut |_| {}).unwrap()
+}
+
+fn flip(disk: &SimulatedDisk, path: &str, at: u64, bit: u8) {
+    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ (1 << bit)], at).unwrap();
+    file.sync().unwrap();
+}
+
+fn segment(start: u64) -> String {
+    format!("{ROOT}/commitlog/{start:020}")
+}
+
+#[test]
+fn a_sound_log_is_sound_and_nothing_is_changed_by_looking() {
+    for close in [true, false] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let at = fill(&disk, close);
+        let steps = disk.steps();
+        let mut last = 0;
+        let report = verify(&look(&disk), apache_rule, &mut |progress| {
+            assert!(progress.done_bytes >= last);
+            last = progress.done_bytes;
+        })
+        .unwrap();
+        assert!(report.is_sound && report.was_closed == close, "{report:?}");
+        assert_eq!((report.records, report.queues, report.segments), (220, 6, 4));
+        assert_eq!(report.log_end, at[219].end_offset);
+        assert_eq!(report.notes.len(), if close { 0 } else { 2 }, "{:?}", report.notes);
+        assert!(report.queue_entries >= 210 - 70 && report.key_entries >= 210 - 70);
+        let inspection = look(&disk).inspect().unwrap();
+        assert_eq!(inspection.log_end, at[219].end_offset);
+        let full = &inspection.segments[0];
+        assert_eq!(
+            (full.queue_file, full.key_file),
+            (DerivedState::Complete, DerivedState::Complete)
+        );
+        assert_eq!(full.first_record, Some(0));
+        let behind = at.iter().find(|at| at.physical_offset == SEGMENT_BYTES).unwrap();
+        let last = at.iter().rfind(|at| at.physical_offset < SEGMENT_BYTES).unwrap();
+        assert_eq!(full.last_record, Some(last.physical_offset));
+        assert_eq!(inspection.segments[1].first_record, Some(behind.physical_offset));
+        assert_eq!(disk.steps(), steps);
+    }
+}
+
+#[test]
+fn records_and_entries_are_found_by_their_place() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let at = fill(&disk, true);
+    let directory = look(&disk);
+    let found = directory.record_at(at[100].physical_offset).unwrap();
+    assert_eq!(found.record().unwrap().body, [101; 900]);
+    let inside = directory.record_at(at[100].physical_offset + 5).unwrap_err().to_string();
+    assert!(inside.contains(&format!("the one from {}", at[100].physical_offset)), "{inside}");
+    let beyond = directory.record_at(1 << 40).unwrap_err().to_string();
+    assert!(beyond.contains("no segment has this position"), "{beyond}");
+    let mut positions = Vec::new();
+    directory.records_from(0, 1000, &mut |found| positions.push(found.position)).unwrap();
+    let expected: Vec<u64> = at.iter().map(|at| at.physical_offset).collect();
+    assert_eq!(positions, expected);
+    let entries = directory.queue_entries("a", 0, 10, 5, apache_rule).unwrap();
+    let offsets: Vec<u64> = entries.iter().map(|entry| entry.queue_offset).collect();
+    assert_eq!(offsets, [10, 11, 12, 13, 14]);
+    assert_eq!(entries[0].physical_offset, at[60].physical_offset);
+    assert!(directory.queue_entries("a", 9, 0, 5, apache_rule).unwrap().is_empty());
+}
+
+#[test]
+fn a_directory_in_use_is_looked_at_but_not_verified_or_cut() {
+    let disk = Arc::new(SimulatedDisk::new());
+    fill(&disk, true);
+    let (_store, _) = open(&disk, &config());
+    assert!(look(&disk).inspect().unwrap().is_in_use);
+    let refused = verify(&look(&disk), apache_rule, &mut |_| {}).unwrap_err();
+    assert!(matches!(refused, StoreError::InUse { .. }));
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let refused = cut(Path::new(ROOT), &shared, Default::default(), None, &ManualClock::at_ms(1));
+    assert!(matches!(refused, Err(StoreError::InUse { .. })));
+    // And whoever looks keeps a broker from starting meanwhile.
+    drop(_store);
+    let looking = look(&disk);
+    assert!(matches!(try_open(&disk, &config()), Err(StoreError::InUse { .. })));
+    drop(looking);
+    open(&disk, &config());
+}
+
+#[test]
+fn every_damaged_range_is_listed_and_what_lies_behind_is_still_proved() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let at = fill(&disk, true);
+    let (first, second) = (&at[10], &at[130]);
+    for bad in [first, second] {
+        let start = bad.physical_offset - bad.physical_offset % SEGMENT_BYTES;
+        flip(&disk, &segment(start), bad.physical_offset - start + 300, 4);
+    }
+    let report = verified(&disk);
+    assert_eq!((report.is_sound, report.records), (false, 218));
+    let of = |kind| report.findings.iter().filter(move |finding| finding.kind == kind);
+    let ranges: Vec<_> = of(FindingKind::Log).map(|finding| (finding.from, finding.to)).collect();
+    let range = |at: &Appended| (Some(at.physical_offset), Some(at.end_offset));
+    assert_eq!(ranges, [range(first), range(second)]);
+    assert_eq!(of(FindingKind::QueueOrder).count(), 2);
+    assert_eq!(report.findings.len(), 4, "{:?}", report.findings);
+    assert_eq!(report.first_log_damage(), Some(first.physical_offset));
+}
+
+#[test]
+fn a_bit_that_flips_in_any_file_is_never_silent() {
+    let files = [
+        ("commitlog", 0),
+        ("commitlog", 3),
+        ("weir/queues", 0),
+        ("weir/queues", 3),
+        ("weir/keys", 1),
+    ];
+    let mut random = Random(42);
+    for (folder, index) in files {
+        for _ in 0..40 {
+            let disk = Arc::new(SimulatedDisk::new());
+            fill(&disk, true);
+            let start = index * SEGMENT_BYTES;
+            let path = format!("{ROOT}/{folder}/{start:020}");
+            let length = disk.open(Path::new(&path), OpenMode::Read).unwrap().size().unwrap();
+            let written = if folder == "commitlog" { 20_000 } else { length };
+            let (at, bit) = (random.below(written), random.below(8) as u8);
+            flip(&disk, &path, at, bit);
+            let report = verified(&disk);
+            // Records do not cover topic, properties and heads by a checksum, and blocks of
+            // entries have padding; all else must show.
+            let shows = !report.is_sound || !report.notes.is_empty();
+            if folder == "weir/keys" {
+                assert!(shows, "{path} byte {at} bit {bit}");
+            }
+            let config = config();
+            if let Ok((store, _)) = try_open(&disk, &config) {
+                let mut out = Vec::new();
+                let _ = store.read_queue("a", 0, 0, common::EVERYTHING, &mut |_| true, &mut out);
+            }
+        }
+    }
+}
+
+#[test]
+fn small_files_and_segments_that_are_gone_or_short_are_named() {
+    let disk = Arc::new(SimulatedDisk::new());
+    fill(&disk, true);
+    for name in ["durable-mark", "format.json"] {
+        for suffix in ["", ".last"] {
+            let path = format!("{ROOT}/weir/{name}{suffix}");
+            if disk.open(Path::new(&path), OpenMode::Read).is_ok() {
+                flip(&disk, &path, 20, 0);
+            }
+        }
+    }
+    disk.remove(Path::new(&segment(SEGMENT_BYTES))).unwrap();
+    let last = disk.open(Path::new(&segment(3 * SEGMENT_BYTES)), OpenMode::Write).unwrap();
+    last.set_len(5000).unwrap();
+    let report = verified(&disk);
+    let kinds: Vec<_> = report.findings.iter().map(|finding| finding.kind).collect();
+    let count = |kind| kinds.iter().filter(|found| **found == kind).count();
+    assert_eq!(count(FindingKind::SmallFile), 2, "{:?}", report.findings);
+    assert_eq!(count(FindingKind::MissingSegment), 1, "{:?}", report.findings);
+    assert_eq!(look(&disk).inspect().unwrap().segment_bytes, SEGMENT_BYTES);
+}
+
+#[test]
+fn a_cut_says_what_is_lost_keeps_a_copy_and_leaves_a_log_that_opens() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let at = fill(&disk, true);
+    let bad = &at[100];
+    let start = bad.physical_offset - bad.physical_offset % SEGMENT_BYTES;
+    flip(&disk, &segment(start), bad.physical_offset - start + 300, 4);
+    for derived in ["queues", "keys"] {
+        disk.remove(Path::new(&format!("{ROOT}/weir/{derived}/{start:020}"))).unwrap();
+    }
+    let plan = {
+        let directory = look(&disk);
+        let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
+        plan_cut(&directory, &report).unwrap().unwrap()
+    };
+    assert_eq!((plan.at, plan.records), (bad.physical_offset, 119));
+    assert_eq!(plan.records_by_topic["a"] + plan.records_by_topic["%RETRY%b"], 119);
+    let before = disk.crash(0);
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let clock = ManualClock::at_ms(77);
+    let done = cut(Path::new(ROOT), &shared, plan.clone(), None, &clock).unwrap();
+    assert!(done.backup.ends_with(format!("weir/backup-{:020}-77", plan.at)), "{done:?}");
+    // The copy has the bytes that the log had.
+    let mut copied = 0;
+    for file in disk.list(&done.backup).unwrap() {
+        let Ok(position) = file.name.parse::<u64>() else { continue };
+        let read = |disk: &SimulatedDisk, path: &Path, from: u64| {
+            let mut bytes = vec![0; file.bytes as usize];
+            disk.open(path, OpenMode::Read).unwrap().read_at(&mut bytes, from).unwrap();
+            bytes
+        };
+        let start = position - position % SEGMENT_BYTES;
+        let original = read(&before, Path::new(&segment(start)), position - start);
+        assert_eq!(read(&disk, &done.backup.join(&file.name), 0), original);
+        copied += file.bytes;
+    }
+    assert!(copied >= at[219].end_offset - plan.at - SEGMENT_BYTES);
+    // A power cut right after it changes nothing any more.
+    let disk = Arc::new(disk.crash(3));
+    assert!(verified(&disk).is_sound);
+    let (store, report) = open(&disk, &config());
+    assert_eq!(report.log_end, plan.at);
+    let found: usize = ["a", "%RETRY%b"]
+        .iter()
+        .flat_map(|topic| (0..3).map(|queue| read_all(&store, topic, queue, 0).len()))
+        .sum();
+    assert_eq!(found, 100);
+    assert_eq!(
+        append(&store, &[Message::new("a", 0, "next")]).unwrap()[0].physical_offset,
+        plan.at
+    );
+}
+
+#[test]
+fn a_cut_that_a_crash_ends_anywhere_is_done_or_can_be_repeated() {
+    for step in 0..60 {
+        let disk = Arc::new(SimulatedDisk::new());
+        let at = fill(&disk, true);
+        let bad = &at[70].physical_offset;
+        flip(&disk, &segment(SEGMENT_BYTES), bad - SEGMENT_BYTES + 300, 4);
+        let directory = look(&disk);
+        let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
+        let plan = plan_cut(&directory, &report).unwrap().unwrap();
+        drop(directory);
+        disk.fail_after(step);
+        let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+        let done = cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(1));
+        let disk = Arc::new(disk.crash(step));
+        let directory = look(&disk);
+        let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
+        if done.is_ok() {
+            assert!(report.is_sound, "step {step}: {:?}", report.findings);
+        }
+        let again = plan_cut(&directory, &report).unwrap();
+        drop(directory);
+        if let Some(plan) = again {
+            assert_eq!(plan.at, *bad, "step {step}");
+            let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+            cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(2)).unwrap();
+        }
+        let (_, report) = open(&disk, &config());
+        assert_eq!(report.log_end, *bad, "step {step}");
+    }
+}
+
+#[test]
+fn damage_at_the_very_beginning_can_be_cut_too() {
+    let disk = Arc::new(SimulatedDisk::new());
+    fill(&disk, true);
+    flip(&disk, &segment(0), 300, 4);
+    let directory = look(&disk);
+    let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
+    let plan = plan_cut(&directory, &report).unwrap().unwrap();
+    drop(directory);
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(1)).unwrap();
+    let (store, report) = open(&disk, &config());
+    assert_eq!(report.log_end, 0);
+    append(&store, &[Message::new("a", 0, "next")]).unwrap();
+}
+
+#[test]
+fn exported_queues_begin_and_end_as_apache_has_them() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let at = fill(&disk, true);
+    let report = export_queues(&look(&disk), apache_rule, Path::new("/out"), &*disk).unwrap();
+    assert_eq!((report.topics, report.queues, report.entries, report.files), (2, 6, 220, 6));
+    let path = Path::new("/out/consumequeue/%RETRY%b/1/00000000000000000000");
+    let file = disk.open(path, OpenMode::Read).unwrap();
+    assert_eq!(file.size().unwrap(), 6_000_000);
+    let mut unit = [0; 20];
+    file.read_at(&mut unit, 20).unwrap();
+    assert_eq!(unit[..8], at[7].physical_offset.to_be_bytes());
+    let again = export_queues(&look(&disk), apache_rule, Path::new("/out"), &*disk).unwrap_err();
+    assert!(again.to_string().contains("is there already"), "{again}");
+}
