@@ -29,5 +29,5 @@ mod unique_keys;
 
 pub(crate) use broker::Broker;
 pub use config::{BrokerConfig, ConfigError, Flush, LimitsSection, StoreSection};
-pub use run::{BrokerError, Listeners, run};
+pub use run::{BrokerError, Listeners, close_directory, run};
 pub use weirmq_remoting::net::TlsSection;

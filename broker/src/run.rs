@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
 use weirmq_remoting::net::{Limits, ServerConfig, TlsError, serve};
-use weirmq_store::{RealDisk, Store, StoreError, SystemClock};
+use weirmq_store::{RealDisk, RecoveryReport, Store, StoreConfig, StoreError, SystemClock};
 
 use crate::Broker;
 use crate::config::{BrokerConfig, ConfigError};
@@ -117,6 +118,17 @@ pub async fn run(
     })?
 }
 
+/// Opens the directory of a broker that does not run and leaves it as a clean stop does: recovered,
+/// closed, with its exports written. Nothing listens meanwhile.
+pub fn close_directory(config: StoreConfig) -> Result<RecoveryReport, BrokerError> {
+    let (data_dir, cluster, name) =
+        (config.directory.clone(), config.cluster.clone(), config.group.clone());
+    let (store, report) = Store::open(config, Arc::new(RealDisk), Arc::new(SystemClock))?;
+    let state = State::recover(store.clone(), Topics::with_system_topics(&cluster, &name, None))?;
+    close_state(&state, &data_dir)?;
+    Ok(report)
+}
+
 fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Broker>, BrokerError> {
     let (store, _) = Store::open(config.store_config(), Arc::new(RealDisk), Arc::new(SystemClock))?;
     let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
@@ -137,15 +149,19 @@ fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Bro
 
 fn close(broker: &Broker) -> Result<(), BrokerError> {
     broker.state.log_offsets()?;
-    if let Err(error) = broker.state.write_snapshot() {
-        tracing::warn!(%error, "no snapshot of the state; the next start replays more of the log");
-    }
-    if let Err(error) = broker.state.export(&broker.config.data_dir) {
-        tracing::warn!(%error, "config/*.json not written; they are only copies");
-    }
-    broker.store.clone().close()?;
+    close_state(&broker.state, &broker.config.data_dir)?;
     tracing::info!("store closed");
     Ok(())
+}
+
+fn close_state(state: &State, data_dir: &Path) -> Result<(), BrokerError> {
+    if let Err(error) = state.write_snapshot() {
+        tracing::warn!(%error, "no snapshot of the state; the next start replays more of the log");
+    }
+    if let Err(error) = state.export(data_dir) {
+        tracing::warn!(%error, "config/*.json not written; they are only copies");
+    }
+    Ok(state.store().clone().close()?)
 }
 
 async fn until(shutdown: CancellationToken, work: impl Future<Output = ()>) {

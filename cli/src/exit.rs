@@ -6,10 +6,12 @@ use std::process::ExitCode;
 
 use weirmq_client::ClientError;
 use weirmq_remoting::net::ConnectError;
+use weirmq_store::StoreError;
 
 const USAGE: u8 = 2;
 const TIMEOUT: u8 = 3;
 const NOT_FOUND: u8 = 4;
+const DAMAGE: u8 = 5;
 
 /// A failure with an exit code of its own. Any other error ends with 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub(crate) enum Failure {
     Timeout(String),
     /// Exit code 4: the topic, group, message or key does not exist.
     NotFound(String),
+    /// Exit code 5: a store's directory is damaged.
+    Damage(String),
 }
 
 impl Failure {
@@ -28,6 +32,7 @@ impl Failure {
             Failure::Usage(_) => USAGE,
             Failure::Timeout(_) => TIMEOUT,
             Failure::NotFound(_) => NOT_FOUND,
+            Failure::Damage(_) => DAMAGE,
         }
     }
 }
@@ -35,9 +40,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(text) | Failure::Timeout(text) | Failure::NotFound(text) => {
-                f.write_str(text)
-            }
+            Failure::Usage(text)
+            | Failure::Timeout(text)
+            | Failure::NotFound(text)
+            | Failure::Damage(text) => f.write_str(text),
         }
     }
 }
@@ -58,6 +64,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
     ExitCode::from(match (failure, client) {
         (Some(failure), _) => failure.code(),
+        (None, _) if is_damage(error) => DAMAGE,
         (None, Some(client)) if client.is_not_found() => NOT_FOUND,
         (None, Some(ClientError::Config(_))) => USAGE,
         (None, _) => 1,
@@ -87,6 +94,11 @@ fn unreachable_hint(error: &ClientError) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+fn is_damage(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<StoreError>());
+    causes.any(|cause| matches!(cause, StoreError::Damaged { .. }))
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

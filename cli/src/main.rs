@@ -28,7 +28,7 @@ Examples:
   weir topic list -o json
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 the time was up before the messages were there;
-4 the topic, group, message or key does not exist.
+4 the topic, group, message or key does not exist; 5 a store's directory is damaged.
 
 Without a command weir runs `weir standalone`. Set NAMESRV_ADDR to use another NameServer.";
 
@@ -56,6 +56,7 @@ enum Command {
     Message(cmd::message::MessageArgs),
     Cluster(cmd::cluster::ClusterArgs),
     Kv(cmd::kv::KvArgs),
+    Store(cmd::store::StoreArgs),
     Bench(bench::BenchArgs),
     Config(cmd::config::ConfigArgs),
     Completion(cmd::completion::CompletionArgs),
@@ -87,6 +88,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Message(args) => client_runtime()?.block_on(cmd::message::run(args)),
         Command::Cluster(args) => client_runtime()?.block_on(cmd::cluster::run(args)),
         Command::Kv(args) => client_runtime()?.block_on(cmd::kv::run(args)),
+        Command::Store(args) => cmd::store::run(args),
         Command::Bench(args) => client_runtime()?.block_on(bench::run(args)),
         Command::Config(args) => cmd::config::run(args),
         Command::Completion(args) => cmd::completion::run(args, Cli::command()),

@@ -14,5 +14,6 @@ pub(crate) mod place;
 pub(crate) mod produce;
 mod reader;
 pub(crate) mod standalone;
+pub(crate) mod store;
 pub(crate) mod tail;
 pub(crate) mod topic;

@@ -2,5 +2,6 @@
 //! the tests.
 
 mod standalone;
+mod store;
 mod support;
 mod tools;

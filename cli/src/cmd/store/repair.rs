@@ -1,0 +1,97 @@
+//! `weir store repair`: makes a damaged log usable again, and says what that costs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::Serialize;
+use weirmq_store::offline::{self, CutPlan};
+use weirmq_store::{Disk, RealDisk, SystemClock};
+
+use super::verify::verify;
+use super::{Place, bytes};
+use crate::exit::Failure;
+use crate::output::{Output, Row};
+use crate::units::format_time;
+
+/// Cut a log at its first damage, after a copy of what is cut
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  weir store repair weir-data\n  \
+    weir store repair weir-data --cut-at-damage\n  \
+    weir store repair weir-data --cut-at-damage --backup /mnt/backup/broker-a\n\n\
+    Without --cut-at-damage it only says what would be lost. A replica, where there is one, loses\n\
+    nothing: prefer it. The copy holds the bytes as they were, one file for each segment.")]
+pub(super) struct RepairArgs {
+    #[command(flatten)]
+    place: Place,
+    /// Take everything from the first damage on out of the log
+    #[arg(long)]
+    cut_at_damage: bool,
+    /// Where the copy goes; made when missing [default: DIR/weir/backup-…]
+    #[arg(long, value_name = "DIR", requires = "cut_at_damage")]
+    backup: Option<PathBuf>,
+}
+
+pub(super) fn run(args: RepairArgs) -> anyhow::Result<()> {
+    let output = args.place.output();
+    let directory = args.place.open()?;
+    let report = verify(&directory)?;
+    let Some(plan) = offline::plan_cut(&directory, &report)? else {
+        let text = match report.is_sound {
+            true => "nothing to repair: the log is sound",
+            false => "the log itself is sound; the next start mends or names the rest",
+        };
+        return Ok(output.done(text, &serde_json::json!({ "cut": false, "reason": text }))?);
+    };
+    // The lock goes from the reader to the writer.
+    drop(directory);
+    if !args.cut_at_damage {
+        show(&output, "would be cut", &plan)?;
+        let problem = "nothing was changed; add --cut-at-damage to cut the log there";
+        return Err(Failure::Damage(problem.to_owned()).into());
+    }
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let cut = offline::cut(args.place.path(), &disk, plan, args.backup, &SystemClock)?;
+    if output.is_json() {
+        return Ok(output.json(&cut)?);
+    }
+    show(&output, "was cut", &cut.plan)?;
+    Ok(output.line(format_args!("\nthe copy lies in {}", cut.backup.display()))?)
+}
+
+#[derive(Serialize)]
+struct TopicRow {
+    topic: String,
+    records: u64,
+}
+
+impl Row for TopicRow {
+    const HEADER: &'static [&'static str] = &["TOPIC", "RECORDS LOST"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.topic.clone(), self.records.to_string()]
+    }
+}
+
+fn show(output: &Output, what: &str, plan: &CutPlan) -> anyhow::Result<()> {
+    if output.is_json() {
+        return Ok(output.json(plan)?);
+    }
+    let time = |time: Option<i64>| format_time(time.unwrap_or(0));
+    output.line(format_args!(
+        "{} {what}, from {} to {}, with {} whole records stored from {} to {}",
+        bytes(plan.to - plan.at),
+        plan.at,
+        plan.to,
+        plan.records,
+        time(plan.first_stored),
+        time(plan.last_stored)
+    ))?;
+    let rows = plan.records_by_topic.iter();
+    let rows: Vec<_> =
+        rows.map(|(topic, records)| TopicRow { topic: topic.clone(), records: *records }).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    output.line("")?;
+    Ok(output.rows(&rows)?)
+}
