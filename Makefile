@@ -7,7 +7,7 @@ SECONDS_EACH ?= 10
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build test lint unit client clients crash-short crash bench fuzz
+.PHONY: run build test lint unit client store-format clients crash-short crash bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -15,7 +15,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit crash-short client clients ## Everything that has to pass
+test: lint unit crash-short client store-format clients ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -27,6 +27,9 @@ unit: build
 
 client: build ## Our own Rust client against a fresh broker
 	e2e/with_server.py $(WEIR) $(CARGO) test --profile $(PROFILE) -p weirmq-client --test against_a_server
+
+store-format: build ## A reader made from docs/store-format.md alone, against a real directory
+	e2e/store-format/check.py $(WEIR)
 
 clients: build ## The official clients of five languages and mqadmin against a fresh broker
 	e2e/clients/run.py --weir $(WEIR)
