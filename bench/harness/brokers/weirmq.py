@@ -1,0 +1,54 @@
+"""WeirMQ: NameServer and broker in one process, as `weir` alone starts them."""
+
+import os
+import pathlib
+import queue
+import subprocess
+import threading
+import time
+
+from ..places import REPOSITORY
+from .process import Broker, NotMeasured
+
+
+class Weirmq(Broker):
+    name, shown = "weirmq", "WeirMQ"
+
+    def launch(self):
+        words = ["standalone", "--data", self.home / "data", "--host", "127.0.0.1",
+                 "--namesrv-port", "0", "--broker-port", "0", "--admin-port", "0"]
+        if self.flush == "sync":
+            config = self.home / "weir.toml"
+            config.write_text('[broker.store]\nflush = "sync"\n')
+            words += ["--config", config]
+        with open(self.home / "output", "w") as output:
+            began = time.monotonic()
+            self.process = self.spawn([self.options.weir, *words, *self.options.weir_argument],
+                                      stdout=subprocess.PIPE, stderr=output, text=True)
+        lines = queue.Queue()
+        threading.Thread(target=read, args=(self.process.stdout, lines), daemon=True).start()
+        try:
+            line, at = lines.get(timeout=60)
+        except queue.Empty:
+            line, at = None, 0
+        if line is None:
+            self.kill()
+            raise NotMeasured(f"WeirMQ ended or was not ready in 60 s; it wrote: {self.last_words()}")
+        words = dict(word.split("=", 1) for word in line.split()[1:] if "=" in word)
+        self.address = words["broker"]
+        return at - began
+
+
+def read(output, lines):
+    """Passes the line on that says the addresses, with the time at which it came."""
+    for line in output:
+        if line.startswith("ready "):
+            lines.put((line, time.monotonic()))
+    lines.put((None, 0))
+
+
+def build_weir():
+    cargo = os.environ.get("CARGO", "cargo")
+    subprocess.run([cargo, "build", "--release", "-p", "weirmq-cli"], cwd=REPOSITORY, check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")
+    return pathlib.Path(target) / "release" / "weir"
