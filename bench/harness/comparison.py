@@ -7,7 +7,7 @@ import time
 
 from .brokers import APACHE, BROKERS
 from .generator import generate
-from .machine import cpu_seconds, memory, say
+from .machine import Ballast, cpu_seconds, memory, say
 from .workloads import SENDS, WORKLOADS
 
 FOREIGN_PERCENT_MAX = 10.0
@@ -20,6 +20,7 @@ class Comparison:
     def __init__(self, options, names, work):
         self.options, self.work = options, work
         self.brokers = {name: BROKERS[name](work / name, options.flush, options) for name in names}
+        self.ballast = None if options.no_ballast else Ballast(work)
         self.ready, self.idle, self.runs, self.calibrations, self.failures = {}, {}, [], [], []
         self.began = time.monotonic()
 
@@ -124,12 +125,18 @@ class Comparison:
             broker.freeze(other != name and not self.options.no_freeze)
         # What one broker left dirty is not for the other's disk time.
         os.sync()
+        if self.ballast:
+            self.ballast.fill()
         time.sleep(0.5)
 
     def restart_if_large(self, broker):
         if broker.is_cheap_to_start and broker.store_bytes() > STORE_BYTES_MAX:
             broker.kill()
-            broker.start()
+            broker.empty()
+            if self.ballast:
+                # At once: the pages of the store go back to the host a moment after they got free.
+                self.ballast.fill()
+            broker.launch()
 
     def load(self, broker, workload, seconds, warmup):
         """Runs one workload. Answers its report and, if it was not clean, why."""

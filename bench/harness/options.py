@@ -26,6 +26,8 @@ def parse_arguments(description):
     parser.add_argument("--weir-argument", action="append", default=[], metavar="WORD",
                         help="one more word for `weir standalone`; may be repeated")
     parser.add_argument("--no-freeze", action="store_true", help="let the other brokers run on")
+    parser.add_argument("--no-ballast", action="store_true",
+                        help="leave free memory free; see Ballast in harness/machine.py")
     options = parser.parse_args()
     short = options.quick
     options.rounds = options.rounds or (2 if short else 5)
