@@ -12,9 +12,10 @@ use serde::Serialize;
 use weirmq_message::record::{FIXED_BYTES, MAGIC_V1, MAGIC_V2, QUEUE_OFFSET_AT};
 use weirmq_message::{Decoded, Record};
 use weirmq_remoting::frame::Frame;
+use weirmq_remoting::{Code, ResponseCode};
 
 use super::control::{Control, Offsets};
-use super::frames::OPAQUE_BASE;
+use super::frames::{OPAQUE_BASE, RARE, SendShape};
 use super::link::{Link, connect};
 use super::options::{Output, Span, Target};
 use super::produce::{LoadArgs, fill, verify};
@@ -50,6 +51,10 @@ pub(super) struct ConsumeArgs {
     /// Bytes of each body that is sent
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     body: u32,
+    /// Ask for a tag that only one message in so many has; counted are the messages that the
+    /// broker had to look at. The topic has to be filled by this workload alone
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(2..=1024))]
+    one_tagged_in: Option<u32>,
     /// Decode every record and check its body's checksum
     #[arg(long)]
     check_crc: bool,
@@ -73,6 +78,7 @@ pub(super) fn run(args: &ConsumeArgs) -> anyhow::Result<()> {
         serialize: args.target.serialize_type(),
         messages_max: args.pull_messages,
         is_long: false,
+        tags: if args.one_tagged_in.is_some() { RARE } else { "*" },
     };
     let chains = share(&offsets, (args.connections * args.in_flight) as usize);
     let streams = connect(&address, args.connections as usize)?;
@@ -93,9 +99,14 @@ fn filled(args: &ConsumeArgs, address: &str, control: &mut Control) -> anyhow::R
     let before = control.offsets(topic, queues)?;
     let held = before.iter().map(|range| range.end - range.start).sum::<u64>();
     if !args.no_fill && held < args.messages {
-        let batches =
-            LoadArgs { connections: 4, in_flight: 4, body: args.body, batch: 32, rate: None };
-        let shape = batches.shape(topic, queues, args.target.serialize_type());
+        let one_tagged_in = args.one_tagged_in.unwrap_or_default();
+        // Whole batches, so that the tagged ones stand at the same offsets in every queue.
+        let batch = if one_tagged_in > 0 { one_tagged_in } else { 32 };
+        let batches = LoadArgs { connections: 4, in_flight: 4, body: args.body, batch, rate: None };
+        let shape = SendShape {
+            one_tagged_in: one_tagged_in as usize,
+            ..batches.shape(topic, queues, args.target.serialize_type())
+        };
         let tally = fill(address, shape, args.messages - held)?;
         if let Some(error) = &tally.errors.first {
             bail!("fill the topic: {error}");
@@ -162,12 +173,14 @@ async fn pull_all(
             link: Link::new(stream, INPUT_BYTES)?,
             waiting: 0,
             chains,
+            one_tagged_in: u64::from(args.one_tagged_in.unwrap_or(1)),
             check_crc: args.check_crc,
             tally: tally.clone(),
         };
         let (serialize, messages_max) = (pulls.serialize, pulls.messages_max);
+        let tags = if args.one_tagged_in.is_some() { RARE } else { "*" };
         lanes.push(tokio::task::spawn_local(async move {
-            let pulls = Pulls { topic: &topic, serialize, messages_max, is_long: false };
+            let pulls = Pulls { topic: &topic, serialize, messages_max, is_long: false, tags };
             lane.run(window, pulls).await;
         }));
     }
@@ -207,6 +220,8 @@ struct Lane {
     link: Link,
     chains: Vec<Chain>,
     waiting: usize,
+    /// The messages asked for stand at the multiples of this; 1: all are asked for.
+    one_tagged_in: u64,
     check_crc: bool,
     tally: Rc<RefCell<Tally>>,
 }
@@ -241,17 +256,23 @@ impl Lane {
                 let mut tally = self.tally.borrow_mut();
                 self.waiting -= 1;
                 answered.push(index);
-                if answer.code != 0 {
+                // A filter may find nothing in what a broker looks at for one pull.
+                let is_bare = self.one_tagged_in > 1
+                    && matches!(
+                        Code::<ResponseCode>::from(answer.code),
+                        Code::Known(
+                            ResponseCode::PullNotFound | ResponseCode::PullRetryImmediately
+                        )
+                    );
+                if answer.code != 0 && !is_bare {
                     tally.errors.add_answer(answer.code, &frame);
                     continue;
                 }
                 let queue = chain.stretches[0].queue;
-                let count = walk(&frame, queue, chain.next, self.check_crc)
-                    .with_context(|| format!("queue {queue} from offset {}", chain.next))?;
-                if count == 0 || answer.next_offset != chain.next + count {
-                    bail!("{count} messages from {}, next {}", chain.next, answer.next_offset);
-                }
-                tally.acknowledge(count, chain.sent, now);
+                let passed = chain.next..answer.next_offset;
+                walk(&frame, queue, &passed, self.one_tagged_in, self.check_crc)
+                    .with_context(|| format!("queue {queue}, offsets {passed:?}"))?;
+                tally.acknowledge(passed.end - passed.start, chain.sent, now);
                 chain.advance(answer.next_offset);
             }
             if now < window.until {
@@ -270,11 +291,21 @@ impl Lane {
     }
 }
 
-/// Counts the records of an answer. Each has to have a magic, a size that ends where the next
-/// record begins, the asked queue, and the queue offset after its predecessor's.
-fn walk(frame: &Frame<'_>, queue: u32, first: u64, check_crc: bool) -> anyhow::Result<u64> {
+/// Checks the records of an answer that goes on behind the offsets `passed`: exactly the multiples
+/// of `step` among them. Each has to have a magic, a size that ends where the next record begins,
+/// the asked queue, and its queue offset.
+fn walk(
+    frame: &Frame<'_>,
+    queue: u32,
+    passed: &Range<u64>,
+    step: u64,
+    check_crc: bool,
+) -> anyhow::Result<()> {
+    if passed.is_empty() {
+        bail!("an answer that does not go on");
+    }
     let mut rest = frame.body;
-    let mut offset = first;
+    let mut offset = passed.start.next_multiple_of(step);
     while !rest.is_empty() {
         let head = rest.first_chunk::<FIXED_BYTES>().context("record ends inside its head")?;
         let word = |at: usize| u32::from_be_bytes([0, 1, 2, 3].map(|byte| head[at + byte]));
@@ -293,9 +324,12 @@ fn walk(frame: &Frame<'_>, queue: u32, first: u64, check_crc: bool) -> anyhow::R
             bail!("record {at} is not whole");
         }
         rest = &rest[size..];
-        offset += 1;
+        offset += step;
     }
-    Ok(offset - first)
+    if offset != passed.end.next_multiple_of(step) {
+        bail!("the messages from {offset} on are missing");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

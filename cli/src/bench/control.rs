@@ -38,19 +38,7 @@ impl Control {
     }
 
     pub(super) fn create_topic(&mut self, topic: &str, queues: u32) -> anyhow::Result<()> {
-        let queues = i32::try_from(queues)?;
-        let header = CreateTopicHeader {
-            topic: Text::from(topic),
-            default_topic: Some(Text::from(TEMPLATE_TOPIC)),
-            read_queue_nums: queues,
-            write_queue_nums: queues,
-            perm: PERMISSION_READ_WRITE,
-            topic_filter_type: Some(Text::from("SINGLE_TAG")),
-            topic_sys_flag: Some(0),
-            order: Some(false),
-            attributes: None,
-            force: None,
-        };
+        let header = create_topic_header(topic, i32::try_from(queues)?);
         self.call(RequestCode::UpdateAndCreateTopic, |writer| header.encode(writer), |_| Ok(()))
     }
 
@@ -144,6 +132,22 @@ impl Control {
             }
             input.truncate(held + got);
         }
+    }
+}
+
+/// A readable and writable topic of `queues` queues.
+pub(super) fn create_topic_header(topic: &str, queues: i32) -> CreateTopicHeader<'_> {
+    CreateTopicHeader {
+        topic: Text::from(topic),
+        default_topic: Some(Text::from(TEMPLATE_TOPIC)),
+        read_queue_nums: queues,
+        write_queue_nums: queues,
+        perm: PERMISSION_READ_WRITE,
+        topic_filter_type: Some(Text::from("SINGLE_TAG")),
+        topic_sys_flag: Some(0),
+        order: Some(false),
+        attributes: None,
+        force: None,
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) const OPAQUES: i32 = 1_000_000_000;
 
 const OPAQUE_MARK: i32 = 1_987_654_321;
 const BORN_MARK: i64 = 1_765_432_109_876;
+const TOPIC_MARK: u32 = 987_654;
 const KEY_MARK: &str = "FEDCBA9876543210";
 /// Where the opaque stands in a binary header: after code, language and version.
 const BINARY_OPAQUE_AT: usize = PREFIX_BYTES + 5;
@@ -37,12 +38,31 @@ pub(super) struct SendShape<'a> {
     pub(super) batch: usize,
     /// First half of every unique key, sixteen hexadecimal digits that no other run has.
     pub(super) run: u64,
+    /// Sends go to so many topics by turns, named by [`topic_name`]; 0: to `topic` itself.
+    pub(super) topics: u32,
+    /// In a batch, the first of every so many messages is tagged [`RARE`] and the others
+    /// [`COMMON`]; 0: no tags.
+    pub(super) one_tagged_in: usize,
 }
 
-/// Renders send requests, queue by queue.
+/// The tag that a filtered pull asks for.
+pub(super) const RARE: &str = "rare";
+/// The tag of all others.
+pub(super) const COMMON: &str = "common";
+/// Digits of a topic's number, leading zeros included.
+const TOPIC_DIGITS: usize = 6;
+
+/// The name of topic `number` of many. All have the same length, so that frames can be patched.
+pub(super) fn topic_name(base: &str, number: u32) -> String {
+    format!("{base}-{number:0TOPIC_DIGITS$}")
+}
+
+/// Renders send requests, queue by queue, and for many topics topic by topic.
 pub(super) struct SendFrames {
     templates: Vec<Template>,
     next: usize,
+    topics: u32,
+    next_topic: u32,
 }
 
 struct Template {
@@ -50,6 +70,8 @@ struct Template {
     opaque_at: usize,
     born_at: usize,
     born_ms: i64,
+    /// Where the digits of a topic's number stand, if there are many topics.
+    topic_at: Option<usize>,
     key_at: Vec<usize>,
     body_at: usize,
     is_binary: bool,
@@ -63,7 +85,8 @@ impl SendFrames {
             .map(|queue| Template::new(shape, queue, &body))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let next = first % templates.len();
-        Ok(Self { templates, next })
+        let next_topic = first as u32 % shape.topics.max(1);
+        Ok(Self { templates, next, topics: shape.topics, next_topic })
     }
 
     /// Appends the next request to `out` and answers the bytes of its first body, to be written
@@ -77,7 +100,13 @@ impl SendFrames {
     ) -> &'o mut [u8] {
         let queues = self.templates.len();
         let template = &mut self.templates[self.next];
-        self.next = (self.next + 1) % queues;
+        let topic = self.next_topic;
+        self.next_topic += 1;
+        // The next queue has its turn when all topics had theirs.
+        if self.next_topic >= self.topics {
+            self.next_topic = 0;
+            self.next = (self.next + 1) % queues;
+        }
         if template.born_ms != born_ms {
             template.born_ms = born_ms;
             write_decimal(&mut template.bytes[template.born_at..][..13], born_ms as u64);
@@ -89,6 +118,9 @@ impl SendFrames {
             frame[template.opaque_at..][..4].copy_from_slice(&opaque.to_be_bytes());
         } else {
             write_decimal(&mut frame[template.opaque_at..][..10], opaque as u64);
+        }
+        if let Some(topic_at) = template.topic_at {
+            write_decimal(&mut frame[topic_at..][..TOPIC_DIGITS], topic.into());
         }
         for key_at in &template.key_at {
             write_hex(&mut frame[*key_at..][..16], *key);
@@ -106,16 +138,30 @@ impl Template {
         let is_batch = shape.batch > 1;
         let mut whole_body = Vec::new();
         if is_batch {
-            let unit = BatchUnit { flag: 0, body, properties: &pairs };
-            (0..shape.batch).try_for_each(|_| unit.encode(&mut whole_body))?;
+            let tagged = |tag: &str| {
+                let mut pairs = pairs.clone();
+                properties::push(&mut pairs, names::TAGS, tag);
+                pairs
+            };
+            let (rare, common) = (tagged(RARE), tagged(COMMON));
+            for at in 0..shape.batch {
+                let properties = match at.checked_rem(shape.one_tagged_in) {
+                    None => &pairs,
+                    Some(0) => &rare,
+                    Some(_) => &common,
+                };
+                BatchUnit { flag: 0, body, properties }.encode(&mut whole_body)?;
+            }
             pairs.clear();
             properties::push(&mut pairs, names::WAIT_STORE_OK, "true");
         } else {
             whole_body.extend_from_slice(body);
         }
+        let many = (shape.topics > 0).then(|| topic_name(shape.topic, TOPIC_MARK));
+        let topic = many.as_deref().unwrap_or(shape.topic);
         let header = SendMessageHeader {
             producer_group: Some(Text::from(PRODUCER_GROUP)),
-            topic: Text::from(shape.topic),
+            topic: Text::from(topic),
             default_topic: Some(Text::from("TBW102")),
             default_topic_queue_nums: Some(i32::try_from(shape.queues)?),
             queue_id: queue,
@@ -145,6 +191,14 @@ impl Template {
         };
         let born_at = find(&bytes[..header_end], BORN_MARK.to_string().as_bytes(), 0)
             .context("born timestamp in the rendered header")?;
+        let topic_at = match &many {
+            Some(name) => {
+                let at = find(&bytes[..header_end], name.as_bytes(), 0);
+                let at = at.context("topic in the rendered header")?;
+                Some(at + name.len() - TOPIC_DIGITS)
+            }
+            None => None,
+        };
         let mut key_at = Vec::new();
         let mut from = 0;
         while let Some(at) = find(&bytes, KEY_MARK.as_bytes(), from) {
@@ -153,7 +207,16 @@ impl Template {
         }
         anyhow::ensure!(key_at.len() == shape.batch.max(1), "one unique key for each message");
         let body_at = if is_batch { header_end + 20 } else { header_end };
-        Ok(Self { bytes, opaque_at, born_at, born_ms: BORN_MARK, key_at, body_at, is_binary })
+        Ok(Self {
+            bytes,
+            opaque_at,
+            born_at,
+            born_ms: BORN_MARK,
+            topic_at,
+            key_at,
+            body_at,
+            is_binary,
+        })
     }
 }
 
@@ -278,7 +341,16 @@ mod tests {
     use super::*;
 
     fn shape(serialize: SerializeType, batch: usize) -> SendShape<'static> {
-        SendShape { topic: "t", queues: 12, serialize, body_bytes: 100, batch, run: 0xAB }
+        SendShape {
+            topic: "t",
+            queues: 12,
+            serialize,
+            body_bytes: 100,
+            batch,
+            run: 0xAB,
+            topics: 0,
+            one_tagged_in: 0,
+        }
     }
 
     fn whole(bytes: &[u8]) -> Frame<'_> {
@@ -328,6 +400,42 @@ mod tests {
         assert_eq!(keys.len(), 3);
         assert!(keys[2].ends_with("0003") && keys[0] != keys[1]);
         assert_eq!(Command::decode(&frame).unwrap().head.code, 320);
+    }
+
+    #[test]
+    fn many_topics_take_turns_before_the_queue_changes() {
+        for serialize in [SerializeType::Json, SerializeType::Binary] {
+            let shape = SendShape { topics: 3, queues: 2, ..shape(serialize, 1) };
+            let mut frames = SendFrames::new(&shape, 0).unwrap();
+            let mut seen = Vec::new();
+            for _ in 0..4 {
+                let mut out = Vec::new();
+                frames.render(&mut out, OPAQUE_BASE, 1_800_000_000_000, &mut 1);
+                let frame = whole(&out);
+                let command = Command::decode(&frame).unwrap();
+                let header = SendMessageHeader::decode(&command.ext).unwrap();
+                seen.push((header.topic.to_cow().into_owned(), header.queue_id));
+            }
+            let expected = [(0, 0), (1, 0), (2, 0), (0, 1)];
+            assert_eq!(seen, expected.map(|(number, queue)| (topic_name("t", number), queue)));
+        }
+    }
+
+    #[test]
+    fn one_message_in_so_many_is_tagged_as_rare() {
+        let shape = SendShape { one_tagged_in: 3, ..shape(SerializeType::Json, 6) };
+        let mut out = Vec::new();
+        SendFrames::new(&shape, 0).unwrap().render(
+            &mut out,
+            OPAQUE_BASE,
+            1_800_000_000_000,
+            &mut 1,
+        );
+        let frame = whole(&out);
+        let tags: Vec<_> = units(frame.body)
+            .map(|unit| properties::get(unit.unwrap().properties, names::TAGS).unwrap().to_owned())
+            .collect();
+        assert_eq!(tags, [RARE, COMMON, COMMON, RARE, COMMON, COMMON]);
     }
 
     #[test]

@@ -119,7 +119,13 @@ async fn open_loop(
     let topic = shape.topic.to_owned();
     let serialize = shape.serialize;
     let consuming = tokio::task::spawn_local(async move {
-        let pulls = Pulls { topic: &topic, serialize, messages_max: MESSAGES_MAX, is_long: true };
+        let pulls = Pulls {
+            topic: &topic,
+            serialize,
+            messages_max: MESSAGES_MAX,
+            is_long: true,
+            tags: "*",
+        };
         consumer.run(pulls).await;
     });
     let mut sending = Vec::new();

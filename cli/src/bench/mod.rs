@@ -14,14 +14,17 @@ mod disk;
 mod echo;
 mod frames;
 mod host;
+mod idle;
 mod latency;
 mod link;
 mod options;
+mod pipeline;
 mod produce;
 mod pull;
 mod report;
 mod tally;
 mod ticks;
+mod topics;
 mod window;
 
 use clap::{Args, Subcommand};
@@ -41,6 +44,10 @@ enum Workload {
     Consume(consume::ConsumeArgs),
     /// Send at a fixed rate and measure to the acknowledgement and to the consumer (open loop).
     Latency(latency::LatencyArgs),
+    /// Create many topics, then send to all of them by turns.
+    Topics(topics::TopicsArgs),
+    /// Open connections and keep them idle until standard input ends.
+    Idle(idle::IdleArgs),
     /// Calibrate: the same frames against a server that does nothing with them.
     Echo(echo::EchoArgs),
     /// Calibrate: fdatasync and buffered writes in a directory.
@@ -58,6 +65,8 @@ pub(crate) async fn run(args: BenchArgs) -> anyhow::Result<()> {
         Workload::Produce(args) => produce::run(&args),
         Workload::Consume(args) => consume::run(&args),
         Workload::Latency(args) => latency::run(&args),
+        Workload::Topics(args) => topics::run(&args),
+        Workload::Idle(args) => idle::run(&args),
         Workload::Echo(args) => echo::run(&args),
         Workload::Disk(args) => disk::run(&args),
     })

@@ -44,12 +44,16 @@ impl Target {
         if self.binary { SerializeType::Binary } else { SerializeType::Json }
     }
 
+    pub(super) fn address(&self) -> anyhow::Result<String> {
+        match &self.namesrv {
+            Some(namesrv) => broker_of(namesrv, &self.topic),
+            None => Ok(self.broker.clone()),
+        }
+    }
+
     /// The broker's address and a connection to it, with the topic there if `--create` was given.
     pub(super) fn open(&self) -> anyhow::Result<(String, Control)> {
-        let broker = match &self.namesrv {
-            Some(namesrv) => broker_of(namesrv, &self.topic)?,
-            None => self.broker.clone(),
-        };
+        let broker = self.address()?;
         let mut control = Control::connect(&broker)?;
         if self.create {
             control.create_topic(&self.topic, self.queues).context("create topic")?;

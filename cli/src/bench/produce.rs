@@ -65,6 +65,8 @@ impl LoadArgs {
             body_bytes: self.body as usize,
             batch: self.batch as usize,
             run: run_number(),
+            topics: 0,
+            one_tagged_in: 0,
         }
     }
 }

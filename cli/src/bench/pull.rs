@@ -23,6 +23,8 @@ pub(super) struct Pulls<'a> {
     pub(super) messages_max: i32,
     /// Whether the broker is to hold a pull that finds nothing.
     pub(super) is_long: bool,
+    /// Tags to ask for; `*` for all messages.
+    pub(super) tags: &'a str,
 }
 
 impl Pulls<'_> {
@@ -37,7 +39,7 @@ impl Pulls<'_> {
             sys_flag: PULL_SUBSCRIPTION | suspend,
             commit_offset: Some(0),
             suspend_timeout_millis: Some(if self.is_long { HOLD_MS } else { 0 }),
-            subscription: Some(Text::from("*")),
+            subscription: Some(Text::from(self.tags)),
             sub_version: Some(0),
             expression_type: Some(Text::from("TAG")),
             max_msg_bytes: None,

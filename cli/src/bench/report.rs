@@ -9,6 +9,7 @@ use super::host::{Host, Usage};
 use super::options::Format;
 use super::produce::LoadArgs;
 use super::tally::{Errors, LatencySummary};
+use super::topics::Created;
 
 /// One run. Fields that a workload has no value for are left out.
 #[derive(Debug, Serialize)]
@@ -37,6 +38,8 @@ pub(super) struct Report {
     errors: Errors,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) verified: Option<Verified>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) created: Option<Created>,
     #[serde(skip_serializing_if = "Option::is_none")]
     broker_cpu_us_per_message: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,6 +79,7 @@ impl Report {
             lateness: None,
             errors: errors.clone(),
             verified: None,
+            created: None,
             broker_cpu_us_per_message: None,
             broker_written_bytes_per_message: None,
             generator_cpu_us_per_message: 0.0,
@@ -154,6 +158,9 @@ impl Report {
                     mib(broker.rss_bytes)
                 ),
             );
+        }
+        if let Some(Created { topics, seconds, per_second }) = self.created {
+            row("created", format!("{topics} topics in {seconds:.1} s, {per_second:.0}/s"));
         }
         let generator = &self.usage.generator;
         row(
