@@ -44,8 +44,8 @@ crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it 
 	$(CRASH) cuts --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	$(CRASH) kills --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 
-bench: ## WeirMQ beside Apache's broker; about 15 minutes, results in bench/results
-	bench/run
+bench: ## WeirMQ beside its peers; about an hour, results in bench/results and docs/benchmarks.md
+	bench/run --page
 
 fuzz: ## Each fuzz target for SECONDS_EACH seconds
 	fuzz/run $(SECONDS_EACH)

@@ -1,165 +1,210 @@
-"""The course of a comparison: who has the machine, for how long, and what was found meanwhile."""
+"""The course of a comparison: phases, warm-up, calibration and rounds, and what was found meanwhile."""
 
+import dataclasses
 import os
 import shutil
 import statistics
 import time
 
-from .brokers import APACHE, BROKERS
+from .brokers import APACHE, BROKERS, NotMeasured
 from .generator import generate
 from .machine import Ballast, cpu_seconds, memory, say
-from .workloads import SENDS, WORKLOADS
+from .scenarios import SCENARIO_STEPS
+from .turns import Turns
+from .workloads import ECHOED, WORKLOADS
 
 FOREIGN_PERCENT_MAX = 10.0
-# A store that grew past this is thrown away between two workloads, if starting again is cheap.
-STORE_BYTES_MAX = 6 << 30
-DISK_FREE_BYTES_MIN = 12 << 30
+DISK_FREE_BYTES_MIN = 16 << 30
+# After so many failures of a workload with a broker it is not tried again.
+FAILURES_MAX = 2
+
+
+@dataclasses.dataclass
+class Found:
+    """All that goes into the raw file; figures as they were measured."""
+
+    brokers: dict
+    not_measured: dict
+    ready_seconds: dict = dataclasses.field(default_factory=dict)
+    idle: dict = dataclasses.field(default_factory=dict)
+    calibrations: list = dataclasses.field(default_factory=list)
+    runs: list = dataclasses.field(default_factory=list)
+    scenarios: list = dataclasses.field(default_factory=list)
+    failures: list = dataclasses.field(default_factory=list)
 
 
 class Comparison:
-    def __init__(self, options, names, work):
-        self.options, self.work = options, work
-        self.brokers = {name: BROKERS[name](work / name, options.flush, options) for name in names}
+    def __init__(self, options, names, not_measured, work):
+        self.options, self.names, self.work = options, names, work
         self.ballast = None if options.no_ballast else Ballast(work)
-        self.ready, self.idle, self.runs, self.calibrations, self.failures = {}, {}, [], [], []
-        self.began = time.monotonic()
+        self.found = Found({name: BROKERS[name].shown for name in names}, not_measured)
+        self.turns = None
 
     def end(self):
-        for broker in self.brokers.values():
-            broker.kill()
+        if self.turns:
+            self.turns.end()
+        if self.ballast:
+            self.ballast.drop()
 
     def run(self):
-        self.measure_ready()
-        self.measure_idle()
-        self.warm_up()
+        phases = {flush: [name for name in self.options.workloads
+                          if name in WORKLOADS and WORKLOADS[name].flush == flush]
+                  for flush in ("async", "sync")}
+        count = sum(len(workloads) for workloads in phases.values())
+        for flush, workloads in phases.items():
+            scenarios = [name for name in self.options.workloads if name in SCENARIO_STEPS and flush == "async"]
+            if workloads or scenarios:
+                share = len(workloads) / max(count, 1)
+                self.phase(flush, workloads, scenarios, 60 * self.options.minutes * share)
+
+    def phase(self, flush, workloads, scenarios, seconds):
+        """Everything with brokers that flush in one way; rounds take about `seconds`."""
+        names = [name for name in self.names if BROKERS[name].speaks_remoting or flush == "sync"]
+        say(f"{flush} flush: {', '.join(BROKERS[name].shown for name in names)}")
+        began = time.monotonic()
+        self.turns = Turns(self.options, names, flush, self.work, self.ballast)
+        self.start_all(measured=flush == "async")
+        if flush == "async":
+            self.measure_idle()
+        self.warm_up(workloads or ["send 16x1"])
         longest = 0
         for number in range(1, self.options.rounds + 1):
-            began = time.monotonic()
-            left = self.began + 60 * self.options.minutes - began
-            if left < longest:
-                say(f"only {left:.0f} s left: no more rounds")
+            at = time.monotonic()
+            left = began + seconds - at
+            if workloads and left < longest:
+                say(f"only {left:.0f} s left for this part: no more rounds")
                 break
             if shutil.disk_usage(self.work).free < DISK_FREE_BYTES_MIN:
                 say("the disk is too full for another round")
                 break
-            self.round(number)
-            longest = max(longest, time.monotonic() - began)
+            if workloads:
+                self.round(number, workloads)
+            longest = max(longest, time.monotonic() - at)
+        for scenario in scenarios:
+            self.scenario(scenario)
+        self.turns.end()
+        shutil.rmtree(self.work / flush, ignore_errors=True)
 
-    def measure_ready(self):
-        for name, broker in self.brokers.items():
+    def leave_out(self, name, reason):
+        """Goes on without a broker that does not run; the report says so."""
+        say(f"{BROKERS[name].shown} is measured no further: {reason}")
+        self.found.not_measured[name] = str(reason)
+        self.found.failures.append(f"{BROKERS[name].shown}: {reason}")
+        self.turns.brokers.pop(name).kill()
+        self.names = [other for other in self.names if other != name]
+
+    def each(self, step):
+        """Does `step` for each broker in its turn; one that fails is left out from then on."""
+        for name, broker in list(self.turns.brokers.items()):
+            try:
+                self.turns.give(name)
+                step(name, broker)
+            except (NotMeasured, OSError) as error:
+                self.leave_out(name, error)
+
+    def start_all(self, measured):
+        def step(name, broker):
+            count = 1 if not measured else 2 if self.options.quick and name == APACHE else broker.readies
             times = []
-            self.give_turn(name)
-            for _ in range(2 if self.options.quick and name == APACHE else broker.readies):
+            for _ in range(count):
                 broker.kill()
                 times.append(broker.start())
-            self.ready[name] = times
-            say(f"{broker.shown}: ready after {1000 * statistics.median(times):.0f} ms")
+            if measured:
+                self.found.ready_seconds[name] = times
+                say(f"{broker.shown}: ready after {1000 * statistics.median(times):.0f} ms")
+
+        self.each(step)
 
     def measure_idle(self):
         # Apache's broker is busy for some 20 s after its port answers; that is not idling.
         settle, watch = (20, 10) if self.options.quick else (25, 25)
-        for broker in self.brokers.values():
+        brokers = self.turns.brokers
+        for broker in brokers.values():
             broker.freeze(False)
         time.sleep(settle)
-        before = {name: cpu_seconds(broker.pid) for name, broker in self.brokers.items()}
+        before = {name: cpu_seconds(broker.pid) for name, broker in brokers.items()}
         began = time.monotonic()
         time.sleep(watch)
-        for name, broker in self.brokers.items():
+        for name, broker in brokers.items():
             broker.check()
             used = cpu_seconds(broker.pid) - before[name]
-            self.idle[name] = {
+            self.found.idle[name] = {
                 "cpu_percent": 100 * used / (time.monotonic() - began),
                 "rss_bytes": memory(broker.pid, "VmRSS"),
                 "threads": len(os.listdir(f"/proc/{broker.pid}/task")),
             }
-            say(f"{broker.shown}: idle {self.idle[name]['cpu_percent']:.2f} % CPU, "
-                f"{self.idle[name]['rss_bytes'] / 2**20:.0f} MiB")
+            say(f"{broker.shown}: idle {self.found.idle[name]['cpu_percent']:.2f} % CPU, "
+                f"{self.found.idle[name]['rss_bytes'] / 2**20:.0f} MiB")
 
-    def warm_up(self):
+    def warm_up(self, workloads):
         """All shapes in turn: half a minute and more for a JVM, a moment for the rest."""
-        for name, broker in self.brokers.items():
-            seconds = broker.warmup_seconds
-            say(f"{broker.shown}: {seconds:.0f} s of warm-up")
-            self.give_turn(name)
-            for workload in WORKLOADS.values():
-                self.load(broker, workload, seconds=seconds / len(WORKLOADS), warmup=0)
+        def step(name, broker):
+            say(f"{broker.shown}: {broker.warmup_seconds:.0f} s of warm-up")
+            for workload in workloads:
+                self.turns.load(broker, WORKLOADS[workload], broker.warmup_seconds / len(workloads), 0)
+            broker.check()
 
-    def round(self, number):
-        self.calibrate(number)
-        for workload in self.options.workloads:
-            for name in self.brokers:
-                run = self.one(number, name, workload)
-                if run["marks"] and run["marks"] != ["failed"] and self.has_time(number):
+        self.each(step)
+
+    def round(self, number, workloads):
+        self.calibrate(number, workloads)
+        for workload in workloads:
+            def step(name, broker):
+                run = self.one(number, name, broker, workload)
+                if run and run["marks"] == ["noisy"]:
                     say("  again, because the machine was not quiet")
-                    self.one(number, name, workload)
+                    self.turns.give(name)
+                    self.one(number, name, broker, workload)
 
-    def has_time(self, number):
-        """Whether the rounds so far took no more than their share, so one run may be repeated."""
-        used = time.monotonic() - self.began
-        return used < 60 * self.options.minutes * (number + 0.5) / (self.options.rounds + 1)
+            self.each(step)
 
-    def one(self, number, name, workload):
-        broker = self.brokers[name]
-        self.restart_if_large(broker)
-        self.give_turn(name)
-        report, error = self.load(
+    def one(self, number, name, broker, workload):
+        failed = [run for run in self.found.runs if run["marks"] == ["failed"]
+                  and (run["broker"], run["workload"]) == (name, workload)]
+        if len(failed) >= FAILURES_MAX:
+            return None
+        self.turns.restart_if_large(broker)
+        report, error, written = self.turns.load_and_weigh(
             broker, WORKLOADS[workload], self.options.seconds, self.options.warmup)
-        marks = []
+        marks = ["failed"] if error else ["noisy"] if is_noisy(report) else []
         if error:
-            marks.append("failed")
-            self.failures.append(f"{broker.shown}, {workload}, round {number}: {error}")
-            say(f"  {self.failures[-1]}")
-        elif is_noisy(report):
-            marks.append("noisy")
-        run = {"round": number, "broker": name, "workload": workload, "marks": marks, "report": report}
-        self.runs.append(run)
+            self.found.failures.append(f"{broker.shown}, {workload}, round {number}: {error}")
+            say(f"  {self.found.failures[-1]}")
+        run = {"round": number, "broker": name, "workload": workload, "marks": marks,
+               "report": report, "written": written}
+        self.found.runs.append(run)
         if report:
-            value = report["messages_per_second"]
-            busy = report["usage"]["machine"]["foreign_percent"]
-            say(f"  {number}  {workload:<12}  {broker.shown:<12}  {value:>10,.0f} msg/s"
-                f"  others {busy:.0f} %{'  NOISY' if 'noisy' in marks else ''}")
+            say(f"  {number}  {workload:<14}  {broker.shown:<28}  {report['messages_per_second']:>12,.0f} msg/s"
+                f"  {report['broker_cpu_us_per_message']:>6.2f} us{'  NOISY' if 'noisy' in marks else ''}")
         return run
 
-    def give_turn(self, name):
-        for other, broker in self.brokers.items():
-            broker.freeze(other != name and not self.options.no_freeze)
-        # What one broker left dirty is not for the other's disk time.
-        os.sync()
-        if self.ballast:
-            self.ballast.fill()
-        time.sleep(0.5)
+    def scenario(self, scenario):
+        def step(name, broker):
+            say(f"{scenario}: {broker.shown}")
+            try:
+                figures = SCENARIO_STEPS[scenario](self.turns, broker)
+            except (NotMeasured, OSError) as error:
+                self.found.failures.append(f"{broker.shown}, {scenario}: {error}")
+                figures = {"error": str(error)}
+            say("  " + ", ".join(f"{key} {value:,.4g}" if isinstance(value, float) else f"{key} {value}"
+                                 for key, value in figures.items() if key != "reports"))
+            self.found.scenarios.append({"scenario": scenario, "broker": name, **figures})
 
-    def restart_if_large(self, broker):
-        if broker.is_cheap_to_start and broker.store_bytes() > STORE_BYTES_MAX:
-            broker.kill()
-            broker.empty()
-            if self.ballast:
-                # At once: the pages of the store go back to the host a moment after they got free.
-                self.ballast.fill()
-            broker.launch()
+        self.each(step)
 
-    def load(self, broker, workload, seconds, warmup):
-        """Runs one workload. Answers its report and, if it was not clean, why."""
-        broker.check()
-        words = [*workload.words, "--broker", broker.address, "--broker-pid", broker.pid,
-                 "--store-dir", self.work, "--create", "--seconds", f"{seconds:.1f}", "--warmup", warmup]
-        words += ["--binary"] if self.options.binary else []
-        return generate(self.options.weir, words, seconds + warmup + 180)
-
-    def calibrate(self, number):
-        self.give_turn(None)
+    def calibrate(self, number, workloads):
+        self.turns.give(None)
         seconds = 1 if self.options.quick else 1.5
         found = {"round": number}
-        for workload in SENDS:
-            if workload in self.options.workloads:
-                words = [*WORKLOADS[workload].echo, "--seconds", seconds, "--warmup", 0.3]
-                words += ["--binary"] if self.options.binary else []
-                report, error = generate(self.options.weir, words, 60)
-                found[workload] = None if error else report
+        for workload in (name for name in ECHOED if name in workloads):
+            words = [*ECHOED[workload], "--seconds", seconds, "--warmup", 0.3]
+            words += ["--binary"] if self.options.binary else []
+            report, error = generate(self.options.weir, words, 60)
+            found[workload] = None if error else report
         found["disk"], _ = generate(
             self.options.weir, ["disk", "--dir", self.work, "--buffered-mib", 256], 120)
-        self.calibrations.append(found)
-        echoes = [f"{found[workload]['messages_per_second']:,.0f}" for workload in SENDS if found.get(workload)]
+        self.found.calibrations.append(found)
+        echoes = [f"{found[name]['messages_per_second']:,.0f}" for name in ECHOED if found.get(name)]
         if found["disk"]:
             say(f"round {number}: echo {' / '.join(echoes)} per second, "
                 f"fdatasync {found['disk']['fdatasync_per_second']:,.0f}/s, "
@@ -167,5 +212,5 @@ class Comparison:
 
 
 def is_noisy(report):
-    machine = report["usage"]["machine"]
-    return machine["foreign_percent"] + machine["stolen_percent"] > FOREIGN_PERCENT_MAX
+    machine = report["usage"].get("machine")
+    return machine is not None and machine["foreign_percent"] + machine["stolen_percent"] > FOREIGN_PERCENT_MAX

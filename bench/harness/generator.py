@@ -1,4 +1,4 @@
-"""Runs `weir bench` and reads its report."""
+"""Runs the load generators, `weir bench` and the one for NATS, and reads their reports."""
 
 import json
 import os
@@ -6,11 +6,14 @@ import subprocess
 
 
 def generate(weir, words, timeout):
-    """Answers the report and, if the run was not clean, why. Either may be None."""
-    command = [str(weir), "bench", *(str(word) for word in words), "-o", "json"]
+    """Answers the report of `weir bench` and, if the run was not clean, why. Either may be None."""
+    return run_json([weir, "bench", *words, "-o", "json"], timeout)
+
+
+def run_json(command, timeout):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout,
-                              env={**os.environ, "RUST_BACKTRACE": "0"})
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True,
+                              timeout=timeout, env={**os.environ, "RUST_BACKTRACE": "0"})
     except subprocess.TimeoutExpired:
         return None, f"no end after {timeout:.0f} s"
     try:

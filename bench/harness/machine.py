@@ -1,6 +1,7 @@
-"""The machine under the brokers: its memory, page cache, CPU time and ports."""
+"""The machine under the brokers: its memory, page cache, CPU time, block device and ports."""
 
 import concurrent.futures
+import ctypes
 import os
 import pathlib
 import random
@@ -8,11 +9,15 @@ import socket
 import sys
 import time
 
+SECTOR_BYTES = 512
 CHUNK = 1 << 20
 # Sparse, and never read twice: far more than one run can read.
 BALLAST_BYTES = 1 << 42
 FREE_BYTES_ENOUGH = 256 << 20
 FILL_SECONDS_MAX = 90
+# Numbers of the generic system call table. Source: include/uapi/asm-generic/unistd.h
+PROCESS_MADVISE = 440
+MADV_PAGEOUT = 21
 
 
 def say(text):
@@ -24,8 +29,8 @@ class Ballast:
 
     A virtual machine gives pages that nobody uses back to its host (free page reporting), and a
     page that was given back, or that was never used, costs some 9 us when it is touched next, on
-    the account of whoever touches it: three times what a broker needs for the message in it. So
-    a broker's CPU would depend on how much memory happened to be free in its turn. Before each
+    the account of whoever touches it (bench/results/2026-11-27-first-touch.json). A message of
+    1 KiB takes three tenths of a page, so a broker's CPU would nearly double, depending on how much memory happened to be free in its turn. Before each
     turn the free memory is filled with clean page cache, by reading a file that is one big hole;
     then new pages come from there, for every broker alike.
     """
@@ -88,6 +93,49 @@ def cpu_seconds(pid):
         except (OSError, IndexError):
             pass
     return total / 1e9
+
+
+def device_bytes(directory):
+    """Bytes that the block device under `directory` has read and written; None if it has none."""
+    device = os.stat(directory).st_dev
+    for line in pathlib.Path("/proc/diskstats").read_text().splitlines():
+        fields = line.split()
+        if (int(fields[0]), int(fields[1])) == (os.major(device), os.minor(device)):
+            return int(fields[5]) * SECTOR_BYTES, int(fields[9]) * SECTOR_BYTES
+    return None
+
+
+def evict(pid, directory):
+    """Takes the files below `directory` out of the page cache, also where `pid` maps them.
+
+    Advice to the kernel, not an order: whoever measures cold reads has to look at the bytes that
+    the device read.
+    """
+    os.sync()
+    if pid is not None:
+        page_out_mappings(pid, str(directory))
+    for path in pathlib.Path(directory).rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+class Range(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("length", ctypes.c_size_t)]
+
+
+def page_out_mappings(pid, below):
+    libc = ctypes.CDLL(None, use_errno=True)
+    process = os.pidfd_open(pid)
+    for line in pathlib.Path(f"/proc/{pid}/maps").read_text().splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) < 6 or not fields[5].startswith(below):
+            continue
+        start, end = (int(word, 16) for word in fields[0].split("-"))
+        part = Range(start, end - start)
+        libc.syscall(PROCESS_MADVISE, process, ctypes.byref(part), ctypes.c_size_t(1), MADV_PAGEOUT, 0)
+    os.close(process)
 
 
 def free_port_with_neighbours():

@@ -1,0 +1,58 @@
+"""Ten thousand connections that do nothing."""
+
+import json
+import statistics
+import subprocess
+
+from ..brokers import NotMeasured
+from ..machine import memory
+from ..workloads import WORKLOADS
+
+CONNECTIONS = 10_000
+SENDS = WORKLOADS["send 64x1"]
+REPEATS = 2
+
+
+def idle_connections(turns, broker):
+    """What each costs in anonymous memory of the broker, and what 64 busy ones lose beside them."""
+    alone = rates(turns, broker)
+    before = memory(broker.pid, "RssAnon")
+    words = [turns.options.weir, "bench", "idle", "--broker", broker.address, "--topic", "bench",
+             "-c", CONNECTIONS]
+    idle = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = idle.stdout.readline()
+        if not line:
+            raise NotMeasured(f"idle connections: {idle.stderr.read().strip()[-300:]}")
+        opened = json.loads(line)
+        held = memory(broker.pid, "RssAnon")
+        beside = rates(turns, broker)
+        ended, _ = idle.communicate(timeout=120)
+    finally:
+        idle.kill()
+        idle.wait()
+    alive = json.loads(ended)["alive"]
+    if alive < opened["connections"]:
+        raise NotMeasured(f"of {opened['connections']} idle connections only {alive} answered in the end")
+    return {
+        "connections": opened["connections"],
+        "opened_per_second": opened["connections"] / opened["seconds"],
+        "bytes_per_connection": (held - before) / opened["connections"],
+        "rate_alone": statistics.median(alone),
+        "rate_beside": statistics.median(beside),
+        "loss_percent": 100 * (1 - statistics.median(beside) / statistics.median(alone)),
+        "rates": {"alone": alone, "beside": beside},
+    }
+
+
+def rates(turns, broker):
+    found = []
+    for _ in range(REPEATS):
+        turns.restart_if_large(broker)
+        turns.settle()
+        report, error = turns.load(broker, SENDS, turns.options.seconds, turns.options.warmup)
+        if error:
+            raise NotMeasured(f"sends beside idle connections: {error}")
+        found.append(report["messages_per_second"])
+    return found
