@@ -4,18 +4,45 @@
 //! has it. Entries are in the order of the log, so one pass from the front finds all that are due.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use weirmq_remoting::ResponseCode;
+use weirmq_remoting::command::{Command, response};
+use weirmq_remoting::frame::{FRAME_BYTES_MAX, Split, split};
 use weirmq_remoting::net::Connection;
+use weirmq_store::{Appended, NewMessage};
 
 /// What happens when a position is reached.
 pub(crate) enum Then {
-    /// These bytes go out, or after the deadline those.
-    Answer { connection: Connection, reply: Vec<u8>, late_reply: Vec<u8> },
-    /// The entry becomes visible to those who wait for its queue.
-    Show { topic: String, queue: i32, offset: u64, tag_hash: i64 },
+    /// These replies go out; after the deadline, the same ones as FLUSH_DISK_TIMEOUT.
+    Answer { connection: Connection, reply: Vec<u8> },
+    /// The entries become visible to those who wait for their queues.
+    Show(Vec<Arrival>),
+}
+
+/// An entry that is not visible yet.
+pub(crate) struct Arrival {
+    pub(crate) topic: Arc<str>,
+    pub(crate) queue: i32,
+    pub(crate) offset: u64,
+    pub(crate) tag_hash: i64,
+}
+
+impl Arrival {
+    /// The entries of messages that were appended.
+    pub(crate) fn of_all(messages: &[NewMessage<'_>], appended: &[Appended]) -> Vec<Self> {
+        let mut arrivals: Vec<Self> = Vec::with_capacity(messages.len());
+        for (message, at) in messages.iter().zip(appended) {
+            let same = arrivals.last().filter(|last| *last.topic == *message.topic);
+            let topic = same.map_or_else(|| Arc::from(message.topic), |last| last.topic.clone());
+            let (queue, offset) = (message.queue_id, at.queue_offset);
+            arrivals.push(Self { topic, queue, offset, tag_hash: message.tag_hash });
+        }
+        arrivals
+    }
 }
 
 struct Waiting {
@@ -78,10 +105,8 @@ impl Acknowledgements {
         let now = Instant::now();
         let mut waiting = self.waiting.lock();
         waiting.retain_mut(|entry| match &mut entry.then {
-            Then::Answer { connection, late_reply, .. }
-                if now.duration_since(entry.since) >= waited =>
-            {
-                let _ = connection.write(|out| out.append(late_reply));
+            Then::Answer { connection, reply } if now.duration_since(entry.since) >= waited => {
+                let _ = connection.write(|out| write_late(reply, out));
                 false
             }
             _ => true,
@@ -90,5 +115,63 @@ impl Acknowledgements {
 
     pub(crate) fn len(&self) -> usize {
         self.waiting.lock().len()
+    }
+}
+
+/// Writes replies again, with the same fields, as answers that came too late to be sure.
+fn write_late(mut replies: &[u8], out: &mut Vec<u8>) {
+    let remark = "it was written, but the disk has not confirmed it in time; whether it survives a \
+                  power failure is unknown";
+    while let Ok(Split::Frame(frame, length)) = split(replies, FRAME_BYTES_MAX) {
+        replies = &replies[length..];
+        let Ok(reply) = Command::decode(&frame) else { continue };
+        let mut writer = response(out, &reply.head, ResponseCode::FlushDiskTimeout, Some(remark));
+        for (name, value) in reply.ext.iter() {
+            writer.text(name, value);
+        }
+        writer.finish(reply.body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weirmq_remoting::command::{Head, Language, SerializeType, VERSION};
+
+    use super::*;
+
+    #[test]
+    fn a_late_reply_has_the_fields_of_the_good_one() {
+        for serialize in [SerializeType::Json, SerializeType::Binary] {
+            let head = |opaque| Head {
+                serialize,
+                code: 310,
+                language: Language::JAVA,
+                version: VERSION,
+                opaque,
+                flag: 0,
+            };
+            let mut replies = Vec::new();
+            for opaque in [7, 8] {
+                let mut writer = response(&mut replies, &head(opaque), ResponseCode::Success, None);
+                writer.number("queueOffset", opaque);
+                writer.finish(b"body");
+            }
+            let mut late = Vec::new();
+            write_late(&replies, &mut late);
+            let mut rest = late.as_slice();
+            for opaque in [7, 8] {
+                let Ok(Split::Frame(frame, length)) = split(rest, FRAME_BYTES_MAX) else {
+                    panic!()
+                };
+                rest = &rest[length..];
+                let reply = Command::decode(&frame).unwrap();
+                assert_eq!(reply.head.code, ResponseCode::FlushDiskTimeout.number());
+                assert!(reply.head.is_response() && reply.remark_text().contains("unknown"));
+                assert_eq!((reply.head.opaque, reply.head.serialize), (opaque, serialize));
+                assert_eq!(reply.ext.get("queueOffset").unwrap().raw(), opaque.to_string());
+                assert_eq!(reply.body, b"body");
+            }
+            assert!(rest.is_empty());
+        }
     }
 }

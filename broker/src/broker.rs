@@ -16,7 +16,7 @@ use weirmq_remoting::net::Connection;
 use weirmq_remoting::{RequestCode, ResourceName, ResponseCode};
 use weirmq_store::{Appended, NewMessage, Store, StoreError};
 
-use crate::acknowledgement::{Acknowledgements, Then};
+use crate::acknowledgement::{Acknowledgements, Arrival, Then};
 use crate::clients::{Changed, Clients};
 use crate::config::BrokerConfig;
 use crate::long_poll::LongPolls;
@@ -60,6 +60,8 @@ pub(crate) struct Broker {
     pub(crate) registered_version: watch::Sender<i64>,
     /// When the topic table changed last, in milliseconds since 1970.
     topics_changed_ms: AtomicI64,
+    /// The flush thread has come further.
+    pub(crate) flushed: Notify,
     /// A delayed message was stored.
     pub(crate) delayed_arrived: Notify,
     /// The first offset was committed since the log was told.
@@ -104,6 +106,7 @@ impl Broker {
             topic_changes: watch::Sender::new(1),
             registered_version: watch::Sender::new(0),
             topics_changed_ms: AtomicI64::new(now_ms),
+            flushed: Notify::new(),
             delayed_arrived: Notify::new(),
             offsets_committed: Notify::new(),
             image_due: Notify::new(),
@@ -218,18 +221,16 @@ impl Broker {
             return Err(error);
         }
         let visible = self.store.watermarks().visible();
-        let must_tell = self.long_polls.len() > 0;
-        for (message, at) in messages.iter().zip(&*appended) {
-            if at.end_offset > visible {
-                let then = Then::Show {
-                    topic: message.topic.to_owned(),
-                    queue: message.queue_id,
-                    offset: at.queue_offset,
-                    tag_hash: message.tag_hash,
-                };
-                self.wait(at.end_offset, then);
-            } else if must_tell || message.topic == SCHEDULE_TOPIC {
-                self.show(message.topic, message.queue_id, at.queue_offset, message.tag_hash);
+        let end = appended.last().map_or(0, |last| last.end_offset);
+        if end > visible {
+            // Who waits for these messages may come before they are visible.
+            self.wait(end, Then::Show(Arrival::of_all(messages, appended)));
+        } else {
+            let must_tell = self.long_polls.len() > 0;
+            for (message, at) in messages.iter().zip(&*appended) {
+                if must_tell || message.topic == SCHEDULE_TOPIC {
+                    self.show(message.topic, message.queue_id, at.queue_offset, message.tag_hash);
+                }
             }
         }
         if self.state.log_since_image() > IMAGE_EVERY_BYTES {
@@ -263,12 +264,15 @@ impl Broker {
         let visible = self.store.watermarks().visible();
         for then in self.acknowledgements.take_reached(visible) {
             match then {
-                Then::Answer { connection, mut reply, .. } => {
+                Then::Answer { connection, mut reply } => {
                     // A client that is gone does not want its answer any more.
                     let _ = connection.write(|out| out.append(&mut reply));
                 }
-                Then::Show { topic, queue, offset, tag_hash } => {
-                    self.show(&topic, queue, offset, tag_hash);
+                Then::Show(arrivals) => {
+                    for arrival in arrivals {
+                        let Arrival { topic, queue, offset, tag_hash } = arrival;
+                        self.show(&topic, queue, offset, tag_hash);
+                    }
                 }
             }
         }

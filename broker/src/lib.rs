@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod acknowledgement;
+mod append_batch;
 mod authorisation;
 mod broker;
 mod clients;
@@ -14,6 +15,7 @@ mod config;
 mod delay;
 mod filter;
 mod groups;
+mod io_threads;
 mod long_poll;
 mod metrics;
 mod offsets;

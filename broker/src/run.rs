@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
@@ -16,6 +15,7 @@ use weirmq_store::{RealDisk, RecoveryReport, Store, StoreConfig, StoreError, Sys
 
 use crate::Broker;
 use crate::config::{BrokerConfig, ConfigError};
+use crate::io_threads::IoThreads;
 use crate::session::BrokerService;
 use crate::state::{State, StateError};
 use crate::topics::Topics;
@@ -72,8 +72,7 @@ pub async fn run(
     recovered.ok();
     metrics::collect(&broker);
 
-    let threads =
-        IoThreads::start(broker.config.io_thread_count()).map_err(io_error("start threads"))?;
+    let threads = IoThreads::start(&broker).map_err(io_error("start threads"))?;
     let server_config = ServerConfig {
         limits: Limits {
             frame_bytes_max: broker.config.frame_bytes(),
@@ -83,7 +82,8 @@ pub async fn run(
         tls,
         io_threads: threads.handles.clone(),
     };
-    let service = Arc::new(BrokerService(broker.clone()));
+    let io_threads = threads.threads.clone();
+    let service = Arc::new(BrokerService { broker: broker.clone(), io_threads });
     let mut servers = JoinSet::new();
     for listener in [Some(listeners.main), listeners.vip].into_iter().flatten() {
         let stop = shutdown.clone();
@@ -141,7 +141,7 @@ fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Bro
             if let Some(cause) = broker.store.poisoned() {
                 broker.fail(cause.to_owned());
             }
-            broker.reached();
+            broker.flushed.notify_one();
         }
     }));
     Ok(broker)
@@ -203,39 +203,6 @@ async fn expire_pulls(broker: Arc<Broker>) {
     loop {
         for held in broker.long_polls.expired().await {
             crate::request::pull::expire(&broker, held);
-        }
-    }
-}
-
-/// Threads that serve connections, each with a runtime of its own.
-struct IoThreads {
-    handles: Vec<Handle>,
-    stop: CancellationToken,
-    threads: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl IoThreads {
-    fn start(count: usize) -> io::Result<Self> {
-        let mut started =
-            Self { handles: Vec::new(), stop: CancellationToken::new(), threads: Vec::new() };
-        for number in 0..count {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            started.handles.push(runtime.handle().clone());
-            let stop = started.stop.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("weir-io-{number}"))
-                .spawn(move || runtime.block_on(stop.cancelled()))?;
-            started.threads.push(thread);
-        }
-        Ok(started)
-    }
-
-    fn stop(self) {
-        self.stop.cancel();
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("an I/O thread panicked");
-            }
         }
     }
 }

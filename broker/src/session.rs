@@ -6,29 +6,34 @@ use weirmq_remoting::command::response;
 use weirmq_remoting::net::{Connection, Requests, Service, Session};
 
 use crate::Broker;
-use crate::request::Context;
-use crate::request::send::{self, AppendBatch};
+use crate::io_threads::IoThread;
+use crate::request::{Context, send};
 
 /// The listeners' service: every connection gets a session.
-pub(crate) struct BrokerService(pub(crate) Arc<Broker>);
+pub(crate) struct BrokerService {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) io_threads: Vec<Arc<IoThread>>,
+}
 
 impl Service for BrokerService {
     type Session = BrokerSession;
 
-    fn connected(&self, connection: &Connection) -> BrokerSession {
+    fn connected(&self, connection: &Connection, io_thread: usize) -> BrokerSession {
         BrokerSession {
-            broker: self.0.clone(),
+            broker: self.broker.clone(),
+            io_thread: self.io_threads[io_thread].clone(),
             connection: connection.clone(),
-            properties: Vec::new(),
+            sent_in: None,
         }
     }
 }
 
 pub(crate) struct BrokerSession {
     broker: Arc<Broker>,
+    io_thread: Arc<IoThread>,
     connection: Connection,
-    /// The buffer of the append batch, kept from one read to the next.
-    properties: Vec<u8>,
+    /// The batch that took this connection's newest send.
+    sent_in: Option<u64>,
 }
 
 impl Session for BrokerSession {
@@ -36,20 +41,34 @@ impl Session for BrokerSession {
         let topics_before = self.broker.topics_version();
         let mark = out.len();
         let context = Context { broker: &self.broker, connection: &self.connection };
-        let mut batch = AppendBatch::new(std::mem::take(&mut self.properties));
+        let mut batch = self.io_thread.batch.lock();
         while let Some(request) = requests.next(out) {
             if !send::is_send(request.head.code) {
                 // What was sent before this request is there when it is acted upon.
-                batch = AppendBatch::new(batch.append(&context, out));
+                if self.sent_in == Some(batch.number()) {
+                    batch.append(&self.broker);
+                }
                 context.answer(&request, out);
-            } else if let Err(refusal) = batch.add(&context, &request) {
-                self.broker.metrics.refused(request.head.code, refusal.code);
-                if !request.head.is_one_way() {
-                    response(out, &request.head, refusal.code, Some(&refusal.remark)).finish(b"");
+                continue;
+            }
+            match batch.add(&context, &request, requests.share(request.body)) {
+                Ok(()) => self.sent_in = Some(batch.number()),
+                Err(refusal) => {
+                    self.broker.metrics.refused(request.head.code, refusal.code);
+                    if !request.head.is_one_way() {
+                        let remark = Some(refusal.remark.as_str());
+                        response(out, &request.head, refusal.code, remark).finish(b"");
+                    }
                 }
             }
+            if batch.is_full() {
+                batch.append(&self.broker);
+            }
         }
-        self.properties = batch.append(&context, out);
+        if !batch.is_empty() {
+            self.io_thread.filled.notify_one();
+        }
+        drop(batch);
         if self.broker.topics_version() != topics_before {
             // Some clients ask a NameServer for the new topic at once and give up when it does
             // not know it, so the answer comes when it does.

@@ -193,7 +193,7 @@ struct NameService {
 impl Service for NameService {
     type Session = NameSession;
 
-    fn connected(&self, connection: &Connection) -> NameSession {
+    fn connected(&self, connection: &Connection, _io_thread: usize) -> NameSession {
         self.server.metrics.connected();
         NameSession {
             server: self.server.clone(),

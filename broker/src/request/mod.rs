@@ -152,13 +152,10 @@ impl Context<'_> {
         if head.is_one_way() {
             return;
         }
-        let (mut in_time, mut late) = (Vec::new(), Vec::new());
+        let mut in_time = Vec::new();
         reply(&mut in_time);
-        let remark = "the change was written, but the disk has not confirmed it in time; it may or \
-                      may not survive a power failure, ask again";
-        response(&mut late, head, ResponseCode::FlushDiskTimeout, Some(remark)).finish(b"");
         let connection = self.connection.clone();
-        self.broker.wait(position, Then::Answer { connection, reply: in_time, late_reply: late });
+        self.broker.wait(position, Then::Answer { connection, reply: in_time });
     }
 
     fn act(

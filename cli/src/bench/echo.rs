@@ -101,7 +101,7 @@ impl Server {
         let render = |bytes: &mut Vec<u8>, opaque, fill: usize| {
             bytes.clear();
             let mut writer = response(bytes, &head(opaque), ResponseCode::Success, None);
-            writer.plain("msgId", "0".repeat(fill));
+            writer.ascii("msgId", |out| out.resize(out.len() + fill, b'0'));
             writer.finish(&[]);
         };
         render(&mut bytes, MARK, 0);

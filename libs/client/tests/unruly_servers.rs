@@ -26,7 +26,7 @@ struct Fake(Answers);
 impl Service for Fake {
     type Session = Fake;
 
-    fn connected(&self, _connection: &Connection) -> Fake {
+    fn connected(&self, _connection: &Connection, _io_thread: usize) -> Fake {
         self.clone()
     }
 }

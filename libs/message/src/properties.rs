@@ -41,9 +41,22 @@ pub mod names {
 
 /// The pairs of `encoded`, in order, as they stand.
 pub fn iter(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    encoded.split(|byte| *byte == PROPERTY_SEPARATOR).filter_map(|pair| {
-        let at = pair.iter().position(|byte| *byte == NAME_VALUE_SEPARATOR)?;
-        Some((&pair[..at], &pair[at + 1..]))
+    iter_at(encoded).map(|(name, value, _)| (name, value))
+}
+
+/// The pairs of `encoded` as [`iter`] gives them, each with the position of its value.
+pub fn iter_at(encoded: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], usize)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = encoded.get(at..)?;
+        let length = memchr::memchr(PROPERTY_SEPARATOR, rest).unwrap_or(rest.len());
+        let pair_at = at;
+        at += length + 1;
+        Some((&rest[..length], pair_at))
+    })
+    .filter_map(|(pair, pair_at)| {
+        let name = pair.iter().position(|byte| *byte == NAME_VALUE_SEPARATOR)?;
+        Some((&pair[..name], &pair[name + 1..], pair_at + name + 1))
     })
 }
 

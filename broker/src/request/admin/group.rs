@@ -83,7 +83,7 @@ pub(in crate::request) fn all(
     };
     let mut writer = response(out, &request.head, ResponseCode::Success, None);
     if header.group_seq.is_some() {
-        writer.plain("totalGroupNum", total);
+        writer.number("totalGroupNum", total);
     }
     writer.finish(&body.encode());
     Ok(())

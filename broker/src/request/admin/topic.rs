@@ -123,7 +123,7 @@ pub(in crate::request) fn all(
     };
     let mut writer = response(out, &request.head, ResponseCode::Success, None);
     if header.topic_seq.is_some() {
-        writer.plain("totalTopicNum", total);
+        writer.number("totalTopicNum", total);
     }
     writer.finish(&body.encode());
     Ok(())

@@ -117,8 +117,8 @@ impl Admin {
             let fields = |writer: &mut HeaderWriter<'_>| {
                 writer.text("topic", Text::from(topic));
                 writer.text("group", Text::from(group));
-                writer.plain("timestamp", timestamp);
-                writer.plain("isForce", true);
+                writer.number("timestamp", timestamp);
+                writer.boolean("isForce", true);
             };
             let request = RequestCode::InvokeBrokerToResetOffset;
             let reply = self.client.core.call(address, request, fields, b"").await?;

@@ -51,6 +51,18 @@ pub(super) fn decode(header: &[u8]) -> Result<Decoded<'_>, CommandError> {
     Ok((head, remark, ext))
 }
 
+/// The first quote or backslash. Most strings of a header are shorter than what a vector search
+/// costs to begin with.
+fn find_string_break(bytes: &[u8]) -> Option<usize> {
+    const SHORT: usize = 12;
+    let (short, rest) = bytes.split_at(bytes.len().min(SHORT));
+    let is_break = |byte: &u8| matches!(byte, b'"' | b'\\');
+    short
+        .iter()
+        .position(is_break)
+        .or_else(|| memchr::memchr2(b'"', b'\\', rest).map(|at| at + short.len()))
+}
+
 struct Scanner<'a> {
     text: &'a str,
     at: usize,
@@ -118,7 +130,7 @@ impl<'a> Scanner<'a> {
         let mut is_escaped = false;
         loop {
             let rest = bytes.get(at..).unwrap_or_default();
-            let Some(run) = memchr::memchr2(b'"', b'\\', rest) else {
+            let Some(run) = find_string_break(rest) else {
                 return self.error("string without its end");
             };
             at += run;

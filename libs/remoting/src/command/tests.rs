@@ -76,7 +76,7 @@ proptest! {
         for (key, value) in &fields {
             writer.text(key, Text::from(value.as_str()));
         }
-        writer.plain("number", -5);
+        writer.number("number", -5);
         writer.finish(&body);
         let command = decode(&bytes);
         prop_assert_eq!(command.head.opaque, opaque);

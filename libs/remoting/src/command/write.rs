@@ -1,7 +1,5 @@
 //! Writing a frame: head, extension fields, body, straight into the output buffer.
 
-use std::io::Write as _;
-
 use super::{Head, SerializeType, Text};
 
 /// Writes one frame field by field. Dropping it without [`HeaderWriter::finish`] leaves a broken
@@ -50,24 +48,33 @@ impl<'o> HeaderWriter<'o> {
         }
     }
 
-    /// Adds a field that is written by `Display`: a number or a boolean, nothing that needs
-    /// escaping. JSON gets it as a string, as Java writes it.
-    pub fn plain(&mut self, key: &str, value: impl std::fmt::Display) {
+    /// Adds a field whose value `write` appends: ASCII that needs no escaping.
+    pub fn ascii(&mut self, key: &str, write: impl FnOnce(&mut Vec<u8>)) {
         match self.serialize {
             SerializeType::Json => {
                 self.json_key(key);
                 self.out.push(b'"');
-                write_display(self.out, value);
+                write(self.out);
                 self.out.push(b'"');
             }
             SerializeType::Binary => {
                 self.binary_key(key);
                 let length_at = self.out.len();
                 self.out.extend_from_slice(&[0; 4]);
-                write_display(self.out, value);
+                write(self.out);
                 patch_length(self.out, length_at);
             }
         }
+    }
+
+    /// Adds a number. JSON gets it as a string, as Java writes it.
+    pub fn number(&mut self, key: &str, value: impl itoa::Integer) {
+        self.ascii(key, |out| write_number(out, value));
+    }
+
+    /// Adds a boolean. JSON gets it as a string, as Java writes it.
+    pub fn boolean(&mut self, key: &str, value: bool) {
+        self.ascii(key, |out| out.extend_from_slice(if value { b"true" } else { b"false" }));
     }
 
     /// Ends the frame with this body.
@@ -110,20 +117,20 @@ impl<'o> HeaderWriter<'o> {
 
 fn begin_json(out: &mut Vec<u8>, head: &Head, remark: Option<&str>) {
     out.extend_from_slice(b"{\"code\":");
-    write_display(out, head.code);
+    write_number(out, head.code);
     out.extend_from_slice(b",\"flag\":");
-    write_display(out, head.flag);
+    write_number(out, head.flag);
     out.extend_from_slice(b",\"language\":\"");
     out.extend_from_slice(head.language.name().as_bytes());
     out.extend_from_slice(b"\",\"opaque\":");
-    write_display(out, head.opaque);
+    write_number(out, head.opaque);
     if let Some(remark) = remark {
         out.extend_from_slice(b",\"remark\":\"");
         escape(remark, out);
         out.push(b'"');
     }
     out.extend_from_slice(b",\"serializeTypeCurrentRPC\":\"JSON\",\"version\":");
-    write_display(out, head.version);
+    write_number(out, head.version);
     out.extend_from_slice(b",\"extFields\":{");
 }
 
@@ -139,9 +146,8 @@ fn begin_binary(out: &mut Vec<u8>, head: &Head, remark: Option<&str>) {
     out.extend_from_slice(&[0; 4]);
 }
 
-fn write_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
-    // Writing into a Vec cannot fail.
-    let _ = write!(out, "{value}");
+fn write_number(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Writes into the four bytes at `at` how many bytes follow them.

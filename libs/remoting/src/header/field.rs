@@ -42,11 +42,12 @@ macro_rules! number_field {
             const EXPECTED: &'static str = concat!("a number of type ", stringify!($number));
 
             fn parse(text: Text<'a>) -> Option<Self> {
-                text.raw().trim().parse().ok()
+                let text = text.raw();
+                text.parse().or_else(|_| text.trim().parse()).ok()
             }
 
             fn write(&self, key: &str, writer: &mut HeaderWriter<'_>) {
-                writer.plain(key, self);
+                writer.number(key, *self);
             }
         }
     )*};
@@ -64,7 +65,7 @@ impl<'a> Field<'a> for bool {
     }
 
     fn write(&self, key: &str, writer: &mut HeaderWriter<'_>) {
-        writer.plain(key, self);
+        writer.boolean(key, *self);
     }
 }
 

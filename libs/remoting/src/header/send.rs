@@ -64,19 +64,19 @@ impl SendMessageHeader<'_> {
         if let Some(template) = self.default_topic {
             writer.text("c", template);
         }
-        writer.plain("d", self.default_topic_queue_nums.unwrap_or_default());
-        writer.plain("e", self.queue_id);
-        writer.plain("f", self.sys_flag);
-        writer.plain("g", self.born_timestamp);
-        writer.plain("h", self.flag);
+        writer.number("d", self.default_topic_queue_nums.unwrap_or_default());
+        writer.number("e", self.queue_id);
+        writer.number("f", self.sys_flag);
+        writer.number("g", self.born_timestamp);
+        writer.number("h", self.flag);
         if let Some(properties) = self.properties {
             writer.text("i", properties);
         }
-        writer.plain("j", self.reconsume_times.unwrap_or_default());
-        writer.plain("k", self.unit_mode.unwrap_or_default());
+        writer.number("j", self.reconsume_times.unwrap_or_default());
+        writer.boolean("k", self.unit_mode.unwrap_or_default());
         if let Some(max) = self.max_reconsume_times {
-            writer.plain("l", max);
+            writer.number("l", max);
         }
-        writer.plain("m", self.batch.unwrap_or_default());
+        writer.boolean("m", self.batch.unwrap_or_default());
     }
 }

@@ -22,8 +22,9 @@ pub use tls::{TlsError, TlsSection};
 pub trait Service: Send + Sync + 'static {
     type Session: Session;
 
-    /// A peer has connected.
-    fn connected(&self, connection: &Connection) -> Self::Session;
+    /// A peer has connected, and is served by this one of [`ServerConfig::io_threads`]; 0 when
+    /// there are none.
+    fn connected(&self, connection: &Connection, io_thread: usize) -> Self::Session;
 }
 
 /// One side of one connection.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until};
 
@@ -10,8 +11,10 @@ use crate::ResponseCode;
 use crate::command::{self, Command, Head, Language};
 use crate::frame::{self, FrameError, Split};
 
-/// How much one read asks for.
+/// The room that a read buffer is made with.
 const READ_BYTES: usize = 64 * 1024;
+/// The room of a connection that has not sent anything for a while, or ever.
+const IDLE_READ_BYTES: usize = 512;
 /// With this much unsent nothing more is read: the peer has to take its answers first.
 const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Buffers above this size are given back when they run empty.
@@ -42,11 +45,11 @@ impl Default for Limits {
 /// Responses among the frames go to the calls that wait for them. A header that cannot be read is
 /// answered here, with `SYSTEM_ERROR`.
 pub struct Requests<'a> {
-    bytes: &'a [u8],
+    /// Whole frames.
+    bytes: &'a Bytes,
     at: usize,
     frame_bytes_max: usize,
     connection: &'a Connection,
-    broken: Option<FrameError>,
     is_paused: bool,
 }
 
@@ -59,14 +62,11 @@ impl<'a> Requests<'a> {
                 self.is_paused = true;
                 return None;
             }
-            let rest = &self.bytes[self.at..];
-            let (frame, length) = match frame::split(rest, self.frame_bytes_max) {
-                Ok(Split::Frame(frame, length)) => (frame, length),
-                Ok(Split::Need(_)) => return None,
-                Err(error) => {
-                    self.broken = Some(error);
-                    return None;
-                }
+            // All frames are whole and were looked at before.
+            let Ok(Split::Frame(frame, length)) =
+                frame::split(&self.bytes[self.at..], self.frame_bytes_max)
+            else {
+                return None;
             };
             self.at += length;
             match Command::decode(&frame) {
@@ -92,6 +92,11 @@ impl<'a> Requests<'a> {
                 }
             }
         }
+    }
+
+    /// A handle of a part of these requests, such as a body. It keeps the read buffer alive.
+    pub fn share(&self, part: &[u8]) -> Bytes {
+        self.bytes.slice_ref(part)
     }
 }
 
@@ -136,18 +141,20 @@ async fn drive<S: Session>(
     session: &mut S,
     limits: &Limits,
 ) -> Result<(), Ended> {
-    let mut input: Vec<u8> = Vec::new();
+    let mut input = BytesMut::new();
+    let mut read_bytes = IDLE_READ_BYTES;
+    // Frames that nobody has acted upon, because the answers to others have to leave first.
+    let mut paused = Bytes::new();
     let mut out: Vec<u8> = Vec::new();
     let mut sent = 0;
-    let mut is_paused = false;
     let mut last_moved = Instant::now();
     let idle_check = sleep_until(last_moved + IDLE_CHECK);
     tokio::pin!(idle_check);
     loop {
-        if is_paused && out.len() - sent < UNSENT_BYTES_MAX {
+        if !paused.is_empty() && out.len() - sent < UNSENT_BYTES_MAX {
             out.drain(..sent);
             sent = 0;
-            is_paused = receive(&mut input, connection, session, &mut out, limits)?;
+            paused = receive(paused, connection, session, &mut out, limits);
         }
         // A peer that does not read leaves the outbox to fill up to its own limit.
         let is_open = if out.len() - sent < UNSENT_BYTES_MAX {
@@ -162,10 +169,10 @@ async fn drive<S: Session>(
         if !is_open && unsent == 0 {
             return Ok(());
         }
-        let may_read = is_open && !is_paused && unsent < UNSENT_BYTES_MAX;
-        if may_read && input.capacity() == input.len() {
+        let may_read = is_open && paused.is_empty() && unsent < UNSENT_BYTES_MAX;
+        if may_read && input.capacity() - input.len() < read_bytes / 2 {
             // Doubles at most: what a length field claims is not reserved before it arrives.
-            input.reserve(READ_BYTES.max(input.len()));
+            input.reserve(read_bytes.max(input.len()));
         }
         tokio::select! {
             biased;
@@ -186,7 +193,15 @@ async fn drive<S: Session>(
                     return Ok(());
                 }
                 last_moved = Instant::now();
-                is_paused = receive(&mut input, connection, session, &mut out, limits)?;
+                read_bytes = READ_BYTES;
+                let (length, broken) = whole_frames(&input, limits.frame_bytes_max);
+                if length > 0 {
+                    let frames = input.split_to(length).freeze();
+                    paused = receive(frames, connection, session, &mut out, limits);
+                }
+                if let Some(error) = broken {
+                    return Err(Ended::Frame(error));
+                }
             }
             () = connection.outbox_changed() => {}
             () = &mut idle_check => {
@@ -195,7 +210,8 @@ async fn drive<S: Session>(
                     return Err(Ended::Idle(limit));
                 }
                 if idle >= IDLE_CHECK {
-                    input.shrink_to_fit();
+                    read_bytes = IDLE_READ_BYTES;
+                    input = BytesMut::from(&input[..]);
                     out.shrink_to_fit();
                 }
                 idle_check.as_mut().reset(Instant::now() + IDLE_CHECK);
@@ -204,34 +220,41 @@ async fn drive<S: Session>(
     }
 }
 
-/// Hands the complete frames of `input` to the session and keeps the rest. `true` when whole frames
-/// are left because the answers to the others have to leave first.
+/// How many bytes the whole frames at the front of `input` take, and what is wrong behind them.
+fn whole_frames(input: &[u8], frame_bytes_max: usize) -> (usize, Option<FrameError>) {
+    let mut length = 0;
+    loop {
+        match frame::split(&input[length..], frame_bytes_max) {
+            Ok(Split::Frame(_, bytes)) => length += bytes,
+            Ok(Split::Need(_)) => return (length, None),
+            Err(error) => return (length, Some(error)),
+        }
+    }
+}
+
+/// Hands whole frames to the session. Gives those back that have to wait until the answers to the
+/// others have left.
 fn receive<S: Session>(
-    input: &mut Vec<u8>,
+    mut frames: Bytes,
     connection: &Connection,
     session: &mut S,
     out: &mut Vec<u8>,
     limits: &Limits,
-) -> Result<bool, Ended> {
+) -> Bytes {
     let mut requests = Requests {
-        bytes: input,
+        bytes: &frames,
         at: 0,
         frame_bytes_max: limits.frame_bytes_max,
         connection,
-        broken: None,
         is_paused: false,
     };
     session.received(&mut requests, out);
-    let Requests { at, broken, is_paused, .. } = requests;
-    if let Some(error) = broken {
-        return Err(Ended::Frame(error));
+    let Requests { at, is_paused, .. } = requests;
+    if !is_paused {
+        return Bytes::new();
     }
-    if at == input.len() {
-        clear(input);
-    } else {
-        input.drain(..at);
-    }
-    Ok(is_paused)
+    frames.advance(at);
+    frames
 }
 
 fn clear(buffer: &mut Vec<u8>) {

@@ -66,15 +66,16 @@ pub async fn run<S: Service>(
         let service = service.clone();
         let shutdown = shutdown.clone();
         if config.io_threads.is_empty() {
-            tracker.spawn(serve_stream(Ok(stream), service, config_of_one, shutdown));
+            tracker.spawn(serve_stream(Ok(stream), service, 0, config_of_one, shutdown));
         } else if let Ok(stream) = stream.into_std() {
             // The socket has to be registered with the runtime that will poll it.
-            let thread = &config.io_threads[next_thread % config.io_threads.len()];
+            let number = next_thread % config.io_threads.len();
             next_thread = next_thread.wrapping_add(1);
             let serve = async move {
-                serve_stream(TcpStream::from_std(stream), service, config_of_one, shutdown).await;
+                let stream = TcpStream::from_std(stream);
+                serve_stream(stream, service, number, config_of_one, shutdown).await;
             };
-            tracker.spawn_on(serve, thread);
+            tracker.spawn_on(serve, &config.io_threads[number]);
         }
     }
     drop(listener);
@@ -87,6 +88,7 @@ pub async fn run<S: Service>(
 async fn serve_stream<S: Service>(
     stream: io::Result<TcpStream>,
     service: Arc<S>,
+    io_thread: usize,
     config: ServerConfig,
     shutdown: CancellationToken,
 ) {
@@ -101,7 +103,7 @@ async fn serve_stream<S: Service>(
             return;
         }
     };
-    let session = service.connected(&connection);
+    let session = service.connected(&connection, io_thread);
     let serve = async {
         match stream {
             Stream::Plain(stream) => {

@@ -18,7 +18,7 @@ struct EchoSession(Connection);
 impl Service for Echo {
     type Session = EchoSession;
 
-    fn connected(&self, connection: &Connection) -> EchoSession {
+    fn connected(&self, connection: &Connection, _io_thread: usize) -> EchoSession {
         EchoSession(connection.clone())
     }
 }

@@ -1,0 +1,261 @@
+//! The sends of one tick of an I/O thread: appended with one write, then answered.
+//!
+//! A tick is what the thread does between two looks at its sockets. Connections put their sends
+//! in here as they read them; when all that were ready have, the batch is appended. So a write
+//! to the log and the wake-up of a peer are shared by everybody who came in the same moment, and
+//! nobody waits for a timer.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use weirmq_message::id::OffsetMessageId;
+use weirmq_message::properties::names;
+use weirmq_remoting::ResponseCode;
+use weirmq_remoting::command::{Head, Text, response};
+use weirmq_remoting::net::Connection;
+use weirmq_store::{Appended, KeySource, NewMessage, StoreError};
+
+use crate::Broker;
+use crate::acknowledgement::Then;
+use crate::request::Refusal;
+use crate::topics::Topic;
+
+/// With so many bytes of bodies and properties a batch does not wait for the end of the tick.
+const BATCH_BYTES: usize = 256 << 10;
+/// A property buffer that grew beyond this is given back.
+const PROPERTIES_BYTES_KEPT: usize = 1 << 20;
+
+/// The sends that are to be appended next. `request/send.rs` fills it.
+#[derive(Default)]
+pub(crate) struct AppendBatch {
+    reads: Vec<Read>,
+    pub(crate) sends: Vec<PendingSend>,
+    pub(crate) messages: Vec<PendingMessage>,
+    /// The properties of all messages.
+    pub(crate) properties: Vec<u8>,
+    body_bytes: usize,
+    /// Counts the batches of this thread.
+    number: u64,
+}
+
+/// What the sends of one read of a connection have in common.
+struct Read {
+    connection: Connection,
+    born_host: SocketAddr,
+    store_host: SocketAddr,
+    /// One of the sends made its topic, so the answers wait for a NameServer to know it.
+    makes_topic: bool,
+}
+
+/// One request that sends.
+pub(crate) struct PendingSend {
+    pub(crate) head: Head,
+    /// Its read in the batch.
+    pub(crate) read: usize,
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) queue_id: i32,
+    /// Its messages in the batch.
+    pub(crate) messages: Range<usize>,
+    /// Whether the producer wants to know that the message is as safe as this broker makes it.
+    pub(crate) waits: bool,
+}
+
+/// One message to store.
+pub(crate) struct PendingMessage {
+    /// Where it is stored, which for a delayed message is not where it was sent.
+    pub(crate) topic: Arc<Topic>,
+    pub(crate) queue_id: i32,
+    pub(crate) flag: i32,
+    pub(crate) sys_flag: i32,
+    pub(crate) born_timestamp: i64,
+    pub(crate) reconsume_times: i32,
+    pub(crate) body: Bytes,
+    /// In the batch's properties.
+    pub(crate) properties: Range<usize>,
+    /// Of those, the value of `UNIQ_KEY`, which replies carry as transaction id.
+    pub(crate) unique_key: Range<usize>,
+    pub(crate) tag_hash: i64,
+}
+
+impl AppendBatch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sends.is_empty()
+    }
+
+    /// Whether it is large enough to be appended at once.
+    pub(crate) fn is_full(&self) -> bool {
+        self.body_bytes + self.properties.len() >= BATCH_BYTES
+    }
+
+    /// A number that the next batch does not have.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The read that a send of this connection belongs to; it ends with another connection's send.
+    pub(crate) fn read_of(
+        &mut self,
+        broker: &Broker,
+        connection: &Connection,
+        makes_topic: bool,
+    ) -> usize {
+        if self.reads.last().is_none_or(|read| read.connection.id() != connection.id()) {
+            let peer = connection.peer();
+            self.reads.push(Read {
+                connection: connection.clone(),
+                // An IPv4 address as such, also when a dual-stack socket shows it as IPv6.
+                born_host: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+                store_host: broker.store_host(connection),
+                makes_topic: false,
+            });
+        }
+        let number = self.reads.len() - 1;
+        self.reads[number].makes_topic |= makes_topic;
+        number
+    }
+
+    /// Appends everything, and answers each send now or when its messages are durable.
+    pub(crate) fn append(&mut self, broker: &Broker) {
+        let together = self.append_sends(&self.sends, broker);
+        // The store takes all or nothing; what is wrong with one message is not the others' fault.
+        if let Err(StoreError::TooLarge { .. }) = together
+            && self.sends.len() > 1
+        {
+            for send in self.sends.chunks(1) {
+                if let Err(error) = self.append_sends(send, broker) {
+                    self.refuse(broker, send, error);
+                }
+            }
+        } else if let Err(error) = together {
+            self.refuse(broker, &self.sends, error);
+        }
+        self.reads.clear();
+        self.sends.clear();
+        self.messages.clear();
+        self.properties.clear();
+        self.properties.shrink_to(PROPERTIES_BYTES_KEPT);
+        self.body_bytes = 0;
+        self.number += 1;
+    }
+
+    fn append_sends(&self, sends: &[PendingSend], broker: &Broker) -> Result<(), StoreError> {
+        let (Some(first), Some(last)) = (sends.first(), sends.last()) else {
+            return Ok(());
+        };
+        let (first, last) = (first.messages.start, last.messages.end);
+        let mut new = Vec::with_capacity(last - first);
+        for send in sends {
+            let messages = self.messages[send.messages.clone()].iter();
+            new.extend(messages.map(|message| self.new_message(message, send)));
+        }
+        let mut appended = Vec::with_capacity(new.len());
+        broker.append(&new, &mut appended)?;
+        let stored_of =
+            |send: &PendingSend| &appended[send.messages.start - first..send.messages.end - first];
+        let visible = broker.store.watermarks().visible();
+        for of_read in sends.chunk_by(|a, b| a.read == b.read) {
+            let read = &self.reads[of_read[0].read];
+            let is_due = |send: &PendingSend| {
+                !send.waits || stored_of(send).last().is_none_or(|last| last.end_offset <= visible)
+            };
+            let answered = || of_read.iter().filter(|send| !send.head.is_one_way());
+            let write = |out: &mut Vec<u8>, is_due_now: bool| {
+                for send in answered().filter(|send| is_due(send) == is_due_now) {
+                    self.write_reply(broker, out, send, stored_of(send), read.store_host);
+                }
+            };
+            if answered().any(is_due) {
+                answer(broker, read, |out| write(out, true));
+            }
+            if let Some(last) = answered().rfind(|send| !is_due(send)) {
+                let mut reply = Vec::new();
+                write(&mut reply, false);
+                let position = stored_of(last).last().map_or(0, |last| last.end_offset);
+                let connection = read.connection.clone();
+                broker.wait(position, Then::Answer { connection, reply });
+            }
+        }
+        broker.count_in(sends.iter().map(|send| (&*send.topic, stored_of(send))));
+        Ok(())
+    }
+
+    fn new_message<'s>(
+        &'s self,
+        message: &'s PendingMessage,
+        send: &PendingSend,
+    ) -> NewMessage<'s> {
+        let read = &self.reads[send.read];
+        NewMessage {
+            topic: &message.topic.name,
+            queue_id: message.queue_id,
+            flag: message.flag,
+            sys_flag: message.sys_flag,
+            born_timestamp: message.born_timestamp,
+            born_host: read.born_host,
+            store_host: read.store_host,
+            reconsume_times: message.reconsume_times,
+            prepared_transaction_offset: 0,
+            body: &message.body,
+            properties: &self.properties[message.properties.clone()],
+            tag_hash: message.tag_hash,
+            index_keys: KeySource::Properties,
+            dispatch: true,
+        }
+    }
+
+    /// Layout: `SendMessageResponseHeader`. All three ids are always there: a Java client fails on
+    /// a reply without extension fields.
+    fn write_reply(
+        &self,
+        broker: &Broker,
+        out: &mut Vec<u8>,
+        send: &PendingSend,
+        stored: &[Appended],
+        store_host: SocketAddr,
+    ) {
+        let mut writer = response(out, &send.head, ResponseCode::Success, None);
+        writer.ascii("msgId", |out| {
+            for (number, message) in stored.iter().enumerate() {
+                if number > 0 {
+                    out.push(b',');
+                }
+                let physical_offset = message.physical_offset;
+                OffsetMessageId { store_host, physical_offset }.write_to(out);
+            }
+        });
+        writer.number("queueId", send.queue_id);
+        writer.number("queueOffset", stored.first().map_or(0, |first| first.queue_offset));
+        let first = &self.messages[send.messages.clone()].first();
+        let key = first.map(|first| &self.properties[first.unique_key.clone()]);
+        if let Some(key) = key.and_then(|key| std::str::from_utf8(key).ok()) {
+            writer.text("transactionId", Text::from(key));
+        }
+        writer.text(names::MSG_REGION, broker.config.region.as_str().into());
+        writer.boolean(names::TRACE_SWITCH, true);
+        writer.finish(b"");
+    }
+
+    fn refuse(&self, broker: &Broker, sends: &[PendingSend], error: StoreError) {
+        let refusal = Refusal::from(error);
+        for send in sends.iter().filter(|send| !send.head.is_one_way()) {
+            broker.metrics.refused(send.head.code, refusal.code);
+            answer(broker, &self.reads[send.read], |out| {
+                response(out, &send.head, refusal.code, Some(&refusal.remark)).finish(b"");
+            });
+        }
+    }
+}
+
+/// Sends answers now, or when a NameServer knows the topic that was made.
+fn answer(broker: &Broker, read: &Read, write: impl Fn(&mut Vec<u8>)) {
+    if read.makes_topic {
+        let mut replies = Vec::new();
+        write(&mut replies);
+        broker.write_when_registered(&read.connection, replies);
+    } else {
+        // A client that is gone does not want its answer any more.
+        let _ = read.connection.write(write);
+    }
+}

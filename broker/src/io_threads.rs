@@ -1,0 +1,85 @@
+//! Threads that serve connections, each with a runtime and an append batch of its own.
+
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::Broker;
+use crate::append_batch::AppendBatch;
+
+/// What the connections of one thread share.
+#[derive(Default)]
+pub(crate) struct IoThread {
+    /// Locked by this thread only.
+    pub(crate) batch: Mutex<AppendBatch>,
+    /// The batch is no longer empty.
+    pub(crate) filled: Notify,
+}
+
+impl IoThread {
+    /// Appends the batch at the end of each tick: this task is woken by the first send and queues
+    /// behind all connections that were ready before it.
+    async fn append_batches(self: Arc<Self>, broker: Arc<Broker>) {
+        loop {
+            self.filled.notified().await;
+            self.batch.lock().append(&broker);
+        }
+    }
+}
+
+/// The running threads.
+pub(crate) struct IoThreads {
+    pub(crate) handles: Vec<Handle>,
+    pub(crate) threads: Vec<Arc<IoThread>>,
+    stop: CancellationToken,
+    running: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl IoThreads {
+    pub(crate) fn start(broker: &Arc<Broker>) -> io::Result<Self> {
+        let mut started = Self {
+            handles: Vec::new(),
+            threads: Vec::new(),
+            stop: CancellationToken::new(),
+            running: Vec::new(),
+        };
+        for number in 0..broker.config.io_thread_count() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let io_thread = Arc::new(IoThread::default());
+            runtime.spawn(io_thread.clone().append_batches(broker.clone()));
+            if number == 0 {
+                runtime.spawn(act_on_flushes(broker.clone()));
+            }
+            started.handles.push(runtime.handle().clone());
+            started.threads.push(io_thread);
+            let stop = started.stop.clone();
+            let running = std::thread::Builder::new()
+                .name(format!("weir-io-{number}"))
+                .spawn(move || runtime.block_on(stop.cancelled()))?;
+            started.running.push(running);
+        }
+        Ok(started)
+    }
+
+    pub(crate) fn stop(self) {
+        self.stop.cancel();
+        for thread in self.running {
+            if thread.join().is_err() {
+                tracing::error!("an I/O thread panicked");
+            }
+        }
+    }
+}
+
+/// Answers what waited for the disk. On an I/O thread, where the answers wake its connections
+/// without a system call each.
+async fn act_on_flushes(broker: Arc<Broker>) {
+    loop {
+        broker.flushed.notified().await;
+        broker.reached();
+    }
+}
