@@ -12,6 +12,7 @@ use crate::dispatch::{KeySource, for_each_key, key_hash};
 use crate::error::StoreError;
 use crate::key_file::KeyEntry;
 use crate::message::{Appended, NewMessage};
+use crate::proof::PROOF_BYTES;
 use crate::queue_file::QueueEntry;
 use crate::queue_table::QueueTable;
 use crate::segment::Segment;
@@ -156,7 +157,37 @@ impl Inner {
         for (piece, segment) in batch.pieces.iter().zip(&segments) {
             if let Err(error) = segment.write(&batch.bytes[piece.bytes.clone()], piece.position) {
                 self.undo(&segments[0], batch.pieces[0].position);
+                self.log.remove_prepared_but_first();
                 return Err(self.disk_watch.explain(error));
+            }
+        }
+        if segments.iter().any(|segment| segment.is_recycled()) {
+            self.prove(batch, &segments)?;
+        }
+        Ok(())
+    }
+
+    /// Proves what was just written to recycled segments.
+    fn prove(&self, batch: &Batch, segments: &[Arc<Segment>]) -> Result<(), StoreError> {
+        let mut open = self.proof.lock();
+        let before = open.clone();
+        for (index, (piece, segment)) in batch.pieces.iter().zip(segments).enumerate() {
+            let mut bytes = &batch.bytes[piece.bytes.clone()];
+            if index + 1 == batch.pieces.len() {
+                bytes = &bytes[..bytes.len() - TRAILER.len()];
+            }
+            // Apache's broker may have filled a segment up to where proofs would stand.
+            let has_place = piece.position + bytes.len() as u64 <= segment.records_end();
+            if !segment.is_recycled() || !has_place || bytes.is_empty() {
+                continue;
+            }
+            open.extend(piece.position, bytes);
+            if let Err(error) = open.write(segment, self.marks.flushed()) {
+                *open = before;
+                self.undo(&segments[0], batch.pieces[0].position);
+                // What this proof takes in beside what is gone has no other one.
+                self.flusher.poison(&format!("a proof could not be written: {error}"));
+                return Err(error);
             }
         }
         Ok(())
@@ -272,8 +303,8 @@ impl Batch {
         self.queues.clear();
     }
 
-    /// Lays messages out from `position` on. Where one does not fit with 8 bytes to spare the
-    /// segment is padded, as Apache does (`CommitLog.DefaultAppendMessageCallback`).
+    /// Lays messages out from `position` on. Where one does not fit with 8 bytes and the proofs'
+    /// to spare the segment is padded, as Apache does (`CommitLog.DefaultAppendMessageCallback`).
     fn encode(
         &mut self,
         messages: &[NewMessage<'_>],
@@ -289,7 +320,7 @@ impl Batch {
         for message in messages {
             let size = message.to_record(0, 0, 0).encoded_len() as u64;
             let left = segment_bytes - position % segment_bytes;
-            if size + TRAILER.len() as u64 > left {
+            if size + TRAILER.len() as u64 + PROOF_BYTES > left {
                 self.bytes.extend_from_slice(&(left as u32).to_be_bytes());
                 self.bytes.extend_from_slice(&MAGIC_BLANK.to_be_bytes());
                 self.end_piece();

@@ -1,11 +1,12 @@
 //! The background thread: everything that may be late but not forgotten.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
+use crate::segment::Segment;
 use crate::store::Inner;
 
 /// Kinds of work, as bits.
@@ -85,6 +86,7 @@ impl Inner {
         let mut next_check = Instant::now() + CHECK_INTERVAL;
         let mut last_mark = Instant::now();
         let mut mark_due = None;
+        self.do_work(PREPARE);
         loop {
             let work = self.background.work.swap(0, Ordering::AcqRel);
             if work & STOP != 0 {
@@ -135,7 +137,8 @@ impl Inner {
         self.seal_segments()?;
         self.write_durable_mark()?;
         self.check_space()?;
-        self.expire().map(|_| ())
+        self.expire()?;
+        self.prepare_next_segment()
     }
 
     /// Writes how far the log is known to be on disk, if that is news.
@@ -151,10 +154,14 @@ impl Inner {
         Ok(())
     }
 
+    /// Prepares the next segment once half of the newest one is full.
     fn prepare_next_segment(&self) -> Result<(), StoreError> {
-        match self.log.newest() {
-            Some(newest) => self.log.prepare(newest.end()).map(|_| ()),
-            None => Ok(()),
+        let is_half_full = |segment: Arc<Segment>| {
+            self.marks.written() >= segment.start + self.config.segment_bytes / 2
+        };
+        match self.log.newest().is_some_and(is_half_full) {
+            true => self.log.prepare_next(&self.spares),
+            false => Ok(()),
         }
     }
 
@@ -175,11 +182,7 @@ impl Inner {
     }
 
     /// Completes the derived files of a segment up to `covered`, durably.
-    pub(crate) fn seal_segment(
-        &self,
-        segment: &crate::segment::Segment,
-        covered: u64,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn seal_segment(&self, segment: &Segment, covered: u64) -> Result<(), StoreError> {
         let parts = self.queues.seal(segment.start);
         segment.queues.seal(segment.start, covered, &parts)?;
         segment.keys.seal(segment.start, covered)?;

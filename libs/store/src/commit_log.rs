@@ -10,6 +10,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::Layout;
 use crate::segment::Segment;
+use crate::spare::SpareSegments;
 
 /// So many of the newest segments are read through mappings.
 const MAPPED_SEGMENTS: usize = 2;
@@ -78,6 +79,43 @@ impl CommitLog {
         let created = Arc::new(created);
         prepared.push(Arc::clone(&created));
         Ok(created)
+    }
+
+    /// Has the segment behind the newest one prepared before an append needs it, from a spare one
+    /// if there is any.
+    pub(crate) fn prepare_next(&self, spares: &SpareSegments) -> Result<(), StoreError> {
+        let Some(start) = self.newest().map(|newest| newest.end()) else { return Ok(()) };
+        if self.prepared.lock().iter().any(|segment| segment.start == start) {
+            return Ok(());
+        }
+        let Some(spare) = spares.make_ready(start)? else { return self.prepare(start).map(|_| ()) };
+        let mut prepared = self.prepared.lock();
+        // While that took its time an append may have made the segment and even filled it.
+        let is_wanted =
+            prepared.is_empty() && self.newest().is_some_and(|newest| newest.end() == start);
+        if is_wanted {
+            prepared.push(spares.put_in_place(spare)?);
+        } else {
+            spares.put_back(spare);
+        }
+        Ok(())
+    }
+
+    /// The prepared segments, nearest first.
+    pub(crate) fn prepared(&self) -> Vec<Arc<Segment>> {
+        self.prepared.lock().clone()
+    }
+
+    /// After an append failed that needed several segments: `commitlog/` has at most one that
+    /// holds nothing.
+    pub(crate) fn remove_prepared_but_first(&self) {
+        let mut prepared = self.prepared.lock();
+        let kept = prepared.len().min(1);
+        for segment in prepared.drain(kept..) {
+            if let Err(error) = segment.remove_files(&*self.disk) {
+                tracing::warn!(%error, "an empty segment is left behind");
+            }
+        }
     }
 
     /// Makes a prepared segment the newest one.

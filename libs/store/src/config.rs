@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::dispatch::{self, DispatchRule};
 use crate::error::StoreError;
+use crate::proof::PROOF_BYTES;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -45,6 +46,9 @@ pub struct StoreConfig {
     pub message_bytes_max: usize,
     /// Segments whose newest record is older are deleted. Default: 72 h.
     pub retention: Duration,
+    /// Expired segments that are kept for their next life, whose syncs then cost half. They take
+    /// disk space meanwhile; when that is short they are deleted. Default: 8.
+    pub spare_segments_max: usize,
     /// Writes are refused below this much free disk. `None`: two segments, or a tenth of the disk
     /// up to 5 GiB, whichever is more. With small segments in a test it is the 5 GiB that count.
     pub free_bytes_min: Option<u64>,
@@ -70,6 +74,7 @@ impl Default for StoreConfig {
             unflushed_bytes_max: None,
             message_bytes_max: 4 << 20,
             retention: Duration::from_secs(72 * 3600),
+            spare_segments_max: 8,
             free_bytes_min: None,
             busy_timeout: Duration::from_secs(5),
             dispatch: dispatch::apache_rule,
@@ -127,9 +132,10 @@ impl StoreConfig {
         self.unflushed_bytes_max.unwrap_or(default)
     }
 
-    /// The longest record that a segment takes: it must leave 8 bytes for the padding's head.
+    /// The longest record that a segment takes: behind it is room for the padding's head and for
+    /// proofs.
     pub(crate) fn record_bytes_max(&self) -> usize {
-        usize::try_from(self.segment_bytes - 8).unwrap_or(usize::MAX)
+        usize::try_from(self.segment_bytes - PROOF_BYTES - 8).unwrap_or(usize::MAX)
     }
 }
 

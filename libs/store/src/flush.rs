@@ -134,7 +134,13 @@ impl Inner {
         let target = {
             let _flushing = self.flusher.flushing.lock();
             self.flusher.check_poison()?;
-            let (from, target) = (self.marks.flushed(), self.marks.written());
+            let (from, target) = {
+                // With the lock, so that no proof reaches across the target: whatever is written
+                // by now has its proof already, and what follows begins another.
+                let mut proof = self.proof.lock();
+                proof.close();
+                (self.marks.flushed(), self.marks.written())
+            };
             if from == target {
                 return Ok(target);
             }

@@ -11,6 +11,7 @@
 //! | `weir/user/<name>` | small files of the store's user |
 //! | `weir/queues/<20 digits>` | ConsumeQueue entries of the segment of that name |
 //! | `weir/keys/<20 digits>` | key index of the segment of that name |
+//! | `weir/spare/<20 digits>` | expired segments that wait for their next life |
 
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,9 @@ use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::small_file;
+
+/// Length and magic of padding, for which each record leaves room in its segment.
+pub(crate) const PADDING_HEAD_BYTES: u64 = 8;
 
 /// The version that this program writes.
 const FORMAT_VERSION: u32 = 1;
@@ -34,6 +38,7 @@ pub(crate) struct Layout {
     pub(crate) queues: PathBuf,
     pub(crate) keys: PathBuf,
     pub(crate) user: PathBuf,
+    pub(crate) spare: PathBuf,
 }
 
 impl Layout {
@@ -45,13 +50,14 @@ impl Layout {
             queues: weir.join("queues"),
             keys: weir.join("keys"),
             user: weir.join("user"),
+            spare: weir.join("spare"),
             weir,
         }
     }
 
     /// Everything below the root, parents first.
-    pub(crate) fn directories(&self) -> [&Path; 5] {
-        [&self.commit_log, &self.weir, &self.queues, &self.keys, &self.user]
+    pub(crate) fn directories(&self) -> [&Path; 6] {
+        [&self.commit_log, &self.weir, &self.queues, &self.keys, &self.user, &self.spare]
     }
 
     pub(crate) fn lock(&self) -> PathBuf {

@@ -17,11 +17,13 @@ use crate::disk_watch::DiskWatch;
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::flush::Flusher;
-use crate::format::{Format, Layout};
+use crate::format::{Format, Layout, PADDING_HEAD_BYTES};
+use crate::proof::{self, OpenProof};
 use crate::queue_table::QueueState;
 use crate::rebuild::Rebuild;
 use crate::recover::recover;
 use crate::segment::{Segment, remove_if_there};
+use crate::spare::SpareSegments;
 use crate::store::Inner;
 use crate::watermarks::Watermarks;
 
@@ -57,7 +59,11 @@ impl Inner {
             Rebuild { disk: &disk, layout: &layout, config: &config, state: &queue_state };
         let queues = rebuild.run(&log, &mut report)?;
         let end = report.log_end;
+        let spares =
+            SpareSegments::open(&disk, &layout, config.segment_bytes, config.spare_segments_max)?;
         let inner = Self {
+            proof: Mutex::new(OpenProof::at(end)),
+            spares,
             marks: Watermarks::at(end, config.is_sync()),
             appender: Mutex::new(Appender::at(end)),
             zeroed: Condvar::new(),
@@ -95,11 +101,29 @@ impl Inner {
         if old_mark != Some(mark) {
             mark.write(&*self.disk, &self.layout)?;
         }
+        self.replace_proofs(proof::begin)?;
         let abort = self.layout.abort();
         self.disk.open(&abort, OpenMode::Write).map_err(StoreError::io("create", &abort))?;
         let root = &self.layout.root;
         self.disk.sync_directory(root).map_err(StoreError::io("sync", root))?;
         self.check_space()
+    }
+
+    /// Has what follows the log's end in recycled segments proved, or not proved, from now on.
+    fn replace_proofs(
+        &self,
+        replace: fn(&Segment, u64, u64) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let end = self.marks.flushed();
+        let ahead = self.log.newest().into_iter().chain(self.log.prepared());
+        for segment in ahead.filter(|segment| segment.is_recycled()) {
+            let position = end.max(segment.start);
+            if position + PADDING_HEAD_BYTES <= segment.records_end() {
+                replace(&segment, position, end)?;
+                segment.sync()?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn durable_mark_at(&self, flushed: u64) -> DurableMark {
@@ -114,6 +138,8 @@ impl Inner {
             self.seal_segment(segment, segment.end().min(end))?;
         }
         self.write_durable_mark()?;
+        self.replace_proofs(proof::end)?;
+        self.log.remove_prepared_but_first();
         remove_if_there(&*self.disk, &self.layout.abort())?;
         let root = &self.layout.root;
         self.disk.sync_directory(root).map_err(StoreError::io("sync", root))?;

@@ -15,7 +15,8 @@ use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
-use crate::format::{Layout, parse_file_name};
+use crate::format::{Layout, PADDING_HEAD_BYTES, parse_file_name};
+use crate::proof::Proofs;
 use crate::scan::{Remains, Scanner, Step, search};
 use crate::segment::Segment;
 
@@ -58,6 +59,44 @@ struct FoundSegments {
     beyond_gap: Vec<Arc<Segment>>,
 }
 
+/// What segments say about themselves from the durable mark on.
+struct Tail {
+    /// Of each segment that may hold something behind the mark.
+    proofs: Vec<(u64, Proofs)>,
+    /// Everything below was on disk: the mark, or further.
+    flushed: u64,
+}
+
+impl Tail {
+    fn read(segments: &[Arc<Segment>], mark: u64) -> Result<Self, StoreError> {
+        let mut proofs = Vec::new();
+        for segment in segments.iter().filter(|segment| segment.end() > mark) {
+            let found = Proofs::read(segment)?;
+            if found.is_recycled() {
+                segment.set_recycled();
+            }
+            proofs.push((segment.start, found));
+        }
+        let flushed = proofs.iter().map(|(_, proofs)| proofs.flushed()).max();
+        Ok(Self { proofs, flushed: flushed.unwrap_or(0).max(mark) })
+    }
+
+    /// The proofs of a segment whose records need them.
+    fn needed(&self, segment: &Segment) -> Option<&Proofs> {
+        let of_segment = self.proofs.iter().find(|(start, _)| *start == segment.start);
+        of_segment.map(|(_, proofs)| proofs).filter(|proofs| proofs.are_needed())
+    }
+
+    /// Up to where the records of a segment count.
+    fn proved_end(&self, segment: &Segment) -> Result<u64, StoreError> {
+        match self.needed(segment) {
+            None => Ok(segment.end()),
+            Some(_) if self.flushed >= segment.end() => Ok(segment.end()),
+            Some(proofs) => proofs.proved_from(segment, self.flushed.max(segment.start)),
+        }
+    }
+}
+
 /// Where the walk stopped.
 struct Stop {
     position: u64,
@@ -84,8 +123,14 @@ pub(crate) fn recover(
             reason: "segments are missing whose records were on disk".to_owned(),
         });
     }
-    let stop = walk(&segments, from)?;
+    let tail = Tail::read(&segments, from)?;
+    let stop = walk(&segments, from, &tail)?;
     let end = stop.position;
+    if end < tail.flushed {
+        let why = stop.invalid.unwrap_or_else(|| "zeros".to_owned());
+        let reason = format!("{why}, but everything up to there was on disk");
+        return Err(StoreError::Damaged { from: end, to: tail.flushed, reason });
+    }
     let mut report = RecoveryReport {
         was_clean,
         log_start: start,
@@ -98,7 +143,7 @@ pub(crate) fn recover(
     if !is_as_closed {
         let bound = mark.map_or(0, |mark| mark.unflushed_bytes_max).max(config.unflushed_bytes());
         let suspects = segments.iter().chain(&beyond_gap);
-        let remains = find_remains(suspects, &stop, bound)?;
+        let remains = find_remains(suspects, &stop, &tail, bound)?;
         cut(disk, layout, &mut segments, beyond_gap, &stop, &remains, &mut report)?;
     }
     if !is_as_closed {
@@ -106,7 +151,11 @@ pub(crate) fn recover(
         make_durable(&**disk, layout, &segments, from, end)?;
     }
     let has_records = segments.iter().filter(|segment| segment.start < end).count();
-    let prepared = segments.split_off(has_records);
+    let mut prepared = segments.split_off(has_records);
+    // A crash in an append that needed several segments leaves more than one.
+    for surplus in prepared.drain(prepared.len().min(1)..).rev() {
+        surplus.remove_files(&**disk)?;
+    }
     Ok(RecoveredLog { segments: segments.into(), prepared, report })
 }
 
@@ -150,18 +199,28 @@ fn open_segments(
 }
 
 /// Proves record after record until there is none.
-fn walk(segments: &[Arc<Segment>], from: u64) -> Result<Stop, StoreError> {
+fn walk(segments: &[Arc<Segment>], from: u64, tail: &Tail) -> Result<Stop, StoreError> {
     let mut position = from;
     for segment in segments.iter().filter(|segment| segment.end() > from) {
+        let proved_end = tail.proved_end(segment)?;
         let mut scanner = Scanner::new(segment, position, true);
         loop {
-            let invalid = match scanner.step()? {
-                Step::Record(..) => continue,
-                Step::SegmentEnd => break,
-                Step::Nothing => None,
-                Step::Invalid(reason) => Some(reason),
+            let position = scanner.position();
+            let (end, is_last) = match scanner.step()? {
+                Step::Record(_, length) => (position + length, false),
+                Step::SegmentEnd => {
+                    (position + PADDING_HEAD_BYTES.min(segment.end() - position), true)
+                }
+                Step::Nothing => return Ok(Stop { position, invalid: None }),
+                Step::Invalid(reason) => return Ok(Stop { position, invalid: Some(reason) }),
             };
-            return Ok(Stop { position: scanner.position(), invalid });
+            if end > proved_end {
+                let invalid = Some(format!("at {position}: nothing proves that it is not old"));
+                return Ok(Stop { position, invalid });
+            }
+            if is_last {
+                break;
+            }
         }
         position = segment.end();
     }
@@ -172,13 +231,21 @@ fn walk(segments: &[Arc<Segment>], from: u64) -> Result<Stop, StoreError> {
 fn find_remains<'a>(
     segments: impl Iterator<Item = &'a Arc<Segment>>,
     stop: &Stop,
+    tail: &Tail,
     bound: u64,
 ) -> Result<Vec<(u64, Remains)>, StoreError> {
     let mut found = Vec::new();
     for segment in segments.filter(|segment| segment.end() > stop.position) {
-        let remains = search(segment, segment.start.max(stop.position))?;
+        let from = segment.start.max(stop.position);
+        // Proofs say exactly what was promised, so nothing further on can be damage.
+        let to = match tail.needed(segment) {
+            Some(_) => segment.end().min(stop.position.saturating_add(bound)),
+            None => segment.end(),
+        };
+        let remains = search(segment, from, to)?;
         if let Some(last) = remains.last_record
             && last > stop.position.saturating_add(bound)
+            && tail.needed(segment).is_none()
         {
             let reason = stop.invalid.clone().unwrap_or_else(|| "zeros".to_owned());
             return Err(StoreError::Damaged {
@@ -226,11 +293,15 @@ fn cut(
         last.remove_files(&**disk)?;
     }
     disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
-    if let Some(last) = segments.last()
-        && let Some(end) = remains_of(last.start).and_then(|remains| remains.end)
-    {
-        last.write_zeros(stop.position.max(last.start), end)?;
-        last.sync()?;
+    if let Some(last) = segments.last() {
+        let end = remains_of(last.start).and_then(|remains| remains.end);
+        // In a recycled segment what stands there is old if nothing else.
+        let needed = if last.is_recycled() { PADDING_HEAD_BYTES } else { 0 };
+        let to = end.unwrap_or(0).max(stop.position + needed).min(last.end());
+        if to > stop.position {
+            last.write_zeros(stop.position, to)?;
+            last.sync()?;
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::queue_table::QueueState;
 use crate::read::{RecordHead, read_head};
-use crate::segment::Segment;
+use crate::segment::{Segment, remove_if_there};
 use crate::small_file;
 use crate::store::Inner;
 
@@ -19,7 +19,7 @@ impl Inner {
         let retention_ms = i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX);
         let expired_before_ms = self.clock.now_ms().saturating_sub(retention_ms);
         let kept_from = self.protected_from.load(Ordering::Acquire).min(self.marks.flushed());
-        let segments = self.log.all();
+        let mut segments = self.log.all();
         let mut expired = 0;
         for pair in segments.windows(2) {
             if pair[0].end() > kept_from || !self.begins_before(&pair[1], expired_before_ms)? {
@@ -28,7 +28,9 @@ impl Inner {
             expired += 1;
         }
         if expired > 0 {
-            self.delete_oldest(&segments[..expired], segments[expired].start)?;
+            let start = segments[expired].start;
+            segments.truncate(expired);
+            self.delete_oldest(segments, start)?;
         }
         Ok(expired)
     }
@@ -41,16 +43,29 @@ impl Inner {
         })
     }
 
-    fn delete_oldest(&self, segments: &[Arc<Segment>], start: u64) -> Result<(), StoreError> {
+    fn delete_oldest(&self, segments: Vec<Arc<Segment>>, start: u64) -> Result<(), StoreError> {
         self.keep_next_offsets(start)?;
-        for segment in segments {
+        for segment in &segments {
             self.log.forget_oldest();
             tracing::info!(start = segment.start, end = segment.end(), "segment expired");
         }
         self.queues.all().iter().for_each(|queue| queue.forget_before(start));
-        segments.iter().try_for_each(|segment| segment.remove_files(&*self.disk))?;
-        let directory = &self.layout.commit_log;
-        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+        // One after the other, each durably, so that no crash leaves a gap in the log.
+        segments.into_iter().try_for_each(|segment| self.delete_segment(segment))
+    }
+
+    /// Keeps the file of a segment that left the log for its next life, unless somebody still
+    /// reads from it: then the name goes, and the bytes with the last reader.
+    fn delete_segment(&self, segment: Arc<Segment>) -> Result<(), StoreError> {
+        segment.remove_derived_files(&*self.disk)?;
+        match Arc::try_unwrap(segment) {
+            Ok(segment) => self.spares.keep(segment),
+            Err(shared) => {
+                remove_if_there(&*self.disk, &shared.path)?;
+                let directory = &self.layout.commit_log;
+                self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+            }
+        }
     }
 
     /// Notes the next offset of each queue that is about to lose its last message: the log will
@@ -66,7 +81,9 @@ impl Inner {
                 topic.insert(queue.queue_id, next);
             }
         }
-        changed.fit(start, self.marks.written());
+        // By what is still there: a crash may leave the segments that are about to go, and with
+        // them the records of deleted topics.
+        changed.fit(self.log.start().unwrap_or(0), self.marks.written());
         if changed != *state {
             changed.write(&*self.disk, &self.layout)?;
             *state = changed;
@@ -111,5 +128,141 @@ impl QueueState {
         layout: &crate::format::Layout,
     ) -> Result<(), StoreError> {
         small_file::write_json(disk, &layout.queue_state(), self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::{FlushMode, StoreConfig};
+    use crate::disk::SimulatedDisk;
+    use crate::dispatch::KeySource;
+    use crate::message::NewMessage;
+
+    fn open(disk: &SimulatedDisk, spare_segments_max: usize) -> Inner {
+        let config = StoreConfig {
+            directory: "/s".into(),
+            segment_bytes: 8192,
+            message_bytes_max: 2000,
+            flush: FlushMode::Sync,
+            retention: Duration::ZERO,
+            spare_segments_max,
+            free_bytes_min: Some(0),
+            threads: false,
+            ..StoreConfig::default()
+        };
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let inner = Inner::open(config, Arc::new(disk.clone()), clock).unwrap();
+        inner.protected_from.store(u64::MAX, Ordering::Release);
+        inner
+    }
+
+    /// Appends messages that all look alike.
+    fn append(inner: &Inner, count: usize) {
+        let host = "127.0.0.1:10911".parse().unwrap();
+        let message = NewMessage {
+            topic: "t",
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: &[7; 1000],
+            properties: b"",
+            tag_hash: 0,
+            index_keys: KeySource::None,
+            dispatch: true,
+        };
+        for _ in 0..count {
+            inner.append(&[message], &mut Vec::new()).unwrap();
+            inner.flush().unwrap();
+        }
+    }
+
+    /// Everything is older than the clock says now.
+    fn expire(inner: &Inner) -> usize {
+        let mut expired = 0;
+        let mut segments = inner.log.all();
+        let last = segments.pop().unwrap();
+        if !segments.is_empty() {
+            expired = segments.len();
+            inner.delete_oldest(segments, last.start).unwrap();
+        }
+        expired
+    }
+
+    fn names(disk: &SimulatedDisk, directory: &str) -> Vec<String> {
+        let listed = disk.list(&Path::new("/s").join(directory)).unwrap();
+        listed.into_iter().map(|file| file.name.trim_start_matches('0').to_owned()).collect()
+    }
+
+    #[test]
+    fn an_expired_segment_has_another_life_under_another_name() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 2);
+        append(&inner, 26); // seven a segment, so four segments
+        assert_eq!(expire(&inner), 3);
+        // Two wait, which is the limit; the third is gone.
+        assert_eq!(names(&disk, "weir/spare"), ["", "8192"]);
+        assert_eq!(names(&disk, "commitlog"), ["24576"]);
+        inner.maintain().unwrap();
+        assert_eq!(names(&disk, "commitlog"), ["24576", "32768"]);
+        append(&inner, 6);
+        assert!(inner.log.newest().unwrap().is_recycled());
+        // At its start and behind its end stand zeros, further on what it held before.
+        let mut bytes = [0; 8192 - 512];
+        inner.log.newest().unwrap().read_exact(&mut bytes, 32768).unwrap();
+        let end = (inner.marks.written() - 32768) as usize;
+        assert_eq!(bytes[end..end + 8], [0; 8]);
+        assert!(bytes[end + 8..].contains(&7));
+        let queue = inner.queues.find("t", 0).unwrap();
+        assert_eq!(queue.range(inner.marks.visible()).max, 32);
+
+        // As after a kill, and as after a clean close.
+        let end = inner.marks.written();
+        drop(inner);
+        let inner = open(&disk, 2);
+        assert_eq!((inner.recovery.log_end, inner.recovery.cut_records), (end, 0));
+        append(&inner, 1);
+        let end = inner.marks.written();
+        inner.close().unwrap();
+        let inner = open(&disk, 2);
+        assert_eq!((inner.recovery.log_end, inner.recovery.rebuilt_segments), (end, 0));
+        assert!(inner.log.newest().unwrap().is_recycled());
+        append(&inner, 10);
+        assert!(names(&disk, "commitlog").len() <= inner.log.all().len() + 1);
+    }
+
+    #[test]
+    fn a_segment_that_somebody_reads_is_not_recycled() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 8);
+        append(&inner, 16);
+        let reader = inner.log.segment_at(0).unwrap();
+        assert_eq!(expire(&inner), 2);
+        assert_eq!(names(&disk, "weir/spare"), ["8192"]);
+        assert!(read_head(&reader, 0).unwrap().is_some(), "its bytes stay until it is read");
+    }
+
+    #[test]
+    fn spares_of_another_segment_size_and_surplus_ones_are_removed_at_open() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 8);
+        append(&inner, 22);
+        expire(&inner);
+        drop(inner);
+        let path = Path::new("/s/weir/spare/00000000000000008192");
+        disk.open(path, crate::disk::OpenMode::Write).unwrap().set_len(100).unwrap();
+        let inner = open(&disk, 1);
+        assert_eq!((inner.spares.count(), names(&disk, "weir/spare")), (1, vec![String::new()]));
+        assert_eq!(inner.spares.remove_all().unwrap(), 1);
+        assert_eq!(names(&disk, "weir/spare"), Vec::<String>::new());
     }
 }

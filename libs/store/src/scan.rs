@@ -125,17 +125,19 @@ pub(crate) struct Remains {
     pub(crate) records: u64,
     /// Start of the last of them.
     pub(crate) last_record: Option<u64>,
-    /// Behind the last byte that is not zero.
+    /// Behind the last byte that is not zero; in a recycled segment, where old bytes stand
+    /// everywhere, behind the last record.
     pub(crate) end: Option<u64>,
 }
 
-/// Searches `[from, segment end)` for records at any position and for bytes other than zero.
-pub(crate) fn search(segment: &Segment, from: u64) -> Result<Remains, StoreError> {
+/// Searches `[from, to)` for records at any position and for bytes other than zero.
+pub(crate) fn search(segment: &Segment, from: u64, to: u64) -> Result<Remains, StoreError> {
     let mut remains = Remains::default();
     let mut position = from;
-    while position < segment.end() {
+    while position < to {
         let Some(data) = segment.next_data(position)? else { break };
-        position = search_data(segment, data.start.max(position), data.end, &mut remains)?;
+        let end = data.end.min(to);
+        position = search_data(segment, data.start.max(position), end, &mut remains)?;
     }
     Ok(remains)
 }
@@ -176,11 +178,12 @@ fn search_data(
         let left = usize::try_from(segment.end() - position).unwrap_or(usize::MAX);
         chunk.resize((own + RECOGNISED_BYTES).min(left), 0);
         segment.read_exact(&mut chunk, position)?;
-        if let Some(last) = chunk[..own].iter().rposition(|byte| *byte != 0) {
-            remains.end = remains.end.max(Some(position + last as u64 + 1));
-        } else {
+        let Some(last) = chunk[..own].iter().rposition(|byte| *byte != 0) else {
             position += own as u64;
             continue;
+        };
+        if !segment.is_recycled() {
+            remains.end = remains.end.max(Some(position + last as u64 + 1));
         }
         let mut at = 0;
         while at < own {

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
@@ -11,20 +11,26 @@ use crate::disk::{Disk, DiskFile, Mapping, OpenMode, read_exact_at};
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
 use crate::key_file::KeyFile;
+use crate::proof::PROOF_BYTES;
 use crate::queue_file::QueueFile;
 
-/// `commitlog/<start>`: `bytes` of log from position `start`. The last record leaves at least 8
-/// bytes, which a padding head fills when the next record goes to the next segment.
+/// `commitlog/<start>`: `bytes` of log from position `start`. The last record leaves room for a
+/// padding head of 8 bytes, which is written when the next record goes to the next segment, and
+/// for the proofs behind it ([`crate::proof`]).
 pub(crate) struct Segment {
     pub(crate) start: u64,
     pub(crate) bytes: u64,
     pub(crate) path: PathBuf,
     file: Arc<dyn DiskFile>,
     map: RwLock<Map>,
-    /// Whether the file's name is durable.
+    /// Whether the file's name is known to be durable. Nobody knows of a prepared segment that a
+    /// process left which closed the store.
     pub(crate) is_listed: AtomicBool,
     /// Whether both derived files are complete and durable.
     pub(crate) is_sealed: AtomicBool,
+    /// Whether the file had another life before, so that all of it was written once and what is
+    /// unwritten in this life is not zeros.
+    is_recycled: AtomicBool,
     pub(crate) queues: Arc<QueueFile>,
     pub(crate) keys: KeyFile,
 }
@@ -52,7 +58,7 @@ impl Segment {
             Ok(file)
         };
         let file = create().map_err(StoreError::io("create", &path))?;
-        Ok(Self::around(disk, layout, start, bytes, path, file, false))
+        Ok(Self::around(disk, layout, start, bytes, path, file))
     }
 
     /// Opens a segment found on disk. One that lost its length in a crash gets it back: its
@@ -72,7 +78,21 @@ impl Segment {
             Ok(file)
         };
         let file = open().map_err(StoreError::io("open", &path))?;
-        Ok(Self::around(disk, layout, start, bytes, path, file, true))
+        Ok(Self::around(disk, layout, start, bytes, path, file))
+    }
+
+    /// A segment around a file that waits to become one.
+    pub(crate) fn of_spare(
+        disk: &Arc<dyn Disk>,
+        layout: &Layout,
+        start: u64,
+        bytes: u64,
+        file: Arc<dyn DiskFile>,
+    ) -> Self {
+        let path = layout.commit_log.join(file_name(start));
+        let segment = Self::around(disk, layout, start, bytes, path, file);
+        segment.set_recycled();
+        segment
     }
 
     /// A segment of a directory that is only looked at: `disk` refuses changes, `file` reads as if
@@ -85,7 +105,7 @@ impl Segment {
         file: Arc<dyn DiskFile>,
     ) -> Self {
         let path = layout.commit_log.join(file_name(start));
-        Self::around(disk, layout, start, bytes, path, file, true)
+        Self::around(disk, layout, start, bytes, path, file)
     }
 
     fn around(
@@ -95,7 +115,6 @@ impl Segment {
         bytes: u64,
         path: PathBuf,
         file: Arc<dyn DiskFile>,
-        is_listed: bool,
     ) -> Self {
         let name = file_name(start);
         Self {
@@ -104,8 +123,9 @@ impl Segment {
             path,
             file,
             map: RwLock::new(Map::NotYet),
-            is_listed: AtomicBool::new(is_listed),
+            is_listed: AtomicBool::new(false),
             is_sealed: AtomicBool::new(false),
+            is_recycled: AtomicBool::new(false),
             queues: Arc::new(QueueFile::new(Arc::clone(disk), layout.queues.join(&name))),
             keys: KeyFile::new(Arc::clone(disk), layout.keys.join(&name)),
         }
@@ -114,6 +134,19 @@ impl Segment {
     /// The position behind the segment.
     pub(crate) fn end(&self) -> u64 {
         self.start + self.bytes
+    }
+
+    /// Behind the last byte that a record or padding may take.
+    pub(crate) fn records_end(&self) -> u64 {
+        self.end() - PROOF_BYTES
+    }
+
+    pub(crate) fn is_recycled(&self) -> bool {
+        self.is_recycled.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_recycled(&self) {
+        self.is_recycled.store(true, Ordering::Release);
     }
 
     /// Fills `bytes` from `position`; all of it must lie in the segment.
@@ -191,10 +224,13 @@ impl Segment {
 
     /// Deletes the segment's files, derived ones first: they mean nothing without it.
     pub(crate) fn remove_files(&self, disk: &dyn Disk) -> Result<(), StoreError> {
-        for path in [self.queues.path(), self.keys.path(), &self.path] {
-            remove_if_there(disk, path)?;
-        }
-        Ok(())
+        self.remove_derived_files(disk)?;
+        remove_if_there(disk, &self.path)
+    }
+
+    pub(crate) fn remove_derived_files(&self, disk: &dyn Disk) -> Result<(), StoreError> {
+        remove_if_there(disk, self.queues.path())?;
+        remove_if_there(disk, self.keys.path())
     }
 }
 

@@ -19,12 +19,14 @@ use crate::error::StoreError;
 use crate::flush::Flusher;
 use crate::format::{Format, Layout};
 use crate::message::{Appended, NewMessage};
+use crate::proof::OpenProof;
 use crate::query::Boundary;
 use crate::queue_file::QueueEntry;
 use crate::queue_table::{QueueState, QueueTable};
 use crate::read::{QueueRead, ReadLimits};
 use crate::recover::RecoveryReport;
 use crate::small_file;
+use crate::spare::SpareSegments;
 use crate::watermarks::Watermarks;
 
 /// A CommitLog with its queues and index. Clones are the same store.
@@ -32,8 +34,8 @@ use crate::watermarks::Watermarks;
 /// Dropping the last clone without [`Store::close`] is like the death of the process: everything
 /// written is found again, and the next open says that the stop was not clean.
 ///
-/// Order of locks: append lock, queue state, queue table, queue, queue file; each may be taken
-/// without those before it.
+/// Order of locks: append lock, proof, queue state, queue table, queue, queue file; each may be
+/// taken without those before it.
 #[derive(Clone)]
 pub struct Store {
     running: Arc<Running>,
@@ -60,6 +62,8 @@ pub(crate) struct Inner {
     pub(crate) appender: Mutex<Appender>,
     /// With the append lock: a claim of the zero writer ended.
     pub(crate) zeroed: Condvar,
+    pub(crate) proof: Mutex<OpenProof>,
+    pub(crate) spares: SpareSegments,
     pub(crate) flusher: Flusher,
     pub(crate) background: Background,
     pub(crate) disk_watch: DiskWatch,
@@ -74,6 +78,8 @@ pub(crate) struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreStats {
     pub segments: usize,
+    /// Expired segments that wait for their next life.
+    pub spare_segments: usize,
     /// First position of the log.
     pub min_offset: u64,
     /// Where the next record goes.
@@ -310,6 +316,7 @@ impl Store {
         let space = inner.disk_watch.figures();
         StoreStats {
             segments: inner.log.all().len(),
+            spare_segments: inner.spares.count(),
             min_offset: self.min_offset(),
             max_offset: self.max_offset(),
             unflushed_bytes: inner.marks.written() - flushed,

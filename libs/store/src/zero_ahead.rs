@@ -46,6 +46,11 @@ impl Inner {
             let mut appender = self.appender.lock();
             let position = appender.position();
             let Some(segment) = self.log.segment_at(position) else { return Ok(()) };
+            if segment.is_recycled() {
+                // All its blocks were written in its life before.
+                appender.zero_ahead.done_up_to = segment.end();
+                return Ok(());
+            }
             let from =
                 appender.zero_ahead.to.max((position + DISTANCE_BYTES).next_multiple_of(4096));
             let target = (position + AHEAD_BYTES).min(segment.end());

@@ -11,6 +11,7 @@ use crate::disk::{Disk, OpenMode, ReadOnlyDisk, ReadOnlyFile, Unreadable};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Format, Layout, parse_file_name};
+use crate::proof::Proofs;
 use crate::queue_table::QueueState;
 use crate::segment::Segment;
 
@@ -161,7 +162,11 @@ impl Directory {
             };
             let patched = ReadOnlyFile::patched(opened, bytes, &path, &self.unreadable);
             let (disk, file) = (&self.disk, Arc::new(patched));
-            self.segments.push(Arc::new(Segment::look_at(disk, &self.layout, start, bytes, file)));
+            let segment = Segment::look_at(disk, &self.layout, start, bytes, file);
+            if Proofs::read(&segment)?.is_recycled() {
+                segment.set_recycled();
+            }
+            self.segments.push(Arc::new(segment));
         }
         Ok(())
     }

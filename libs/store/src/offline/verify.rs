@@ -183,7 +183,7 @@ impl<'a> Run<'a> {
         }
         let mut all = Remains::default();
         for segment in self.directory.segments.iter().filter(|other| other.end() > position) {
-            let remains = search(segment, segment.start.max(position))?;
+            let remains = search(segment, segment.start.max(position), segment.end())?;
             all.records += remains.records;
             all.last_record = all.last_record.max(remains.last_record);
             all.end = all.end.max(remains.end);

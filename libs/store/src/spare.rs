@@ -1,0 +1,124 @@
+//! Segments that wait for their next life: `weir/spare/`.
+//!
+//! Their blocks were written once, so a sync of new records in them has no allocation to journal.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::disk::{Disk, OpenMode};
+use crate::error::StoreError;
+use crate::format::{Layout, parse_file_name};
+use crate::proof;
+use crate::segment::{Segment, remove_if_there};
+
+/// So much of a recycled file is overwritten with zeros before it takes its new name, so that
+/// neither we nor Apache's broker find a record at its start.
+const HEAD_BYTES: u64 = 4096;
+
+/// Files of full length under the name they had as segments.
+pub(crate) struct SpareSegments {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    segment_bytes: u64,
+    max: usize,
+    names: Mutex<Vec<String>>,
+}
+
+impl SpareSegments {
+    /// Takes over what a former process left; files that are of no use are removed.
+    pub(crate) fn open(
+        disk: &Arc<dyn Disk>,
+        layout: &Layout,
+        segment_bytes: u64,
+        max: usize,
+    ) -> Result<Self, StoreError> {
+        let directory = &layout.spare;
+        let mut names = Vec::new();
+        for file in disk.list(directory).map_err(StoreError::io("list", directory))? {
+            let is_segment = parse_file_name(&file.name).is_some() && file.bytes == segment_bytes;
+            if is_segment && names.len() < max {
+                names.push(file.name);
+            } else {
+                remove_if_there(&**disk, &directory.join(file.name))?;
+            }
+        }
+        let (disk, layout) = (Arc::clone(disk), layout.clone());
+        Ok(Self { disk, layout, segment_bytes, max, names: Mutex::new(names) })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.names.lock().len()
+    }
+
+    /// Takes the file of an expired segment, or deletes it when there are enough. Durable on
+    /// return. Nobody else may have the segment, because its bytes will change.
+    pub(crate) fn keep(&self, segment: Segment) -> Result<(), StoreError> {
+        let mut names = self.names.lock();
+        let Some(name) = segment.path.file_name().and_then(|name| name.to_str()) else {
+            return Ok(());
+        };
+        if names.len() >= self.max {
+            remove_if_there(&*self.disk, &segment.path)?;
+        } else {
+            let to = self.layout.spare.join(name);
+            self.disk
+                .rename(&segment.path, &to)
+                .map_err(StoreError::io("rename", &segment.path))?;
+            names.push(name.to_owned());
+            self.sync(&self.layout.spare)?;
+        }
+        self.sync(&self.layout.commit_log)
+    }
+
+    /// A file whose start is made safe for a segment at `start`, durably, and which still waits
+    /// under its old name. It takes a while, so it is done without any lock.
+    pub(crate) fn make_ready(&self, start: u64) -> Result<Option<ReadySpare>, StoreError> {
+        let Some(name) = self.names.lock().pop() else { return Ok(None) };
+        let path = self.layout.spare.join(&name);
+        let file = self.disk.open(&path, OpenMode::Write).map_err(StoreError::io("open", &path))?;
+        let segment = Segment::of_spare(&self.disk, &self.layout, start, self.segment_bytes, file);
+        segment.write_zeros(start, start + HEAD_BYTES.min(self.segment_bytes))?;
+        // Nobody knows here how far the log before it is on disk.
+        proof::begin(&segment, start, 0)?;
+        segment.sync()?;
+        Ok(Some(ReadySpare { segment, name }))
+    }
+
+    /// Gives the file its new name, which is durable with the segment's first flush.
+    pub(crate) fn put_in_place(&self, ready: ReadySpare) -> Result<Arc<Segment>, StoreError> {
+        let from = self.layout.spare.join(&ready.name);
+        let to = &ready.segment.path;
+        self.disk.rename(&from, to).map_err(StoreError::io("rename", &from))?;
+        Ok(Arc::new(ready.segment))
+    }
+
+    /// Takes a file back that nobody needed after all.
+    pub(crate) fn put_back(&self, ready: ReadySpare) {
+        self.names.lock().push(ready.name);
+    }
+
+    /// Deletes all files, for the space they take; says how many those were.
+    pub(crate) fn remove_all(&self) -> Result<usize, StoreError> {
+        let mut names = self.names.lock();
+        let mut removed = 0;
+        while let Some(name) = names.pop() {
+            remove_if_there(&*self.disk, &self.layout.spare.join(name))?;
+            removed += 1;
+        }
+        if removed > 0 {
+            self.sync(&self.layout.spare)?;
+        }
+        Ok(removed)
+    }
+
+    fn sync(&self, directory: &std::path::Path) -> Result<(), StoreError> {
+        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+    }
+}
+
+/// A spare file that may become the segment at the start it was made ready for.
+pub(crate) struct ReadySpare {
+    segment: Segment,
+    name: String,
+}
