@@ -70,7 +70,10 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::GetConsumerRunningInfo
         | C::ConsumeMessageDirectly
         | C::GetBrokerRuntimeInfo
-        | C::GetBrokerConfig => Permit::Allowed,
+        | C::GetBrokerConfig
+        | C::CleanExpiredConsumeQueue
+        | C::CleanUnusedTopic
+        | C::DeleteExpiredCommitLog => Permit::Allowed,
 
         C::PutKvConfig
         | C::GetKvConfig
@@ -113,17 +116,14 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::GetTimerMetrics
         | C::InvokeBrokerToGetConsumerStatus
         | C::QueryConsumeTimeSpan
-        | C::CleanExpiredConsumeQueue
         | C::QueryCorrectionOffset
         | C::CloneGroupOffset
         | C::ViewBrokerStatsData
-        | C::CleanUnusedTopic
         | C::GetBrokerConsumeStats
         | C::QueryConsumeQueue
         | C::ResumeCheckHalfMessage
         | C::SendReplyMessage
         | C::SendReplyMessageV2
-        | C::DeleteExpiredCommitLog
         | C::UpdateAndGetGroupForbidden
         | C::RecallMessage
         | C::QueryAssignment

@@ -64,6 +64,18 @@ pub struct StoreSection {
     pub segment_bytes: u64,
     /// Messages older than this may be deleted. Default: 72.
     pub retention_hours: u64,
+    /// In these hours of the day, in the machine's time zone, what has expired is deleted.
+    /// Default: 4.
+    pub retention_at_hours: Vec<u8>,
+    /// From this share of the disk on, in percent, what has expired is deleted at once. Default:
+    /// 75.
+    pub retention_disk_percent: u8,
+    /// Delete messages before their time, oldest first, when 85 % of the disk are used or writes
+    /// would be refused. Default: false, unlike Apache's: rather no new messages than lost ones.
+    pub retention_force: bool,
+    /// Expired segments that are kept to be written again, which costs the disk half as much with
+    /// synchronous flush; 0: none. Default: 8.
+    pub spare_segments_max: usize,
     /// Writes are refused when the disk has less than this left; 0: two segments or a tenth of
     /// the disk, at most 5 GiB. Default: 0.
     pub free_bytes_min: u64,
@@ -129,7 +141,16 @@ impl Default for BrokerConfig {
 
 impl Default for StoreSection {
     fn default() -> Self {
-        Self { flush: Flush::Async, segment_bytes: 1 << 30, retention_hours: 72, free_bytes_min: 0 }
+        Self {
+            flush: Flush::Async,
+            segment_bytes: 1 << 30,
+            retention_hours: 72,
+            retention_at_hours: vec![4],
+            retention_disk_percent: 75,
+            retention_force: false,
+            spare_segments_max: 8,
+            free_bytes_min: 0,
+        }
     }
 }
 
@@ -190,6 +211,13 @@ impl BrokerConfig {
             let problem = "use at most half of limits.frame_bytes_max";
             return wrong("limits.message_bytes_max", &limits.message_bytes_max, &problem);
         }
+        if let Some(hour) = self.store.retention_at_hours.iter().find(|hour| **hour > 23) {
+            return wrong("store.retention_at_hours", hour, &"hours go from 0 to 23");
+        }
+        if !(10..=95).contains(&self.store.retention_disk_percent) {
+            let percent = self.store.retention_disk_percent;
+            return wrong("store.retention_disk_percent", &percent, &"use 10 to 95");
+        }
         let smallest = limits.message_bytes_max as u64 + (1 << 16);
         if self.store.segment_bytes < smallest && self.store.segment_bytes < 64 << 20 {
             let problem = format!("a segment holds at least one message: use {smallest} or more");
@@ -243,6 +271,10 @@ impl BrokerConfig {
             unflushed_bytes_max: (self.store.flush == Flush::Sync)
                 .then_some(SYNC_GROUP_BYTES + 2 * message_bytes_max as u64),
             retention: Duration::from_secs(self.store.retention_hours.saturating_mul(3600)),
+            retention_hours: self.store.retention_at_hours.clone(),
+            retention_disk_percent: self.store.retention_disk_percent,
+            retention_force: self.store.retention_force,
+            spare_segments_max: self.store.spare_segments_max,
             free_bytes_min: Some(self.store.free_bytes_min).filter(|bytes| *bytes > 0),
             ..StoreConfig::default()
         }

@@ -144,6 +144,12 @@ fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Bro
             broker.flushed.notify_one();
         }
     }));
+    let listener = Arc::downgrade(&broker);
+    broker.store.set_protection_listener(Box::new(move || {
+        if let Some(broker) = listener.upgrade() {
+            broker.image_due.notify_one();
+        }
+    }));
     Ok(broker)
 }
 

@@ -118,6 +118,18 @@ impl State {
         Ok(Change { is_made, position: writing.end })
     }
 
+    /// Deletes the queues of topics that do not exist; says which those were.
+    pub(crate) fn delete_unused_queues(&self) -> Result<Vec<String>, StateError> {
+        // With the lock, so that none of them is made meanwhile.
+        let _writing = self.writing.lock();
+        let mut topics = self.store.topics();
+        topics.retain(|name| name != STATE_TOPIC && self.topics.get(name).is_none());
+        for topic in &topics {
+            self.store.delete_queues(topic)?;
+        }
+        Ok(topics)
+    }
+
     /// Tells the log which offsets were committed since the last time. The result is the position
     /// to wait for: somebody else may have told the log a moment ago.
     pub(crate) fn log_offsets(&self) -> Result<Option<u64>, StateError> {

@@ -21,12 +21,27 @@ pub(crate) struct ClusterArgs {
 enum Command {
     /// List clusters, brokers and their addresses
     List,
+    /// Delete at once what is of no use any more, whatever the hour
+    Clean {
+        /// log: messages older than the retention time; queues: entries of messages that are gone
+        /// (here they go with the messages); topics: queues of topics that do not exist
+        what: Rubbish,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Ask each broker how it does
     Status {
         /// Everything that this broker says about itself
         #[arg(long, value_name = "NAME")]
         broker: Option<String>,
     },
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Rubbish {
+    Log,
+    Queues,
+    Topics,
 }
 
 #[derive(Serialize)]
@@ -110,6 +125,18 @@ pub(crate) async fn run(args: ClusterArgs) -> anyhow::Result<()> {
             let Brokers(brokers) = Brokers::find(&admin).await?;
             let rows: Vec<_> = brokers.into_iter().map(ListRow::from).collect();
             output.rows(&rows)?;
+        }
+        Command::Clean { what, place } => {
+            for master in Brokers::find(&admin).await?.masters(&place)? {
+                let address = &master.address;
+                match what {
+                    Rubbish::Log => admin.delete_expired_log(address).await?,
+                    Rubbish::Queues => admin.clean_expired_queues(address).await?,
+                    Rubbish::Topics => admin.clean_unused_topics(address).await?,
+                }
+                let done = ListRow::from(master);
+                output.done(&format!("{} was asked to clean", done.broker), &done)?;
+            }
         }
         Command::Status { broker: Some(broker) } => {
             let place = Place { broker: Some(broker), ..Place::default() };

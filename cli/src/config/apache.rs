@@ -56,6 +56,9 @@ const BROKER_RULES: &[(&str, Rule)] = &[
     ("brokerPermission", Rule::Integer("broker.permission")),
     ("regionId", Rule::Text("broker.region")),
     ("fileReservedTime", Rule::Integer("broker.store.retention_hours")),
+    ("deleteWhen", Rule::Joint),
+    ("diskMaxUsedSpaceRatio", Rule::Integer("broker.store.retention_disk_percent")),
+    ("cleanFileForciblyEnable", Rule::Bool("broker.store.retention_force")),
     ("mappedFileSizeCommitLog", Rule::Integer("broker.store.segment_bytes")),
     ("maxMessageSize", Rule::Integer("broker.limits.message_bytes_max")),
     ("maxTransferBytesOnMessageInMemory", Rule::Integer("broker.limits.pull_bytes_max")),
@@ -164,6 +167,7 @@ impl Importer {
     fn finish(&mut self) {
         self.role();
         self.flush();
+        self.retention();
         self.addresses();
         self.paths();
     }
@@ -206,6 +210,19 @@ impl Importer {
                     format!("flushDiskType is {other}; use ASYNC_FLUSH or SYNC_FLUSH"),
                 );
             }
+        }
+    }
+
+    fn retention(&mut self) {
+        let Some(Property { line, value, .. }) = self.joint("deleteWhen") else { return };
+        let hours: Result<Vec<i64>, _> = value.split(';').map(|hour| hour.trim().parse()).collect();
+        match hours {
+            Ok(hours) if hours.iter().all(|hour| (0..24).contains(hour)) => {
+                let hours = hours.into_iter().map(Value::Integer).collect();
+                self.set("broker.store.retention_at_hours", Value::Array(hours));
+            }
+            _ => self
+                .error(line, format!("deleteWhen is {value}; use hours from 00 to 23, like 04;16")),
         }
     }
 
@@ -297,7 +314,7 @@ mod tests {
         let text = "brokerClusterName = DefaultCluster\nbrokerName = broker-b\nbrokerId = 0\n\
             brokerIP1=10.0.0.7\nlistenPort=20911\nnamesrvAddr=a:9876; b:9876\n\
             storePathRootDir=/data/store\nstorePathCommitLog=/data/store/commitlog\n\
-            deleteWhen = 04\nfileReservedTime = 48\nbrokerRole = ASYNC_MASTER\n\
+            deleteWhen = 04;16\nfileReservedTime = 48\ncleanFileForciblyEnable=false\nbrokerRole = ASYNC_MASTER\n\
             flushDiskType = SYNC_FLUSH\nautoCreateTopicEnable=false\nmaxMessageSize=65536\n";
         let imported = import(text, Kind::Broker);
         assert_eq!((imported.errors, imported.warnings), (vec![], vec![]));
@@ -312,8 +329,13 @@ mod tests {
             data_dir = "/data/store"
             auto_create_topics = false
             advertise.default = "10.0.0.7:20911"
-            store = { retention_hours = 48, flush = "sync" }
-            limits = { message_bytes_max = 65536 }
+            [broker.store]
+            retention_hours = 48
+            retention_at_hours = [4, 16]
+            retention_force = false
+            flush = "sync"
+            [broker.limits]
+            message_bytes_max = 65536
             "#,
         )
         .unwrap();
@@ -336,6 +358,7 @@ mod tests {
             "flushDiskType=SYNC",
             "autoCreateTopicEnable=yes",
             "listenPort=many",
+            "deleteWhen=24",
         ] {
             assert_eq!(import(line, Kind::Broker).errors.len(), 1, "{line}");
         }

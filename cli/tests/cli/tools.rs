@@ -149,6 +149,10 @@ fn the_cluster_and_its_table_are_shown() {
     let status = json(&server.ok(&["cluster", "status", "-o", "json"]));
     assert_eq!(status[0]["broker"], "broker-a");
     assert!(server.ok(&["cluster", "status", "--broker", "broker-a"]).contains("bootTimestamp"));
+    for what in ["log", "queues", "topics"] {
+        let said = server.ok(&["cluster", "clean", what, "--broker", "broker-a"]);
+        assert_eq!(said, "broker-a was asked to clean\n");
+    }
     server.ok(&["kv", "put", "ns", "key", "value"]);
     assert_eq!(server.ok(&["kv", "list", "ns"]), "KEY\tVALUE\nkey\tvalue\n");
     server.ok(&["kv", "delete", "ns", "key"]);

@@ -93,7 +93,7 @@ impl Inner {
     ) -> Result<(), StoreError> {
         appended.clear();
         self.check_open()?;
-        self.disk_watch.check()?;
+        self.check_writable()?;
         messages.iter().try_for_each(|message| self.check_sizes(message))?;
         if messages.is_empty() {
             return Ok(());
@@ -152,13 +152,13 @@ impl Inner {
         // Files are made before anything is written, so that most errors leave no trace at all.
         let mut segments = Vec::with_capacity(batch.pieces.len());
         for piece in &batch.pieces {
-            segments.push(self.segment_for(piece.position)?);
+            segments.push(self.segment_for(piece.position).map_err(|error| self.explain(error))?);
         }
         for (piece, segment) in batch.pieces.iter().zip(&segments) {
             if let Err(error) = segment.write(&batch.bytes[piece.bytes.clone()], piece.position) {
                 self.undo(&segments[0], batch.pieces[0].position);
                 self.log.remove_prepared_but_first();
-                return Err(self.disk_watch.explain(error));
+                return Err(self.explain(error));
             }
         }
         if segments.iter().any(|segment| segment.is_recycled()) {

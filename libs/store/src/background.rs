@@ -20,6 +20,8 @@ const MARK_LATER: u32 = 1 << 5;
 /// The durable mark is far behind.
 const MARK_NOW: u32 = 1 << 6;
 const STOP: u32 = 1 << 7;
+/// Somebody asked for what has expired to be deleted.
+pub(crate) const EXPIRE: u32 = 1 << 8;
 
 /// The mark is written after this many flushed bytes …
 const MARK_BYTES: u64 = 64 << 20;
@@ -103,7 +105,7 @@ impl Inner {
             }
             if next_check <= now {
                 self.report("free space", self.check_space());
-                self.report("retention", self.expire().map(|_| ()));
+                self.report("retention", self.expire_if_due(false).map(|_| ()));
                 next_check = now + CHECK_INTERVAL;
             }
             if self.background.work.load(Ordering::Acquire) == 0 {
@@ -127,7 +129,14 @@ impl Inner {
             self.report("seal segment", self.seal_segments());
         }
         if work & SPACE != 0 {
+            let had_space = !self.disk_watch.is_full();
             self.report("free space", self.check_space());
+            if had_space && self.disk_watch.is_full() {
+                self.report("retention", self.expire_if_due(false).map(|_| ()));
+            }
+        }
+        if work & EXPIRE != 0 {
+            self.report("retention", self.expire_if_due(true).map(|_| ()));
         }
     }
 
@@ -137,7 +146,7 @@ impl Inner {
         self.seal_segments()?;
         self.write_durable_mark()?;
         self.check_space()?;
-        self.expire()?;
+        self.expire_if_due(true)?;
         self.prepare_next_segment()
     }
 

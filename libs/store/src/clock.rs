@@ -7,6 +7,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> i64;
+
+    /// The hour of the day where the clock hangs, 0 to 23. Default: in UTC.
+    fn hour(&self) -> u8 {
+        (self.now_ms().div_euclid(3_600_000).rem_euclid(24)) as u8
+    }
 }
 
 /// The machine's clock.
@@ -18,6 +23,11 @@ impl Clock for SystemClock {
         // A clock before 1970 reads as 1970; nothing else here can be negative or too large.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// In the machine's time zone, as Apache's broker has it.
+    fn hour(&self) -> u8 {
+        jiff::Zoned::now().hour().unsigned_abs()
     }
 }
 

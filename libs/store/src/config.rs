@@ -44,8 +44,18 @@ pub struct StoreConfig {
     pub unflushed_bytes_max: Option<u64>,
     /// Body plus properties of one message. Default: 4 MiB.
     pub message_bytes_max: usize,
-    /// Segments whose newest record is older are deleted. Default: 72 h.
+    /// Segments whose newest record is older have expired. Default: 72 h.
     pub retention: Duration,
+    /// In these hours of the day, 0 to 23 in the machine's time zone, what has expired is deleted.
+    /// Default: 4.
+    pub retention_hours: Vec<u8>,
+    /// From this share of the disk on, in percent, what has expired is deleted at once, and no
+    /// segment is kept for another life. Default: 75.
+    pub retention_disk_percent: u8,
+    /// Whether segments that have not expired are deleted too, oldest first, from
+    /// [`StoreConfig::FORCED_DISK_PERCENT`] of the disk on, or when writes would be refused.
+    /// Default: false.
+    pub retention_force: bool,
     /// Expired segments that are kept for their next life, whose syncs then cost half. They take
     /// disk space meanwhile; when that is short they are deleted. Default: 8.
     pub spare_segments_max: usize,
@@ -74,6 +84,9 @@ impl Default for StoreConfig {
             unflushed_bytes_max: None,
             message_bytes_max: 4 << 20,
             retention: Duration::from_secs(72 * 3600),
+            retention_hours: vec![4],
+            retention_disk_percent: 75,
+            retention_force: false,
             spare_segments_max: 8,
             free_bytes_min: None,
             busy_timeout: Duration::from_secs(5),
@@ -84,6 +97,9 @@ impl Default for StoreConfig {
 }
 
 impl StoreConfig {
+    /// Apache's `diskSpaceCleanForciblyRatio`.
+    pub const FORCED_DISK_PERCENT: u8 = 85;
+
     /// # Errors
     /// [`StoreError::Config`] with the first field that cannot work.
     pub fn validate(&self) -> Result<(), StoreError> {
@@ -115,6 +131,15 @@ impl StoreConfig {
                     self.unflushed_bytes()
                 ),
             );
+        }
+        if self.retention_hours.iter().any(|hour| *hour > 23) {
+            let hours = &self.retention_hours;
+            return refuse("retention_hours", format!("are {hours:?}; hours go from 0 to 23"));
+        }
+        if !(10..=95).contains(&self.retention_disk_percent) {
+            let percent = self.retention_disk_percent;
+            let reason = format!("is {percent}; it must be from 10 to 95");
+            return refuse("retention_disk_percent", reason);
         }
         if matches!(self.flush, FlushMode::Async { bytes: 0, .. }) {
             return refuse("flush.bytes", "is 0; choose sync flush instead".to_owned());

@@ -1,7 +1,7 @@
 //! Whether there is disk left to write to, without asking the disk on every append.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use crate::config::StoreConfig;
 use crate::disk::DiskSpace;
@@ -10,6 +10,9 @@ use crate::store::Inner;
 
 /// A tenth of the disk has to stay free, but never more than this.
 const FREE_BYTES_ENOUGH: u64 = 5 << 30;
+/// While writes are refused the disk is asked again after this long, so that a refusal tells how
+/// it is and writes go on soon after there is space.
+const ASK_AGAIN_MS: i64 = 1000;
 
 /// The last known figures.
 #[derive(Default)]
@@ -18,6 +21,7 @@ pub(crate) struct DiskWatch {
     total: AtomicU64,
     floor: AtomicU64,
     is_full: AtomicBool,
+    asked_ms: AtomicI64,
 }
 
 impl DiskWatch {
@@ -38,10 +42,6 @@ impl DiskWatch {
         }
     }
 
-    pub(crate) fn check(&self) -> Result<(), StoreError> {
-        if self.is_full.load(Ordering::Relaxed) { Err(self.full()) } else { Ok(()) }
-    }
-
     /// Free and total bytes when somebody last looked.
     pub(crate) fn figures(&self) -> DiskSpace {
         DiskSpace {
@@ -50,29 +50,55 @@ impl DiskWatch {
         }
     }
 
-    /// Turns a disk's "no space left" into [`StoreError::Full`].
-    pub(crate) fn explain(&self, error: StoreError) -> StoreError {
-        match error {
-            StoreError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                self.full()
-            }
-            other => other,
-        }
+    /// Whether at least this share of the disk is used.
+    pub(crate) fn is_used(&self, percent: u8) -> bool {
+        let DiskSpace { free, total } = self.figures();
+        total > 0 && total.saturating_sub(free) / 100 * 100 >= total / 100 * u64::from(percent)
     }
 
-    fn full(&self) -> StoreError {
-        StoreError::Full {
-            free: self.free.load(Ordering::Relaxed),
-            floor: self.floor.load(Ordering::Relaxed),
-        }
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 }
 
 impl Inner {
+    /// Whether an append may write. On the append path: one atomic load while there is space.
+    pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
+        if !self.disk_watch.is_full() {
+            return Ok(());
+        }
+        let now_ms = self.clock.now_ms();
+        let asked_ms = self.disk_watch.asked_ms.load(Ordering::Relaxed);
+        if !(asked_ms..asked_ms + ASK_AGAIN_MS).contains(&now_ms) {
+            self.check_space()?;
+        }
+        if self.disk_watch.is_full() { Err(self.full()) } else { Ok(()) }
+    }
+
     pub(crate) fn check_space(&self) -> Result<(), StoreError> {
         let root = &self.layout.root;
+        self.disk_watch.asked_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let space = self.disk.space(root).map_err(StoreError::io("measure free space of", root))?;
         self.disk_watch.update(space, &self.config);
         Ok(())
+    }
+
+    /// Turns a disk's "no space left" into [`StoreError::Full`], with the figures of this moment.
+    pub(crate) fn explain(&self, error: StoreError) -> StoreError {
+        let StoreError::Io { source, .. } = &error else { return error };
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                // If the disk does not even answer, the last figures have to do.
+                let _ = self.check_space();
+                self.full()
+            }
+            _ => error,
+        }
+    }
+
+    fn full(&self) -> StoreError {
+        let DiskSpace { free, total } = self.disk_watch.figures();
+        let floor = self.disk_watch.floor.load(Ordering::Relaxed);
+        StoreError::Full { path: self.layout.root.clone(), free, total, floor }
     }
 }

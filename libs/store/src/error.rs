@@ -12,7 +12,7 @@ pub enum StoreError {
     Config { field: &'static str, reason: String },
     #[error("data directory {} is in use by another process; stop it or choose another directory", .path.display())]
     InUse { path: PathBuf },
-    #[error("cannot {action} {}: {source}", .path.display())]
+    #[error("cannot {action} {}: {source}{}", .path.display(), hint(.source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} has format version {found}, this program knows up to {known}; use a newer program", .path.display())]
     NewerFormat { path: PathBuf, found: u32, known: u32 },
@@ -24,9 +24,11 @@ pub enum StoreError {
     /// Records that were promised are gone. The store does not open or answer over this range.
     #[error("the CommitLog is damaged from {from} to {to}: {reason}; repair it from a replica")]
     Damaged { from: u64, to: u64, reason: String },
-    /// Nothing was written.
-    #[error("{free} bytes of disk are free, writes stop below {floor}; free or add disk space")]
-    Full { free: u64, floor: u64 },
+    /// Nothing was written. `floor` is what has to stay free; where it is not reached yet the disk
+    /// itself has refused, by a quota for instance.
+    #[error("the disk of {} is full: {free} of {total} bytes are free, writes stop below {floor}; \
+             free or add disk space, or shorten the retention", .path.display())]
+    Full { path: PathBuf, free: u64, total: u64, floor: u64 },
     /// A write-back failed, so nobody knows what is on disk. For ever: end the process.
     #[error("the store stopped after a failed write-back: {cause}")]
     Poisoned { cause: String },
@@ -40,6 +42,18 @@ pub enum StoreError {
     NotFlushed { position: u64, waited: Duration },
     #[error("the store is closed")]
     Closed,
+}
+
+/// What to do about a disk error, for those that have one cause.
+fn hint(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::ReadOnlyFilesystem => "; mount the file system for writing",
+        io::ErrorKind::PermissionDenied => {
+            "; give the directory and its files to the user that this process runs as"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free or add disk space",
+        _ => "",
+    }
 }
 
 impl StoreError {

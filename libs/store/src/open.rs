@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::append::Appender;
 use crate::background::Background;
@@ -70,6 +70,7 @@ impl Inner {
             flusher: Flusher::new(config.flush),
             background: Background::marked_at(end),
             disk_watch: DiskWatch::default(),
+            protection_listener: RwLock::new(None),
             protected_from: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             recovery: report,
@@ -135,7 +136,10 @@ impl Inner {
         let end = self.flush()?;
         let unsealed = |segment: &&Arc<_>| !is_sealed(segment);
         for segment in self.log.all().iter().filter(unsealed) {
-            self.seal_segment(segment, segment.end().min(end))?;
+            // On a full disk they do not fit, and the next open derives them again.
+            if let Err(error) = self.seal_segment(segment, segment.end().min(end)) {
+                tracing::warn!(%error, "queue and key entries are derived again at the next open");
+            }
         }
         self.write_durable_mark()?;
         self.replace_proofs(proof::end)?;

@@ -1,8 +1,10 @@
 //! Deletes segments whose records have expired, with everything derived from them.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::queue_table::QueueState;
@@ -12,17 +14,74 @@ use crate::small_file;
 use crate::store::Inner;
 
 impl Inner {
+    /// Deletes what is due now: what has expired, if it is the hour, if the disk is short or if
+    /// somebody asked; and the oldest segments whatever their age, if the disk is very short and
+    /// the configuration allows it. Says how many segments that were.
+    pub(crate) fn expire_if_due(&self, is_asked: bool) -> Result<usize, StoreError> {
+        let config = &self.config;
+        let is_short = self.disk_watch.is_used(config.retention_disk_percent);
+        if is_short && self.spares.remove_all()? > 0 {
+            self.check_space()?;
+        }
+        let mut expired = 0;
+        if is_asked || is_short || config.retention_hours.contains(&self.clock.hour()) {
+            expired += self.expire()?;
+        }
+        while config.retention_force && self.is_very_short() && self.expire_oldest()? {
+            expired += 1;
+            self.check_space()?;
+        }
+        Ok(expired)
+    }
+
+    fn is_very_short(&self) -> bool {
+        self.disk_watch.is_used(StoreConfig::FORCED_DISK_PERCENT) || self.disk_watch.is_full()
+    }
+
+    /// Deletes the oldest segment, if another one follows and nothing in it is protected.
+    fn expire_oldest(&self) -> Result<bool, StoreError> {
+        let mut segments = self.log.all();
+        let Some(next) = segments.get(1).map(|segment| segment.start) else { return Ok(false) };
+        if next > self.kept_from() {
+            self.say_what_is_kept();
+            return Ok(false);
+        }
+        tracing::warn!(
+            start = segments[0].start,
+            "the disk is short: a segment goes before its time"
+        );
+        segments.truncate(1);
+        self.delete_oldest(segments, next)?;
+        Ok(true)
+    }
+
+    /// Retention deletes nothing from here on.
+    fn kept_from(&self) -> u64 {
+        self.protected_from.load(Ordering::Acquire).min(self.marks.flushed())
+    }
+
+    /// Tells the store's user that what it protects stands in the way of retention.
+    fn say_what_is_kept(&self) {
+        if let Some(listener) = self.protection_listener.read().as_ref() {
+            listener();
+        }
+    }
+
     /// Deletes from the old end of the log what has expired; says how many segments that were.
     ///
     /// The newest segment stays, as does everything from the protected position on.
     pub(crate) fn expire(&self) -> Result<usize, StoreError> {
         let retention_ms = i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX);
         let expired_before_ms = self.clock.now_ms().saturating_sub(retention_ms);
-        let kept_from = self.protected_from.load(Ordering::Acquire).min(self.marks.flushed());
+        let kept_from = self.kept_from();
         let mut segments = self.log.all();
         let mut expired = 0;
         for pair in segments.windows(2) {
-            if pair[0].end() > kept_from || !self.begins_before(&pair[1], expired_before_ms)? {
+            if !self.begins_before(&pair[1], expired_before_ms)? {
+                break;
+            }
+            if pair[0].end() > kept_from {
+                self.say_what_is_kept();
                 break;
             }
             expired += 1;
@@ -58,14 +117,19 @@ impl Inner {
     /// reads from it: then the name goes, and the bytes with the last reader.
     fn delete_segment(&self, segment: Arc<Segment>) -> Result<(), StoreError> {
         segment.remove_derived_files(&*self.disk)?;
+        let path = segment.path.clone();
         match Arc::try_unwrap(segment) {
-            Ok(segment) => self.spares.keep(segment),
-            Err(shared) => {
-                remove_if_there(&*self.disk, &shared.path)?;
-                let directory = &self.layout.commit_log;
-                self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+            Ok(segment) if !self.disk_watch.is_used(self.config.retention_disk_percent) => {
+                self.spares.keep(segment)
             }
+            Ok(_) | Err(_) => self.remove_segment_file(&path),
         }
+    }
+
+    fn remove_segment_file(&self, path: &Path) -> Result<(), StoreError> {
+        remove_if_there(&*self.disk, path)?;
+        let directory = &self.layout.commit_log;
+        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
     }
 
     /// Notes the next offset of each queue that is about to lose its last message: the log will
@@ -138,12 +202,16 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::config::{FlushMode, StoreConfig};
+    use crate::config::FlushMode;
     use crate::disk::SimulatedDisk;
     use crate::dispatch::KeySource;
     use crate::message::NewMessage;
 
     fn open(disk: &SimulatedDisk, spare_segments_max: usize) -> Inner {
+        open_at(disk, spare_segments_max, &Arc::new(ManualClock::at_ms(1000)))
+    }
+
+    fn open_at(disk: &SimulatedDisk, spare_segments_max: usize, clock: &Arc<ManualClock>) -> Inner {
         let config = StoreConfig {
             directory: "/s".into(),
             segment_bytes: 8192,
@@ -155,8 +223,7 @@ mod tests {
             threads: false,
             ..StoreConfig::default()
         };
-        let clock = Arc::new(ManualClock::at_ms(1000));
-        let inner = Inner::open(config, Arc::new(disk.clone()), clock).unwrap();
+        let inner = Inner::open(config, Arc::new(disk.clone()), clock.clone()).unwrap();
         inner.protected_from.store(u64::MAX, Ordering::Release);
         inner
     }
@@ -238,6 +305,57 @@ mod tests {
         assert!(inner.log.newest().unwrap().is_recycled());
         append(&inner, 10);
         assert!(names(&disk, "commitlog").len() <= inner.log.all().len() + 1);
+    }
+
+    #[test]
+    fn what_has_expired_waits_for_its_hour_a_short_disk_or_a_wish() {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let inner = open_at(&disk, 2, &clock);
+        append(&inner, 26);
+        clock.advance_ms(60_000);
+        append(&inner, 7);
+        let segments = || inner.log.all().len();
+        // It is midnight and a bit.
+        assert_eq!((inner.expire_if_due(false).unwrap(), segments()), (0, 5));
+        clock.advance_ms(4 * 3_600_000);
+        assert_eq!((inner.expire_if_due(false).unwrap(), segments()), (4, 1));
+        clock.advance_ms(3_600_000);
+        append(&inner, 7);
+        clock.advance_ms(60_000);
+        append(&inner, 7);
+        assert_eq!(inner.expire_if_due(false).unwrap(), 0);
+        assert_eq!(inner.expire_if_due(true).unwrap(), 1);
+
+        clock.advance_ms(60_000);
+        append(&inner, 7);
+        assert!(inner.spares.count() > 0);
+        disk.limit_space(Some((1 << 50) / 100 * 24));
+        inner.check_space().unwrap();
+        assert_eq!(inner.expire_if_due(false).unwrap(), 1, "the disk is used to 76 %");
+        assert_eq!(inner.spares.count(), 0, "nothing is kept while space is short");
+    }
+
+    #[test]
+    fn only_force_deletes_before_the_time_and_never_what_is_protected() {
+        let disk = SimulatedDisk::new();
+        let mut inner = open(&disk, 2);
+        append(&inner, 26);
+        inner.config.retention = Duration::from_secs(3600);
+        disk.limit_space(Some((1 << 50) / 100 * 10));
+        inner.check_space().unwrap();
+        assert_eq!(inner.expire_if_due(true).unwrap(), 0);
+        inner.config.retention_force = true;
+        inner.protected_from.store(9000, Ordering::Release);
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = Arc::clone(&told);
+        *inner.protection_listener.write() = Some(Box::new(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }));
+        assert_eq!(inner.expire_if_due(false).unwrap(), 1);
+        assert_eq!((inner.log.start(), told.load(Ordering::Relaxed)), (Some(8192), 1));
+        inner.protected_from.store(u64::MAX, Ordering::Release);
+        assert_eq!(inner.expire_if_due(false).unwrap(), 2, "the newest segment stays");
     }
 
     #[test]

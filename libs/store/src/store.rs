@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::append::Appender;
-use crate::background::Background;
+use crate::background::{self, Background};
 use crate::clock::Clock;
 use crate::commit_log::CommitLog;
 use crate::config::StoreConfig;
@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     pub(crate) flusher: Flusher,
     pub(crate) background: Background,
     pub(crate) disk_watch: DiskWatch,
+    /// Called when retention wants what is protected.
+    pub(crate) protection_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     /// Retention keeps everything from here on.
     pub(crate) protected_from: AtomicU64,
     pub(crate) is_closed: AtomicBool,
@@ -279,6 +281,23 @@ impl Store {
     /// of its state.
     pub fn protect_from(&self, position: u64) {
         self.inner().protected_from.store(position, Ordering::Release);
+    }
+
+    /// Sets whom to call, on the store's background thread, when something from the protected
+    /// position on has expired or has to make room: the caller may write a newer image and protect
+    /// that. It must not block and must not own a clone of the store.
+    pub fn set_protection_listener(&self, listener: Box<dyn Fn() + Send + Sync>) {
+        *self.inner().protection_listener.write() = Some(listener);
+    }
+
+    /// Has the background thread delete soon what has expired, whatever the hour.
+    pub fn request_expiry(&self) {
+        self.inner().background.request(background::EXPIRE);
+    }
+
+    /// The topics that have queues.
+    pub fn topics(&self) -> Vec<String> {
+        self.inner().queues.read().keys().map(|topic| topic.to_string()).collect()
     }
 
     /// First position of the log.

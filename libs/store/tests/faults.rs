@@ -248,16 +248,52 @@ fn what_a_failed_append_left_further_on_does_not_follow_the_next_record() {
 fn writes_stop_at_the_floor_of_free_space_and_go_on_above_it() {
     let disk = Arc::new(SimulatedDisk::new());
     let config = StoreConfig { free_bytes_min: Some(1 << 20), ..small_config(FlushMode::ASYNC) };
-    let (store, _) = open(&disk, &config);
+    let clock = Arc::new(weirmq_store::ManualClock::at_ms(1_000_000));
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let (store, _) = Store::open(config, shared, clock.clone()).unwrap();
     append(&store, &messages(1, 10)).unwrap();
     disk.limit_space(Some(1000));
     store.maintain().unwrap();
     let refused = append(&store, &messages(1, 10)).unwrap_err();
     assert!(matches!(refused, StoreError::Full { floor, .. } if floor == 1 << 20), "{refused}");
+    // The text has the figures of now, not of the last look at the disk.
+    disk.limit_space(Some(999));
+    clock.advance_ms(1000);
+    let refused = append(&store, &messages(1, 10)).unwrap_err().to_string();
+    assert!(refused.contains("the disk of /data is full: 999 of "), "{refused}");
     assert_eq!(read_all(&store, "t", 0, 0).len(), 1);
     disk.limit_space(Some(2 << 20));
-    store.maintain().unwrap();
+    assert!(append(&store, &messages(1, 10)).is_err(), "the disk is asked once a second");
+    clock.advance_ms(1000);
     append(&store, &messages(1, 10)).unwrap();
+}
+
+#[test]
+fn a_read_that_fails_is_an_error_and_the_next_one_is_answered() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+    let at = append(&store, &messages(3, 1000)).unwrap();
+    disk.fail_reads(true);
+    let mut out = Vec::new();
+    let read = store.read_queue("t", 0, 0, common::EVERYTHING, &mut |_| true, &mut out);
+    assert!(matches!(read, Err(StoreError::Io { .. })), "{read:?}");
+    assert!(store.read_record(at[0].physical_offset, &mut out).is_err());
+    assert!(out.is_empty() && store.poisoned().is_none());
+    append(&store, &messages(1, 10)).unwrap();
+    disk.fail_reads(false);
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 4);
+}
+
+#[test]
+fn a_segment_that_is_missing_is_damage_with_its_range() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    append(&store, &messages(200, 1000)).unwrap();
+    store.close().unwrap();
+    disk.remove(Path::new("/data/commitlog/00000000000000065536")).unwrap();
+    let refused = try_open(&disk, &config).err().unwrap();
+    assert!(matches!(refused, StoreError::Damaged { from: 65536, .. }), "{refused}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Requests of administrators: mqadmin, the dashboard, the operator, `weir`.
 
+pub(super) mod clean;
 pub(super) mod group;
 pub(super) mod reset;
 pub(super) mod runtime;

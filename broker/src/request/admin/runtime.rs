@@ -90,6 +90,8 @@ pub(in crate::request) fn config(
         crate::config::Flush::Async => "ASYNC_FLUSH",
         crate::config::Flush::Sync => "SYNC_FLUSH",
     };
+    let delete_when: Vec<_> =
+        config.store.retention_at_hours.iter().map(|hour| format!("{hour:02}")).collect();
     let lines = [
         ("brokerClusterName", config.cluster.clone()),
         ("brokerName", config.name.clone()),
@@ -104,6 +106,9 @@ pub(in crate::request) fn config(
         ("maxMessageSize", config.limits.message_bytes_max.to_string()),
         ("mappedFileSizeCommitLog", config.store.segment_bytes.to_string()),
         ("fileReservedTime", config.store.retention_hours.to_string()),
+        ("deleteWhen", delete_when.join(";")),
+        ("diskMaxUsedSpaceRatio", config.store.retention_disk_percent.to_string()),
+        ("cleanFileForciblyEnable", config.store.retention_force.to_string()),
         ("listenPort", context.broker.main_port.to_string()),
     ];
     let text: String = lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();

@@ -98,6 +98,27 @@ impl Admin {
         Ok(())
     }
 
+    /// Has a broker delete messages older than its retention time, whatever the hour (code 329).
+    /// It answers before that is done.
+    pub async fn delete_expired_log(&self, broker_address: &str) -> Result<(), ClientError> {
+        self.clean(broker_address, RequestCode::DeleteExpiredCommitLog).await
+    }
+
+    /// Has a broker delete queue entries whose messages are gone (code 306).
+    pub async fn clean_expired_queues(&self, broker_address: &str) -> Result<(), ClientError> {
+        self.clean(broker_address, RequestCode::CleanExpiredConsumeQueue).await
+    }
+
+    /// Has a broker delete the queues of topics that do not exist (code 316).
+    pub async fn clean_unused_topics(&self, broker_address: &str) -> Result<(), ClientError> {
+        self.clean(broker_address, RequestCode::CleanUnusedTopic).await
+    }
+
+    async fn clean(&self, broker_address: &str, request: RequestCode) -> Result<(), ClientError> {
+        self.client.core.call(broker_address, request, |_| {}, b"").await?.success()?;
+        Ok(())
+    }
+
     /// Takes the write permission from all topics of a broker, at every NameServer (code 205).
     /// Answers how many topics that were at one of them.
     pub async fn wipe_write_permission(&self, broker_name: &str) -> Result<u32, ClientError> {

@@ -36,6 +36,7 @@ struct State {
     steps: u64,
     fails_from: Option<u64>,
     fail_syncs: bool,
+    fail_reads: bool,
     free: Option<u64>,
 }
 
@@ -124,6 +125,11 @@ impl SimulatedDisk {
     /// From now on every sync of a file fails, or none.
     pub fn fail_syncs(&self, fail: bool) {
         self.state.lock().fail_syncs = fail;
+    }
+
+    /// From now on every read of a file fails, or none.
+    pub fn fail_reads(&self, fail: bool) {
+        self.state.lock().fail_reads = fail;
     }
 
     /// How many more bytes may be written into pages never written; `None`: any number.
@@ -366,6 +372,9 @@ struct SimulatedFile {
 impl DiskFile for SimulatedFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         let mut state = self.disk.state.lock();
+        if state.fail_reads {
+            return Err(io::Error::other("bad sector"));
+        }
         let current = &state.image(self.file).current;
         let found = current.get(at as usize..).unwrap_or_default();
         let length = found.len().min(bytes.len());
