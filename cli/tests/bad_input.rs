@@ -909,14 +909,10 @@ fn a_data_directory_of_another_time_or_store_is_refused_by_name() {
     let good = std::fs::read(&format).unwrap();
     let named = format.to_str().unwrap();
 
-    let mut other = folder.path().join("other.toml");
+    let other = folder.path().join("other.toml");
     std::fs::write(&other, "[broker]\nname = 'broker-z'\n").unwrap();
     let arguments = ["--config", other.to_str().unwrap()];
     fails_naming(&mut standalone(&data, &arguments), &[named, "broker-a", "broker-z"]);
-    other = folder.path().join("segments.toml");
-    std::fs::write(&other, "[broker.store]\nsegment_bytes = 67108864\n").unwrap();
-    let arguments = ["--config", other.to_str().unwrap()];
-    fails_naming(&mut standalone(&data, &arguments), &[named, "67108864"]);
 
     std::fs::write(&format, small_file(b"{\"version\": 99, \"news\": true}\n")).unwrap();
     fails_naming(&mut standalone(&data, &[]), &[named, "99", "newer"]);

@@ -22,6 +22,8 @@ const MARK_NOW: u32 = 1 << 6;
 const STOP: u32 = 1 << 7;
 /// Somebody asked for what has expired to be deleted.
 pub(crate) const EXPIRE: u32 = 1 << 8;
+/// What Apache derived is to be removed.
+pub(crate) const ASIDE: u32 = 1 << 9;
 
 /// The mark is written after this many flushed bytes …
 const MARK_BYTES: u64 = 64 << 20;
@@ -128,6 +130,10 @@ impl Inner {
         if work & SEAL != 0 {
             self.report("seal segment", self.seal_segments());
         }
+        if work & ASIDE != 0 {
+            let removed = crate::apache::remove_aside(&*self.disk, &self.layout);
+            self.report("remove what Apache derived", removed);
+        }
         if work & SPACE != 0 {
             let had_space = !self.disk_watch.is_full();
             self.report("free space", self.check_space());
@@ -142,6 +148,7 @@ impl Inner {
 
     /// See [`crate::Store::maintain`].
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
+        crate::apache::remove_aside(&*self.disk, &self.layout)?;
         self.write_key_runs()?;
         self.seal_segments()?;
         self.write_durable_mark()?;

@@ -34,8 +34,8 @@ pub struct StoreConfig {
     pub cluster: String,
     /// The broker name. Default: `broker-a`.
     pub group: String,
-    /// Length of a CommitLog segment; a multiple of 4 KiB, from 4 KiB to 4 GiB. Fixed for the life
-    /// of a directory. Default: 1 GiB.
+    /// Length of a CommitLog segment; a multiple of 4 KiB, from 4 KiB to 4 GiB. Holds for a
+    /// new directory; one that has segments keeps its own length. Default: 1 GiB.
     pub segment_bytes: u64,
     /// Default: [`FlushMode::ASYNC`].
     pub flush: FlushMode,

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `lock` | held while a process uses the directory |
 //! | `abort` | there while the store is open: present at open = it did not end cleanly |
+//! | `checkpoint` | Apache's, see [`crate::checkpoint`]; there only while the store is closed |
 //! | `commitlog/<20 digits>` | segments, all of `segment_bytes` |
 //! | `weir/format.json` | [`Format`] |
 //! | `weir/durable-mark` | how far the log is known to be on disk |
 //! | `weir/queue-state` | counters of empty queues, forgotten topics |
+//! | `weir/aside/` | what Apache derived, until it is removed |
 //! | `weir/user/<name>` | small files of the store's user |
 //! | `weir/queues/<20 digits>` | ConsumeQueue entries of the segment of that name |
 //! | `weir/keys/<20 digits>` | key index of the segment of that name |
@@ -39,6 +41,7 @@ pub(crate) struct Layout {
     pub(crate) keys: PathBuf,
     pub(crate) user: PathBuf,
     pub(crate) spare: PathBuf,
+    pub(crate) aside: PathBuf,
 }
 
 impl Layout {
@@ -51,13 +54,22 @@ impl Layout {
             keys: weir.join("keys"),
             user: weir.join("user"),
             spare: weir.join("spare"),
+            aside: weir.join("aside"),
             weir,
         }
     }
 
     /// Everything below the root, parents first.
-    pub(crate) fn directories(&self) -> [&Path; 6] {
-        [&self.commit_log, &self.weir, &self.queues, &self.keys, &self.user, &self.spare]
+    pub(crate) fn directories(&self) -> [&Path; 7] {
+        [
+            &self.commit_log,
+            &self.weir,
+            &self.queues,
+            &self.keys,
+            &self.user,
+            &self.spare,
+            &self.aside,
+        ]
     }
 
     pub(crate) fn lock(&self) -> PathBuf {
@@ -66,6 +78,10 @@ impl Layout {
 
     pub(crate) fn abort(&self) -> PathBuf {
         self.root.join("abort")
+    }
+
+    pub(crate) fn checkpoint(&self) -> PathBuf {
+        self.root.join("checkpoint")
     }
 
     pub(crate) fn format(&self) -> PathBuf {
@@ -124,7 +140,7 @@ impl Format {
                 store_id: Uuid::new_v4(),
                 cluster: config.cluster.clone(),
                 group: config.group.clone(),
-                segment_bytes: config.segment_bytes,
+                segment_bytes: found_segment_bytes(disk, layout)?.unwrap_or(config.segment_bytes),
             };
             small_file::write_json(disk, &path, &format)?;
             return Ok(format);
@@ -148,11 +164,11 @@ impl Format {
         serde_json::from_slice(&text).map(Some).map_err(unreadable)
     }
 
+    /// A directory belongs to one broker; the length of its segments is its own affair.
     fn compare(&self, path: &Path, config: &StoreConfig) -> Result<(), StoreError> {
         let fields = [
             ("cluster", self.cluster.clone(), config.cluster.clone()),
             ("group", self.group.clone(), config.group.clone()),
-            ("segmentBytes", self.segment_bytes.to_string(), config.segment_bytes.to_string()),
         ];
         for (field, found, expected) in fields {
             if found != expected {
@@ -161,6 +177,24 @@ impl Format {
             }
         }
         Ok(())
+    }
+}
+
+/// The length of the segments in a directory that somebody else made; `None` when it has none.
+fn found_segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<Option<u64>, StoreError> {
+    let directory = &layout.commit_log;
+    let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
+    // Apache removes a newest one of no length as well (MappedFileQueue.doLoad).
+    let mut lengths = files.iter().filter(|file| parse_file_name(&file.name).is_some());
+    let Some(first) = lengths.next().map(|file| file.bytes).filter(|bytes| *bytes > 0) else {
+        return Ok(None);
+    };
+    match lengths.find(|file| file.bytes != first && file.bytes > 0) {
+        None => Ok(Some(first)),
+        Some(other) => Err(StoreError::Unreadable {
+            path: directory.join(&other.name),
+            reason: format!("is {} bytes long, the segments before have {first}", other.bytes),
+        }),
     }
 }
 

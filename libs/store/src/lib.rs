@@ -8,8 +8,10 @@
 
 #![deny(unsafe_code)]
 
+mod apache;
 mod append;
 mod background;
+mod checkpoint;
 mod clock;
 mod commit_log;
 mod config;
@@ -53,6 +55,6 @@ pub use message::{Appended, NewMessage};
 pub use query::Boundary;
 pub use queue_file::QueueEntry;
 pub use read::{QueueRead, ReadLimits};
-pub use recover::RecoveryReport;
+pub use recover::{ApacheUse, RecoveryReport};
 pub use store::{Store, StoreStats};
 pub use watermarks::Watermarks;

@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::apache::{self, ApacheTraces};
 use crate::append::Appender;
-use crate::background::Background;
+use crate::background::{self, Background};
+use crate::checkpoint;
 use crate::clock::Clock;
 use crate::commit_log::CommitLog;
 use crate::config::StoreConfig;
@@ -21,7 +23,7 @@ use crate::format::{Format, Layout, PADDING_HEAD_BYTES};
 use crate::proof::{self, OpenProof};
 use crate::queue_table::QueueState;
 use crate::rebuild::Rebuild;
-use crate::recover::recover;
+use crate::recover::{Evidence, RecoveryReport, recover};
 use crate::segment::{Segment, remove_if_there};
 use crate::spare::SpareSegments;
 use crate::store::Inner;
@@ -29,7 +31,7 @@ use crate::watermarks::Watermarks;
 
 impl Inner {
     pub(crate) fn open(
-        config: StoreConfig,
+        mut config: StoreConfig,
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StoreError> {
@@ -39,12 +41,26 @@ impl Inner {
         let directory_lock = lock(&*disk, &layout)?;
         layout.directories().iter().try_for_each(|path| make_directory(&*disk, path))?;
         let format = Format::open(&*disk, &layout, &config)?;
+        config.segment_bytes = format.segment_bytes;
+        config.validate()?;
         let was_clean = !has_abort(&*disk, &layout)?;
-        let mark = DurableMark::read(&*disk, &layout)?;
-        let recovered = recover(&disk, &layout, &config, mark, was_clean)?;
+        let traces = ApacheTraces::read(&*disk, &layout)?;
+        let old_mark = DurableMark::read(&*disk, &layout)?;
+        // Apache may have cut the log below our mark and written on.
+        let mark = old_mark.filter(|_| traces.is_none());
+        let evidence = evidence(&*disk, &layout, &config, mark, was_clean)?;
+        let recovered = recover(&disk, &layout, &config, mark, evidence, was_clean)?;
         let mut report = recovered.report;
+        report.apache = traces.as_ref().map(ApacheTraces::unserved);
         let mut queue_state = QueueState::read(&*disk, &layout)?;
-        if queue_state.fit(report.log_start, report.log_end) {
+        let mut is_state_new = queue_state.fit(report.log_start, report.log_end);
+        if let Some(traces) = &traces {
+            warn_of_cut(&report, old_mark);
+            remove_derived(&*disk, &layout)?;
+            traces.complete(report.log_start, &mut queue_state);
+            is_state_new = true;
+        }
+        if is_state_new {
             queue_state.write(&*disk, &layout)?;
         }
         let log = CommitLog::new(
@@ -59,6 +75,10 @@ impl Inner {
             Rebuild { disk: &disk, layout: &layout, config: &config, state: &queue_state };
         let queues = rebuild.run(&log, &mut report)?;
         let end = report.log_end;
+        if let Some(traces) = traces.filter(|_| was_clean) {
+            traces.forget_deleted(end, &queues, &mut queue_state)?;
+            queue_state.write(&*disk, &layout)?;
+        }
         let spares =
             SpareSegments::open(&disk, &layout, config.segment_bytes, config.spare_segments_max)?;
         let inner = Self {
@@ -84,11 +104,12 @@ impl Inner {
             log,
             queues,
         };
-        inner.begin(mark)?;
+        inner.begin(old_mark)?;
         tracing::info!(
             directory = %inner.layout.root.display(),
             log_end = end,
             was_clean,
+            was_apache = inner.recovery.apache.is_some(),
             rebuilt_segments = inner.recovery.rebuilt_segments,
             took_ms = started.elapsed().as_millis() as u64,
             "store opened"
@@ -107,6 +128,9 @@ impl Inner {
         self.disk.open(&abort, OpenMode::Write).map_err(StoreError::io("create", &abort))?;
         let root = &self.layout.root;
         self.disk.sync_directory(root).map_err(StoreError::io("sync", root))?;
+        apache::put_aside(&*self.disk, &self.layout)?;
+        self.disk.sync_directory(root).map_err(StoreError::io("sync", root))?;
+        self.background.request(background::ASIDE);
         self.check_space()
     }
 
@@ -144,12 +168,53 @@ impl Inner {
         self.write_durable_mark()?;
         self.replace_proofs(proof::end)?;
         self.log.remove_prepared_but_first();
+        checkpoint::write(&*self.disk, &self.layout, self.clock.now_ms(), end)?;
         remove_if_there(&*self.disk, &self.layout.abort())?;
         let root = &self.layout.root;
         self.disk.sync_directory(root).map_err(StoreError::io("sync", root))?;
         self.directory_lock.lock().take();
         Ok(())
     }
+}
+
+fn evidence(
+    disk: &dyn Disk,
+    layout: &Layout,
+    config: &StoreConfig,
+    mark: Option<DurableMark>,
+    was_clean: bool,
+) -> Result<Evidence, StoreError> {
+    Ok(match mark {
+        Some(mark) => {
+            Evidence::UnflushedBytes(mark.unflushed_bytes_max.max(config.unflushed_bytes()))
+        }
+        None if was_clean => Evidence::FlushedBefore(i64::MAX),
+        None => Evidence::FlushedBefore(checkpoint::flushed_until_ms(disk, layout)?),
+    })
+}
+
+/// Apache cuts the log at the first record that it cannot read, and writes on there.
+fn warn_of_cut(report: &RecoveryReport, old_mark: Option<DurableMark>) {
+    if let Some(mark) = old_mark
+        && report.log_end < mark.flushed
+    {
+        tracing::error!(
+            was = mark.flushed,
+            is = report.log_end,
+            "Apache's broker has cut the log; records that were there are gone"
+        );
+    }
+}
+
+/// Forgets what was derived from a log that has changed since.
+fn remove_derived(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+    for directory in [&layout.queues, &layout.keys] {
+        for file in disk.list(directory).map_err(StoreError::io("list", directory))? {
+            remove_if_there(disk, &directory.join(file.name))?;
+        }
+        disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+    }
+    Ok(())
 }
 
 fn is_sealed(segment: &Segment) -> bool {

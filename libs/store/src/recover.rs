@@ -20,11 +20,22 @@ use crate::proof::Proofs;
 use crate::scan::{Remains, Scanner, Step, search};
 use crate::segment::Segment;
 
+/// What of a directory that Apache's broker used last has no place in our queues.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ApacheUse {
+    /// Light message queues (LMQ): queues whose entries point to messages of other topics.
+    pub light_queues: usize,
+    /// Topics whose queues count batches.
+    pub batch_topics: Vec<String>,
+}
+
 /// What opening a store found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RecoveryReport {
     /// Whether the last user closed the store.
     pub was_clean: bool,
+    /// What Apache's broker left, if it was the last user; everything derived was derived again.
+    pub apache: Option<ApacheUse>,
     /// The log's first position.
     pub log_start: u64,
     /// Where the next record goes.
@@ -104,11 +115,39 @@ struct Stop {
     invalid: Option<String>,
 }
 
+/// What is known about the last moments before the stop, to tell damage from a torn tail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// No record stood further ahead of the disk than so many bytes.
+    UnflushedBytes(u64),
+    /// What was stored before this time was on disk, in milliseconds since 1970. Apache's broker
+    /// keeps no bound, but such a time; after a clean stop it holds for everything.
+    FlushedBefore(i64),
+}
+
+impl Evidence {
+    /// Why valid records behind the stop prove that promised ones are missing; `None`: they do not.
+    fn of_damage(self, stop: &Stop, remains: &Remains) -> Option<&'static str> {
+        match self {
+            Self::UnflushedBytes(bound) => remains
+                .last_record
+                .filter(|last| *last > stop.position.saturating_add(bound))
+                .map(|_| "further on than can be unflushed"),
+            // Store times grow along the log, so the first record decides.
+            Self::FlushedBefore(time_ms) => remains
+                .first_store_time
+                .filter(|first| *first < time_ms)
+                .map(|_| "which were on disk when Apache's broker ended"),
+        }
+    }
+}
+
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     layout: &Layout,
     config: &StoreConfig,
     mark: Option<DurableMark>,
+    evidence: Evidence,
     was_clean: bool,
 ) -> Result<RecoveredLog, StoreError> {
     let FoundSegments { connected: mut segments, beyond_gap } =
@@ -141,9 +180,8 @@ pub(crate) fn recover(
     };
     let is_as_closed = was_clean && end == from && stop.invalid.is_none();
     if !is_as_closed {
-        let bound = mark.map_or(0, |mark| mark.unflushed_bytes_max).max(config.unflushed_bytes());
         let suspects = segments.iter().chain(&beyond_gap);
-        let remains = find_remains(suspects, &stop, &tail, bound)?;
+        let remains = find_remains(suspects, &stop, &tail, evidence)?;
         cut(disk, layout, &mut segments, beyond_gap, &stop, &remains, &mut report)?;
     }
     if !is_as_closed {
@@ -232,28 +270,28 @@ fn find_remains<'a>(
     segments: impl Iterator<Item = &'a Arc<Segment>>,
     stop: &Stop,
     tail: &Tail,
-    bound: u64,
+    evidence: Evidence,
 ) -> Result<Vec<(u64, Remains)>, StoreError> {
     let mut found = Vec::new();
     for segment in segments.filter(|segment| segment.end() > stop.position) {
         let from = segment.start.max(stop.position);
         // Proofs say exactly what was promised, so nothing further on can be damage.
-        let to = match tail.needed(segment) {
-            Some(_) => segment.end().min(stop.position.saturating_add(bound)),
-            None => segment.end(),
+        let to = match (tail.needed(segment), evidence) {
+            (Some(_), Evidence::UnflushedBytes(bound)) => {
+                segment.end().min(stop.position.saturating_add(bound))
+            }
+            (Some(_) | None, _) => segment.end(),
         };
         let remains = search(segment, from, to)?;
         if let Some(last) = remains.last_record
-            && last > stop.position.saturating_add(bound)
             && tail.needed(segment).is_none()
+            && let Some(proof) = evidence.of_damage(stop, &remains)
         {
             let reason = stop.invalid.clone().unwrap_or_else(|| "zeros".to_owned());
             return Err(StoreError::Damaged {
                 from: stop.position,
                 to: last,
-                reason: format!(
-                    "{reason}, but valid records follow further on than can be unflushed"
-                ),
+                reason: format!("{reason}, but valid records follow {proof}"),
             });
         }
         found.push((segment.start, remains));

@@ -123,6 +123,8 @@ impl<'s> Scanner<'s> {
 pub(crate) struct Remains {
     /// Whole valid records.
     pub(crate) records: u64,
+    /// When the first of them was stored, in milliseconds since 1970.
+    pub(crate) first_store_time: Option<i64>,
     /// Start of the last of them.
     pub(crate) last_record: Option<u64>,
     /// Behind the last byte that is not zero; in a recycled segment, where old bytes stand
@@ -188,8 +190,9 @@ fn search_data(
         let mut at = 0;
         while at < own {
             match record_at(segment, &chunk[at..], position + at as u64)? {
-                Some(length) => {
+                Some((length, store_time)) => {
                     remains.records += 1;
+                    remains.first_store_time = remains.first_store_time.or(Some(store_time));
                     remains.last_record = remains.last_record.max(Some(position + at as u64));
                     remains.end = remains.end.max(Some(position + at as u64 + length));
                     at += length as usize;
@@ -202,8 +205,12 @@ fn search_data(
     Ok(position)
 }
 
-/// The length of a whole valid record whose head `bytes` may be.
-fn record_at(segment: &Segment, bytes: &[u8], position: u64) -> Result<Option<u64>, StoreError> {
+/// Length and store time of a whole valid record whose head `bytes` may be.
+fn record_at(
+    segment: &Segment,
+    bytes: &[u8],
+    position: u64,
+) -> Result<Option<(u64, i64)>, StoreError> {
     let word = |at: usize| bytes.get(at..at + 4).map(|word| word.try_into().expect("4 bytes"));
     let magic = word(4).map(u32::from_be_bytes);
     if magic != Some(MAGIC_V1) && magic != Some(MAGIC_V2) {
@@ -214,7 +221,7 @@ fn record_at(segment: &Segment, bytes: &[u8], position: u64) -> Result<Option<u6
         return Ok(None);
     }
     match Scanner::of_one(segment, position).step()? {
-        Step::Record(_, length) => Ok(Some(length)),
+        Step::Record(record, length) => Ok(Some((length, record.store_timestamp))),
         Step::SegmentEnd | Step::Nothing | Step::Invalid(_) => Ok(None),
     }
 }

@@ -57,9 +57,11 @@ fn a_newer_format_is_refused_and_left_alone() {
     let disk = Arc::new(SimulatedDisk::new());
     let config = small_config(FlushMode::ASYNC);
     open(&disk, &config).0.close().unwrap();
-    let other = StoreConfig { segment_bytes: 128 << 10, ..config.clone() };
+    let other = StoreConfig { group: "broker-b".to_owned(), ..config.clone() };
     let refused = try_open(&disk, &other).err().unwrap().to_string();
-    assert!(refused.contains("segmentBytes is 65536"), "{refused}");
+    assert!(refused.contains("group is broker-a"), "{refused}");
+    let larger = StoreConfig { segment_bytes: 128 << 10, ..config.clone() };
+    open(&disk, &larger).0.close().unwrap();
     let text = br#"{"version":2}"#;
     let mut bytes = format!("weir1 {:08x}\n", crc32fast::hash(text)).into_bytes();
     bytes.extend_from_slice(text);

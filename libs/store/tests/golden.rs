@@ -6,11 +6,15 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Message, append, open, small_config};
+use common::{Message, append, open, small_config, try_open};
 use weirmq_store::offline::{Directory, export_queues, verify};
-use weirmq_store::{Disk, FlushMode, OpenMode, SimulatedDisk, Store, apache_rule};
+use weirmq_store::{
+    ApacheUse, Disk, FlushMode, OpenMode, SimulatedDisk, Store, StoreConfig, StoreError,
+    apache_rule,
+};
 
 const SEGMENT_BYTES: u64 = 65_536;
+const UNITS_PER_FILE: u64 = 1000;
 
 fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../message/tests/golden/store")
@@ -28,6 +32,26 @@ fn golden_disk() -> Arc<SimulatedDisk> {
         file.set_len(SEGMENT_BYTES).unwrap();
     }
     Arc::new(disk)
+}
+
+/// Puts Apache's queues beside the log, but leaves out `without`.
+fn add_apache_queues(disk: &SimulatedDisk, without: &str) {
+    for topic in std::fs::read_dir(golden().join("consumequeue")).unwrap() {
+        let topic = topic.unwrap();
+        if topic.file_name() == without {
+            continue;
+        }
+        for queue in std::fs::read_dir(topic.path()).unwrap() {
+            let queue = queue.unwrap();
+            let directory = Path::new("/data/consumequeue");
+            let directory = directory.join(topic.file_name()).join(queue.file_name());
+            disk.create_directory(&directory).unwrap();
+            let name = "00000000000000000000";
+            let file = disk.open(&directory.join(name), OpenMode::Write).unwrap();
+            file.write_all_at(&std::fs::read(queue.path().join(name)).unwrap(), 0).unwrap();
+            file.set_len(UNITS_PER_FILE * 20).unwrap();
+        }
+    }
 }
 
 /// Compares one of Apache's ConsumeQueue files, entry by entry; says how many there were.
@@ -122,4 +146,131 @@ fn exported_queues_of_an_apache_log_are_apaches_byte_for_byte() {
         }
     }
     assert_eq!(compared, exported.entries);
+}
+
+#[test]
+fn segments_keep_the_length_that_apache_gave_them() {
+    let disk = golden_disk();
+    let larger = StoreConfig { segment_bytes: 1 << 20, ..small_config(FlushMode::ASYNC) };
+    let (store, report) = open(&disk, &larger);
+    assert_eq!(report.rebuilt_segments, 3);
+    store.close().unwrap();
+    open(&disk, &larger);
+}
+
+#[test]
+fn what_apache_derived_is_put_aside_and_tells_who_used_the_store_last() {
+    let disk = golden_disk();
+    add_apache_queues(&disk, "");
+    let config = small_config(FlushMode::ASYNC);
+    let (store, report) = open(&disk, &config);
+    assert_eq!(report.apache, Some(ApacheUse::default()));
+    let max = store.queue_range("GoldenA", 0).unwrap().max;
+    let directories = |path| disk.list_directories(Path::new(path)).unwrap();
+    assert_eq!(
+        (directories("/data"), directories("/data/weir/aside")),
+        (vec!["commitlog".to_owned(), "weir".to_owned()], vec!["consumequeue".to_owned()],)
+    );
+    store.maintain().unwrap();
+    assert!(directories("/data/weir/aside").is_empty());
+    store.close().unwrap();
+
+    // Apache's checkpoint: nothing is derived, all of the log is on disk.
+    let file = disk.open(Path::new("/data/checkpoint"), OpenMode::Read).unwrap();
+    let mut page = [0; 4096];
+    assert_eq!(file.read_at(&mut page, 0).unwrap(), 4096);
+    let field = |at: usize| u64::from_be_bytes(page[at..at + 8].try_into().unwrap());
+    assert_eq!([0, 8, 16].map(field), [1_000_000, 0, 0]);
+    assert_eq!([24, 32, 40].map(field), [report.log_end, report.log_end, 0]);
+
+    // Apache comes back: everything derived is derived again, also what was complete.
+    add_apache_queues(&disk, "");
+    let (store, report) = open(&disk, &config);
+    assert_eq!((report.apache.is_some(), report.rebuilt_segments), (true, 3));
+    assert_eq!(store.queue_range("GoldenA", 0).unwrap().max, max);
+    let (checkpoint, mode) = (Path::new("/data/checkpoint"), OpenMode::Read);
+    assert!(disk.open(checkpoint, mode).is_err(), "it says nothing while the store is open");
+}
+
+#[test]
+fn a_topic_that_apache_deleted_does_not_come_back_but_after_a_kill_it_may() {
+    for (is_clean, is_there) in [(true, false), (false, true)] {
+        let disk = golden_disk();
+        add_apache_queues(&disk, "GoldenC");
+        if !is_clean {
+            disk.open(Path::new("/data/abort"), OpenMode::Write).unwrap();
+        }
+        let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+        assert_eq!(store.queue_range("GoldenC", 0).is_some(), is_there);
+        drop(store);
+        let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+        assert_eq!(store.queue_range("GoldenC", 0).is_some(), is_there);
+    }
+}
+
+/// Apache 5.5 derives from its newest ten segments when it finds no queues.
+#[test]
+fn queues_that_apache_derived_in_part_do_not_hide_what_came_before() {
+    let disk = golden_disk();
+    let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+    let range = store.queue_range("GoldenA", 0).unwrap();
+    let last = store.queue_entry("GoldenA", 0, range.max - 1).unwrap().unwrap();
+    store.close().unwrap();
+    let directory = Path::new("/data/consumequeue/GoldenA/0");
+    disk.create_directory(directory).unwrap();
+    let file = disk.open(&directory.join(format!("{:020}", 0)), OpenMode::Write).unwrap();
+    let mut filler = [0; 20];
+    filler[8..12].copy_from_slice(&i32::MAX.to_be_bytes());
+    let mut units = filler.repeat(range.max as usize - 1);
+    units.extend_from_slice(&last.physical_offset.to_be_bytes());
+    units.extend_from_slice(&last.size.to_be_bytes());
+    units.extend_from_slice(&last.tag_hash.to_be_bytes());
+    file.write_all_at(&units, 0).unwrap();
+    file.set_len(UNITS_PER_FILE * 20).unwrap();
+    let (store, report) = open(&disk, &small_config(FlushMode::ASYNC));
+    assert!(report.apache.is_some());
+    assert_eq!(store.queue_range("GoldenA", 0), Some(range));
+    assert!(store.queue_range("GoldenB", 0).is_some(), "it has messages before that part");
+}
+
+#[test]
+fn queues_without_messages_go_on_where_apache_was() {
+    let disk = golden_disk();
+    add_apache_queues(&disk, "");
+    let directory = Path::new("/data/consumequeue/expired/7");
+    disk.create_directory(directory).unwrap();
+    // The third file: nothing of it is used yet.
+    let name = format!("{:020}", 2 * UNITS_PER_FILE * 20);
+    let file = disk.open(&directory.join(name), OpenMode::Write).unwrap();
+    file.set_len(UNITS_PER_FILE * 20).unwrap();
+    let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+    let at = append(&store, &[Message::new("expired", 7, "on")]).unwrap();
+    assert_eq!(at[0].queue_offset, 2 * UNITS_PER_FILE);
+}
+
+#[test]
+fn a_log_that_apache_closed_has_no_torn_tail() {
+    for (is_clean, flushed_until_ms, is_damage) in
+        [(true, 0, true), (false, i64::MAX, true), (false, 0, false)]
+    {
+        let disk = golden_disk();
+        let segments = disk.list(Path::new("/data/commitlog")).unwrap();
+        let path = Path::new("/data/commitlog").join(&segments[0].name);
+        let file = disk.open(&path, OpenMode::Write).unwrap();
+        file.write_all_at(b"????????", 0).unwrap();
+        let checkpoint = disk.open(Path::new("/data/checkpoint"), OpenMode::Write).unwrap();
+        checkpoint.write_all_at(&flushed_until_ms.to_be_bytes(), 0).unwrap();
+        if !is_clean {
+            disk.open(Path::new("/data/abort"), OpenMode::Write).unwrap();
+        }
+        let opened = try_open(&disk, &small_config(FlushMode::ASYNC));
+        match opened {
+            Err(StoreError::Damaged { from: 0, .. }) => assert!(is_damage),
+            Err(other) => panic!("{other}"),
+            Ok((_, report)) => {
+                assert!(!is_damage);
+                assert!(report.cut_records > 100, "{report:?}");
+            }
+        }
+    }
 }

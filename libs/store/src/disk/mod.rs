@@ -55,10 +55,16 @@ pub trait Disk: Send + Sync {
     /// The regular files of a directory, by name; those with names that are not UTF-8 are left out.
     fn list(&self, directory: &Path) -> io::Result<Vec<Listed>>;
 
-    /// Renames within one directory; replaces what stands at `to`.
+    /// The directories in a directory, by name; those with names that are not UTF-8 are left out.
+    fn list_directories(&self, directory: &Path) -> io::Result<Vec<String>>;
+
+    /// Renames a file or a directory; replaces a file that stands at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with everything in it.
+    fn remove_tree(&self, path: &Path) -> io::Result<()>;
 
     /// Makes creations, renames and removals in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;

@@ -36,11 +36,19 @@ impl Disk for ReadOnlyDisk {
         self.0.list(directory)
     }
 
+    fn list_directories(&self, directory: &Path) -> io::Result<Vec<String>> {
+        self.0.list_directories(directory)
+    }
+
     fn rename(&self, _from: &Path, _to: &Path) -> io::Result<()> {
         Err(refused())
     }
 
     fn remove(&self, _path: &Path) -> io::Result<()> {
+        Err(refused())
+    }
+
+    fn remove_tree(&self, _path: &Path) -> io::Result<()> {
         Err(refused())
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::SeekFrom;
+use rustix::fs::{FlockOperation, SeekFrom};
 use rustix::io::Errno;
 
 use super::{Disk, DiskFile, DiskSpace, Listed, Mapping, OpenMode};
@@ -43,12 +43,29 @@ impl Disk for RealDisk {
         Ok(files)
     }
 
+    fn list_directories(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            if let (true, Ok(name)) = (entry.file_type()?.is_dir(), entry.file_name().into_string())
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir_all(path)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -66,23 +83,31 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        try_lock(file)
+        try_lock(file, FlockOperation::NonBlockingLockExclusive)
     }
 
     fn lock_existing(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         match File::open(path) {
-            Ok(file) => try_lock(file).map(Some),
+            // Who only reads may not take the exclusive kind; a shared one does as well.
+            Ok(file) => try_lock(file, FlockOperation::NonBlockingLockShared).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-fn try_lock(file: File) -> io::Result<Box<dyn Send + Sync>> {
+fn try_lock(file: File, against_apache: FlockOperation) -> io::Result<Box<dyn Send + Sync>> {
     match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // Apache's broker takes another kind of lock (FileChannel.tryLock), which does not see the one
+    // above. It ends when any descriptor of the file is closed, so it comes second.
+    match rustix::fs::fcntl_lock(&file, against_apache) {
         Ok(()) => Ok(Box::new(file)),
-        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-        Err(TryLockError::Error(error)) => Err(error),
+        Err(Errno::AGAIN | Errno::ACCESS) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -249,6 +249,24 @@ impl State {
         self.files.entry(file).or_default()
     }
 
+    /// Moves a directory, or removes it with everything in it. Like the making of directories this
+    /// is durable at once.
+    fn move_tree(&mut self, from: &Path, to: Option<&Path>) {
+        let moved = |path: &Path| Some(to?.join(path.strip_prefix(from).ok()?));
+        let all = std::mem::take(&mut self.directories).into_iter();
+        self.directories = all
+            .filter_map(|path| if path.starts_with(from) { moved(&path) } else { Some(path) })
+            .collect();
+        for names in [&mut self.names, &mut self.durable_names] {
+            let all = std::mem::take(names).into_iter();
+            let all = all.filter_map(|(path, file)| match path.starts_with(from) {
+                true => Some((moved(&path)?, file)),
+                false => Some((path, file)),
+            });
+            *names = all.collect();
+        }
+    }
+
     fn file_at(&self, path: &Path) -> io::Result<u64> {
         self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -306,8 +324,22 @@ impl Disk for SimulatedDisk {
             .collect())
     }
 
+    fn list_directories(&self, directory: &Path) -> io::Result<Vec<String>> {
+        let state = self.state.lock();
+        if !state.directories.contains(directory) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let inside = state.directories.iter().filter(|path| path.parent() == Some(directory));
+        Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
+        if state.directories.contains(from) {
+            state.step()?;
+            state.move_tree(from, Some(to));
+            return Ok(());
+        }
         let file = state.file_at(from)?;
         state.step()?;
         state.change_name(NameChange::Rename(from.to_path_buf(), to.to_path_buf(), file));
@@ -319,6 +351,16 @@ impl Disk for SimulatedDisk {
         let file = state.file_at(path)?;
         state.step()?;
         state.change_name(NameChange::Remove(path.to_path_buf(), file));
+        Ok(())
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock();
+        if !state.directories.contains(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        state.step()?;
+        state.move_tree(path, None);
         Ok(())
     }
 
