@@ -7,7 +7,7 @@ SECONDS_EACH ?= 10
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build test lint unit client store-format clients crash-short crash bench fuzz
+.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -15,7 +15,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit crash-short client store-format clients ## Everything that has to pass
+test: lint unit crash-short client store-format clients apache-store ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -33,6 +33,12 @@ store-format: build ## A reader made from docs/store-format.md alone, against a 
 
 clients: build ## The official clients of five languages and mqadmin against a fresh broker
 	e2e/clients/run.py --weir $(WEIR)
+
+apache-store: build ## Apache's broker 4.9.4 and 5.5.0 and WeirMQ take turns with one store directory
+	e2e/apache-store/run.py --weir $(WEIR)
+
+apache-store-long: build ## The same after kill -9, with many and with expired segments; about 10 minutes
+	e2e/apache-store/run.py --weir $(WEIR) --long
 
 crash-short: build ## A few power cuts and kills of the real broker; skipped, with the reason, where there are no loop devices
 	$(CRASH) cuts --weir $(WEIR) --count 15

@@ -17,7 +17,7 @@ use crate::Broker;
 use crate::config::{BrokerConfig, ConfigError};
 use crate::io_threads::IoThreads;
 use crate::session::BrokerService;
-use crate::state::{State, StateError};
+use crate::state::{ImportError, State, StateError};
 use crate::topics::Topics;
 use crate::{delay, metrics, registration};
 
@@ -41,6 +41,8 @@ pub enum BrokerError {
     Store(#[from] StoreError),
     #[error("replay the broker's state: {0}")]
     State(#[from] StateError),
+    #[error("take over the state of Apache's broker: {0}")]
+    Import(#[from] ImportError),
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
     #[error("{what}: {error}")]
@@ -124,7 +126,8 @@ pub fn close_directory(config: StoreConfig) -> Result<RecoveryReport, BrokerErro
     let (data_dir, cluster, name) =
         (config.directory.clone(), config.cluster.clone(), config.group.clone());
     let (store, report) = Store::open(config, Arc::new(RealDisk), Arc::new(SystemClock))?;
-    let state = State::recover(store.clone(), Topics::with_system_topics(&cluster, &name, None))?;
+    let topics = Topics::with_system_topics(&cluster, &name, None);
+    let state = recover_state(&store, topics, &data_dir, &cluster)?;
     close_state(&state, &data_dir)?;
     Ok(report)
 }
@@ -133,7 +136,7 @@ fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Bro
     let (store, _) = Store::open(config.store_config(), Arc::new(RealDisk), Arc::new(SystemClock))?;
     let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
     let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
-    let state = State::recover(store.clone(), topics)?;
+    let state = recover_state(&store, topics, &config.data_dir, &config.cluster)?;
     let broker = Arc::new(Broker::new(config, store, state, bound, admin));
     let listener = Arc::downgrade(&broker);
     broker.store.set_flush_listener(Box::new(move |_| {
@@ -153,6 +156,24 @@ fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Bro
     Ok(broker)
 }
 
+/// The state as the log and, if Apache's broker used the directory last, its files say.
+fn recover_state(
+    store: &Store,
+    topics: Topics,
+    data_dir: &Path,
+    cluster: &str,
+) -> Result<State, BrokerError> {
+    let state = State::recover(store.clone(), topics)?;
+    let apache = store.stats().recovery.apache;
+    state.import(data_dir, apache.is_some())?;
+    if let Some(left) = apache {
+        for line in state.unserved(data_dir, cluster, &left)? {
+            tracing::warn!("kept from Apache's broker, not served: {line}");
+        }
+    }
+    Ok(state)
+}
+
 fn close(broker: &Broker) -> Result<(), BrokerError> {
     broker.state.log_offsets()?;
     close_state(&broker.state, &broker.config.data_dir)?;
@@ -165,7 +186,7 @@ fn close_state(state: &State, data_dir: &Path) -> Result<(), BrokerError> {
         tracing::warn!(%error, "no snapshot of the state; the next start replays more of the log");
     }
     if let Err(error) = state.export(data_dir) {
-        tracing::warn!(%error, "config/*.json not written; they are only copies");
+        tracing::warn!(%error, "config/*.json not written; Apache's broker would not know the state");
     }
     Ok(state.store().clone().close()?)
 }

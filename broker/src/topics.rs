@@ -53,11 +53,23 @@ impl Topic {
     }
 
     pub(crate) fn is_readable(&self) -> bool {
-        self.perm & PERM_READ != 0
+        self.perm & PERM_READ != 0 && self.unserved().is_none()
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.perm & PERM_WRITE != 0
+        self.perm & PERM_WRITE != 0 && self.unserved().is_none()
+    }
+
+    /// Why the topic's messages can be neither read nor written, if so: Apache keeps the queues of
+    /// such topics in other forms, in which an offset means something else.
+    pub(crate) fn unserved(&self) -> Option<&'static str> {
+        let is = |name, value: &str| {
+            self.attributes.get(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
+        };
+        if is("queue.type", "BatchCQ") {
+            return Some("queue.type is BatchCQ");
+        }
+        is("cleanup.policy", "COMPACTION").then_some("cleanup.policy is COMPACTION")
     }
 
     /// Whether `queue_id` is one that consumers may read.

@@ -209,7 +209,9 @@ fn wanted(
         return Err(Refusal::new(ResponseCode::TopicNotExist, remark));
     };
     if !topic.is_readable() {
-        return no_permission(format!("the topic[{topic_name}] pulling message is forbidden"));
+        let why = topic.unserved().map(|why| format!(": {why}, which is not supported"));
+        let why = why.unwrap_or_default();
+        return no_permission(format!("the topic[{topic_name}] pulling message is forbidden{why}"));
     }
     if !topic.has_read_queue(header.queue_id) {
         let remark = format!(

@@ -44,6 +44,8 @@ struct Writing {
     applied: u64,
     /// Where the last record of this process ends; `None` before the first.
     end: Option<u64>,
+    /// Whether the log had no beginning and no image, so that the tables miss something.
+    is_incomplete: bool,
 }
 
 /// An image whose end has not been read yet.
@@ -160,6 +162,30 @@ impl State {
         Ok(image.at(writing.applied, end))
     }
 
+    /// Whether the log says everything. It does not when somebody else expired the segments that
+    /// held the newest image.
+    pub(super) fn is_complete(&self) -> bool {
+        !self.writing.lock().is_incomplete
+    }
+
+    /// Whether the log says anything.
+    pub(super) fn is_logged(&self) -> bool {
+        self.writing.lock().applied > 0
+    }
+
+    /// Applies changes that somebody else made while this broker did not run, and logs the state
+    /// that results as one image, durably. Without `keep` the changes are all there is.
+    pub(super) fn take_over(&self, changes: &[StateRecord], keep: bool) -> Result<(), StateError> {
+        if !keep {
+            self.clear();
+        }
+        changes.iter().for_each(|change| self.apply(change));
+        self.append_image()?;
+        self.store.flush()?;
+        self.writing.lock().is_incomplete = false;
+        Ok(())
+    }
+
     /// Bytes of log behind the newest image.
     pub(crate) fn log_since_image(&self) -> u64 {
         let written = self.store.watermarks().written();
@@ -249,11 +275,13 @@ impl State {
             return Ok(());
         };
         let mut next = range.min;
+        writing.is_incomplete = range.min > 0;
         if let Some(snapshot) = super::snapshot::load(&self.store, &range) {
             snapshot.records().iter().for_each(|record| self.apply(record));
             next = snapshot.applied();
             let (begin, end) = snapshot.newest_image();
             self.image_is(begin, end);
+            writing.is_incomplete = false;
         }
         let mut unfinished = None;
         let mut deleted = HashSet::new();
@@ -326,6 +354,7 @@ impl State {
                 image.records.iter().for_each(|record| self.apply(record));
                 self.image_is(image.begin, at.end);
                 *unfinished = None;
+                writing.is_incomplete = false;
                 writing.next_image = number + 1;
             }
             (StateRecord::ImageEnd { .. }, _) => {}

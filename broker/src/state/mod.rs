@@ -8,11 +8,15 @@
 //! before the newest image is not needed. A snapshot is a copy of an image in a file of its own
 //! and only shortens the start.
 
+mod config_files;
 mod export;
 mod image;
+mod import;
 mod log;
 mod record;
 mod snapshot;
+mod unserved;
 
+pub(crate) use import::ImportError;
 pub(crate) use log::{State, StateError};
 pub(crate) use record::StateRecord;

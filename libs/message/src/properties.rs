@@ -37,6 +37,7 @@ pub mod names {
     pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+    pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
 }
 
 /// The pairs of `encoded`, in order, as they stand.

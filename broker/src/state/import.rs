@@ -1,0 +1,181 @@
+//! Takes over what Apache's broker wrote into `config/*.json` since we exported our state there.
+//!
+//! What counts is the difference between a file and our copy of what we exported last: Apache
+//! wrote that, and it wins. What the file does not change stays as our log says, which may be newer
+//! than the last export. The first time there is no copy, so everything in the file is news. A file
+//! equal to its copy costs no more than reading both.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use weirmq_remoting::ResourceName;
+use weirmq_remoting::body::{BodyError, TopicConfig, TopicFilterType};
+use weirmq_store::StoreError;
+
+use super::config_files::{ConfigFile, ConfigFileError, ConfigTables};
+use super::log::{State, StateError};
+use super::record::StateRecord;
+use crate::groups;
+use crate::offsets::CommittedOffset;
+use crate::topics::Topic;
+
+/// Why state cannot be exchanged with Apache's broker.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    #[error(transparent)]
+    File(#[from] ConfigFileError),
+    #[error("the copy of {file} in weir/user cannot be understood: {error}")]
+    Copy { file: &'static str, error: BodyError },
+    #[error(
+        "{} holds Apache's state in RocksDB, which cannot be read; switch Apache's broker to JSON \
+         files first (configManagerVersion=v1 and realTimePersistRocksDBConfig=false)", .path.display()
+    )]
+    RocksDb { path: PathBuf },
+    #[error("cannot write {}: {error}", .directory.display())]
+    Export { directory: PathBuf, error: io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Directories under `config/` in which Apache keeps state in RocksDB.
+const ROCKS_DB: [&str; 4] = ["rdb", "topics", "subscriptionGroups", "consumerOffsets"];
+
+impl State {
+    /// Applies what the files under the data directory say and our copies do not, logs the whole
+    /// state where that changed anything, and copies the files. `was_apache`: Apache's broker has
+    /// used the store since we did. Says whether anything was imported.
+    ///
+    /// Nobody else may use the state meanwhile. After an error, or a crash at any point, the next
+    /// call does the same again.
+    pub(crate) fn import(&self, data_dir: &Path, was_apache: bool) -> Result<bool, ImportError> {
+        let directory = data_dir.join("config");
+        if let Some(name) = ROCKS_DB.iter().find(|name| directory.join(name).is_dir()) {
+            return Err(ImportError::RocksDb { path: directory.join(name) });
+        }
+        // Without its beginning the log does not say what the copies say, so all is news again.
+        let is_whole = self.is_complete();
+        let (mut news, mut changes) = (Vec::new(), Vec::new());
+        for file in ConfigFile::ALL {
+            let Some(contents) = file.read(&directory)? else { continue };
+            let copy = self.store().read_small_file(file.copy_name())?;
+            let is_ours = copy.is_none() && !was_apache && self.is_logged();
+            if is_whole && (is_ours || copy.as_ref() == Some(&contents)) {
+                continue;
+            }
+            let unreadable = |error| ImportError::Copy { file: file.name(), error };
+            let before = match copy.filter(|_| is_whole) {
+                Some(copy) => file.decode(&copy).map_err(unreadable)?,
+                None => ConfigTables::default(),
+            };
+            // Was read and understood a moment ago.
+            let now = file.decode(&contents).map_err(unreadable)?;
+            self.differences(&before, now, &mut changes);
+            news.push((file, contents));
+        }
+        if news.is_empty() {
+            if !is_whole {
+                tracing::warn!(
+                    "the log has lost the beginning of the state, config/*.json is missing"
+                );
+            }
+            return Ok(false);
+        }
+        self.take_over(&changes, is_whole)?;
+        for (file, contents) in &news {
+            self.store().write_small_file(file.copy_name(), contents)?;
+        }
+        let files: Vec<_> = news.iter().map(|(file, _)| file.name()).collect();
+        tracing::info!(?files, changes = changes.len(), "state of Apache's broker taken over");
+        Ok(true)
+    }
+
+    /// What turns `before` into `now`: what vanished first, then topics and groups, then offsets.
+    fn differences(&self, before: &ConfigTables, now: ConfigTables, out: &mut Vec<StateRecord>) {
+        let gone = before.topics.keys().filter(|name| !now.topics.contains_key(*name));
+        out.extend(gone.map(|name| StateRecord::TopicDeleted { name: name.clone() }));
+        let gone = before.groups.keys().filter(|name| !now.groups.contains_key(*name));
+        out.extend(
+            gone.map(|name| StateRecord::GroupDeleted { name: name.clone(), with_offsets: false }),
+        );
+        for (name, config) in &now.topics {
+            // Every broker makes its system topics itself.
+            if before.topics.get(name) == Some(config) || self.topics.is_system(name) {
+                continue;
+            }
+            match topic(name, config) {
+                Ok(topic) => out.push(StateRecord::Topic { topic }),
+                Err(reason) => {
+                    tracing::warn!(topic = name, reason, "topic of Apache's cannot be taken over");
+                }
+            }
+        }
+        for (name, mut config) in now.groups {
+            if before.groups.get(&name) == Some(&config) || groups::is_system(&name) {
+                continue;
+            }
+            match ResourceName::group(&name) {
+                Ok(_) => {
+                    config.group_name = name;
+                    out.push(StateRecord::Group { group: Box::new(config) });
+                }
+                Err(error) => {
+                    tracing::warn!(group = name, %error, "group of Apache's cannot be taken over");
+                }
+            }
+        }
+        out.extend(offsets(before, &now.offsets));
+        for (level, offset) in now.delay_offsets {
+            let is_news = before.delay_offsets.get(&level) != Some(&offset);
+            if let (true, Ok(level), Ok(offset)) =
+                (is_news, usize::try_from(level), u64::try_from(offset))
+            {
+                out.push(StateRecord::DelayProgress { level, offset });
+            }
+        }
+    }
+}
+
+fn topic(name: &str, config: &TopicConfig) -> Result<Topic, String> {
+    ResourceName::topic(name).map_err(|error| error.to_string())?;
+    let number = |field, number: i32| {
+        u32::try_from(number).map_err(|_| format!("{field} is {number}, which is negative"))
+    };
+    Ok(Topic {
+        name: name.to_owned(),
+        read_queues: number("readQueueNums", config.read_queue_nums)?,
+        write_queues: number("writeQueueNums", config.write_queue_nums)?,
+        perm: number("perm", config.perm)?,
+        is_multi_tag: config.topic_filter_type == TopicFilterType::MultiTag,
+        sys_flag: config.topic_sys_flag as u32,
+        is_ordered: config.order,
+        attributes: config.attributes.clone(),
+    })
+}
+
+/// Offsets that are new or another, in records of bounded size. Those that vanished stay: Apache
+/// drops them with their topic or group, or because nobody has used them for long.
+fn offsets(before: &ConfigTables, now: &BTreeMap<String, BTreeMap<i32, i64>>) -> Vec<StateRecord> {
+    let mut changed = Vec::new();
+    for (key, queues) in now {
+        // Neither name has an `@`.
+        let Some((topic, group)) = key.split_once('@') else {
+            tracing::warn!(key, "offsets of Apache's that belong to no topic and group");
+            continue;
+        };
+        let known = before.offsets.get(key);
+        let is_news =
+            |queue: &i32, offset: &i64| known.and_then(|queues| queues.get(queue)) != Some(offset);
+        let news = queues.iter().filter(|(queue, offset)| is_news(queue, offset));
+        changed.extend(news.map(|(queue, offset)| CommittedOffset {
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            queue: *queue,
+            offset: *offset,
+        }));
+    }
+    let chunks = changed.chunks(super::image::OFFSETS_PER_RECORD);
+    chunks.map(|chunk| StateRecord::Offsets { offsets: chunk.to_vec() }).collect()
+}
