@@ -51,16 +51,24 @@ pub(super) fn decode(header: &[u8]) -> Result<Decoded<'_>, CommandError> {
     Ok((head, remark, ext))
 }
 
-/// The first quote or backslash. Most strings of a header are shorter than what a vector search
-/// costs to begin with.
+/// Where the first quote or backslash is. Eight bytes at a time: most strings of a header are
+/// shorter than what a vector search costs to begin with.
 fn find_string_break(bytes: &[u8]) -> Option<usize> {
-    const SHORT: usize = 12;
-    let (short, rest) = bytes.split_at(bytes.len().min(SHORT));
-    let is_break = |byte: &u8| matches!(byte, b'"' | b'\\');
-    short
-        .iter()
-        .position(is_break)
-        .or_else(|| memchr::memchr2(b'"', b'\\', rest).map(|at| at + short.len()))
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+    // The lowest bit that this sets is in the lowest byte that is zero.
+    let zero_byte = |word: u64| word.wrapping_sub(ONES) & !word & HIGH_BITS;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (number, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = zero_byte(word ^ (ONES * u64::from(b'"')))
+            | zero_byte(word ^ (ONES * u64::from(b'\\')));
+        if found != 0 {
+            return Some(8 * number + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let found = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(8 * words.len() + found)
 }
 
 struct Scanner<'a> {
@@ -204,6 +212,29 @@ impl<'a> Scanner<'a> {
                 }
             }
             _ => self.scalar().map(|_| ()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find_string_break;
+
+    #[test]
+    fn the_first_quote_or_backslash_is_found_wherever_it_stands() {
+        // Bytes next to the two, and those that differ in the high bit, must not be taken for them.
+        let others = [0, b'!', b'#', b'[', b']', b'"' | 0x80, b'\\' | 0x80, 0xFF];
+        for length in 0..40 {
+            let bytes: Vec<u8> = (0..length).map(|n| others[n % others.len()]).collect();
+            assert_eq!(find_string_break(&bytes), None);
+            for at in 0..length {
+                for byte in *b"\"\\" {
+                    let mut bytes = bytes.clone();
+                    bytes[at] = byte;
+                    bytes[length - 1] = byte;
+                    assert_eq!(find_string_break(&bytes), Some(at), "{bytes:?}");
+                }
+            }
         }
     }
 }
