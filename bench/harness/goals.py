@@ -46,6 +46,8 @@ class Row:
     values: dict
     goals: list = dataclasses.field(default_factory=list)
     ceiling: list = dataclasses.field(default_factory=list)
+    # Brokers of which every run of this failed.
+    failed: set = dataclasses.field(default_factory=set)
 
     def median(self, name):
         values = self.values.get(name)
@@ -82,6 +84,10 @@ def summarise(document):
     """The rows of everything that was measured, in the order of the page."""
     rows = [*sends(document), *reads(document), *latencies(document), *costs(document), *scenarios(document),
             *rest(document)]
+    for row in rows:
+        workload = "latency 5k/s" if row.section.startswith("Latency") else row.label
+        row.failed = {run["broker"] for run in document["runs"]
+                      if run["workload"] == workload and run["marks"] == ["failed"]}
     return [row for row in rows if any(row.values.values())]
 
 
@@ -188,6 +194,7 @@ def scenarios(document):
     yield row("pull cold", "device_megabytes_per_second", cold, "read from the device", "MB/s", HIGH)
     yield row("pull cold", "producer_p99_ms_quiet", cold, "producer p99 alone", "ms", LOW)
     yield row("pull cold", "producer_p99_ms_beside", cold, "producer p99 beside", "ms", LOW)
+    yield row("pull cold", "producer_p99_ratio", cold, "beside : alone", "x", LOW, [Goal("value", 2)])
     for count in (10_000, 100_000):
         section = f"{count:,} topics"
         made = row("topics", f"{count}_created", section, "made in 30 s", "topics", HIGH,

@@ -63,16 +63,25 @@ class Turns:
         """As `load`; writes are followed to the device: bytes of the log, and bytes on the disk."""
         if not workload.is_write:
             return *self.load(broker, workload, seconds, warmup), None
-        position = log_position(broker.address) if broker.speaks_remoting else 0
+        position = position_of(broker)
         before = device_bytes(self.work)
         report, error = self.load(broker, workload, seconds, warmup)
         os.sync()
         after = device_bytes(self.work)
-        if error or not before or not after:
+        ended = position_of(broker)
+        if error or not before or not after or None in (position, ended):
             return report, error, None
-        stored = log_position(broker.address) - position if broker.speaks_remoting else report["stored_bytes"]
+        stored = ended - position if broker.speaks_remoting else report["stored_bytes"]
         return report, error, {"stored_bytes": stored, "device_bytes": after[1] - before[1]}
 
     def end(self):
         for broker in self.brokers.values():
             broker.kill()
+
+
+def position_of(broker):
+    """The length of the log; None when the broker is too busy to say, 0 when it has none."""
+    try:
+        return log_position(broker.address) if broker.speaks_remoting else 0
+    except OSError:
+        return None

@@ -10,7 +10,7 @@ from .process import Broker, NotMeasured
 
 class Apache(Broker):
     name, shown = "apache", "Apache 5.5.0"
-    readies, is_cheap_to_start = 3, False
+    readies, is_cheap_to_start, has_fixed_heap = 3, False, True
     jars = TARGET / "apache-jars"
 
     def __init__(self, home, flush, options):

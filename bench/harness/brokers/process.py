@@ -24,6 +24,8 @@ class Broker:
     # How often the start is measured; how long it takes at load until its figures stand still.
     readies, warmup_seconds = 10, 5
     is_cheap_to_start = True
+    # Whether its memory is all there from the beginning, so that use does not show outside.
+    has_fixed_heap = False
 
     def __init__(self, home, flush, options):
         self.home, self.flush, self.options = pathlib.Path(home), flush, options

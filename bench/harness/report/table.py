@@ -14,7 +14,8 @@ def cells(row, names):
     words = {True: "yes", False: "NO", None: "?"}
     return [
         row.label, row.unit,
-        *(figures(row.values.get(name)) for name in names),
+        *(figures(row.values.get(name)) if row.values.get(name) or name not in row.failed else "failed"
+          for name in names),
         f"{row.ratio:.1f}x" if row.ratio else "",
         f"{100 * row.of_ceiling:.0f} %" if row.of_ceiling else "",
         ", ".join(text for text, _ in goals),

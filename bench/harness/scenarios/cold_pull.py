@@ -1,7 +1,7 @@
 """Reading what is not in memory, and what a producer beside it feels."""
 
-import subprocess
 import json
+import subprocess
 
 from ..brokers import NotMeasured
 from ..machine import device_bytes, evict
@@ -40,6 +40,7 @@ def cold_pull(turns, broker):
         "device_megabytes_per_second": alone["device_megabytes_per_second"],
         "producer_p99_ms_quiet": quiet["latency"]["p99_us"] / 1000,
         "producer_p99_ms_beside": busy["latency"]["p99_us"] / 1000,
+        "producer_p99_ratio": busy["latency"]["p99_us"] / quiet["latency"]["p99_us"],
         "reports": {"alone": alone["report"], "beside": beside["report"], "producer_quiet": quiet,
                     "producer_beside": busy},
     }

@@ -38,7 +38,7 @@ def idle_connections(turns, broker):
     return {
         "connections": opened["connections"],
         "opened_per_second": opened["connections"] / opened["seconds"],
-        "bytes_per_connection": (held - before) / opened["connections"],
+        "bytes_per_connection": None if broker.has_fixed_heap else (held - before) / opened["connections"],
         "rate_alone": statistics.median(alone),
         "rate_beside": statistics.median(beside),
         "loss_percent": 100 * (1 - statistics.median(beside) / statistics.median(alone)),

@@ -4,6 +4,7 @@ import statistics
 
 from ..brokers import NotMeasured
 from ..machine import memory
+from ..workloads import WORKLOADS
 
 COUNTS = [10_000, 100_000]
 CREATE_SECONDS_MAX = 30
@@ -21,8 +22,7 @@ def topics(turns, broker):
         if count > COUNTS[0] and figures[f"{COUNTS[0]}_created"] < COUNTS[0]:
             figures[f"{count}_left_out"] = f"{COUNTS[0]} topics were not made in {CREATE_SECONDS_MAX} s"
             break
-        turns.start_empty(broker)
-        turns.settle()
+        start_warm(turns, broker)
         one = rate(turns, broker, ("produce", "--topic", "bench-one", "--queues", 1, "--create"))
         many = run(turns, broker, ("topics", "--topic", "bench-many", "--queues", 1, "--topics", count,
                                    "--create-seconds", CREATE_SECONDS_MAX))
@@ -41,6 +41,14 @@ def topics(turns, broker):
         figures.setdefault("reports", {})[count] = {"many": many, "one": [one, after]}
     turns.start_empty(broker)
     return figures
+
+
+def start_warm(turns, broker):
+    turns.start_empty(broker)
+    turns.settle()
+    if not broker.is_cheap_to_start:
+        turns.load(broker, WORKLOADS["send 64x1"], min(broker.warmup_seconds, 20), 0)
+        turns.settle()
 
 
 def run(turns, broker, words):
