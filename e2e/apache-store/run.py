@@ -237,7 +237,7 @@ class Client(Process):
 
     def __init__(self, classes, work, namesrv):
         super().__init__(work / "client.log")
-        self.launch(JAVA + ["-Xmx256m", f"-Duser.home={work}", "-Drocketmq.client.rebalance.waitInterval=500",
+        self.launch(JAVA + ["-Xmx768m", f"-Duser.home={work}", "-Drocketmq.client.rebalance.waitInterval=500",
                             "-cp", f"{classes}/classes:{classes}/lib/*", "Main", namesrv],
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
@@ -406,7 +406,7 @@ def write_round(scenario, name, large=300):
     return sent
 
 
-def turn(scenario, broker, name, before, kill=False, large=300):
+def turn(scenario, broker, name, before, kill=False, large=300, has_keys=True):
     """One broker after the other: all is still there, more is written; answers with all there is."""
     who = "weir" if broker is scenario.weir else "apache"
     dump = lambda: scenario.dump(TOPICS)
@@ -416,7 +416,8 @@ def turn(scenario, broker, name, before, kill=False, large=300):
         # Apache may still be deriving its queues when it accepts requests.
         scenario.check(f"{name}-{who}-serves-all", act if who == "weir" else lambda: until(act))
         sample = messages_of(before)[::29]
-        scenario.check(f"{name}-{who}-finds-by-key-and-id", lambda: until(lambda: finds(scenario, sample)))
+        if has_keys:
+            scenario.check(f"{name}-{who}-finds-by-key-and-id", lambda: until(lambda: finds(scenario, sample)))
 
     def write():
         sent = write_round(scenario, name, large)
@@ -533,7 +534,8 @@ def many_segments(scenario, export=False):
     s.check("2-weir-stops", s.halt)
     if export:
         s.check("2-weir-exports-queues", lambda: weir_store(s, "export-queues", s.store, "--to", s.store))
-    third = turn(s, s.apache, "3", second)
+    # Apache derives its index together with its queues, so with these it knows no keys of before.
+    third = turn(s, s.apache, "3", second, has_keys=not export)
     turn(s, s.weir, "4", third)
     s.check("4-weir-stops", s.halt)
 
