@@ -72,6 +72,17 @@ pub async fn run(
         error: io::Error::other(error),
     })??;
     recovered.ok();
+    let log = admin.check("broker/log");
+    broker.store.set_damage_listener(Box::new(move |damaged| match damaged.first() {
+        None => log.ok(),
+        Some(first) => log.degraded(format!(
+            "{} ranges of the log are damaged and cannot be read, the first from {} to {}; \
+             stop the broker and see `weir store verify`",
+            damaged.len(),
+            first.from,
+            first.to
+        )),
+    }));
     metrics::collect(&broker);
 
     let threads = IoThreads::start(&broker).map_err(io_error("start threads"))?;

@@ -63,6 +63,16 @@ impl Collector for BrokerCollector {
                 "Sends that wait for the disk",
                 broker.acknowledgements.len() as u64,
             ),
+            (
+                "weirmq_log_damaged_bytes",
+                "Bytes of the commit log that are known to be damaged",
+                stats.damaged_bytes,
+            ),
+            (
+                "weirmq_log_scrubbed_bytes",
+                "Bytes that the scrub compared with their checksums since the start",
+                stats.scrubbed_bytes,
+            ),
             ("weirmq_disk_free_bytes", "Free bytes of the store's disk", stats.disk_free),
         ];
         for (name, help, value) in gauges {

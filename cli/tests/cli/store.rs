@@ -157,3 +157,20 @@ fn a_killed_directory_is_closed_and_its_queues_are_exported() {
     assert_eq!(std::fs::metadata(queue).unwrap().len(), 6_000_000);
     ends(1, &["store", "export-queues", data, "--to", to.to_str().unwrap()]);
 }
+
+#[test]
+fn damage_that_the_scrub_found_is_told_and_not_served_but_the_rest_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    directory(&path, "TERM");
+    let at = find(&path, "message 20");
+    let kept =
+        format!(r#"{{"position":0,"damaged":[{{"from":{at},"to":{},"reason":"rot"}}]}}"#, at + 9);
+    let text = format!("weir1 {:08x}\n{kept}", crc32fast::hash(kept.as_bytes()));
+    std::fs::write(path.join("weir/scrub"), text).unwrap();
+    let server = Server::with_data(path.to_str().unwrap());
+    let ready = server.get("/readyz");
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("broker/log degraded"), "{ready}");
+    assert!(server.get("/metrics").contains("weirmq_log_damaged_bytes 9"));
+    server.ok(&["produce", "t", "-m", "goes on"]);
+}

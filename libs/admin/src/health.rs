@@ -13,8 +13,20 @@ pub enum State {
     /// It has not worked yet.
     Starting,
     Ok,
+    /// It works, but not all of it, and why. Probes pass: taking the process out of service would
+    /// only make it worse.
+    Degraded(String),
     /// It does not work, and why, in words for an operator.
     Failing(String),
+}
+
+impl State {
+    fn is_working(&self) -> bool {
+        match self {
+            Self::Ok | Self::Degraded(_) => true,
+            Self::Starting | Self::Failing(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for State {
@@ -22,6 +34,7 @@ impl fmt::Display for State {
         match self {
             Self::Starting => f.write_str("starting"),
             Self::Ok => f.write_str("ok"),
+            Self::Degraded(reason) => write!(f, "degraded: {reason}"),
             Self::Failing(reason) => write!(f, "failing: {reason}"),
         }
     }
@@ -68,6 +81,10 @@ impl Check {
 
     pub fn ok(&self) {
         self.set(State::Ok);
+    }
+
+    pub fn degraded(&self, reason: impl Into<String>) {
+        self.set(State::Degraded(reason.into()));
     }
 
     pub fn failing(&self, reason: impl Into<String>) {
@@ -138,7 +155,7 @@ impl Health {
         } else {
             None
         };
-        verdict("readyz", special, &checks, |_| true, |entry| entry.state == State::Ok)
+        verdict("readyz", special, &checks, |_| true, |entry| entry.state.is_working())
     }
 
     pub(crate) fn startup(&self) -> Verdict {
@@ -157,7 +174,7 @@ impl Table {
     fn change(&self, change: impl FnOnce(&mut Checks)) {
         let mut checks = self.checks.lock();
         change(&mut checks);
-        let all_ok = checks.by_name.values().all(|entry| entry.state == State::Ok);
+        let all_ok = checks.by_name.values().all(|entry| entry.state.is_working());
         let is_ready = all_ok && !checks.by_name.is_empty() && !checks.is_shutting_down;
         self.ready.send_if_modified(|ready| std::mem::replace(ready, is_ready) != is_ready);
     }
@@ -171,19 +188,23 @@ fn verdict(
     passes: impl Fn(&Entry) -> bool,
 ) -> Verdict {
     let mut details = String::new();
+    let mut degraded = String::new();
     let mut wrong: Vec<String> = special.map(str::to_owned).into_iter().collect();
     for (name, entry) in checks.by_name.iter().filter(|(_, entry)| matters(entry)) {
         let passed = passes(entry);
         let sign = if passed { '+' } else { '-' };
         // Writing to a String cannot fail.
         let _ = writeln!(details, "[{sign}]{name} {}", entry.state);
+        if matches!(entry.state, State::Degraded(_)) {
+            let _ = write!(degraded, "; {name} {}", entry.state);
+        }
         if !passed {
             wrong.push(format!("{name} {}", entry.state));
         }
     }
     let passed = wrong.is_empty();
     let summary = if passed {
-        format!("{probe} check passed\n")
+        format!("{probe} check passed{degraded}\n")
     } else {
         format!("{probe} check failed: {}\n", wrong.join("; "))
     };
@@ -194,6 +215,18 @@ fn verdict(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_degraded_passes_and_says_so() {
+        let health = Health::default();
+        let check = health.add("broker/log".to_owned(), false);
+        check.degraded("16384 bytes are damaged");
+        let verdict = health.readiness();
+        assert!(verdict.passed && health.is_ready() && health.startup().passed);
+        let text = "readyz check passed; broker/log degraded: 16384 bytes are damaged\n";
+        assert_eq!(verdict.summary, text);
+        assert!(verdict.details.starts_with("[+]broker/log degraded: "));
+    }
 
     #[test]
     fn ready_means_that_all_checks_are_ok_and_none_that_there_are_none() {

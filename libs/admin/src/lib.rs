@@ -40,7 +40,7 @@ struct Shared {
 
 impl Admin {
     /// An admin port with the metrics of the process and without checks. It is ready once there
-    /// are checks and all of them are [`State::Ok`].
+    /// are checks and all of them are [`State::Ok`] or [`State::Degraded`].
     pub fn new() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector));

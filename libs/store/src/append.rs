@@ -7,6 +7,7 @@ use parking_lot::MutexGuard;
 use weirmq_message::record::MAGIC_BLANK;
 
 use crate::background;
+use crate::block_tail::BlockTail;
 use crate::consume_queue::Queue;
 use crate::dispatch::{KeySource, for_each_key, key_hash};
 use crate::error::StoreError;
@@ -39,6 +40,8 @@ pub(crate) struct Appender {
     /// Where the next record goes; the same as the `written` watermark.
     position: u64,
     batch: Batch,
+    /// Checksums of the log's blocks, of everything before `position`.
+    pub(crate) tail: BlockTail,
     pub(crate) zero_ahead: ZeroAhead,
     next_space_check: u64,
 }
@@ -70,10 +73,11 @@ struct Staged {
 }
 
 impl Appender {
-    pub(crate) fn at(position: u64) -> Self {
+    pub(crate) fn at(position: u64, tail: BlockTail) -> Self {
         Self {
             position,
             batch: Batch::default(),
+            tail,
             zero_ahead: ZeroAhead::default(),
             next_space_check: position + SPACE_CHECK_BYTES,
         }
@@ -254,6 +258,11 @@ impl Inner {
             if !keys.is_empty() && segment.keys.add(keys) {
                 work |= background::RUNS;
             }
+        }
+        for piece in &batch.pieces {
+            let bytes = &batch.bytes[piece.bytes.clone()];
+            let to = (batch.end - piece.position).min(bytes.len() as u64);
+            appender.tail.take(piece.position, &bytes[..to as usize]);
         }
         let from = appender.position;
         appender.position = batch.end;

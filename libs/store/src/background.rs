@@ -29,6 +29,8 @@ pub(crate) const ASIDE: u32 = 1 << 9;
 const MARK_BYTES: u64 = 64 << 20;
 /// … or this long after the one before, whichever comes first.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
+/// The scrub leaves a start alone.
+const SCRUB_AFTER: Duration = Duration::from_secs(60);
 /// How often retention and free space are looked at when nothing else happens.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -91,6 +93,13 @@ impl Inner {
         let mut last_mark = Instant::now();
         let mut mark_due = None;
         self.do_work(PREPARE);
+        let mut scrub_due = Instant::now() + SCRUB_AFTER;
+        let recovery = &self.recovery;
+        // Without a mark of ours the whole log may be without, and is the scrub's affair.
+        let recent = self.config.unflushed_bytes() + MARK_BYTES;
+        let from = recovery.durable_mark.max(recovery.log_end.saturating_sub(recent));
+        let fill = self.fill_block_sums(from, recovery.log_end);
+        self.report("block checksums", fill);
         loop {
             let work = self.background.work.swap(0, Ordering::AcqRel);
             if work & STOP != 0 {
@@ -110,8 +119,11 @@ impl Inner {
                 self.report("retention", self.expire_if_due(false).map(|_| ()));
                 next_check = now + CHECK_INTERVAL;
             }
+            if scrub_due <= now {
+                scrub_due = now + self.scrub_paced();
+            }
             if self.background.work.load(Ordering::Acquire) == 0 {
-                let due = mark_due.map_or(next_check, |due| due.min(next_check));
+                let due = mark_due.map_or(next_check, |due| due.min(next_check)).min(scrub_due);
                 std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
             }
         }
@@ -164,6 +176,9 @@ impl Inner {
         let flushed = self.marks.flushed();
         if flushed == self.background.marked() {
             return Ok(());
+        }
+        if let Err(error) = self.write_block_sums(flushed, false) {
+            tracing::warn!(%error, "blocks have no checksum until the scrub comes by");
         }
         self.durable_mark_at(flushed).write(&*self.disk, &self.layout)?;
         self.background.marked.store(flushed, Ordering::Release);

@@ -67,6 +67,9 @@ pub struct StoreConfig {
     /// What recovery puts into ConsumeQueue and index for a record that it finds in the log.
     /// Default: [`dispatch::apache_rule`].
     pub dispatch: DispatchRule,
+    /// How long the scrub takes to compare the whole log with its checksums; zero: it does not.
+    /// Default: 24 h.
+    pub scrub_interval: Duration,
     /// Whether the store runs its flush and background threads. Without them nothing happens
     /// unless [`crate::Store::flush`] and [`crate::Store::maintain`] are called, which is what a
     /// simulation needs. Default: true.
@@ -91,6 +94,7 @@ impl Default for StoreConfig {
             free_bytes_min: None,
             busy_timeout: Duration::from_secs(5),
             dispatch: dispatch::apache_rule,
+            scrub_interval: Duration::from_secs(24 * 3600),
             threads: true,
         }
     }

@@ -14,6 +14,8 @@
 //! | `weir/queues/<20 digits>` | ConsumeQueue entries of the segment of that name |
 //! | `weir/keys/<20 digits>` | key index of the segment of that name |
 //! | `weir/spare/<20 digits>` | expired segments that wait for their next life |
+//! | `weir/blocks/<20 digits>` | checksums of the blocks of the segment of that name |
+//! | `weir/scrub` | how far the scrub is, and what it found |
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +41,7 @@ pub(crate) struct Layout {
     pub(crate) weir: PathBuf,
     pub(crate) queues: PathBuf,
     pub(crate) keys: PathBuf,
+    pub(crate) blocks: PathBuf,
     pub(crate) user: PathBuf,
     pub(crate) spare: PathBuf,
     pub(crate) aside: PathBuf,
@@ -52,6 +55,7 @@ impl Layout {
             commit_log: root.join("commitlog"),
             queues: weir.join("queues"),
             keys: weir.join("keys"),
+            blocks: weir.join("blocks"),
             user: weir.join("user"),
             spare: weir.join("spare"),
             aside: weir.join("aside"),
@@ -60,12 +64,13 @@ impl Layout {
     }
 
     /// Everything below the root, parents first.
-    pub(crate) fn directories(&self) -> [&Path; 7] {
+    pub(crate) fn directories(&self) -> [&Path; 8] {
         [
             &self.commit_log,
             &self.weir,
             &self.queues,
             &self.keys,
+            &self.blocks,
             &self.user,
             &self.spare,
             &self.aside,
@@ -90,6 +95,10 @@ impl Layout {
 
     pub(crate) fn durable_mark(&self) -> PathBuf {
         self.weir.join("durable-mark")
+    }
+
+    pub(crate) fn scrub(&self) -> PathBuf {
+        self.weir.join("scrub")
     }
 
     pub(crate) fn queue_state(&self) -> PathBuf {

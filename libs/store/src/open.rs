@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::apache::{self, ApacheTraces};
 use crate::append::Appender;
 use crate::background::{self, Background};
+use crate::block_tail::BlockTail;
 use crate::checkpoint;
 use crate::clock::Clock;
 use crate::commit_log::CommitLog;
@@ -24,6 +25,7 @@ use crate::proof::{self, OpenProof};
 use crate::queue_table::QueueState;
 use crate::rebuild::Rebuild;
 use crate::recover::{Evidence, RecoveryReport, recover};
+use crate::scrub::Scrub;
 use crate::segment::{Segment, remove_if_there};
 use crate::spare::SpareSegments;
 use crate::store::Inner;
@@ -81,16 +83,19 @@ impl Inner {
         }
         let spares =
             SpareSegments::open(&disk, &layout, config.segment_bytes, config.spare_segments_max)?;
+        let scrub = Scrub::open(&*disk, &layout, report.log_start, end)?;
+        let tail = block_tail(&log, end, config.segment_bytes);
         let inner = Self {
             proof: Mutex::new(OpenProof::at(end)),
             spares,
             marks: Watermarks::at(end, config.is_sync()),
-            appender: Mutex::new(Appender::at(end)),
+            appender: Mutex::new(Appender::at(end, tail)),
             zeroed: Condvar::new(),
             flusher: Flusher::new(config.flush),
             background: Background::marked_at(end),
             disk_watch: DiskWatch::default(),
             protection_listener: RwLock::new(None),
+            scrub,
             protected_from: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             recovery: report,
@@ -165,6 +170,9 @@ impl Inner {
                 tracing::warn!(%error, "queue and key entries are derived again at the next open");
             }
         }
+        if let Err(error) = self.write_block_sums(end, true).and_then(|()| self.keep_scrub()) {
+            tracing::warn!(%error, "blocks have no checksum until the scrub comes by");
+        }
         self.write_durable_mark()?;
         self.replace_proofs(proof::end)?;
         self.log.remove_prepared_but_first();
@@ -215,6 +223,17 @@ fn remove_derived(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
         disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
     }
     Ok(())
+}
+
+/// Begins the checksums where the log ends, in the middle of a block.
+fn block_tail(log: &CommitLog, end: u64, segment_bytes: u64) -> BlockTail {
+    let start = BlockTail::block_start(end, segment_bytes);
+    let mut before = vec![0; (end - start) as usize];
+    let read = match log.segment_at(start) {
+        Some(segment) => segment.read_exact(&mut before, start).is_ok(),
+        None => before.is_empty(),
+    };
+    BlockTail::at(end, segment_bytes, read.then_some(&before))
 }
 
 fn is_sealed(segment: &Segment) -> bool {

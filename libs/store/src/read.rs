@@ -120,6 +120,13 @@ impl Inner {
                 if *offset >= read.range.max || !has_room {
                     break 'read;
                 }
+                if let Err(damaged) = self.scrub.check(entry.physical_offset, entry.end_offset()) {
+                    // What stands in front of damage is served; who reads on gets the error.
+                    if planned == 0 {
+                        return Err(damaged);
+                    }
+                    break 'read;
+                }
                 read.scanned += 1;
                 read.next = offset + 1;
                 if !accept(entry) {
@@ -184,6 +191,7 @@ impl Inner {
         if head.physical_offset != position || u64::from(head.size) > left {
             return Ok(None);
         }
+        self.scrub.check(position, position + u64::from(head.size))?;
         let at = out.len();
         out.resize(at + size, 0);
         let result = segment.read_exact(&mut out[at..], position);

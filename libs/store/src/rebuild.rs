@@ -51,7 +51,7 @@ impl Rebuild<'_> {
             report.rebuilt_records += self.read_again(&queues, segment, covered)?;
         }
         if has_removed {
-            for directory in [&self.layout.queues, &self.layout.keys] {
+            for directory in [&self.layout.queues, &self.layout.keys, &self.layout.blocks] {
                 self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
             }
         }
@@ -61,7 +61,7 @@ impl Rebuild<'_> {
     /// Removes derived files whose segment is gone.
     fn remove_orphans(&self, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
         let mut has_removed = false;
-        for directory in [&self.layout.queues, &self.layout.keys] {
+        for directory in [&self.layout.queues, &self.layout.keys, &self.layout.blocks] {
             let files = self.disk.list(directory).map_err(StoreError::io("list", directory))?;
             for file in files {
                 let is_known = parse_file_name(&file.name)

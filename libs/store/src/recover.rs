@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::block_sums::is_intact;
+use crate::block_tail::BlockTail;
 use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::durable_mark::DurableMark;
@@ -18,7 +20,7 @@ use crate::error::StoreError;
 use crate::format::{Layout, PADDING_HEAD_BYTES, parse_file_name};
 use crate::proof::Proofs;
 use crate::scan::{Remains, Scanner, Step, search};
-use crate::segment::Segment;
+use crate::segment::{Segment, remove_if_there};
 
 /// What of a directory that Apache's broker used last has no place in our queues.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,6 +172,11 @@ pub(crate) fn recover(
         let reason = format!("{why}, but everything up to there was on disk");
         return Err(StoreError::Damaged { from: end, to: tail.flushed, reason });
     }
+    if mark.is_some() {
+        check_block_sums(&segments, from, &stop)?;
+    } else {
+        forget_newest_sums(&**disk, layout)?;
+    }
     let mut report = RecoveryReport {
         was_clean,
         log_start: start,
@@ -263,6 +270,42 @@ fn walk(segments: &[Arc<Segment>], from: u64, tail: &Tail) -> Result<Stop, Store
         position = segment.end();
     }
     Ok(Stop { position, invalid: None })
+}
+
+/// Compares what the walk proved with the checksums that its blocks have. They were written for
+/// what was on disk, so neither a sum that does not fit nor one behind the stop is a torn tail.
+fn check_block_sums(segments: &[Arc<Segment>], from: u64, stop: &Stop) -> Result<(), StoreError> {
+    let mut buffer = Vec::new();
+    for segment in segments.iter().filter(|segment| segment.end() > from) {
+        let first = BlockTail::block_start(from.max(segment.start), segment.bytes);
+        for summed in segment.blocks.read(first, segment.end())? {
+            let damaged = |reason: &str| StoreError::Damaged {
+                from: summed.position,
+                to: summed.end(),
+                reason: reason.to_owned(),
+            };
+            if summed.end() > stop.position {
+                let why = stop.invalid.as_deref().unwrap_or("zeros");
+                let reason =
+                    format!("the log ends at {}: {why}; but this was on disk", stop.position);
+                return Err(damaged(&reason));
+            }
+            if !is_intact(segment, &summed, &mut buffer)? {
+                return Err(damaged("a block is not what was written"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Without our mark somebody else used the directory last. Apache's broker only ever changes the
+/// end of a log, so the sums of the newest two segments are computed anew, and not judged.
+fn forget_newest_sums(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+    let files = disk.list(&layout.blocks).map_err(StoreError::io("list", &layout.blocks))?;
+    for file in files.iter().rev().take(2) {
+        remove_if_there(disk, &layout.blocks.join(&file.name))?;
+    }
+    disk.sync_directory(&layout.blocks).map_err(StoreError::io("sync", &layout.blocks))
 }
 
 /// What stands behind the stop, segment by segment. Fails if it is more than a torn tail.

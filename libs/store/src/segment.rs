@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
 
+use crate::block_sums::BlockSums;
 use crate::disk::{Disk, DiskFile, Mapping, OpenMode, read_exact_at};
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
@@ -33,6 +34,7 @@ pub(crate) struct Segment {
     is_recycled: AtomicBool,
     pub(crate) queues: Arc<QueueFile>,
     pub(crate) keys: KeyFile,
+    pub(crate) blocks: BlockSums,
 }
 
 /// A segment's mapping, which the first read that may use it makes.
@@ -128,6 +130,7 @@ impl Segment {
             is_recycled: AtomicBool::new(false),
             queues: Arc::new(QueueFile::new(Arc::clone(disk), layout.queues.join(&name))),
             keys: KeyFile::new(Arc::clone(disk), layout.keys.join(&name)),
+            blocks: BlockSums::new(Arc::clone(disk), layout.blocks.join(&name), start),
         }
     }
 
@@ -230,7 +233,8 @@ impl Segment {
 
     pub(crate) fn remove_derived_files(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         remove_if_there(disk, self.queues.path())?;
-        remove_if_there(disk, self.keys.path())
+        remove_if_there(disk, self.keys.path())?;
+        remove_if_there(disk, self.blocks.path())
     }
 }
 

@@ -25,6 +25,7 @@ use crate::queue_file::QueueEntry;
 use crate::queue_table::{QueueState, QueueTable};
 use crate::read::{QueueRead, ReadLimits};
 use crate::recover::RecoveryReport;
+use crate::scrub::{DamageListener, DamagedRange, Scrub};
 use crate::small_file;
 use crate::spare::SpareSegments;
 use crate::watermarks::Watermarks;
@@ -69,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) disk_watch: DiskWatch,
     /// Called when retention wants what is protected.
     pub(crate) protection_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
+    pub(crate) scrub: Scrub,
     /// Retention keeps everything from here on.
     pub(crate) protected_from: AtomicU64,
     pub(crate) is_closed: AtomicBool,
@@ -95,6 +97,12 @@ pub struct StoreStats {
     pub disk_free: u64,
     /// All bytes of the disk.
     pub disk_total: u64,
+    /// Bytes of the log that are known to be damaged.
+    pub damaged_bytes: u64,
+    /// Bytes that the scrub compared with their checksums since the store was opened.
+    pub scrubbed_bytes: u64,
+    /// How often the scrub has come to the end of the log since then.
+    pub scrub_passes: u64,
     pub recovery: RecoveryReport,
 }
 
@@ -333,6 +341,8 @@ impl Store {
         let inner = self.inner();
         let flushed = inner.marks.flushed();
         let space = inner.disk_watch.figures();
+        let (scrubbed_bytes, scrub_passes) = inner.scrub.progress();
+        let damaged = inner.scrub.damaged();
         StoreStats {
             segments: inner.log.all().len(),
             spare_segments: inner.spares.count(),
@@ -343,8 +353,33 @@ impl Store {
             dispatch_behind_bytes: 0,
             disk_free: space.free,
             disk_total: space.total,
+            damaged_bytes: damaged.iter().map(|range| range.to - range.from).sum(),
+            scrubbed_bytes,
+            scrub_passes,
             recovery: inner.recovery.clone(),
         }
+    }
+
+    /// Compares the whole log with its checksums at once, and gives blocks without one theirs.
+    /// Damage is what [`Store::damaged`] says afterwards; reading it is an error from then on.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] on the files of the checksums. What the disk does not give of the log is
+    /// damage.
+    pub fn scrub(&self) -> Result<(), StoreError> {
+        self.inner().check_open()?;
+        self.inner().scrub_all()
+    }
+
+    /// Ranges of the log that are known to be damaged, in order.
+    pub fn damaged(&self) -> Vec<DamagedRange> {
+        self.inner().scrub.damaged()
+    }
+
+    /// Sets whom to call with all damaged ranges whenever they change, and calls it once now. It
+    /// must not block and must not own a clone of the store.
+    pub fn set_damage_listener(&self, listener: DamageListener) {
+        self.inner().scrub.set_listener(listener);
     }
 
     /// Does at once what the background thread would do by and by: completes files of full

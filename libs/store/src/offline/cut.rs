@@ -99,6 +99,7 @@ pub fn cut(
     // First the marks: a log that is cut and still promised would be refused for ever, one that
     // is not cut yet and no longer promised is refused until this is repeated.
     lower_marks(&**disk, &layout, plan.at)?;
+    remove_derived(&**disk, &layout, &segments)?;
     for start in segments.iter().rev() {
         let path = layout.commit_log.join(file_name(*start));
         // The very first segment stays, empty: it says where the log begins.
@@ -107,18 +108,8 @@ pub fn cut(
         } else {
             zero(&**disk, &path, plan.at - start, bytes)?;
         }
-        for derived in [&layout.queues, &layout.keys] {
-            remove_if_there(&**disk, &derived.join(file_name(*start)))?;
-        }
     }
-    for directory in [&layout.commit_log, &layout.queues, &layout.keys] {
-        match disk.sync_directory(directory) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("sync", directory)(error));
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
     Ok(Cut { plan, backup })
 }
 
@@ -262,6 +253,22 @@ fn zero(disk: &dyn Disk, path: &Path, from: u64, to: u64) -> Result<(), StoreErr
         at = at.max(data.end);
     }
     file.sync().map_err(StoreError::io("sync", path))
+}
+
+/// Removes what was derived from the segments, their checksums included, durably.
+fn remove_derived(disk: &dyn Disk, layout: &Layout, segments: &[u64]) -> Result<(), StoreError> {
+    for directory in [&layout.queues, &layout.keys, &layout.blocks] {
+        for start in segments {
+            remove_if_there(disk, &directory.join(file_name(*start)))?;
+        }
+        match disk.sync_directory(directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("sync", directory)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! What a verification found.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -39,6 +40,8 @@ pub enum FindingKind {
     Log,
     /// Bytes that the disk does not give.
     Unreadable,
+    /// A block that is not what its checksum says.
+    Block,
     /// A queue that leaves an offset out or has one twice.
     QueueOrder,
     /// A queue file that says something else than the log.
@@ -94,6 +97,8 @@ pub struct VerifyReport {
     pub queue_entries: u64,
     /// Key index entries that were compared with the log.
     pub key_entries: u64,
+    /// Blocks of 16 KiB that were compared with their checksums.
+    pub blocks: u64,
     pub torn_tail: Option<TornTail>,
     /// In the order of the log; at most 10,000.
     pub findings: Vec<Finding>,
@@ -113,16 +118,20 @@ impl VerifyReport {
     }
 
     /// Where the log stops being whole: the first position of a finding that only a cut, or a
-    /// replica, can mend.
+    /// replica, can mend. Where a record is to blame it names the record, not the whole block.
     pub fn first_log_damage(&self) -> Option<u64> {
-        let of_log = |finding: &&Finding| match finding.kind {
-            FindingKind::MissingSegment | FindingKind::Log | FindingKind::Unreadable => true,
-            FindingKind::SegmentFile
-            | FindingKind::QueueOrder
-            | FindingKind::QueueFile
-            | FindingKind::KeyFile
-            | FindingKind::SmallFile => false,
+        let of = |is_meant: fn(FindingKind) -> bool| {
+            let meant = self.findings.iter().filter(move |finding| is_meant(finding.kind));
+            meant.filter_map(|finding| Some(finding.from?..finding.to?))
         };
-        self.findings.iter().filter(of_log).filter_map(|finding| finding.from).min()
+        let records = of(|kind| {
+            use FindingKind::{Log, MissingSegment, Unreadable};
+            matches!(kind, Log | MissingSegment | Unreadable)
+        });
+        let is_explained = |block: &Range<u64>| {
+            records.clone().any(|damage| damage.start < block.end && block.start < damage.end)
+        };
+        let blocks = of(|kind| kind == FindingKind::Block).filter(|block| !is_explained(block));
+        records.clone().chain(blocks).map(|damage| damage.start).min()
     }
 }

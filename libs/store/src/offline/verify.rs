@@ -8,7 +8,7 @@ use weirmq_message::record::Record;
 use super::directory::Directory;
 use super::entries::Derived;
 use super::report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
-use super::verify_derived::compare;
+use super::verify_derived::{compare, compare_blocks};
 use crate::dispatch::DispatchRule;
 use crate::error::StoreError;
 use crate::scan::{Remains, Scanner, Step, next_record, search};
@@ -115,6 +115,7 @@ impl<'a> Run<'a> {
             if covered > segment.start {
                 self.report.segments += 1;
                 compare(self.directory, segment, covered, found, &mut self.report);
+                compare_blocks(segment, covered, &mut self.report);
             }
             if let End::Log(_) = end {
                 break;

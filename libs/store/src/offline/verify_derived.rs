@@ -4,9 +4,32 @@ use super::directory::Directory;
 use super::entries::{Derived, Entries, read_part};
 use super::report::{Finding, FindingKind, VerifyReport};
 use super::verify::InSegment;
+use crate::block_sums::is_intact;
 use crate::error::StoreError;
 use crate::key_file::KeyEntry;
 use crate::segment::Segment;
+
+/// Compares the blocks of a segment with their checksums.
+pub(super) fn compare_blocks(segment: &Segment, covered: u64, report: &mut VerifyReport) {
+    let (kind, path) = (FindingKind::Block, segment.blocks.path());
+    let sums = match segment.blocks.read(segment.start, segment.end()) {
+        Ok(sums) => sums,
+        Err(error) => {
+            return report.found(Finding::file(kind, path, error.to_string()));
+        }
+    };
+    let mut buffer = Vec::new();
+    for summed in sums {
+        report.blocks += 1;
+        let reason = match is_intact(segment, &summed, &mut buffer) {
+            Ok(true) if summed.end() <= covered => continue,
+            Ok(true) => "was on disk, and lies behind the end of the log".to_owned(),
+            Ok(false) => "is not what was written".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        report.found(Finding::range(kind, &segment.path, summed.position, summed.end(), reason));
+    }
+}
 
 /// Compares both files of a segment whose log reaches to `covered`.
 pub(super) fn compare(

@@ -1,0 +1,305 @@
+//! Reads the whole log again and again, slowly, and compares it with the sums of its blocks.
+//!
+//! Disks forget without saying so; who finds out when a message is wanted finds out too late to
+//! fetch it from a replica. One pass takes [`crate::StoreConfig::scrub_interval`], in steps on the
+//! background thread. A damaged block is logged, counted, told to the broker, kept over restarts
+//! in `weir/scrub`, and answered with an error when somebody reads it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
+
+use crate::block_sums::{BLOCK_BYTES, Sum, Summed, is_intact};
+use crate::block_tail::BlockTail;
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::format::Layout;
+use crate::segment::Segment;
+use crate::small_file;
+use crate::store::Inner;
+
+/// What is read in one go.
+const STEP_BYTES: u64 = 1 << 20;
+/// A step is at least this far from the next one; a store that asks for more is read more slowly.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+/// How long to wait when there is nothing to read.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// Damaged ranges that are kept; with more the disk is to be replaced, not listed.
+const RANGES_MAX: usize = 10_000;
+
+/// A range of the log that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedRange {
+    /// Bytes from the start of the log.
+    pub from: u64,
+    /// Behind the last one.
+    pub to: u64,
+    pub reason: String,
+}
+
+/// Called with all known damage when it changes.
+pub type DamageListener = Box<dyn Fn(&[DamagedRange]) + Send + Sync>;
+
+/// What is known about damage, and how far the pass has come.
+#[derive(Default)]
+pub(crate) struct Scrub {
+    /// Spares readers the lock as long as all is well.
+    has_damage: AtomicBool,
+    /// By where they begin.
+    damage: RwLock<BTreeMap<u64, DamagedRange>>,
+    position: AtomicU64,
+    checked_bytes: AtomicU64,
+    passes: AtomicU64,
+    listener: Mutex<Option<DamageListener>>,
+}
+
+/// `weir/scrub`.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    position: u64,
+    damaged: Vec<DamagedRange>,
+}
+
+impl Scrub {
+    /// Goes on where the last process was; damage outside of the log is gone with it.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        layout: &Layout,
+        start: u64,
+        end: u64,
+    ) -> Result<Self, StoreError> {
+        let path = layout.scrub();
+        let kept = match small_file::read(disk, &path) {
+            Ok(text) => text.and_then(|text| serde_json::from_slice::<Kept>(&text).ok()),
+            // Only a copy of what the next pass finds again.
+            Err(StoreError::Unreadable { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let kept = kept.unwrap_or_default();
+        let inside = |range: &DamagedRange| range.to > start && range.from < end;
+        let known: BTreeMap<_, _> =
+            kept.damaged.into_iter().filter(inside).map(|range| (range.from, range)).collect();
+        for range in known.values() {
+            tracing::error!(from = range.from, to = range.to, reason = %range.reason, "the log is damaged");
+        }
+        Ok(Self {
+            has_damage: AtomicBool::new(!known.is_empty()),
+            damage: RwLock::new(known),
+            position: AtomicU64::new(kept.position),
+            ..Self::default()
+        })
+    }
+
+    /// # Errors
+    /// [`StoreError::Damaged`] when some of `[from, to)` is known to be damaged.
+    pub(crate) fn check(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        if !self.has_damage.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let damage = self.damage.read();
+        let last = damage.range(..to).next_back().map(|(_, range)| range);
+        match last.filter(|range| range.to > from) {
+            None => Ok(()),
+            Some(range) => Err(StoreError::Damaged {
+                from: range.from,
+                to: range.to,
+                reason: range.reason.clone(),
+            }),
+        }
+    }
+
+    pub(crate) fn damaged(&self) -> Vec<DamagedRange> {
+        self.damage.read().values().cloned().collect()
+    }
+
+    /// Compared so far by this process, in bytes, and complete passes.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        (self.checked_bytes.load(Ordering::Relaxed), self.passes.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_listener(&self, listener: DamageListener) {
+        listener(&self.damaged());
+        *self.listener.lock() = Some(listener);
+    }
+
+    fn note(&self, from: u64, to: u64, reason: String) -> bool {
+        let mut damage = self.damage.write();
+        if damage.contains_key(&from) || damage.len() >= RANGES_MAX {
+            return false;
+        }
+        tracing::error!(from, to, reason, "the log is damaged; reading that range is refused");
+        damage.insert(from, DamagedRange { from, to, reason });
+        self.has_damage.store(true, Ordering::Release);
+        true
+    }
+
+    fn clear(&self, from: u64) -> bool {
+        let mut damage = self.damage.write();
+        let is_known = damage.remove(&from).is_some();
+        if is_known {
+            tracing::info!(from, "a damaged range of the log is whole again");
+        }
+        self.has_damage.store(!damage.is_empty(), Ordering::Release);
+        is_known
+    }
+}
+
+impl Inner {
+    /// Writes the sums of blocks that are on disk, durably. Before the durable mark, so that what
+    /// the mark vouches for has its sums.
+    pub(crate) fn write_block_sums(
+        &self,
+        flushed: u64,
+        with_partial: bool,
+    ) -> Result<(), StoreError> {
+        let mut sums = {
+            let mut appender = self.appender.lock();
+            let mut sums = appender.tail.take_done(flushed);
+            if with_partial {
+                sums.extend(appender.tail.partial().filter(|summed| summed.end() <= flushed));
+            }
+            sums
+        };
+        while let Some(first) = sums.first() {
+            let Some(segment) = self.log.segment_at(first.position) else {
+                // It expired meanwhile.
+                let next = first.position - first.position % self.config.segment_bytes
+                    + self.config.segment_bytes;
+                sums.retain(|summed| summed.position >= next);
+                continue;
+            };
+            let own = sums.partition_point(|summed| summed.position < segment.end());
+            segment.blocks.write(&sums[..own])?;
+            segment.blocks.sync()?;
+            sums.drain(..own);
+        }
+        let directory = &self.layout.blocks;
+        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+    }
+
+    /// See [`crate::Store::scrub`].
+    pub(crate) fn scrub_all(&self) -> Result<(), StoreError> {
+        self.scrub.position.store(0, Ordering::Relaxed);
+        let passes = self.scrub.passes.load(Ordering::Relaxed);
+        while self.scrub.passes.load(Ordering::Relaxed) == passes {
+            if self.scrub_step()? == 0 && self.log.start().is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// One step of the pass; how long to wait for the next one.
+    pub(crate) fn scrub_paced(&self) -> Duration {
+        let interval = self.config.scrub_interval;
+        if interval.is_zero() {
+            return PAUSE_MAX;
+        }
+        let done = match self.scrub_step() {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::warn!(%error, "the scrub could not go on, it tries again");
+                0
+            }
+        };
+        let size = self.marks.flushed() - self.log.start().unwrap_or(self.marks.flushed());
+        if done == 0 || size == 0 {
+            return PAUSE_MAX.min(interval);
+        }
+        interval.mul_f64(done as f64 / size as f64).clamp(PAUSE_MIN, PAUSE_MAX)
+    }
+
+    /// Compares the next blocks with their sums, and gives those a sum that have none. Says how
+    /// many bytes that were; 0 at the end of a pass.
+    fn scrub_step(&self) -> Result<u64, StoreError> {
+        let scrub = &self.scrub;
+        let start = self.log.start().unwrap_or(0);
+        let position = scrub.position.load(Ordering::Relaxed).max(start);
+        let position = BlockTail::block_start(position, self.config.segment_bytes);
+        // The block that still fills up has no sum yet.
+        let end = BlockTail::block_start(self.marks.flushed(), self.config.segment_bytes);
+        let segment = self.log.segment_at(position).filter(|_| position < end);
+        let Some(segment) = segment else {
+            scrub.position.store(start, Ordering::Relaxed);
+            scrub.passes.fetch_add(1, Ordering::Relaxed);
+            return Ok(0);
+        };
+        let to = (position + STEP_BYTES).min(segment.end()).min(end);
+        let is_news = self.scrub_range(&segment, position, to)?;
+        scrub.position.store(to, Ordering::Relaxed);
+        scrub.checked_bytes.fetch_add(to - position, Ordering::Relaxed);
+        if is_news {
+            self.keep_scrub()?;
+            if let Some(listener) = scrub.listener.lock().as_ref() {
+                listener(&scrub.damaged());
+            }
+        }
+        Ok(to - position)
+    }
+
+    /// Compares `[from, to)` of a segment; both are where blocks begin, or the segment's end. Says
+    /// whether the known damage changed.
+    fn scrub_range(&self, segment: &Segment, from: u64, to: u64) -> Result<bool, StoreError> {
+        let known = segment.blocks.read(from, to)?;
+        let mut known = known.iter().peekable();
+        let mut missing = Vec::new();
+        let mut is_news = false;
+        let mut buffer = Vec::new();
+        for position in (from..to).step_by(BLOCK_BYTES as usize) {
+            let block_end = (position + BLOCK_BYTES).min(segment.end());
+            match known.next_if(|summed| summed.position == position) {
+                Some(summed) => match is_intact(segment, summed, &mut buffer) {
+                    Ok(true) => is_news |= self.scrub.clear(position),
+                    Ok(false) => {
+                        let reason = "a block is not what was written".to_owned();
+                        is_news |= self.scrub.note(position, block_end, reason);
+                    }
+                    Err(error) => {
+                        is_news |= self.scrub.note(position, block_end, error.to_string());
+                    }
+                },
+                None => {
+                    buffer.resize((block_end - position) as usize, 0);
+                    match segment.read_exact(&mut buffer, position) {
+                        Ok(()) => {
+                            let crc = crc32fast::hash(&buffer);
+                            let sum = Sum { crc, bytes: buffer.len() as u32 };
+                            missing.push(Summed { position, sum });
+                        }
+                        Err(error) => {
+                            is_news |= self.scrub.note(position, block_end, error.to_string());
+                        }
+                    }
+                }
+            }
+        }
+        if !missing.is_empty() {
+            segment.blocks.write(&missing)?;
+        }
+        Ok(is_news)
+    }
+
+    /// Gives blocks between two positions a sum that have none, for what a crash left without.
+    pub(crate) fn fill_block_sums(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        let mut position = BlockTail::block_start(from, self.config.segment_bytes);
+        let end = BlockTail::block_start(to, self.config.segment_bytes);
+        while position < end {
+            let Some(segment) = self.log.segment_at(position) else { break };
+            let to = (position + STEP_BYTES).min(segment.end()).min(end);
+            self.scrub_range(&segment, position, to)?;
+            position = to;
+        }
+        Ok(())
+    }
+
+    /// Keeps what is known for the next process.
+    pub(crate) fn keep_scrub(&self) -> Result<(), StoreError> {
+        let position = self.scrub.position.load(Ordering::Relaxed);
+        let kept = Kept { position, damaged: self.scrub.damaged() };
+        small_file::write_json(&*self.disk, &self.layout.scrub(), &kept)
+    }
+}

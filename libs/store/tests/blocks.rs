@@ -1,0 +1,229 @@
+//! Checksums of blocks: what rots is found, what is sound is never called damaged.
+
+mod common;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use common::{Message, append, open, read_all, small_config, try_open};
+use weirmq_store::offline::{Directory, FindingKind, VerifyReport, verify};
+use weirmq_store::{
+    Appended, DamagedRange, Disk, FlushMode, OpenMode, SimulatedDisk, Store, StoreConfig,
+    StoreError, apache_rule,
+};
+
+const BLOCK_BYTES: u64 = 16 << 10;
+const TOPIC_AT: u64 = 88 + 900 + 1;
+
+fn config() -> StoreConfig {
+    StoreConfig { unflushed_bytes_max: Some(80 << 10), ..small_config(FlushMode::ASYNC) }
+}
+
+fn fill(store: &Store, count: usize) -> Vec<Appended> {
+    let message = |n: usize| Message::new("topic", 0, vec![n as u8 | 1; 900]).with("a", "b");
+    (0..count).flat_map(|n| append(store, &[message(n)]).unwrap()).collect()
+}
+
+fn change(disk: &SimulatedDisk, path: &str, at: u64, change: impl Fn(u8) -> u8) {
+    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, at).unwrap();
+    file.write_all_at(&[change(byte[0])], at).unwrap();
+    file.sync().unwrap();
+}
+
+fn segment_of(position: u64) -> (String, u64) {
+    let start = position - position % (64 << 10);
+    (format!("/data/commitlog/{start:020}"), position - start)
+}
+
+/// Changes a letter of a record's topic, which no checksum of the record covers.
+fn spoil_topic(disk: &SimulatedDisk, at: &Appended) {
+    let (path, in_segment) = segment_of(at.physical_offset + TOPIC_AT);
+    change(disk, &path, in_segment, |byte| byte ^ 1);
+}
+
+fn verified(disk: &Arc<SimulatedDisk>) -> VerifyReport {
+    let shared = Arc::clone(disk) as Arc<dyn Disk>;
+    let directory = Directory::open(Path::new("/data"), shared).unwrap();
+    verify(&directory, apache_rule, &mut |_| {}).unwrap()
+}
+
+fn contents(disk: &SimulatedDisk, path: &str) -> Vec<u8> {
+    let file = disk.open(Path::new(path), OpenMode::Read).unwrap();
+    let mut bytes = vec![0; file.size().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+fn put(disk: &SimulatedDisk, path: &str, bytes: &[u8]) {
+    let file = disk.open(Path::new(path), OpenMode::Replace).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+}
+
+#[test]
+fn a_sound_log_has_a_sum_for_every_byte_after_a_close() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    let at = fill(&store, 200);
+    store.close().unwrap();
+    let report = verified(&disk);
+    assert!(report.is_sound, "{:?}", report.findings);
+    // Three segments of four blocks and the rest of the fourth.
+    let end = at[199].end_offset;
+    assert_eq!(report.blocks, 12 + (end - 3 * (64 << 10)).div_ceil(BLOCK_BYTES));
+    // It goes on in the middle of a block, and after a kill as well.
+    let (store, _) = open(&disk, &config());
+    fill(&store, 30);
+    store.flush().unwrap();
+    store.maintain().unwrap();
+    drop(store);
+    assert!(verified(&disk).is_sound);
+    let (store, _) = open(&disk, &config());
+    store.scrub().unwrap();
+    assert_eq!(store.damaged(), []);
+    store.close().unwrap();
+    let report = verified(&disk);
+    assert!(report.is_sound && report.blocks > 14, "{report:?}");
+}
+
+#[test]
+fn the_scrub_finds_what_no_record_can_and_readers_get_an_error_and_not_the_bytes() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    let at = fill(&store, 100);
+    store.flush().unwrap();
+    store.maintain().unwrap();
+    let told: Arc<Mutex<Vec<Vec<DamagedRange>>>> = Arc::default();
+    let listener = Arc::clone(&told);
+    store.set_damage_listener(Box::new(move |all| listener.lock().unwrap().push(all.to_vec())));
+    store.scrub().unwrap();
+    assert_eq!(store.damaged(), []);
+
+    spoil_topic(&disk, &at[20]);
+    assert_eq!(read_all(&store, "topic", 0, 0).len(), 100);
+    store.scrub().unwrap();
+    let damaged = store.damaged();
+    assert_eq!(damaged.len(), 1);
+    assert!((damaged[0].from..damaged[0].to).contains(&(at[20].physical_offset + TOPIC_AT)));
+    assert_eq!(
+        (damaged[0].to - damaged[0].from, store.stats().damaged_bytes),
+        (BLOCK_BYTES, BLOCK_BYTES)
+    );
+    let mut out = Vec::new();
+    let mut read = |from| {
+        let limits = weirmq_store::ReadLimits { messages: 1, bytes: 1 };
+        store.read_queue("topic", 0, from, limits, &mut |_| true, &mut out).map(|read| read.found)
+    };
+    assert!(matches!(read(20), Err(StoreError::Damaged { .. })));
+    assert_eq!((read(0).unwrap(), read(60).unwrap()), (1, 1));
+    // A longer read ends in front of the damage.
+    let mut out = Vec::new();
+    let all = store.read_queue("topic", 0, 0, common::EVERYTHING, &mut |_| true, &mut out).unwrap();
+    assert_eq!((all.found as u64, all.next), (16, 16));
+    let refused = store.read_record(at[20].physical_offset, &mut Vec::new());
+    assert!(matches!(refused, Err(StoreError::Damaged { .. })));
+
+    // It stays known over a restart, and is forgotten once it is whole again.
+    drop(store);
+    let (store, _) = open(&disk, &config());
+    assert_eq!(store.damaged(), damaged);
+    let told = told.lock().unwrap();
+    assert_eq!((told.first(), told.last()), (Some(&Vec::new()), Some(&damaged)));
+    spoil_topic(&disk, &at[20]);
+    store.scrub().unwrap();
+    assert_eq!(store.damaged(), []);
+    assert_eq!(read_all(&store, "topic", 0, 0).len(), 100);
+}
+
+#[test]
+fn verify_names_a_block_that_rotted_and_a_lost_sum_is_computed_again() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    let at = fill(&store, 100);
+    store.close().unwrap();
+    spoil_topic(&disk, &at[20]);
+    let report = verified(&disk);
+    let blocks = report.findings.iter().filter(|finding| finding.kind == FindingKind::Block);
+    let ranges: Vec<_> = blocks.map(|finding| (finding.from, finding.to)).collect();
+    let start = (at[20].physical_offset + TOPIC_AT) / BLOCK_BYTES * BLOCK_BYTES;
+    assert_eq!(ranges, [(Some(start), Some(start + BLOCK_BYTES))]);
+    spoil_topic(&disk, &at[20]);
+    // A bit of a sums' file: its group says nothing any more, and nobody is accused.
+    change(&disk, "/data/weir/blocks/00000000000000000000", 40, |byte| byte ^ 8);
+    let report = verified(&disk);
+    assert!(report.is_sound && report.blocks < 7, "{report:?}");
+    let (store, _) = open(&disk, &config());
+    store.scrub().unwrap();
+    assert_eq!(store.damaged(), []);
+    store.close().unwrap();
+    assert_eq!(verified(&disk).blocks, 7);
+}
+
+#[test]
+fn what_was_on_disk_and_is_not_any_more_is_damage_even_above_the_durable_mark() {
+    let set_up = || {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) = open(&disk, &config());
+        fill(&store, 3);
+        store.flush().unwrap();
+        store.maintain().unwrap();
+        let mark = contents(&disk, "/data/weir/durable-mark");
+        let at = fill(&store, 50);
+        store.flush().unwrap();
+        store.maintain().unwrap();
+        drop(store);
+        // A power cut between the sums and the mark.
+        put(&disk, "/data/weir/durable-mark", &mark);
+        (disk, at)
+    };
+    let (disk, at) = set_up();
+    assert_eq!(open(&disk, &config()).1.log_end, at[49].end_offset);
+
+    let (disk, at) = set_up();
+    spoil_topic(&disk, &at[20]);
+    let refused = try_open(&disk, &config()).err().unwrap();
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("is not what was written"), "{refused}");
+
+    let (disk, at) = set_up();
+    let (path, from) = segment_of(at[20].physical_offset);
+    let file = disk.open(Path::new(&path), OpenMode::Write).unwrap();
+    file.write_all_at(&vec![0; (64 << 10) - from as usize], from).unwrap();
+    for _ in 0..2 {
+        let refused = try_open(&disk, &config()).err().unwrap();
+        assert!(refused.to_string().contains("but this was on disk"), "{refused}");
+    }
+}
+
+#[test]
+fn a_log_that_somebody_else_continued_is_not_judged_by_our_sums() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    let at = fill(&store, 40);
+    store.close().unwrap();
+    // What another program does that knows nothing of us: cut, and go on with other records.
+    let other = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&other, &config());
+    fill(&store, 30);
+    let message = Message::new("other", 1, vec![9; 500]);
+    for _ in 0..20 {
+        append(&store, std::slice::from_ref(&message)).unwrap();
+    }
+    let end = store.max_offset();
+    store.close().unwrap();
+    let log = "/data/commitlog/00000000000000000000";
+    put(&disk, log, &contents(&other, log));
+    for name in ["durable-mark", "durable-mark.last", "queue-state"] {
+        let _ = disk.remove(Path::new(&format!("/data/weir/{name}")));
+    }
+    assert!(end > at[30].end_offset);
+    let (store, report) = open(&disk, &config());
+    assert_eq!(report.log_end, end);
+    store.scrub().unwrap();
+    assert_eq!(store.damaged(), []);
+    assert_eq!(read_all(&store, "other", 1, 0).len(), 20);
+    store.close().unwrap();
+    assert!(verified(&disk).is_sound);
+}
