@@ -18,6 +18,7 @@ use weirmq_store::{Appended, NewMessage, Store, StoreError};
 
 use crate::acknowledgement::{Acknowledgements, Arrival, Then};
 use crate::clients::{Changed, Clients};
+use crate::cold_reads::ColdReads;
 use crate::config::BrokerConfig;
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
@@ -46,6 +47,7 @@ pub(crate) struct Broker {
     pub main_port: u16,
     /// When the broker started, in milliseconds since 1970.
     pub started_ms: i64,
+    pub(crate) cold_reads: ColdReads,
     pub(crate) long_polls: LongPolls,
     pub(crate) acknowledgements: Acknowledgements,
     pub(crate) unique_keys: UniqueKeys,
@@ -95,6 +97,7 @@ impl Broker {
             .unwrap_or_else(|| Arc::new(Topic::new(SCHEDULE_TOPIC, crate::delay::LEVELS as u32)));
         let now_ms = now_ms();
         Self {
+            cold_reads: ColdReads::new(config.limits.cold_read_bytes_per_second),
             long_polls: LongPolls::new(config.limits.held_pulls_max),
             acknowledgements: Acknowledgements::new(Duration::from_millis(
                 config.limits.flush_timeout_ms,

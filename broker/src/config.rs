@@ -105,6 +105,9 @@ pub struct LimitsSection {
     pub held_pulls_max: usize,
     /// Bytes of one pull's answer. Default: 256 KiB.
     pub pull_bytes_max: usize,
+    /// How fast messages that are not in memory may be read for consumers, all of them together, in
+    /// bytes a second; 0: as fast as the disk can. Default: 1 GiB.
+    pub cold_read_bytes_per_second: u64,
     /// Messages of one pull's answer. Default: 160.
     pub pull_messages_max: usize,
     /// Topics, created by hand or automatically. Default: 100,000.
@@ -166,6 +169,7 @@ impl Default for LimitsSection {
             connections_max: 20_000,
             held_pulls_max: 100_000,
             pull_bytes_max: 256 << 10,
+            cold_read_bytes_per_second: 1 << 30,
             pull_messages_max: 160,
             topics_max: 100_000,
             groups_max: 100_000,

@@ -11,6 +11,7 @@ mod append_batch;
 mod authorisation;
 mod broker;
 mod clients;
+mod cold_reads;
 mod config;
 mod delay;
 mod filter;

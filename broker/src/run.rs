@@ -14,6 +14,7 @@ use weirmq_remoting::net::{Limits, ServerConfig, TlsError, serve};
 use weirmq_store::{RealDisk, RecoveryReport, Store, StoreConfig, StoreError, SystemClock};
 
 use crate::Broker;
+use crate::cold_reads::ColdReadThreads;
 use crate::config::{BrokerConfig, ConfigError};
 use crate::io_threads::IoThreads;
 use crate::session::BrokerService;
@@ -86,6 +87,7 @@ pub async fn run(
     metrics::collect(&broker);
 
     let threads = IoThreads::start(&broker).map_err(io_error("start threads"))?;
+    let cold_reads = ColdReadThreads::start(&broker).map_err(io_error("start threads"))?;
     let server_config = ServerConfig {
         limits: Limits {
             frame_bytes_max: broker.config.frame_bytes(),
@@ -121,6 +123,7 @@ pub async fn run(
     while servers.join_next().await.is_some() {}
     while tasks.join_next().await.is_some() {}
     threads.stop();
+    cold_reads.stop();
     if let Some(cause) = failed {
         return Err(StoreError::Poisoned { cause }.into());
     }

@@ -10,7 +10,7 @@ use weirmq_remoting::header::{
 };
 use weirmq_remoting::net::Connection;
 use weirmq_remoting::{ResourceName, ResponseCode};
-use weirmq_store::{QueueEntry, ReadLimits, StoreError};
+use weirmq_store::{QueueEntry, QueueRead, ReadLimits, Store, StoreError};
 
 use super::{Context, Refusal, fields};
 use crate::Broker;
@@ -112,7 +112,12 @@ pub(super) fn pull(
         broker.commit_offset(&wanted.group, &wanted.topic.name, wanted.queue, offset);
     }
     let mut body = broker.take_buffer();
-    let pulled = read(broker, &wanted, &mut body)?;
+    let Some(pulled) = read(broker, &wanted, &mut body)? else {
+        broker.give_buffer(body);
+        let (connection, deadline) = (context.connection.clone(), Instant::now());
+        let refused = broker.cold_reads.add(HeldPull { wanted, connection, deadline });
+        return refused.map_or(Ok(()), |_| Err(too_many_cold()));
+    };
     let suspend = header.suspend_timeout_millis.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
     let may_hold = header.sys_flag & PULL_SUSPEND != 0 && suspend > 0 && !request.head.is_one_way();
     if pulled.outcome == Outcome::NotFound && may_hold {
@@ -130,26 +135,53 @@ pub(super) fn pull(
 pub(crate) fn resume(broker: &Broker, held: HeldPull) {
     let mut body = broker.take_buffer();
     match read(broker, &held.wanted, &mut body) {
-        Ok(pulled) if pulled.outcome == Outcome::NotFound => hold(broker, held),
+        Ok(Some(pulled)) if pulled.outcome == Outcome::NotFound => hold(broker, held),
+        Ok(Some(pulled)) => {
+            let reply = |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, &body);
+            let _ = held.connection.write(reply);
+        }
+        Ok(None) => {
+            if let Some(refused) = broker.cold_reads.add(held) {
+                refuse(&refused, &too_many_cold());
+            }
+        }
+        Err(error) => refuse(&held, &Refusal::from(error)),
+    }
+    broker.give_buffer(body);
+}
+
+/// Answers a pull whose messages are not in memory; on a thread that may wait for the disk. Says
+/// how many bytes were read.
+pub(crate) fn answer_cold(broker: &Broker, held: HeldPull) -> usize {
+    let mut body = broker.take_buffer();
+    match read_waiting(broker, &held.wanted, &mut body) {
         Ok(pulled) => {
             let reply = |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, &body);
             let _ = held.connection.write(reply);
         }
-        Err(error) => {
-            let refusal = Refusal::from(error);
-            let _ = held.connection.write(|out| {
-                response(out, &held.wanted.head, refusal.code, Some(&refusal.remark)).finish(b"");
-            });
-        }
+        Err(error) => refuse(&held, &Refusal::from(error)),
     }
+    let bytes = body.len();
     broker.give_buffer(body);
+    bytes
+}
+
+fn refuse(held: &HeldPull, refusal: &Refusal) {
+    let _ = held.connection.write(|out| {
+        response(out, &held.wanted.head, refusal.code, Some(&refusal.remark)).finish(b"");
+    });
+}
+
+fn too_many_cold() -> Refusal {
+    let remark = "too many pulls wait for the disk; ask again later";
+    Refusal::new(ResponseCode::SystemBusy, remark)
 }
 
 /// Answers a held pull because its time is over, with whatever is there.
 pub(crate) fn expire(broker: &Broker, held: HeldPull) {
     let late = HeldPull { deadline: Instant::now(), ..held };
     let mut body = broker.take_buffer();
-    if let Ok(pulled) = read(broker, &late.wanted, &mut body) {
+    if let Ok(Some(pulled)) = read(broker, &late.wanted, &mut body) {
         let reply = |out: &mut Vec<u8>| write_reply(broker, out, &late.wanted, &pulled, &body);
         let _ = late.connection.write(reply);
     } else {
@@ -282,12 +314,47 @@ fn filter(
     TagFilter::of(&subscription).map_err(parse_failed)
 }
 
-/// Reads the wanted messages into `body`. Source: `DefaultMessageStore.getMessage`.
-fn read(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Pulled, StoreError> {
+/// Reads the wanted messages into `body` if that is possible without the disk.
+fn read(
+    broker: &Broker,
+    wanted: &Wanted,
+    body: &mut Vec<u8>,
+) -> Result<Option<Pulled>, StoreError> {
+    read_as(broker, wanted, body, Store::read_queue_cached)
+}
+
+/// Reads the wanted messages into `body`, however long that takes.
+fn read_waiting(
+    broker: &Broker,
+    wanted: &Wanted,
+    body: &mut Vec<u8>,
+) -> Result<Pulled, StoreError> {
+    let pulled =
+        read_as(broker, wanted, body, |store, topic, queue, from, limits, accept, out| {
+            store.read_queue(topic, queue, from, limits, accept, out).map(Some)
+        })?;
+    Ok(pulled.expect("a read that waits is never put off"))
+}
+
+/// Source: `DefaultMessageStore.getMessage`.
+fn read_as(
+    broker: &Broker,
+    wanted: &Wanted,
+    body: &mut Vec<u8>,
+    read_queue: impl FnOnce(
+        &Store,
+        &str,
+        i32,
+        u64,
+        ReadLimits,
+        &mut dyn FnMut(&QueueEntry) -> bool,
+        &mut Vec<u8>,
+    ) -> Result<Option<QueueRead>, StoreError>,
+) -> Result<Option<Pulled>, StoreError> {
     let nothing = |outcome, next, min, max| Pulled { outcome, next, min, max, messages: 0 };
     let Some(range) = broker.store.queue_range(&wanted.topic.name, wanted.queue) else {
         let outcome = if wanted.offset == 0 { Outcome::NotFound } else { Outcome::OffsetMoved };
-        return Ok(nothing(outcome, 0, 0, 0));
+        return Ok(Some(nothing(outcome, 0, 0, 0)));
     };
     let (min, max) = (range.min as i64, range.max as i64);
     let outside = match wanted.offset {
@@ -297,11 +364,12 @@ fn read(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Pulled, 
         _ => None,
     };
     if let Some((outcome, next)) = outside {
-        return Ok(nothing(outcome, next, min, max));
+        return Ok(Some(nothing(outcome, next, min, max)));
     }
     let limits = ReadLimits { messages: wanted.messages_max, bytes: wanted.bytes_max };
     let mut accept = |entry: &QueueEntry| wanted.filter.accepts(entry.tag_hash);
-    let read = broker.store.read_queue(
+    let read = read_queue(
+        &broker.store,
         &wanted.topic.name,
         wanted.queue,
         wanted.offset as u64,
@@ -309,8 +377,9 @@ fn read(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Pulled, 
         &mut accept,
         body,
     )?;
+    let Some(read) = read else { return Ok(None) };
     let outcome = if read.found > 0 { Outcome::Found } else { Outcome::NoneWanted };
-    Ok(Pulled { outcome, next: read.next as i64, min, max, messages: read.found })
+    Ok(Some(Pulled { outcome, next: read.next as i64, min, max, messages: read.found }))
 }
 
 fn write_reply(broker: &Broker, out: &mut Vec<u8>, wanted: &Wanted, pulled: &Pulled, body: &[u8]) {

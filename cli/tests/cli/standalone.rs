@@ -82,6 +82,28 @@ fn messages_topics_and_offsets_survive_a_restart() {
 }
 
 #[test]
+fn messages_that_left_memory_are_consumed() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Server::with_data(data.to_str().unwrap());
+    server.ok(&["topic", "create", "old", "--queues", "1"]);
+    server.ok(&["produce", "old", "-m", "one", "-m", "two"]);
+    assert_eq!(server.signal("TERM").0, Some(0));
+    let server = Server::with_data(data.to_str().unwrap());
+    let log = data.join("commitlog/00000000000000000000");
+    assert!(log.exists());
+    // Reads nothing and lets the kernel forget what it holds of the file.
+    let forget = format!("if={}", log.display());
+    let mut dd = std::process::Command::new("dd");
+    let status = dd.args([&forget, "iflag=nocache", "count=0", "status=none"]).status();
+    if !status.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: dd cannot make the kernel forget a file here");
+        return;
+    }
+    assert_eq!(server.ok(&["consume", "old", "--group", "g", "-n", "2"]), "one\ntwo\n");
+}
+
+#[test]
 fn what_is_in_use_is_named_and_so_is_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");

@@ -15,6 +15,16 @@ use crate::spare::SpareSegments;
 /// So many of the newest segments are read through mappings.
 const MAPPED_SEGMENTS: usize = 2;
 
+/// What came of a look for records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Here,
+    /// The log does not hold all of it inside one segment.
+    Gone,
+    /// They are not in memory.
+    OnDisk,
+}
+
 /// Segments without a gap, oldest first. All but the newest end in padding.
 ///
 /// Lock order: `prepared` before `segments`; both are held for a few instructions except where
@@ -153,27 +163,38 @@ impl CommitLog {
     }
 
     /// Appends `[position, position + length)` to `out`, all of it visible records; `is_cold` when
-    /// they have probably left the page cache. `None` when the log does not hold all of it inside
-    /// one segment.
+    /// they have probably left the page cache. Unless the read may wait, the disk is not asked.
     pub(crate) fn read_visible(
         &self,
         position: u64,
         length: usize,
         is_cold: bool,
+        may_wait: bool,
         out: &mut Vec<u8>,
-    ) -> Result<Option<()>, StoreError> {
-        let Some(segment) = self.segment_at(position) else { return Ok(None) };
+    ) -> Result<Found, StoreError> {
+        let Some(segment) = self.segment_at(position) else { return Ok(Found::Gone) };
         if segment.end() - position < length as u64 {
-            return Ok(None);
+            return Ok(Found::Gone);
         }
         let is_hot = position >= self.opened_at && !is_cold;
         if is_hot && segment.append_mapped(position, length, out) {
-            return Ok(Some(()));
+            return Ok(Found::Here);
         }
         let at = out.len();
         out.resize(at + length, 0);
-        match segment.read_exact(&mut out[at..], position) {
-            Ok(()) => Ok(Some(())),
+        let read = match may_wait {
+            false => segment.read_cached(&mut out[at..], position),
+            true => {
+                segment.read_through(position, length as u64);
+                segment.read_exact(&mut out[at..], position).map(|()| true)
+            }
+        };
+        match read {
+            Ok(true) => Ok(Found::Here),
+            Ok(false) => {
+                out.truncate(at);
+                Ok(Found::OnDisk)
+            }
             Err(error) => {
                 out.truncate(at);
                 Err(error)

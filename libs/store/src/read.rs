@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use weirmq_message::record::{Decoded, MAGIC_V1, MAGIC_V2, PHYSICAL_OFFSET_AT, Record};
 use weirmq_message::sys_flag;
 
+use crate::commit_log::Found;
 use crate::consume_queue::{Queue, QueueRange};
 use crate::error::StoreError;
 use crate::queue_file::QueueEntry;
@@ -61,6 +62,10 @@ struct Run {
     bytes: u64,
     /// Whether to leave the mappings alone.
     is_cold: bool,
+    /// Whether the disk may be asked.
+    may_wait: bool,
+    /// Whether it had to be and was not.
+    is_put_off: bool,
 }
 
 impl Inner {
@@ -70,35 +75,36 @@ impl Inner {
         queue: &Queue,
         from: u64,
         limits: ReadLimits,
+        may_wait: bool,
         accept: &mut dyn FnMut(&QueueEntry) -> bool,
         out: &mut Vec<u8>,
-    ) -> Result<QueueRead, StoreError> {
+    ) -> Result<Option<QueueRead>, StoreError> {
         let range = queue.range(self.marks.visible());
         let next = from.max(range.min).min(range.max);
         let mut read = QueueRead { next, found: 0, bytes: 0, scanned: 0, range };
         if next != from {
-            return Ok(read);
+            return Ok(Some(read));
         }
         let before = out.len();
         let cold_reads = queue.cold_reads.load(Ordering::Relaxed);
         let started = Instant::now();
-        let run = Run { is_cold: cold_reads > 0, ..Run::default() };
-        let result = self.collect(queue, run, limits, accept, &mut read, out);
+        let mut run = Run { is_cold: cold_reads > 0, may_wait, ..Run::default() };
+        let result = self.collect(queue, &mut run, limits, accept, &mut read, out);
         if cold_reads > 0 {
             queue.cold_reads.store(cold_reads - 1, Ordering::Relaxed);
         } else if read.found > 0 && started.elapsed() > hot_read_max(&read) {
             queue.cold_reads.store(COLD_READS, Ordering::Relaxed);
         }
-        if result.is_err() {
+        if result.is_err() || run.is_put_off {
             out.truncate(before);
         }
-        result.map(|()| read)
+        result.map(|()| (!run.is_put_off).then_some(read))
     }
 
     fn collect(
         &self,
         queue: &Queue,
-        mut run: Run,
+        run: &mut Run,
         limits: ReadLimits,
         accept: &mut dyn FnMut(&QueueEntry) -> bool,
         read: &mut QueueRead,
@@ -133,7 +139,10 @@ impl Inner {
                     continue;
                 }
                 if run.position + run.bytes != entry.physical_offset || run.bytes >= RUN_BYTES_MAX {
-                    self.read_run(&mut run, read, out)?;
+                    self.read_run(run, read, out)?;
+                    if run.is_put_off {
+                        return Ok(());
+                    }
                     run.position = entry.physical_offset;
                 }
                 run.bytes += u64::from(entry.size);
@@ -142,7 +151,7 @@ impl Inner {
                 planned_bytes += size;
             }
         }
-        self.read_run(&mut run, read, out)
+        self.read_run(run, read, out)
     }
 
     /// Reads a run and checks that its records are the ones that the queue means.
@@ -156,8 +165,11 @@ impl Inner {
             return Ok(());
         }
         let mut at = out.len();
+        let (position, length) = (run.position, run.bytes as usize);
+        let found = self.log.read_visible(position, length, run.is_cold, run.may_wait, out)?;
+        run.is_put_off = found == Found::OnDisk;
         // A segment that expired meanwhile takes its messages with it.
-        if self.log.read_visible(run.position, run.bytes as usize, run.is_cold, out)?.is_some() {
+        if found == Found::Here {
             for entry in &run.entries {
                 let size = entry.size as usize;
                 if !is_record_of(&out[at..at + size], entry) {

@@ -158,6 +158,30 @@ impl Segment {
             .map_err(StoreError::io("read", &self.path))
     }
 
+    /// Fills `bytes` from `position` without the disk; `false` when that cannot be.
+    pub(crate) fn read_cached(&self, bytes: &mut [u8], position: u64) -> Result<bool, StoreError> {
+        self.file
+            .read_cached(bytes, position - self.start)
+            .map_err(StoreError::io("read", &self.path))
+    }
+
+    /// Reads ahead of somebody who goes through old records in order, and lets go of what he has
+    /// behind him, so that it does not take the place of new records in memory.
+    pub(crate) fn read_through(&self, position: u64, length: u64) {
+        const BLOCK_BYTES: u64 = 4 << 20;
+        let from = position - self.start;
+        let (block, next) = (from / BLOCK_BYTES, (from + length) / BLOCK_BYTES);
+        if next == block {
+            return;
+        }
+        let range = |block: u64| block * BLOCK_BYTES..((block + 1) * BLOCK_BYTES).min(self.bytes);
+        self.file.expect(range(next + 1), true);
+        // One block stays for others who are nearly as far.
+        if block > 0 {
+            self.file.expect(range(block - 1), false);
+        }
+    }
+
     /// Appends `length` bytes from `position` to `out`, through the mapping. `false`, with nothing
     /// appended, when there is none. The bytes must be visible, so that nobody writes them again.
     pub(crate) fn append_mapped(&self, position: u64, length: usize, out: &mut Vec<u8>) -> bool {

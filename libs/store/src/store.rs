@@ -211,8 +211,32 @@ impl Store {
         out: &mut Vec<u8>,
     ) -> Result<QueueRead, StoreError> {
         match self.queue(topic, queue_id)? {
-            Some(queue) => self.inner().read_queue(&queue, from, limits, accept, out),
+            Some(queue) => {
+                let read = self.inner().read_queue(&queue, from, limits, true, accept, out)?;
+                Ok(read.unwrap_or(QueueRead::NOTHING))
+            }
             None => Ok(QueueRead::NOTHING),
+        }
+    }
+
+    /// The same as [`Store::read_queue`] for threads that must not wait for the disk: `None`, with
+    /// nothing appended to `out`, when not all of the records are in memory. `accept` may have been
+    /// asked by then.
+    ///
+    /// What was appended since the store was opened counts as in memory until a read of the queue
+    /// has shown that it is not; so do queue entries.
+    pub fn read_queue_cached(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        from: u64,
+        limits: ReadLimits,
+        accept: &mut dyn FnMut(&QueueEntry) -> bool,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<QueueRead>, StoreError> {
+        match self.queue(topic, queue_id)? {
+            Some(queue) => self.inner().read_queue(&queue, from, limits, false, accept, out),
+            None => Ok(Some(QueueRead::NOTHING)),
         }
     }
 

@@ -84,6 +84,18 @@ pub trait DiskFile: Send + Sync {
     /// Reads up to `bytes.len()` bytes; fewer only at the end of the file.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
 
+    /// Fills `bytes` if all of them are in memory; `false`, with anything in `bytes`, when the
+    /// disk would have to be asked. A file that cannot tell reads.
+    fn read_cached(&self, bytes: &mut [u8], at: u64) -> io::Result<bool> {
+        read_all(self.read_at(bytes, at)?, bytes.len()).map(|()| true)
+    }
+
+    /// Says that `range` will be read soon, or that nobody will read it again for a while. A hint:
+    /// nothing depends on it.
+    fn expect(&self, range: Range<u64>, is_read_soon: bool) {
+        let _ = (range, is_read_soon);
+    }
+
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
     fn set_len(&self, bytes: u64) -> io::Result<()>;
@@ -108,8 +120,9 @@ pub trait DiskFile: Send + Sync {
 
 /// Fills `bytes` or fails with [`io::ErrorKind::UnexpectedEof`].
 pub(crate) fn read_exact_at(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<()> {
-    match file.read_at(bytes, at)? {
-        read if read == bytes.len() => Ok(()),
-        _ => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
+    read_all(file.read_at(bytes, at)?, bytes.len())
+}
+
+fn read_all(read: usize, wanted: usize) -> io::Result<()> {
+    if read == wanted { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -2,13 +2,14 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, SeekFrom};
-use rustix::io::Errno;
+use rustix::fs::{Advice, FlockOperation, SeekFrom};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Disk, DiskFile, DiskSpace, Listed, Mapping, OpenMode};
 
@@ -125,6 +126,30 @@ impl DiskFile for RealFile {
             }
         }
         Ok(done)
+    }
+
+    fn read_cached(&self, bytes: &mut [u8], at: u64) -> io::Result<bool> {
+        let length = bytes.len();
+        let mut target = [io::IoSliceMut::new(bytes)];
+        match rustix::io::preadv2(&self.0, &mut target, at, ReadWriteFlags::NOWAIT) {
+            // A part is what memory had; the end of the file is as much a matter for who may wait.
+            Ok(read) => Ok(read == length),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(false),
+            // A file system that keeps all in memory, or cannot tell.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
+                super::read_exact_at(self, bytes, at).map(|()| true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn expect(&self, range: Range<u64>, is_read_soon: bool) {
+        let advice = if is_read_soon { Advice::WillNeed } else { Advice::DontNeed };
+        let length = NonZeroU64::new(range.end.saturating_sub(range.start));
+        if length.is_some() {
+            // Without it the pages come and go as the kernel thinks best.
+            let _ = rustix::fs::fadvise(&self.0, range.start, length, advice);
+        }
     }
 
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {

@@ -1,0 +1,54 @@
+//! Reads of what has left memory, on a real disk.
+
+mod common;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use common::{EVERYTHING, Message, append, read_all, small_config};
+use weirmq_store::{FlushMode, QueueRead, RealDisk, Store, StoreConfig, StoreError, SystemClock};
+
+fn open(directory: &Path) -> Store {
+    let config = StoreConfig {
+        directory: directory.to_path_buf(),
+        segment_bytes: 16 << 20,
+        unflushed_bytes_max: None,
+        ..small_config(FlushMode::ASYNC)
+    };
+    Store::open(config, Arc::new(RealDisk), Arc::new(SystemClock)).unwrap().0
+}
+
+fn read_cached(store: &Store, out: &mut Vec<u8>) -> Result<Option<QueueRead>, StoreError> {
+    store.read_queue_cached("t", 0, 5000, EVERYTHING, &mut |_| true, out)
+}
+
+#[test]
+fn a_read_that_must_not_wait_is_put_off_until_somebody_has_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = open(&path);
+    let messages: Vec<_> = (0..100).map(|_| Message::new("t", 0, vec![7; 1000])).collect();
+    for _ in 0..120 {
+        append(&store, &messages).unwrap();
+    }
+    let mut out = Vec::new();
+    let hot = read_cached(&store, &mut out).unwrap().expect("it was just written");
+    assert!(hot.found > 0);
+    store.close().unwrap();
+    let store = open(&path);
+    let log = std::fs::File::open(path.join("commitlog/00000000000000000000")).unwrap();
+    rustix::fs::fadvise(&log, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    out.truncate(1);
+    match read_cached(&store, &mut out).unwrap() {
+        None => assert_eq!(out.len(), 1),
+        Some(_) => {
+            eprintln!("skipped: this file system keeps files in memory or cannot tell");
+            return;
+        }
+    }
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 12_000);
+    // The first blocks are behind the reader by now, and this one is not.
+    out.clear();
+    let read = store.read_queue_cached("t", 0, 11_900, EVERYTHING, &mut |_| true, &mut out);
+    assert_eq!(read.unwrap().map(|read| read.found), Some(100));
+}
