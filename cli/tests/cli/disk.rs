@@ -108,7 +108,8 @@ fn a_directory_of_somebody_else_is_named_with_what_to_do() {
     std::fs::copy(env!("CARGO_BIN_EXE_weir"), &program).unwrap();
     let mut server = Command::new("setpriv");
     server.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
-    server.args(["standalone", "--data", data.to_str().unwrap()]).args(ANY_PORTS);
+    server.args(["broker", "-n", "127.0.0.1:9", "--data", data.to_str().unwrap()]);
+    server.args(["--broker-port", "0", "--admin-port", "0"]);
     let output = match server.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(why) => {
