@@ -85,6 +85,10 @@ impl CommitLog {
         if let Some(found) = prepared.iter().find(|segment| segment.start == start) {
             return Ok(Arc::clone(found));
         }
+        // An append may have got there first; its segment must not be taken for an empty one.
+        if let Some(found) = self.segment_at(start) {
+            return Ok(found);
+        }
         let created = Segment::create(&self.disk, &self.layout, start, self.segment_bytes)?;
         let created = Arc::new(created);
         prepared.push(Arc::clone(&created));
@@ -120,6 +124,8 @@ impl CommitLog {
     /// holds nothing.
     pub(crate) fn remove_prepared_but_first(&self) {
         let mut prepared = self.prepared.lock();
+        let end = self.newest().map_or(0, |newest| newest.end());
+        prepared.retain(|segment| segment.start >= end);
         let kept = prepared.len().min(1);
         for segment in prepared.drain(kept..) {
             if let Err(error) = segment.remove_files(&*self.disk) {
@@ -200,5 +206,32 @@ impl CommitLog {
                 Err(error)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::SimulatedDisk;
+
+    #[test]
+    fn a_segment_with_records_is_never_prepared_again_nor_removed_as_an_empty_one() {
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
+        let layout = Layout::under(std::path::Path::new("/s"));
+        layout.directories().iter().for_each(|path| disk.create_directory(path).unwrap());
+        let log =
+            CommitLog::new(disk.clone(), layout.clone(), 8192, VecDeque::new(), Vec::new(), 0);
+        for start in [0, 8192, 16384] {
+            log.adopt(&log.prepare(start).unwrap());
+        }
+        // The background thread looked at the log before these were adopted.
+        let late = log.prepare(8192).unwrap();
+        assert!(Arc::ptr_eq(&late, &log.segment_at(8192).unwrap()));
+        assert!(log.prepared().is_empty());
+        log.prepare(24576).unwrap();
+        log.prepare(32768).unwrap();
+        log.remove_prepared_but_first();
+        let names = disk.list(&layout.commit_log).unwrap();
+        assert_eq!(names.len(), 4, "three with records and one prepared");
     }
 }
