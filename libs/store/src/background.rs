@@ -6,6 +6,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use crate::error::StoreError;
+use crate::planted::{self, Planted};
 use crate::segment::Segment;
 use crate::store::Inner;
 
@@ -173,7 +174,10 @@ impl Inner {
     pub(crate) fn write_durable_mark(&self) -> Result<(), StoreError> {
         // Cleared first: a flush that comes now asks again.
         self.background.is_mark_requested.store(false, Ordering::Release);
-        let flushed = self.marks.flushed();
+        let flushed = match planted::is_on(Planted::MarkAheadOfFlushed) {
+            true => self.marks.written(),
+            false => self.marks.flushed(),
+        };
         if flushed == self.background.marked() {
             return Ok(());
         }

@@ -90,6 +90,12 @@ impl CommitLog {
             return Ok(found);
         }
         let created = Segment::create(&self.disk, &self.layout, start, self.segment_bytes)?;
+        if self.segments.read().is_empty() {
+            // Later segments may reach the disk in any order, a gap behind the first one shows.
+            // Without the first one itself the log would seem to begin with the second.
+            self.sync_names()?;
+            created.is_listed.store(true, Ordering::Release);
+        }
         let created = Arc::new(created);
         prepared.push(Arc::clone(&created));
         Ok(created)
@@ -151,11 +157,15 @@ impl CommitLog {
             names_pending |= !segment.is_listed.load(Ordering::Acquire);
         }
         if names_pending {
-            let directory = &self.layout.commit_log;
-            self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+            self.sync_names()?;
             dirty.for_each(|segment| segment.is_listed.store(true, Ordering::Release));
         }
         Ok(())
+    }
+
+    fn sync_names(&self) -> Result<(), StoreError> {
+        let directory = &self.layout.commit_log;
+        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
     }
 
     /// Gives up the mappings of all but the newest segments.

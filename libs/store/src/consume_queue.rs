@@ -173,14 +173,25 @@ impl Queue {
         state.parts.iter().filter(|part| part.segment == segment).map(stored).collect()
     }
 
-    /// Queue offset of the next entry.
-    pub(crate) fn next(&self) -> u64 {
-        self.state.lock().next
-    }
-
-    /// Whether nothing would be left without the segments before `position`.
-    pub(crate) fn is_empty_from(&self, position: u64) -> bool {
-        self.state.lock().parts.back().is_none_or(|part| part.segment < position)
+    /// The offset that a queue without the segments before `position` has to go on from, unless
+    /// a record that is left and lies below `flushed` says so itself. One that lies further on may
+    /// be gone after a crash.
+    pub(crate) fn offset_to_keep(
+        &self,
+        position: u64,
+        flushed: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        let (first_left, kept) = {
+            let state = self.state.lock();
+            let gone = state.parts.partition_point(|part| part.segment < position);
+            let Some(part) = state.parts.get(gone) else { return Ok(Some(state.next)) };
+            let before = gone.checked_sub(1).map_or(part.first, |last| state.parts[last].end());
+            (part.first, before)
+        };
+        let mut entries = Vec::with_capacity(1);
+        self.entries(first_left, 1, &mut entries)?;
+        let is_durable = entries.first().is_some_and(|(_, entry)| entry.end_offset() <= flushed);
+        Ok((!is_durable).then_some(kept))
     }
 
     /// Drops the parts of segments before `position`.

@@ -8,6 +8,10 @@
 
 #![deny(unsafe_code)]
 
+// The crash tests share what the tests outside of the crate use.
+#[cfg(test)]
+extern crate self as weirmq_store;
+
 mod apache;
 mod append;
 mod background;
@@ -18,6 +22,8 @@ mod clock;
 mod commit_log;
 mod config;
 mod consume_queue;
+#[cfg(test)]
+mod crash;
 mod derived_file;
 mod disk;
 mod disk_watch;
@@ -30,6 +36,7 @@ mod key_file;
 mod message;
 pub mod offline;
 mod open;
+mod planted;
 mod proof;
 mod query;
 mod queue_file;

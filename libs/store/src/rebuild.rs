@@ -8,6 +8,7 @@ use crate::disk::Disk;
 use crate::dispatch::{KeySource, for_each_key, key_hash};
 use crate::error::StoreError;
 use crate::format::{Layout, parse_file_name};
+use crate::planted::{self, Planted};
 use crate::queue_file::QueueEntry;
 use crate::queue_table::{QueueState, QueueTable};
 use crate::recover::RecoveryReport;
@@ -53,6 +54,12 @@ impl Rebuild<'_> {
         if has_removed {
             for directory in [&self.layout.queues, &self.layout.keys, &self.layout.blocks] {
                 self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+            }
+        }
+        if planted::is_on(Planted::OffsetFromCounter) && report.cut_records > 0 {
+            // As if the queues remembered records that were cut.
+            for queue in queues.all() {
+                queue.assign();
             }
         }
         Ok(queues)

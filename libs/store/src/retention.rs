@@ -132,15 +132,17 @@ impl Inner {
         self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
     }
 
-    /// Notes the next offset of each queue that is about to lose its last message: the log will
-    /// not know it any more, and a queue must not begin again at 0.
+    /// Notes the next offset of each queue that is about to lose its last message that is on disk:
+    /// the log may not know it any more, and a queue must not begin again at 0.
     fn keep_next_offsets(&self, start: u64) -> Result<(), StoreError> {
         let mut state = self.queue_state.lock();
         let mut changed = state.clone();
         changed.next_offsets.clear();
+        let flushed = self.marks.flushed();
         for queue in self.queues.all() {
-            let next = queue.next();
-            if next > 0 && queue.is_empty_from(start) {
+            if let Some(next) = queue.offset_to_keep(start, flushed)?
+                && next > 0
+            {
                 let topic = changed.next_offsets.entry(queue.topic.to_string()).or_default();
                 topic.insert(queue.queue_id, next);
             }

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::planted::{self, Planted};
+
 /// Positions in the log, each only ever growing while the store is open.
 ///
 /// `visible <= min(written, confirmed)`, with synchronous flush also `visible <= flushed`, and
@@ -61,7 +63,8 @@ impl Watermarks {
 
     fn advance_visible(&self) {
         let written = self.written();
-        let local = if self.visible_needs_flush { self.flushed().min(written) } else { written };
+        let waits = self.visible_needs_flush && !planted::is_on(Planted::VisiblePastFlushed);
+        let local = if waits { self.flushed().min(written) } else { written };
         self.visible.fetch_max(local.min(self.confirmed()), Ordering::AcqRel);
     }
 }

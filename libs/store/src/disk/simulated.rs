@@ -6,6 +6,7 @@
 //! directory was synced; until then a crash keeps a seeded subset.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -24,9 +25,9 @@ pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct State {
-    files: BTreeMap<u64, Image>,
+    files: BTreeMap<u64, Arc<Image>>,
     next_file: u64,
     directories: BTreeSet<PathBuf>,
     names: BTreeMap<PathBuf, u64>,
@@ -37,7 +38,10 @@ struct State {
     fails_from: Option<u64>,
     fail_syncs: bool,
     fail_reads: bool,
+    lose_next_sync: bool,
     free: Option<u64>,
+    /// The disk before each step, while steps are recorded.
+    recorded: Option<Vec<State>>,
 }
 
 #[derive(Default, Clone)]
@@ -132,6 +136,31 @@ impl SimulatedDisk {
         self.state.lock().fail_reads = fail;
     }
 
+    /// The next sync of a file fails as a kernel's does: the error is told once, what was not on
+    /// the disk never gets there, and the pages count as clean from then on.
+    pub fn lose_next_sync(&self) {
+        self.state.lock().lose_next_sync = true;
+    }
+
+    /// Begins or ends keeping the disk as it is before each change. Ending answers with those.
+    pub fn record_steps(&self, record: bool) -> Vec<Self> {
+        let mut state = self.state.lock();
+        let recorded = std::mem::replace(&mut state.recorded, record.then(Vec::new));
+        let disk_of = |state| Self { state: Arc::new(Mutex::new(state)) };
+        recorded.into_iter().flatten().map(disk_of).collect()
+    }
+
+    /// Tells apart disks with different names or contents, as they are after a crash.
+    pub fn fingerprint(&self) -> u64 {
+        let state = self.state.lock();
+        let mut hasher = ahash::AHasher::default();
+        for (path, file) in &state.names {
+            path.hash(&mut hasher);
+            state.files.get(file).map(|image| &image.current).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+
     /// How many more bytes may be written into pages never written; `None`: any number.
     pub fn limit_space(&self, free: Option<u64>) {
         self.state.lock().free = free;
@@ -151,7 +180,7 @@ impl SimulatedDisk {
         let mut files = BTreeMap::new();
         for file in names.values() {
             if let Some(image) = state.files.get(file) {
-                files.insert(*file, image.crash(&mut random));
+                files.insert(*file, Arc::new(image.crash(&mut random)));
             }
         }
         let survivor = State {
@@ -233,6 +262,10 @@ fn split(at: u64, bytes: &[u8], unit: u64) -> impl Iterator<Item = (u64, &[u8])>
 impl State {
     /// Counts one change, or refuses it.
     fn step(&mut self) -> io::Result<()> {
+        if let Some(mut recorded) = self.recorded.take() {
+            recorded.push(self.clone());
+            self.recorded = Some(recorded);
+        }
         self.steps += 1;
         match self.fails_from {
             Some(from) if self.steps > from => Err(io::Error::other("the disk is gone")),
@@ -246,7 +279,7 @@ impl State {
     }
 
     fn image(&mut self, file: u64) -> &mut Image {
-        self.files.entry(file).or_default()
+        Arc::make_mut(self.files.entry(file).or_default())
     }
 
     /// Moves a directory, or removes it with everything in it. Like the making of directories this
@@ -300,7 +333,7 @@ impl Disk for SimulatedDisk {
                 }
                 state.next_file += 1;
                 let file = state.next_file;
-                state.files.insert(file, Image::default());
+                state.files.insert(file, Arc::default());
                 state.change_name(NameChange::Set(path.to_path_buf(), file));
                 file
             }
@@ -469,8 +502,13 @@ impl DiskFile for SimulatedFile {
         if state.fail_syncs {
             return Err(io::Error::other("write-back failed"));
         }
+        let is_lost = std::mem::take(&mut state.lose_next_sync);
         let image = state.image(self.file);
-        for change in std::mem::take(&mut image.unsynced) {
+        let unsynced = std::mem::take(&mut image.unsynced);
+        if is_lost {
+            return Err(io::Error::other("write-back failed"));
+        }
+        for change in unsynced {
             Image::apply(&mut image.durable, &change);
         }
         Ok(())

@@ -1,0 +1,42 @@
+//! Random sequences, longer and less even.
+
+use std::ops::Range;
+
+use super::common::Random;
+use super::sequences::{Op, Sequence, Shape, TOPICS};
+use crate::config::FlushMode;
+
+/// Numbers behind those of all short sequences.
+pub(super) const SEEDS: Range<u64> = 1_000_000..1_000_300;
+
+pub(super) fn of(seed: u64) -> Sequence {
+    let mut random = Random(seed);
+    let flush = if random.below(2) == 0 { FlushMode::Sync } else { FlushMode::ASYNC };
+    let segment_bytes = [4096, 8192, 16384][random.below(3) as usize];
+    let is_even = random.below(2) == 0;
+    let mut op = || match random.below(24) {
+        0..12 => {
+            let count = 1 + random.below(6);
+            Op::Append((0..count).map(|_| shape(&mut random, is_even)).collect())
+        }
+        12..15 => Op::Flush,
+        15..18 => Op::Maintain,
+        18..20 => Op::Reopen,
+        20..22 => Op::Kill,
+        22 if random.below(2) == 0 => Op::Delete,
+        22 => Op::BreakSync,
+        _ => Op::Expire,
+    };
+    let prefix = (0..6).map(|_| op()).filter(|op| *op != Op::BreakSync).collect();
+    let ops = (0..4).map(|_| op()).collect();
+    Sequence { flush, segment_bytes, prefix, ops }
+}
+
+fn shape(random: &mut Random, is_even: bool) -> Shape {
+    let topic = TOPICS[random.below(2) as usize];
+    if is_even {
+        return Shape::even(topic);
+    }
+    let keys = [None, Some("k all"), Some("all")][random.below(3) as usize];
+    Shape { topic, queue_id: random.below(3) as i32, body_bytes: random.below(1500) as usize, keys }
+}
