@@ -44,11 +44,13 @@ crash-short: build ## A few power cuts and kills of the real broker; skipped, wi
 	$(CRASH) cuts --weir $(WEIR) --count 15
 	$(CRASH) control --weir $(WEIR) --count 3
 	$(CRASH) kills --weir $(WEIR) --count 15
+	e2e/crash/faults.py --weir $(WEIR)
 
 crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it was stopped
 	$(CRASH) control --weir $(WEIR) --count 100 $(CRASH_RESULTS)
 	$(CRASH) cuts --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	$(CRASH) kills --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
+	e2e/crash/faults.py --weir $(WEIR) $(CRASH_RESULTS)
 
 bench: ## WeirMQ beside its peers; about an hour, results in bench/results and docs/benchmarks.md
 	bench/run --page
