@@ -558,7 +558,9 @@ def expired(scenario):
     first = turn(s, s.apache, "1", None, large=700)
     turn(s, s.weir, "2", first)
     text = s.weir.broker_conf.read_text()
-    s.weir.broker_conf.write_text(text.replace("fileReservedTime=48", "fileReservedTime=0"))
+    hours = ";".join(f"{hour:02}" for hour in range(24))
+    at_once = f"fileReservedTime=0\ndeleteWhen={hours}"
+    s.weir.broker_conf.write_text(text.replace("fileReservedTime=48", at_once))
     s.check("3-weir-opens", lambda: s.switch(s.weir))
 
     def until_expired():
