@@ -26,6 +26,8 @@ use crate::topics::Topic;
 const BATCH_BYTES: usize = 256 << 10;
 /// A property buffer that grew beyond this is given back.
 const PROPERTIES_BYTES_KEPT: usize = 1 << 20;
+/// Lists with room for more messages than this are given back as well.
+const ENTRIES_KEPT: usize = 4096;
 
 /// The sends that are to be appended next. `request/send.rs` fills it.
 #[derive(Default)]
@@ -35,7 +37,7 @@ pub(crate) struct AppendBatch {
     pub(crate) messages: Vec<PendingMessage>,
     /// The properties of all messages.
     pub(crate) properties: Vec<u8>,
-    body_bytes: usize,
+    pub(crate) body_bytes: usize,
     /// Counts the batches of this thread.
     number: u64,
 }
@@ -118,26 +120,32 @@ impl AppendBatch {
 
     /// Appends everything, and answers each send now or when its messages are durable.
     pub(crate) fn append(&mut self, broker: &Broker) {
-        let together = self.append_sends(&self.sends, broker);
-        // The store takes all or nothing; what is wrong with one message is not the others' fault.
-        if let Err(StoreError::TooLarge { .. }) = together
-            && self.sends.len() > 1
-        {
-            for send in self.sends.chunks(1) {
-                if let Err(error) = self.append_sends(send, broker) {
-                    self.refuse(broker, send, error);
-                }
+        // Taken out first: nothing that happens meanwhile can append it a second time.
+        let next = Self { number: self.number + 1, ..Self::default() };
+        let mut taken = std::mem::replace(self, next);
+        taken.append_or_refuse(&taken.sends, broker);
+        taken.reads.clear();
+        taken.sends.clear();
+        taken.messages.clear();
+        taken.properties.clear();
+        self.reads = shrunk(taken.reads, ENTRIES_KEPT);
+        self.sends = shrunk(taken.sends, ENTRIES_KEPT);
+        self.messages = shrunk(taken.messages, ENTRIES_KEPT);
+        self.properties = shrunk(taken.properties, PROPERTIES_BYTES_KEPT);
+    }
+
+    fn append_or_refuse(&self, sends: &[PendingSend], broker: &Broker) {
+        match self.append_sends(sends, broker) {
+            Ok(()) => {}
+            // The store takes all or nothing; what is wrong with one message is not the others'
+            // fault.
+            Err(StoreError::TooLarge { .. }) if sends.len() > 1 => {
+                let (front, back) = sends.split_at(sends.len() / 2);
+                self.append_or_refuse(front, broker);
+                self.append_or_refuse(back, broker);
             }
-        } else if let Err(error) = together {
-            self.refuse(broker, &self.sends, error);
+            Err(error) => self.refuse(broker, sends, error),
         }
-        self.reads.clear();
-        self.sends.clear();
-        self.messages.clear();
-        self.properties.clear();
-        self.properties.shrink_to(PROPERTIES_BYTES_KEPT);
-        self.body_bytes = 0;
-        self.number += 1;
     }
 
     fn append_sends(&self, sends: &[PendingSend], broker: &Broker) -> Result<(), StoreError> {
@@ -174,7 +182,8 @@ impl AppendBatch {
                 write(&mut reply, false);
                 let position = stored_of(last).last().map_or(0, |last| last.end_offset);
                 let connection = read.connection.clone();
-                broker.wait(position, Then::Answer { connection, reply });
+                let requests = answered().filter(|send| !is_due(send)).count();
+                broker.wait(position, Then::Answer { connection, reply, requests });
             }
         }
         broker.count_in(sends.iter().map(|send| (&*send.topic, stored_of(send))));
@@ -248,6 +257,12 @@ impl AppendBatch {
     }
 }
 
+/// An empty buffer, with room for `kept` entries at most.
+fn shrunk<T>(mut buffer: Vec<T>, kept: usize) -> Vec<T> {
+    buffer.shrink_to(kept);
+    buffer
+}
+
 /// Sends answers now, or when a NameServer knows the topic that was made.
 fn answer(broker: &Broker, read: &Read, write: impl Fn(&mut Vec<u8>)) {
     if read.makes_topic {
@@ -257,5 +272,18 @@ fn answer(broker: &Broker, read: &Read, write: impl Fn(&mut Vec<u8>)) {
     } else {
         // A client that is gone does not want its answer any more.
         let _ = read.connection.write(write);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_and_properties_make_a_batch_full() {
+        let mut batch = AppendBatch { body_bytes: BATCH_BYTES - 10, ..AppendBatch::default() };
+        assert!(!batch.is_full());
+        batch.properties.extend_from_slice(&[b'x'; 10]);
+        assert!(batch.is_full());
     }
 }

@@ -267,7 +267,7 @@ impl Broker {
         let visible = self.store.watermarks().visible();
         for then in self.acknowledgements.take_reached(visible) {
             match then {
-                Then::Answer { connection, mut reply } => {
+                Then::Answer { connection, mut reply, .. } => {
                     // A client that is gone does not want its answer any more.
                     let _ = connection.write(|out| out.append(&mut reply));
                 }

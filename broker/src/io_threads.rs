@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::Broker;
@@ -50,7 +51,8 @@ impl IoThreads {
         for number in 0..broker.config.io_thread_count() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let io_thread = Arc::new(IoThread::default());
-            runtime.spawn(io_thread.clone().append_batches(broker.clone()));
+            let appending = runtime.spawn(io_thread.clone().append_batches(broker.clone()));
+            runtime.spawn(end_with(appending, broker.clone()));
             if number == 0 {
                 runtime.spawn(act_on_flushes(broker.clone()));
             }
@@ -65,13 +67,25 @@ impl IoThreads {
         Ok(started)
     }
 
-    pub(crate) fn stop(self) {
+    /// Ends the threads, and appends what they had taken and not appended.
+    pub(crate) fn stop(self, broker: &Broker) {
         self.stop.cancel();
         for thread in self.running {
             if thread.join().is_err() {
                 tracing::error!("an I/O thread panicked");
             }
         }
+        self.threads.iter().for_each(|thread| thread.batch.lock().append(broker));
+    }
+}
+
+/// Ends the broker when its appending task ends: it only does by a panic, and without it sends
+/// would be taken and never answered.
+async fn end_with(appending: JoinHandle<()>, broker: Arc<Broker>) {
+    if let Err(error) = appending.await
+        && error.is_panic()
+    {
+        broker.fail(format!("appending failed: {error}"));
     }
 }
 

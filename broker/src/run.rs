@@ -113,7 +113,9 @@ pub async fn run(
     tasks.spawn(until(shutdown.clone(), append_images(broker.clone())));
     tasks.spawn(until(shutdown.clone(), expire_pulls(broker.clone())));
     let late = broker.clone();
-    tasks.spawn(until(shutdown.clone(), async move { late.acknowledgements.expire().await }));
+    tasks.spawn(until(shutdown.clone(), async move {
+        late.acknowledgements.expire(|| late.reached()).await;
+    }));
 
     let failed = tokio::select! {
         () = shutdown.cancelled() => None,
@@ -122,7 +124,7 @@ pub async fn run(
     shutdown.cancel();
     while servers.join_next().await.is_some() {}
     while tasks.join_next().await.is_some() {}
-    threads.stop();
+    threads.stop(&broker);
     cold_reads.stop();
     if let Some(cause) = failed {
         return Err(StoreError::Poisoned { cause }.into());

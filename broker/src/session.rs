@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use weirmq_remoting::RequestCode;
 use weirmq_remoting::command::response;
 use weirmq_remoting::net::{Connection, Requests, Service, Session};
 
@@ -44,8 +45,12 @@ impl Session for BrokerSession {
         let mut batch = self.io_thread.batch.lock();
         while let Some(request) = requests.next(out) {
             if !send::is_send(request.head.code) {
-                // What was sent before this request is there when it is acted upon.
-                if self.sent_in == Some(batch.number()) {
+                // What was sent before this request is there when it is acted upon; what others
+                // sent to a topic comes before its end.
+                let is_deletion = [RequestCode::DeleteTopicInBroker, RequestCode::CleanUnusedTopic]
+                    .iter()
+                    .any(|code| code.number() == request.head.code);
+                if self.sent_in == Some(batch.number()) || is_deletion {
                     batch.append(&self.broker);
                 }
                 context.answer(&request, out);

@@ -61,7 +61,7 @@ impl Collector for BrokerCollector {
             (
                 "weirmq_unacknowledged_sends",
                 "Sends that wait for the disk",
-                broker.acknowledgements.len() as u64,
+                broker.acknowledgements.requests() as u64,
             ),
             (
                 "weirmq_log_damaged_bytes",

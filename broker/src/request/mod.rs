@@ -155,7 +155,7 @@ impl Context<'_> {
         let mut in_time = Vec::new();
         reply(&mut in_time);
         let connection = self.connection.clone();
-        self.broker.wait(position, Then::Answer { connection, reply: in_time });
+        self.broker.wait(position, Then::Answer { connection, reply: in_time, requests: 1 });
     }
 
     fn act(

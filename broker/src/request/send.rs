@@ -51,6 +51,7 @@ impl AppendBatch {
         let queue_id = target_queue(&topic, header.queue_id, request.head.opaque)?;
         let is_batch = request.head.code == RequestCode::SendBatchMessage.number()
             || header.batch == Some(true);
+        let body_bytes = body.len();
         let (first, before) = (self.messages.len(), self.properties.len());
         let added = if is_batch {
             self.add_units(broker, &header, &topic, queue_id, body)
@@ -61,6 +62,7 @@ impl AppendBatch {
             Ok(waits) => {
                 let makes_topic = broker.topics_version() != topics_before;
                 let read = self.read_of(broker, context.connection, makes_topic);
+                self.body_bytes += body_bytes;
                 let messages = first..self.messages.len();
                 let head = request.head;
                 self.sends.push(PendingSend { head, read, topic, queue_id, messages, waits });

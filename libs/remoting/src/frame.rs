@@ -50,6 +50,18 @@ pub enum FrameError {
     SerializeType(u8),
 }
 
+/// The first frame that this side itself wrote into `bytes`, and the bytes that it takes. The
+/// limits are for peers: the reply to a large batch has a longer header than any request may.
+pub fn split_written(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let length = u32::from_be_bytes(*length) as usize;
+    let (mark, rest) = rest.get(..length)?.split_first_chunk::<4>()?;
+    let serialize = SerializeType::from_number(mark[0])?;
+    let header_length = u32::from_be_bytes([0, mark[1], mark[2], mark[3]]) as usize;
+    let (header, body) = rest.split_at_checked(header_length)?;
+    Some((Frame { serialize, header, body }, length + 4))
+}
+
 /// Looks at the front of `bytes`. Lengths are checked as soon as they are there, before any byte
 /// behind them is waited for.
 pub fn split(bytes: &[u8], frame_bytes_max: usize) -> Result<Split<'_>, FrameError> {

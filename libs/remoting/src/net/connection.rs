@@ -155,6 +155,10 @@ impl Connection {
         self.0.outbox.take(out)
     }
 
+    pub(super) fn shrink_outbox(&self) {
+        self.0.outbox.shrink();
+    }
+
     pub(super) fn is_overflowed(&self) -> bool {
         self.0.outbox.is_overflowed()
     }

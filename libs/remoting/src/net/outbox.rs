@@ -51,6 +51,11 @@ impl Outbox {
         !pending.is_closed
     }
 
+    /// Gives memory back that is not in use.
+    pub(super) fn shrink(&self) {
+        self.pending.lock().bytes.shrink_to_fit();
+    }
+
     pub(super) fn close(&self) {
         self.pending.lock().is_closed = true;
         self.changed.notify_one();

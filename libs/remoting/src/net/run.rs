@@ -145,6 +145,8 @@ async fn drive<S: Session>(
     let mut read_bytes = IDLE_READ_BYTES;
     // Frames that nobody has acted upon, because the answers to others have to leave first.
     let mut paused = Bytes::new();
+    // What is wrong behind the last whole frame.
+    let mut broken = None;
     let mut out: Vec<u8> = Vec::new();
     let mut sent = 0;
     let mut last_moved = Instant::now();
@@ -155,6 +157,11 @@ async fn drive<S: Session>(
             out.drain(..sent);
             sent = 0;
             paused = receive(paused, connection, session, &mut out, limits);
+        }
+        if paused.is_empty()
+            && let Some(error) = broken.take()
+        {
+            return Err(Ended::Frame(error));
         }
         // A peer that does not read leaves the outbox to fill up to its own limit.
         let is_open = if out.len() - sent < UNSENT_BYTES_MAX {
@@ -194,13 +201,15 @@ async fn drive<S: Session>(
                 }
                 last_moved = Instant::now();
                 read_bytes = READ_BYTES;
-                let (length, broken) = whole_frames(&input, limits.frame_bytes_max);
+                let length;
+                (length, broken) = whole_frames(&input, limits.frame_bytes_max);
                 if length > 0 {
                     let frames = input.split_to(length).freeze();
+                    if length > KEPT_BYTES_MAX {
+                        // The rest of a buffer that one large frame blew up is given back.
+                        input = BytesMut::from(&input[..]);
+                    }
                     paused = receive(frames, connection, session, &mut out, limits);
-                }
-                if let Some(error) = broken {
-                    return Err(Ended::Frame(error));
                 }
             }
             () = connection.outbox_changed() => {}
@@ -213,6 +222,7 @@ async fn drive<S: Session>(
                     read_bytes = IDLE_READ_BYTES;
                     input = BytesMut::from(&input[..]);
                     out.shrink_to_fit();
+                    connection.shrink_outbox();
                 }
                 idle_check.as_mut().reset(Instant::now() + IDLE_CHECK);
             }

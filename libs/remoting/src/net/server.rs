@@ -121,6 +121,8 @@ async fn serve_stream<S: Service>(
         biased;
         () = &mut serve => {}
         () = shutdown.cancelled() => {
+            // What was just read may be answered by a task that is queued behind this one.
+            tokio::task::yield_now().await;
             connection.close();
             serve.await;
         }
