@@ -16,6 +16,9 @@
 //! | 16 | which blocks have a sum: bit n for block n of the group |
 //! | 480 | the sums |
 //!
+//! A sum of less than a block is the last one of its group: when others follow, its block is
+//! unknown until somebody sums it up anew.
+//!
 //! Numbers are big-endian. A group with a wrong checksum, or none, says nothing: its blocks are
 //! *unknown*, and the scrub gives them a sum again. Sums are written for what is on disk already,
 //! never ahead of it; so a sum that does not fit is damage, not a torn write.
@@ -25,6 +28,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crc32fast::Hasher;
 use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile, OpenMode};
@@ -38,8 +42,8 @@ const GROUP_BYTES: usize = 512;
 const GROUP_BLOCKS: u64 = 120;
 const SUMS_AT: usize = 32;
 
-/// The sum of a block's first `bytes` bytes. Only the last block of a log, or of a segment, is not
-/// covered whole.
+/// The sum of a block's first `bytes` bytes. Only the last block of a log, or of a segment's
+/// records, is not covered whole, and the scrub completes it once the log has gone on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sum {
     pub(crate) crc: u32,
@@ -164,14 +168,23 @@ impl Group {
         127 - self.present.leading_zeros().min(127) as usize
     }
 
+    /// Only the last block of a group can have a sum of less than all of it. One that others follow
+    /// is unknown from then on, and one that comes when others are there already is not taken.
     fn set(&mut self, place: usize, sum: Sum) {
-        let was_last = self.present != 0 && place < self.last();
-        // A block in front of a partial one never becomes partial itself.
-        if !was_last {
-            self.last_bytes = sum.bytes;
+        if self.present != 0 {
+            let last = self.last();
+            if place < last && u64::from(sum.bytes) < BLOCK_BYTES {
+                return;
+            }
+            if place > last && u64::from(self.last_bytes) < BLOCK_BYTES {
+                self.present &= !(1 << last);
+            }
         }
         self.present |= 1 << place;
         self.sums[place] = sum.crc;
+        if place == self.last() {
+            self.last_bytes = sum.bytes;
+        }
     }
 
     fn iter(&self) -> impl Iterator<Item = (usize, Sum)> {
@@ -208,6 +221,15 @@ impl Group {
             sums.iter_mut().enumerate().for_each(|(at, sum)| *sum = word(SUMS_AT + 4 * at));
             Self { present, last_bytes, sums }
         })
+    }
+}
+
+impl Sum {
+    /// The sum of the same bytes with others behind them.
+    pub(crate) fn followed_by(self, rest: &[u8]) -> Self {
+        let mut hasher = Hasher::new_with_initial_len(self.crc, u64::from(self.bytes));
+        hasher.update(rest);
+        Self { crc: hasher.finalize(), bytes: self.bytes + rest.len() as u32 }
     }
 }
 
@@ -259,6 +281,24 @@ mod tests {
         assert_eq!(again.read(0, u64::MAX).unwrap(), all);
         let some = again.read(all[2].position, all[5].position).unwrap();
         assert_eq!(some, all[2..5]);
+    }
+
+    #[test]
+    fn a_partial_sum_is_never_taken_for_one_of_a_whole_block() {
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
+        disk.create_directory(Path::new("/b")).unwrap();
+        let file = sums(&disk);
+        let full = BLOCK_BYTES as u32;
+        // Others follow it.
+        file.write(&[at(0, full), at(1, 77)]).unwrap();
+        file.write(&[at(2, full), at(5, 9)]).unwrap();
+        assert_eq!(file.read(0, u64::MAX).unwrap(), [at(0, full), at(2, full), at(5, 9)]);
+        // Others are there before it.
+        file.write(&[at(1, 77), at(2, 5)]).unwrap();
+        assert_eq!(file.read(0, u64::MAX).unwrap(), [at(0, full), at(2, full), at(5, 9)]);
+        file.write(&[at(1, full), at(5, full), at(6, 1)]).unwrap();
+        let all = [at(0, full), at(1, full), at(2, full), at(5, full), at(6, 1)];
+        assert_eq!(sums(&disk).read(0, u64::MAX).unwrap(), all);
     }
 
     #[test]

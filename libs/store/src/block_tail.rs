@@ -58,10 +58,20 @@ impl BlockTail {
         }
     }
 
-    /// The full blocks that end at or before `flushed`, to be written. They are given once.
+    /// The full blocks that end at or before `flushed`, to be written. They are given once,
+    /// unless they are put back.
     pub(crate) fn take_done(&mut self, flushed: u64) -> Vec<Summed> {
         let count = self.done.partition_point(|summed| summed.end() <= flushed);
         self.done.drain(..count).collect()
+    }
+
+    /// Takes back what could not be written, for the next time.
+    pub(crate) fn put_back(&mut self, sums: Vec<Summed>) {
+        let later = std::mem::replace(&mut self.done, sums);
+        self.done.extend(later);
+        // Two who failed may come in any order.
+        self.done.sort_by_key(Summed::end);
+        self.done.truncate(DONE_MAX);
     }
 
     /// The sum of the block that is being filled, as far as it goes.
@@ -133,6 +143,21 @@ mod tests {
         let done = tail.take_done(20_100);
         assert_eq!((done[0].position, done[0].sum.bytes), (16_384, 3716));
         assert_eq!(tail.partial().unwrap().end(), SEGMENT_BYTES + 10);
+    }
+
+    #[test]
+    fn what_is_put_back_comes_again_in_order() {
+        let mut tail = BlockTail::at(0, SEGMENT_BYTES, Some(&[]));
+        tail.take(0, &[1; 20_000]);
+        let first = tail.take_done(u64::MAX);
+        tail.take(20_000, &[1; 20_000]);
+        let second = tail.take_done(u64::MAX);
+        tail.take(40_000, &[1; 960]);
+        assert_eq!((first.len(), second.len()), (1, 1));
+        tail.put_back(first);
+        tail.put_back(second);
+        let all = tail.take_done(u64::MAX);
+        assert_eq!(all.iter().map(|summed| summed.position).collect::<Vec<_>>(), [0, 16384, 32768]);
     }
 
     #[test]

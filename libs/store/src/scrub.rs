@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
-use crate::block_sums::{BLOCK_BYTES, Sum, Summed, is_intact};
+use crate::block_sums::{BLOCK_BYTES, Sum, Summed};
 use crate::block_tail::BlockTail;
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -164,6 +164,17 @@ impl Inner {
             }
             sums
         };
+        let written = self.write_sums(&mut sums);
+        if written.is_err() {
+            self.appender.lock().tail.put_back(sums);
+        }
+        written?;
+        let directory = &self.layout.blocks;
+        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+    }
+
+    /// Writes sums segment by segment and leaves those that it could not write.
+    fn write_sums(&self, sums: &mut Vec<Summed>) -> Result<(), StoreError> {
         while let Some(first) = sums.first() {
             let Some(segment) = self.log.segment_at(first.position) else {
                 // It expired meanwhile.
@@ -177,8 +188,7 @@ impl Inner {
             segment.blocks.sync()?;
             sums.drain(..own);
         }
-        let directory = &self.layout.blocks;
-        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+        Ok(())
     }
 
     /// See [`crate::Store::scrub`].
@@ -251,30 +261,27 @@ impl Inner {
         let mut buffer = Vec::new();
         for position in (from..to).step_by(BLOCK_BYTES as usize) {
             let block_end = (position + BLOCK_BYTES).min(segment.end());
-            match known.next_if(|summed| summed.position == position) {
-                Some(summed) => match is_intact(segment, summed, &mut buffer) {
-                    Ok(true) => is_news |= self.scrub.clear(position),
-                    Ok(false) => {
-                        let reason = "a block is not what was written".to_owned();
-                        is_news |= self.scrub.note(position, block_end, reason);
-                    }
-                    Err(error) => {
-                        is_news |= self.scrub.note(position, block_end, error.to_string());
-                    }
-                },
-                None => {
-                    buffer.resize((block_end - position) as usize, 0);
-                    match segment.read_exact(&mut buffer, position) {
-                        Ok(()) => {
-                            let crc = crc32fast::hash(&buffer);
-                            let sum = Sum { crc, bytes: buffer.len() as u32 };
-                            missing.push(Summed { position, sum });
-                        }
-                        Err(error) => {
-                            is_news |= self.scrub.note(position, block_end, error.to_string());
-                        }
-                    }
-                }
+            let known = known.next_if(|summed| summed.position == position).map(|known| known.sum);
+            buffer.resize((block_end - position) as usize, 0);
+            if let Err(error) = segment.read_exact(&mut buffer, position) {
+                is_news |= self.scrub.note(position, block_end, error.to_string());
+                continue;
+            }
+            let sum = Sum { crc: crc32fast::hash(&buffer), bytes: buffer.len() as u32 };
+            // What was behind the log's end when a block got its sum is taken as it is now; what
+            // was in front is not, so that damage there still shows.
+            let expected = known
+                .and_then(|known| Some(known.followed_by(buffer.get(known.bytes as usize..)?)));
+            if expected.is_none() || expected != known {
+                missing.push(Summed { position, sum: expected.unwrap_or(sum) });
+            }
+            if let Some(expected) = expected {
+                is_news |= if expected == sum {
+                    self.scrub.clear(position)
+                } else {
+                    let reason = "a block is not what was written".to_owned();
+                    self.scrub.note(position, block_end, reason)
+                };
             }
         }
         if !missing.is_empty() {

@@ -137,6 +137,90 @@ fn the_scrub_finds_what_no_record_can_and_readers_get_an_error_and_not_the_bytes
     assert_eq!(read_all(&store, "topic", 0, 0).len(), 100);
 }
 
+/// Scrubs twice, and leaves the store as a kill does.
+fn scrub_twice(store: Store, disk: &Arc<SimulatedDisk>) {
+    for pass in 0..2 {
+        store.scrub().unwrap();
+        assert_eq!(store.damaged(), [], "pass {pass}");
+    }
+    drop(store);
+    let report = verified(disk);
+    assert!(report.is_sound, "{:?}", report.findings);
+}
+
+#[test]
+fn padding_of_more_than_a_block_is_no_damage() {
+    for is_summed_late in [false, true] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) = open(&disk, &config());
+        let at = fill(&store, 40);
+        // What is left of the segment is longer than a block, and shorter than this.
+        append(&store, &[Message::new("topic", 0, vec![1; 30 << 10])]).unwrap();
+        assert!((64 << 10) - at[39].end_offset > BLOCK_BYTES);
+        store.flush().unwrap();
+        if is_summed_late {
+            store.scrub().unwrap();
+        }
+        store.maintain().unwrap();
+        assert_eq!(read_all(&store, "topic", 0, 0).len(), 41);
+        scrub_twice(store, &disk);
+        let (store, _) = open(&disk, &config());
+        assert_eq!(store.damaged(), []);
+        // It is summed whole, so what is damaged in front of the padding still shows.
+        spoil_topic(&disk, &at[39]);
+        store.scrub().unwrap();
+        store.scrub().unwrap();
+        assert_eq!(store.damaged().len(), 1);
+    }
+}
+
+#[test]
+fn a_block_that_a_close_left_in_part_is_no_damage_when_the_log_goes_on() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    fill(&store, 5);
+    store.close().unwrap();
+    let mark = contents(&disk, "/data/weir/durable-mark");
+    let (store, _) = open(&disk, &config());
+    fill(&store, 50);
+    store.flush().unwrap();
+    drop(store); // and nothing was summed
+    let (store, _) = open(&disk, &config());
+    scrub_twice(store, &disk);
+    // The mark of the close again, so that all that follows it is compared with its sums.
+    put(&disk, "/data/weir/durable-mark", &mark);
+    let (store, _) = open(&disk, &config());
+    assert_eq!(read_all(&store, "topic", 0, 0).len(), 55);
+
+    // The same with damage in what the close left.
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    let at = fill(&store, 5);
+    store.close().unwrap();
+    let (store, _) = open(&disk, &config());
+    fill(&store, 50);
+    store.flush().unwrap();
+    spoil_topic(&disk, &at[2]);
+    for pass in 0..3 {
+        store.scrub().unwrap();
+        assert_eq!(store.damaged().len(), 1, "pass {pass}");
+    }
+}
+
+#[test]
+fn sums_that_could_not_be_written_are_written_the_next_time() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    fill(&store, 50);
+    store.flush().unwrap();
+    disk.limit_space(Some(0));
+    assert!(store.maintain().is_err());
+    disk.limit_space(None);
+    store.maintain().unwrap();
+    drop(store);
+    assert_eq!(verified(&disk).blocks, 3);
+}
+
 #[test]
 fn verify_names_a_block_that_rotted_and_a_lost_sum_is_computed_again() {
     let disk = Arc::new(SimulatedDisk::new());
