@@ -231,7 +231,7 @@ mod tests {
     fn a_newer_format_and_another_store_are_refused_by_name() {
         let disk = SimulatedDisk::new();
         let layout = Layout::under(Path::new("/data"));
-        disk.create_directory(&layout.weir).unwrap();
+        layout.directories().iter().for_each(|path| disk.create_directory(path).unwrap());
         let config = StoreConfig::default();
         let format = Format::open(&disk, &layout, &config).unwrap();
         assert_eq!(Format::open(&disk, &layout, &config).unwrap(), format);
