@@ -126,16 +126,18 @@ impl Inner {
                 if *offset >= read.range.max || !has_room {
                     break 'read;
                 }
-                if let Err(damaged) = self.scrub.check(entry.physical_offset, entry.end_offset()) {
-                    // What stands in front of damage is served; who reads on gets the error.
-                    if planned == 0 {
-                        return Err(damaged);
+                let is_wanted = accept(entry);
+                if is_wanted {
+                    // Damage that nobody wants is passed by.
+                    match self.scrub.check(entry.physical_offset, entry.end_offset()) {
+                        // What stands in front of it is served; who reads on gets the error.
+                        Err(_) if planned > 0 => break 'read,
+                        checked => checked?,
                     }
-                    break 'read;
                 }
                 read.scanned += 1;
                 read.next = offset + 1;
-                if !accept(entry) {
+                if !is_wanted {
                     continue;
                 }
                 if run.position + run.bytes != entry.physical_offset || run.bytes >= RUN_BYTES_MAX {

@@ -118,6 +118,12 @@ fn the_scrub_finds_what_no_record_can_and_readers_get_an_error_and_not_the_bytes
     };
     assert!(matches!(read(20), Err(StoreError::Damaged { .. })));
     assert_eq!((read(0).unwrap(), read(60).unwrap()), (1, 1));
+    // Who wants nothing of the damaged block gets past it.
+    let mut out = Vec::new();
+    let mut wanted = |entry: &weirmq_store::QueueEntry| entry.physical_offset >= damaged[0].to;
+    let rest = store.read_queue("topic", 0, 0, common::EVERYTHING, &mut wanted, &mut out).unwrap();
+    assert_eq!((rest.next, rest.scanned), (100, 100));
+    assert!(rest.found > 60);
     // A longer read ends in front of the damage.
     let mut out = Vec::new();
     let all = store.read_queue("topic", 0, 0, common::EVERYTHING, &mut |_| true, &mut out).unwrap();
