@@ -88,6 +88,7 @@ impl Inner {
         let inner = Self {
             proof: Mutex::new(OpenProof::at(end)),
             spares,
+            left_behind: Mutex::new(None),
             marks: Watermarks::at(end, config.is_sync()),
             appender: Mutex::new(Appender::at(end, tail)),
             zeroed: Condvar::new(),

@@ -53,22 +53,23 @@ impl SpareSegments {
 
     /// Takes the file of an expired segment, or deletes it when there are enough. Durable on
     /// return. Nobody else may have the segment, because its bytes will change.
+    ///
+    /// After an error nobody knows the file under either name, and it is not used again.
     pub(crate) fn keep(&self, segment: Segment) -> Result<(), StoreError> {
-        let mut names = self.names.lock();
         let Some(name) = segment.path.file_name().and_then(|name| name.to_str()) else {
             return Ok(());
         };
-        if names.len() >= self.max {
+        if self.count() >= self.max {
             remove_if_there(&*self.disk, &segment.path)?;
-        } else {
-            let to = self.layout.spare.join(name);
-            self.disk
-                .rename(&segment.path, &to)
-                .map_err(StoreError::io("rename", &segment.path))?;
-            names.push(name.to_owned());
-            self.sync(&self.layout.spare)?;
+            return self.sync(&self.layout.commit_log);
         }
-        self.sync(&self.layout.commit_log)
+        let to = self.layout.spare.join(name);
+        self.disk.rename(&segment.path, &to).map_err(StoreError::io("rename", &segment.path))?;
+        self.sync(&self.layout.spare)?;
+        self.sync(&self.layout.commit_log)?;
+        // Not before: a file that changes must not come back under the name it had in the log.
+        self.names.lock().push(name.to_owned());
+        Ok(())
     }
 
     /// A file whose start is made safe for a segment at `start`, durably, and which still waits

@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) zeroed: Condvar,
     pub(crate) proof: Mutex<OpenProof>,
     pub(crate) spares: SpareSegments,
+    /// The start of a segment that left the log while its files may not all be gone.
+    pub(crate) left_behind: Mutex<Option<u64>>,
     pub(crate) flusher: Flusher,
     pub(crate) background: Background,
     pub(crate) disk_watch: DiskWatch,
