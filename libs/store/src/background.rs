@@ -49,6 +49,11 @@ impl Background {
         Self { marked: AtomicU64::new(position), ..Self::default() }
     }
 
+    /// Corrects what the durable mark says.
+    pub(crate) fn set_marked(&self, position: u64) {
+        self.marked.store(position, Ordering::Release);
+    }
+
     /// Asks for work; wakes the thread if that is news.
     pub(crate) fn request(&self, work: u32) {
         if self.work.fetch_or(work, Ordering::AcqRel) & work != work

@@ -1,6 +1,5 @@
 //! Whether there is disk left to write to, without asking the disk on every append.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use crate::config::StoreConfig;
@@ -75,6 +74,12 @@ impl Inner {
         if self.disk_watch.is_full() { Err(self.full()) } else { Ok(()) }
     }
 
+    /// Whether retention is to free what it may: enough of the disk is used, or writes are refused
+    /// although it is not, because the disk is small or much has to stay free.
+    pub(crate) fn is_space_short(&self) -> bool {
+        self.disk_watch.is_used(self.config.retention_disk_percent) || self.disk_watch.is_full()
+    }
+
     pub(crate) fn check_space(&self) -> Result<(), StoreError> {
         let root = &self.layout.root;
         self.disk_watch.asked_ms.store(self.clock.now_ms(), Ordering::Relaxed);
@@ -85,15 +90,12 @@ impl Inner {
 
     /// Turns a disk's "no space left" into [`StoreError::Full`], with the figures of this moment.
     pub(crate) fn explain(&self, error: StoreError) -> StoreError {
-        let StoreError::Io { source, .. } = &error else { return error };
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                // If the disk does not even answer, the last figures have to do.
-                let _ = self.check_space();
-                self.full()
-            }
-            _ => error,
+        if !error.is_no_space() {
+            return error;
         }
+        // If the disk does not even answer, the last figures have to do.
+        let _ = self.check_space();
+        self.full()
     }
 
     fn full(&self) -> StoreError {

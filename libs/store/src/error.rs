@@ -74,6 +74,16 @@ impl StoreError {
         }
     }
 
+    /// Whether the disk, or a quota on it, has no room for what was to be written.
+    pub(crate) fn is_no_space(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            Self::Full { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Puts a disk error beside what was tried on which path.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_path_buf(), source }

@@ -55,6 +55,8 @@ impl Inner {
         let mut report = recovered.report;
         report.apache = traces.as_ref().map(ApacheTraces::unserved);
         let mut queue_state = QueueState::read(&*disk, &layout)?;
+        let mut forgotten_before = queue_state.forgotten_before.values();
+        let is_state_within_log = forgotten_before.all(|before| *before <= report.log_end);
         let mut is_state_new = queue_state.fit(report.log_start, report.log_end);
         if let Some(traces) = &traces {
             warn_of_cut(&report, old_mark);
@@ -62,8 +64,13 @@ impl Inner {
             traces.complete(report.log_start, &mut queue_state);
             is_state_new = true;
         }
-        if is_state_new {
-            queue_state.write(&*disk, &layout)?;
+        if is_state_new && let Err(error) = queue_state.write(&*disk, &layout) {
+            // What was forgotten before the log's start is forgotten again at the next open; what
+            // was beyond its end would swallow new records.
+            if !(error.is_no_space() && traces.is_none() && is_state_within_log) {
+                return Err(error);
+            }
+            tracing::warn!(%error, "the state of queues is written later");
         }
         let log = CommitLog::new(
             Arc::clone(&disk),
@@ -126,8 +133,19 @@ impl Inner {
     /// Leaves the traces that the next open goes by, before the first record.
     fn begin(&self, old_mark: Option<DurableMark>) -> Result<(), StoreError> {
         let mark = self.durable_mark_at(self.marks.flushed());
-        if old_mark != Some(mark) {
-            mark.write(&*self.disk, &self.layout)?;
+        if old_mark != Some(mark)
+            && let Err(error) = mark.write(&*self.disk, &self.layout)
+        {
+            // A full disk must open, or nothing on it would ever expire. A mark that is behind is
+            // as true as before if it allows for as many unflushed bytes as there may be now.
+            let old_mark = old_mark.filter(|old| {
+                old.flushed <= mark.flushed && old.unflushed_bytes_max >= mark.unflushed_bytes_max
+            });
+            let Some(old_mark) = old_mark.filter(|_| error.is_no_space()) else {
+                return Err(error);
+            };
+            tracing::warn!(%error, "the durable mark stays behind until it can be written");
+            self.background.set_marked(old_mark.flushed);
         }
         self.replace_proofs(proof::begin)?;
         let abort = self.layout.abort();

@@ -201,6 +201,11 @@ impl QueueFile {
         Ok(Some(parts))
     }
 
+    /// Lets go of the file, which is about to be removed; its blocks cannot be read any more.
+    pub(crate) fn reset(&self) {
+        *self.state.lock() = State { write_at_bytes: PENDING_BYTES, ..State::default() };
+    }
+
     fn file(&self, state: &mut State) -> std::io::Result<Arc<dyn DiskFile>> {
         if state.file.is_none() {
             state.file = Some(self.disk.open(&self.path, OpenMode::Write)?);

@@ -143,7 +143,13 @@ impl Rebuild<'_> {
                 queue.push(segment, record.queue_offset, entry);
             }
         }
-        segment.keys.write_full_runs()?;
+        match segment.keys.write_full_runs() {
+            // A full disk must open, or nothing on it would ever expire.
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "key entries stay in memory until they can be written");
+            }
+            written => written?,
+        }
         Ok(records)
     }
 }

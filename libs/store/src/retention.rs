@@ -20,7 +20,7 @@ impl Inner {
     /// the configuration allows it. Says how many segments that were.
     pub(crate) fn expire_if_due(&self, is_asked: bool) -> Result<usize, StoreError> {
         let config = &self.config;
-        let is_short = self.disk_watch.is_used(config.retention_disk_percent);
+        let is_short = self.is_space_short();
         if is_short && self.spares.remove_all()? > 0 {
             self.check_space()?;
         }
@@ -109,7 +109,13 @@ impl Inner {
     /// disk: nothing goes while something in front of it may still be there.
     fn delete_oldest(&self, segments: Vec<Arc<Segment>>, start: u64) -> Result<(), StoreError> {
         self.remove_left_behind()?;
-        self.keep_next_offsets(start)?;
+        if let Err(error) = self.keep_next_offsets(start) {
+            let Some(oldest) = segments.first().filter(|_| error.is_no_space()) else {
+                return Err(error);
+            };
+            self.make_room(oldest)?;
+            self.keep_next_offsets(start)?;
+        }
         for segment in segments {
             let (start, end) = (segment.start, segment.end());
             self.log.forget_oldest();
@@ -123,15 +129,26 @@ impl Inner {
         Ok(())
     }
 
+    /// Frees what can be spared on a disk that has no room for the little that has to be written
+    /// before a segment may go: spare files, and what was derived from the oldest segment, which
+    /// is about to go and can be derived again if it does not.
+    fn make_room(&self, oldest: &Segment) -> Result<(), StoreError> {
+        tracing::warn!(start = oldest.start, "the disk has no room at all, spares go first");
+        self.spares.remove_all()?;
+        self.queues.all().iter().for_each(|queue| queue.forget_before(oldest.end()));
+        // Open files would keep their blocks.
+        oldest.queues.reset();
+        oldest.keys.reset();
+        oldest.remove_derived_files(&*self.disk)
+    }
+
     /// Keeps the file of a segment that left the log for its next life, unless somebody still
     /// reads from it: then the name goes, and the bytes with the last reader.
     fn delete_segment(&self, segment: Arc<Segment>) -> Result<(), StoreError> {
         segment.remove_derived_files(&*self.disk)?;
         let path = segment.path.clone();
         match Arc::try_unwrap(segment) {
-            Ok(segment) if !self.disk_watch.is_used(self.config.retention_disk_percent) => {
-                self.spares.keep(segment)
-            }
+            Ok(segment) if !self.is_space_short() => self.spares.keep(segment),
             Ok(_) | Err(_) => {
                 remove_if_there(&*self.disk, &path)?;
                 self.sync_directory(&self.layout.commit_log)
@@ -251,9 +268,13 @@ mod tests {
 
     /// Appends messages that all look alike.
     fn append(inner: &Inner, count: usize) {
+        append_to(inner, "t", count);
+    }
+
+    fn append_to(inner: &Inner, topic: &str, count: usize) {
         let host = "127.0.0.1:10911".parse().unwrap();
         let message = NewMessage {
-            topic: "t",
+            topic,
             queue_id: 0,
             flag: 0,
             sys_flag: 0,
@@ -435,5 +456,48 @@ mod tests {
             assert_eq!((inner.log.start(), inner.marks.written()), (start, end), "step {step}");
         }
         panic!("the deletion has no end");
+    }
+
+    #[test]
+    fn a_small_disk_that_refuses_writes_is_short_whatever_its_share() {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let mut inner = open_at(&disk, 2, &clock);
+        append(&inner, 26);
+        expire(&inner);
+        append(&inner, 14);
+        clock.advance_ms(60_000);
+        inner.config.free_bytes_min = Some((1 << 50) + 1);
+        inner.check_space().unwrap();
+        assert!(inner.spares.count() > 0 && inner.disk_watch.is_full());
+        assert!(inner.expire_if_due(false).unwrap() > 0);
+        assert_eq!((inner.spares.count(), inner.log.all().len()), (0, 1));
+    }
+
+    #[test]
+    fn a_disk_without_a_free_byte_opens_and_frees_itself() {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let inner = open_at(&disk, 2, &clock);
+        inner.protected_from.store(0, Ordering::Release);
+        append_to(&inner, "old", 1);
+        append(&inner, 26);
+        inner.maintain().unwrap();
+        append(&inner, 3);
+        assert!(inner.background.marked() < inner.marks.flushed());
+        drop(inner);
+
+        disk.limit_space(Some(0));
+        clock.advance_ms(60_000);
+        let inner = open_at(&disk, 2, &clock);
+        assert!(inner.background.marked() < inner.marks.flushed());
+        assert!(inner.log.segment_at(0).unwrap().is_sealed.load(Ordering::Acquire));
+        assert!(inner.expire_if_due(false).unwrap() >= 3);
+        assert_eq!(inner.queues.find("old", 0).unwrap().range(inner.marks.visible()).max, 1);
+        inner.write_durable_mark().unwrap();
+        inner.close().unwrap();
+        drop(inner);
+        let inner = open_at(&disk, 2, &clock);
+        assert_eq!(inner.queues.find("old", 0).unwrap().range(inner.marks.visible()).max, 1);
     }
 }

@@ -161,7 +161,8 @@ impl SimulatedDisk {
         hasher.finish()
     }
 
-    /// How many more bytes may be written into pages never written; `None`: any number.
+    /// How many more bytes may be written into pages never written; `None`: any number. What is
+    /// removed from then on makes room.
     pub fn limit_space(&self, free: Option<u64>) {
         self.state.lock().free = free;
     }
@@ -383,6 +384,8 @@ impl Disk for SimulatedDisk {
         let mut state = self.state.lock();
         let file = state.file_at(path)?;
         state.step()?;
+        let freed = state.image(file).allocated.len() as u64 * PAGE_BYTES;
+        state.free = state.free.map(|free| free + freed);
         state.change_name(NameChange::Remove(path.to_path_buf(), file));
         Ok(())
     }
