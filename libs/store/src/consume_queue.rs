@@ -175,23 +175,22 @@ impl Queue {
 
     /// The offset that a queue without the segments before `position` has to go on from, unless
     /// a record that is left and lies below `flushed` says so itself. One that lies further on may
-    /// be gone after a crash.
-    pub(crate) fn offset_to_keep(
-        &self,
-        position: u64,
-        flushed: u64,
-    ) -> Result<Option<u64>, StoreError> {
+    /// be gone after a crash, and one whose entry cannot be read says nothing.
+    pub(crate) fn offset_to_keep(&self, position: u64, flushed: u64) -> Option<u64> {
         let (first_left, kept) = {
             let state = self.state.lock();
             let gone = state.parts.partition_point(|part| part.segment < position);
-            let Some(part) = state.parts.get(gone) else { return Ok(Some(state.next)) };
+            let Some(part) = state.parts.get(gone) else { return Some(state.next) };
             let before = gone.checked_sub(1).map_or(part.first, |last| state.parts[last].end());
             (part.first, before)
         };
         let mut entries = Vec::with_capacity(1);
-        self.entries(first_left, 1, &mut entries)?;
+        if let Err(error) = self.entries(first_left, 1, &mut entries) {
+            let (topic, queue_id) = (&self.topic, self.queue_id);
+            tracing::warn!(%topic, queue_id, %error, "queue entry cannot be read, its offset is kept");
+        }
         let is_durable = entries.first().is_some_and(|(_, entry)| entry.end_offset() <= flushed);
-        Ok((!is_durable).then_some(kept))
+        (!is_durable).then_some(kept)
     }
 
     /// Drops the parts of segments before `position`.

@@ -77,11 +77,11 @@ impl Inner {
         let kept_from = self.kept_from();
         let mut segments = self.log.all();
         let mut expired = 0;
-        for pair in segments.windows(2) {
-            if !self.begins_before(&pair[1], expired_before_ms)? {
+        while expired + 1 < segments.len() {
+            if !begin_before(&segments[expired + 1..], expired_before_ms) {
                 break;
             }
-            if pair[0].end() > kept_from {
+            if segments[expired].end() > kept_from {
                 self.say_what_is_kept();
                 break;
             }
@@ -93,14 +93,6 @@ impl Inner {
             self.delete_oldest(segments, start)?;
         }
         Ok(expired)
-    }
-
-    /// Whether the first record of a segment is older; then everything before it is as well.
-    fn begins_before(&self, segment: &Segment, time_ms: i64) -> Result<bool, StoreError> {
-        Ok(match read_head(segment, segment.start)? {
-            Some(RecordHead { store_timestamp, .. }) => store_timestamp < time_ms,
-            None => false,
-        })
     }
 
     /// Deletes these, the oldest segments of the log; `start` is where the rest begins.
@@ -183,7 +175,7 @@ impl Inner {
         changed.next_offsets.clear();
         let flushed = self.marks.flushed();
         for queue in self.queues.all() {
-            if let Some(next) = queue.offset_to_keep(start, flushed)?
+            if let Some(next) = queue.offset_to_keep(start, flushed)
                 && next > 0
             {
                 let topic = changed.next_offsets.entry(queue.topic.to_string()).or_default();
@@ -218,6 +210,19 @@ impl Inner {
         self.queues.remove_topic(topic);
         Ok(())
     }
+}
+
+/// Whether the first of these segments begins with an older record; then everything before it is
+/// older as well. The next one answers for a segment whose beginning cannot be read.
+fn begin_before(segments: &[Arc<Segment>], time_ms: i64) -> bool {
+    let first_ms = segments.iter().find_map(|segment| match read_head(segment, segment.start) {
+        Ok(head) => head.map(|RecordHead { store_timestamp, .. }| store_timestamp),
+        Err(error) => {
+            tracing::warn!(start = segment.start, %error, "the age of a segment cannot be read");
+            None
+        }
+    });
+    first_ms.is_some_and(|first_ms| first_ms < time_ms)
 }
 
 impl QueueState {
@@ -499,5 +504,33 @@ mod tests {
         drop(inner);
         let inner = open_at(&disk, 2, &clock);
         assert_eq!(inner.queues.find("old", 0).unwrap().range(inner.marks.visible()).max, 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_does_not_stop_retention() {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let inner = open_at(&disk, 2, &clock);
+        append(&inner, 26);
+        inner.protected_from.store(0, Ordering::Release);
+        inner.maintain().unwrap();
+        inner.protected_from.store(u64::MAX, Ordering::Release);
+        clock.advance_ms(60_000);
+        inner.log.segment_at(8192).unwrap().write(&[0xEE; 200], 8192).unwrap();
+        disk.open(inner.log.segment_at(8192).unwrap().queues.path(), crate::disk::OpenMode::Write)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        let mut oldest = inner.log.all();
+        oldest.truncate(1);
+        inner.delete_oldest(oldest, 8192).unwrap();
+        assert_eq!(inner.queue_state.lock().next_offsets["t"][&0], 7, "kept: nobody else says so");
+        assert_eq!(inner.expire_if_due(true).unwrap(), 2);
+        assert_eq!(inner.log.start(), Some(3 * 8192));
+
+        append(&inner, 14);
+        clock.advance_ms(60_000);
+        inner.log.segment_at(4 * 8192).unwrap().write(&[0xEE; 200], 4 * 8192).unwrap();
+        assert_eq!(inner.expire_if_due(true).unwrap(), 2, "the segment behind the damage answers");
     }
 }
