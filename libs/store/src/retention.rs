@@ -533,4 +533,25 @@ mod tests {
         inner.log.segment_at(4 * 8192).unwrap().write(&[0xEE; 200], 4 * 8192).unwrap();
         assert_eq!(inner.expire_if_due(true).unwrap(), 2, "the segment behind the damage answers");
     }
+
+    #[test]
+    fn a_spare_file_that_could_not_be_used_waits_on() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 2);
+        append(&inner, 22);
+        expire(&inner);
+        let spares = inner.spares.count();
+        assert!(spares > 0);
+        for step in 0..3 {
+            disk.fail_after(step);
+            inner.log.prepare_next(&inner.spares).unwrap_err();
+            assert_eq!(inner.spares.count(), spares, "step {step}");
+        }
+        disk.fail_after(0);
+        inner.spares.remove_all().unwrap_err();
+        assert_eq!(inner.spares.count(), spares);
+        disk.fail_after(1 << 40);
+        inner.log.prepare_next(&inner.spares).unwrap();
+        assert_eq!(inner.spares.count(), spares - 1);
+    }
 }

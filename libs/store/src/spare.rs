@@ -22,6 +22,7 @@ pub(crate) struct SpareSegments {
     layout: Layout,
     segment_bytes: u64,
     max: usize,
+    /// Locked for a few instructions only: I/O threads count them.
     names: Mutex<Vec<String>>,
 }
 
@@ -75,22 +76,34 @@ impl SpareSegments {
     /// A file whose start is made safe for a segment at `start`, durably, and which still waits
     /// under its old name. It takes a while, so it is done without any lock.
     pub(crate) fn make_ready(&self, start: u64) -> Result<Option<ReadySpare>, StoreError> {
-        let Some(name) = self.names.lock().pop() else { return Ok(None) };
-        let path = self.layout.spare.join(&name);
+        let Some(name) = self.pop() else { return Ok(None) };
+        match self.make_file_ready(&name, start) {
+            Ok(segment) => Ok(Some(ReadySpare { segment, name })),
+            Err(error) => {
+                self.names.lock().push(name);
+                Err(error)
+            }
+        }
+    }
+
+    fn make_file_ready(&self, name: &str, start: u64) -> Result<Segment, StoreError> {
+        let path = self.layout.spare.join(name);
         let file = self.disk.open(&path, OpenMode::Write).map_err(StoreError::io("open", &path))?;
         let segment = Segment::of_spare(&self.disk, &self.layout, start, self.segment_bytes, file);
         segment.write_zeros(start, start + HEAD_BYTES.min(self.segment_bytes))?;
         // Nobody knows here how far the log before it is on disk.
         proof::begin(&segment, start, 0)?;
         segment.sync()?;
-        Ok(Some(ReadySpare { segment, name }))
+        Ok(segment)
     }
 
     /// Gives the file its new name, which is durable with the segment's first flush.
     pub(crate) fn put_in_place(&self, ready: ReadySpare) -> Result<Arc<Segment>, StoreError> {
         let from = self.layout.spare.join(&ready.name);
-        let to = &ready.segment.path;
-        self.disk.rename(&from, to).map_err(StoreError::io("rename", &from))?;
+        if let Err(error) = self.disk.rename(&from, &ready.segment.path) {
+            self.put_back(ready);
+            return Err(StoreError::io("rename", &from)(error));
+        }
         Ok(Arc::new(ready.segment))
     }
 
@@ -101,16 +114,22 @@ impl SpareSegments {
 
     /// Deletes all files, for the space they take; says how many those were.
     pub(crate) fn remove_all(&self) -> Result<usize, StoreError> {
-        let mut names = self.names.lock();
         let mut removed = 0;
-        while let Some(name) = names.pop() {
-            remove_if_there(&*self.disk, &self.layout.spare.join(name))?;
+        while let Some(name) = self.pop() {
+            if let Err(error) = remove_if_there(&*self.disk, &self.layout.spare.join(&name)) {
+                self.names.lock().push(name);
+                return Err(error);
+            }
             removed += 1;
         }
         if removed > 0 {
             self.sync(&self.layout.spare)?;
         }
         Ok(removed)
+    }
+
+    fn pop(&self) -> Option<String> {
+        self.names.lock().pop()
     }
 
     fn sync(&self, directory: &std::path::Path) -> Result<(), StoreError> {
