@@ -22,6 +22,8 @@ use crate::zero_ahead::ZeroAhead;
 
 /// Every write ends with this many zeros, so that whatever stood there cannot pass for a record.
 const TRAILER: [u8; 8] = [0; 8];
+/// What a file system allocates at once, or a part of it.
+const PAGE_BYTES: usize = 4096;
 /// Buffers that one huge batch blew up beyond this are given back.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
 /// The longest topic, in bytes: Apache's limit for retry topics.
@@ -158,9 +160,9 @@ impl Inner {
         for piece in &batch.pieces {
             segments.push(self.segment_for(piece.position).map_err(|error| self.explain(error))?);
         }
-        for (piece, segment) in batch.pieces.iter().zip(&segments) {
+        for (index, (piece, segment)) in batch.pieces.iter().zip(&segments).enumerate() {
             if let Err(error) = segment.write(&batch.bytes[piece.bytes.clone()], piece.position) {
-                self.undo(&segments[0], batch.pieces[0].position);
+                self.undo(&batch.pieces[..=index], &segments);
                 self.log.remove_prepared_but_first();
                 return Err(self.explain(error));
             }
@@ -188,7 +190,7 @@ impl Inner {
             open.extend(piece.position, bytes);
             if let Err(error) = open.write(segment, self.marks.flushed()) {
                 *open = before;
-                self.undo(&segments[0], batch.pieces[0].position);
+                self.undo(&batch.pieces, segments);
                 // What this proof takes in beside what is gone has no other one.
                 self.flusher.poison(&format!("a proof could not be written: {error}"));
                 return Err(error);
@@ -205,13 +207,22 @@ impl Inner {
         }
     }
 
-    /// Makes what a failed write left at `position` unreadable. The next append begins there.
-    fn undo(&self, segment: &Segment, position: u64) {
-        let Err(error) = segment.write(&TRAILER, position) else { return };
-        // A full disk refuses this too, but then the record's head did not get there either.
-        let mut found = TRAILER;
-        if segment.read_exact(&mut found, position).is_err() || found != TRAILER {
-            self.flusher.poison(&format!("a failed append could not be undone: {error}"));
+    /// Overwrites what a failed write may have left of these pieces with zeros. The next append
+    /// begins where they do; a rest of them behind it would be records with the right offsets,
+    /// and if a crash took the zeros that end the log in front of it, they would be found.
+    fn undo(&self, pieces: &[Piece], segments: &[Arc<Segment>]) {
+        for (piece, segment) in pieces.iter().zip(segments) {
+            let end = piece.position + piece.bytes.len() as u64;
+            let mut at = piece.position;
+            while at < end {
+                // By pages: a full disk refuses those that it refused before.
+                let to = (at + 1).next_multiple_of(PAGE_BYTES as u64).min(end);
+                if let Err(error) = clear(segment, at, (to - at) as usize) {
+                    self.flusher.poison(&format!("a failed append could not be undone: {error}"));
+                    return;
+                }
+                at = to;
+            }
         }
     }
 
@@ -290,6 +301,14 @@ impl Inner {
             self.background.request(work);
         }
     }
+}
+
+/// Overwrites a part of a page with zeros, unless that fails and it holds nothing else anyway.
+fn clear(segment: &Segment, position: u64, length: usize) -> Result<(), StoreError> {
+    let Err(error) = segment.write(&[0; PAGE_BYTES][..length], position) else { return Ok(()) };
+    let mut found = [0; PAGE_BYTES];
+    let is_read = segment.read_exact(&mut found[..length], position).is_ok();
+    if is_read && found.iter().all(|byte| *byte == 0) { Ok(()) } else { Err(error) }
 }
 
 /// Zeros at the end of `properties`, and the longest run of them.
