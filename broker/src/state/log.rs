@@ -147,19 +147,29 @@ impl State {
         Ok(writing.end)
     }
 
-    /// Appends a complete image and protects it from retention.
+    /// Appends a complete image, makes it durable, and protects it from retention instead of the
+    /// one before, which is all that a crash leaves until then.
     pub(crate) fn append_image(&self) -> Result<Image, StateError> {
+        let (image, begin) = self.append_image_only()?;
+        self.store.flush()?;
+        self.store.protect_from(begin);
+        Ok(image)
+    }
+
+    /// Appends a complete image; says also where it begins.
+    fn append_image_only(&self) -> Result<(Image, u64), StateError> {
         let mut writing = self.writing.lock();
         let number = writing.next_image;
         let image = Image::of(self);
-        let begin = self.append_only(&mut writing, &StateRecord::ImageBegin { number })?;
+        self.append_only(&mut writing, &StateRecord::ImageBegin { number })?;
+        let begin = writing.appended[0].physical_offset;
         for record in image.records() {
             self.append_only(&mut writing, record)?;
         }
         let end = self.append_only(&mut writing, &StateRecord::ImageEnd { number })?;
         writing.next_image = number + 1;
-        self.image_is(begin, end);
-        Ok(image.at(writing.applied, end))
+        *self.image.lock() = (begin, end);
+        Ok((image.at(writing.applied, end), begin))
     }
 
     /// Whether the log says everything. It does not when somebody else expired the segments that
@@ -181,7 +191,6 @@ impl State {
         }
         changes.iter().for_each(|change| self.apply(change));
         self.append_image()?;
-        self.store.flush()?;
         self.writing.lock().is_incomplete = false;
         Ok(())
     }
@@ -192,7 +201,7 @@ impl State {
         written.saturating_sub(self.image.lock().1)
     }
 
-    /// Notes the newest image. Retention keeps the log from its beginning on.
+    /// Notes the newest image, which is on disk. Retention keeps the log from its beginning on.
     pub(super) fn image_is(&self, begin: u64, end: u64) {
         *self.image.lock() = (begin, end);
         if end > 0 {
@@ -376,5 +385,70 @@ impl State {
     pub(super) fn image(&self) -> Image {
         let writing = self.writing.lock();
         Image::of(self).at(writing.applied, self.store.watermarks().written())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use weirmq_store::{FlushMode, ManualClock, SimulatedDisk, StoreConfig};
+
+    use super::*;
+
+    fn recover(disk: SimulatedDisk, clock: &Arc<ManualClock>) -> State {
+        let config = StoreConfig {
+            directory: "/s".into(),
+            segment_bytes: 8192,
+            message_bytes_max: 2000,
+            flush: FlushMode::ASYNC,
+            retention: Duration::ZERO,
+            free_bytes_min: Some(0),
+            threads: false,
+            ..StoreConfig::default()
+        };
+        let (store, _) = Store::open(config, Arc::new(disk), clock.clone()).unwrap();
+        State::recover(store, Topics::with_system_topics("c", "b", None)).unwrap()
+    }
+
+    fn append_elsewhere(state: &State, topic: &str, count: usize) {
+        let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 10911));
+        let message = NewMessage {
+            topic,
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: &[7; 1000],
+            properties: b"",
+            tag_hash: 0,
+            index_keys: KeySource::None,
+            dispatch: true,
+        };
+        for _ in 0..count {
+            state.store.append(&[message], &mut Vec::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_image_before_goes_only_when_the_new_one_is_on_disk() {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let state = recover(disk.clone(), &clock);
+        state.append_image().unwrap();
+        append_elsewhere(&state, "t", 30);
+        state.store.flush().unwrap();
+        state.append_image().unwrap();
+        clock.advance_ms(60_000);
+        state.store.maintain().unwrap();
+        assert!(state.store.min_offset() > 0, "the first image has expired");
+        for seed in 0..20 {
+            assert!(recover(disk.crash(seed), &clock).is_complete(), "seed {seed}");
+        }
     }
 }
