@@ -206,7 +206,7 @@ impl Context<'_> {
             C::GetBrokerRuntimeInfo => admin::runtime::info(self, request, out),
             C::GetBrokerConfig => admin::runtime::config(self, request, out),
             C::CleanExpiredConsumeQueue => admin::clean::expired_queues(request, out),
-            C::CleanUnusedTopic => admin::clean::unused_topics(self, request, out),
+            C::CleanUnusedTopic => admin::clean::unused_topics(self, request),
             C::DeleteExpiredCommitLog => admin::clean::expired_log(self, request, out),
             // The table of authorisation says which codes come here.
             other => Err(unsupported(&request.head, other.name())),

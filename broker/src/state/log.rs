@@ -17,8 +17,6 @@ use crate::topics::{STATE_TOPIC, Topics};
 
 /// The one queue of the state topic.
 const STATE_QUEUE: i32 = 0;
-/// Queues that are looked for when a deletion may have been interrupted.
-const DELETED_QUEUES_MAX: i32 = 1024;
 /// How much of the state topic one read of the replay takes.
 const REPLAY_READ: ReadLimits = ReadLimits { messages: 1024, bytes: 8 << 20 };
 
@@ -115,20 +113,19 @@ impl State {
         let is_made = self.topics.get(name).is_some();
         if is_made {
             self.append(&mut writing, &StateRecord::TopicDeleted { name: name.to_owned() })?;
-            self.store.delete_queues(name)?;
+            self.store.delete_queues(&[name])?;
         }
         Ok(Change { is_made, position: writing.end })
     }
 
-    /// Deletes the queues of topics that do not exist; says which those were.
+    /// Deletes the queues of topics that do not exist, except of those that belong to RocketMQ
+    /// itself; says which those were.
     pub(crate) fn delete_unused_queues(&self) -> Result<Vec<String>, StateError> {
         // With the lock, so that none of them is made meanwhile.
         let _writing = self.writing.lock();
         let mut topics = self.store.topics();
-        topics.retain(|name| name != STATE_TOPIC && self.topics.get(name).is_none());
-        for topic in &topics {
-            self.store.delete_queues(topic)?;
-        }
+        topics.retain(|name| !self.topics.is_system(name) && self.topics.get(name).is_none());
+        self.store.delete_queues(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(topics)
     }
 
@@ -335,13 +332,8 @@ impl State {
         writing.applied = next;
         // What came out of the log is not news to it.
         self.offsets.take_dirty();
-        for topic in deleted {
-            // The process may have ended between the record and the deletion of the queues.
-            if (0..DELETED_QUEUES_MAX).any(|queue| self.store.queue_range(&topic, queue).is_some())
-            {
-                self.store.delete_queues(&topic)?;
-            }
-        }
+        // The process may have ended between the record and the deletion of the queues.
+        self.store.delete_queues(&deleted.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(())
     }
 
@@ -450,5 +442,17 @@ mod tests {
         for seed in 0..20 {
             assert!(recover(disk.crash(seed), &clock).is_complete(), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn only_queues_of_topics_that_nobody_knows_are_unused() {
+        let state = recover(SimulatedDisk::new(), &Arc::new(ManualClock::at_ms(1000)));
+        let topics = ["gone", "gone-too", "RMQ_SYS_TRANS_HALF_TOPIC", "b"];
+        topics.iter().for_each(|topic| append_elsewhere(&state, topic, 1));
+        let mut deleted = state.delete_unused_queues().unwrap();
+        deleted.sort();
+        assert_eq!(deleted, ["gone", "gone-too"]);
+        let is_there = |topic: &&&str| state.store.queue_range(topic, 0).is_some();
+        assert_eq!(topics.iter().filter(is_there).count(), 2, "b is the broker's own");
     }
 }

@@ -193,21 +193,25 @@ impl Inner {
     }
 
     /// See [`crate::Store::delete_queues`].
-    pub(crate) fn delete_queues(&self, topic: &str) -> Result<(), StoreError> {
+    pub(crate) fn delete_queues(&self, topics: &[&str]) -> Result<(), StoreError> {
         self.check_open()?;
         // Under the append lock, so that every record is clearly before or after. Topics are
         // deleted seldom enough for appends to wait a millisecond.
         let appender = self.appender.lock();
-        if !self.queues.read().contains_key(topic) {
+        let known = |topic: &&&str| self.queues.read().contains_key(**topic);
+        let topics: Vec<&str> = topics.iter().filter(known).copied().collect();
+        if topics.is_empty() {
             return Ok(());
         }
         let mut state = self.queue_state.lock();
         let mut changed = state.clone();
-        changed.next_offsets.remove(topic);
-        changed.forgotten_before.insert(topic.to_owned(), appender.position());
+        for topic in &topics {
+            changed.next_offsets.remove(*topic);
+            changed.forgotten_before.insert((*topic).to_owned(), appender.position());
+        }
         changed.write(&*self.disk, &self.layout)?;
         *state = changed;
-        self.queues.remove_topic(topic);
+        topics.iter().for_each(|topic| self.queues.remove_topic(topic));
         Ok(())
     }
 }

@@ -303,11 +303,12 @@ impl Store {
         self.inner().query_key(topic, key, max, from_ms, to_ms)
     }
 
-    /// Forgets the queues of a topic that was deleted; durable on return. A topic of that name
+    /// Forgets the queues of topics that were deleted; durable on return. A topic of that name
     /// that is made later begins at queue offset 0 again, as in Apache, and never shows records
-    /// from before, although they stay in the log until they expire.
-    pub fn delete_queues(&self, topic: &str) -> Result<(), StoreError> {
-        self.inner().delete_queues(topic)
+    /// from before, although they stay in the log until they expire. However many topics: appends
+    /// wait for one small file to be written.
+    pub fn delete_queues(&self, topics: &[&str]) -> Result<(), StoreError> {
+        self.inner().delete_queues(topics)
     }
 
     /// Lets retention delete what lies before `position`, and nothing from there on. Until the

@@ -120,7 +120,7 @@ fn work(
             16..18 => store.maintain()?,
             18 if random.below(4) == 0 => {
                 model.has_deleted = true;
-                store.delete_queues(&topics()[random.below(3) as usize])?;
+                store.delete_queues(&[&topics()[random.below(3) as usize]])?;
             }
             18 if random.below(2) == 0 => store.protect_from(store.watermarks().flushed() / 2),
             18 => {

@@ -19,16 +19,30 @@ pub(in crate::request) fn expired_queues(
     Ok(())
 }
 
-/// Code 316: forgets the queues of topics that do not exist.
+/// Code 316: forgets the queues of topics that do not exist. It waits for the disk and for others
+/// who change the state, so not on the I/O thread; the answer comes when it is done.
 pub(in crate::request) fn unused_topics(
     context: &Context<'_>,
     request: &Command<'_>,
-    out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    for topic in context.broker.state.delete_unused_queues()? {
-        tracing::info!(topic, "queues of a topic that does not exist are deleted");
-    }
-    succeed(request, out);
+    let (head, asker, broker) = (request.head, context.connection.clone(), context.broker.clone());
+    context.broker.runtime.spawn_blocking(move || {
+        let deleted = broker.state.delete_unused_queues().map_err(Refusal::from);
+        for topic in deleted.iter().flatten() {
+            tracing::info!(topic, "queues of a topic that does not exist are deleted");
+        }
+        let (code, remark) = match &deleted {
+            Ok(_) => (ResponseCode::Success, None),
+            Err(refusal) => {
+                broker.metrics.refused(head.code, refusal.code);
+                (refusal.code, Some(refusal.remark.as_str()))
+            }
+        };
+        if !head.is_one_way() {
+            // An asker that is gone does not want the answer any more.
+            let _ = asker.write(|out| response(out, &head, code, remark).finish(b""));
+        }
+    });
     Ok(())
 }
 

@@ -126,7 +126,7 @@ impl Running {
             Op::Kill => self.start_again()?,
             Op::Delete => {
                 let end = self.store.max_offset();
-                self.store.delete_queues(TOPICS[0])?;
+                self.store.delete_queues(&[TOPICS[0]])?;
                 self.promise.deleted.insert(TOPICS[0].to_owned(), end);
             }
             Op::Expire => {
