@@ -95,7 +95,21 @@ impl ApacheTraces {
 
     /// Notes what the log from `log_start` on will not say by itself: where queues go on whose
     /// messages have all expired, and where topics begin that were deleted and made anew.
-    pub(crate) fn complete(&self, log_start: u64, state: &mut QueueState) {
+    ///
+    /// The latter only where Apache's queues say it for sure: after a clean stop (`was_clean`),
+    /// before which it has written them, and if they reach back into the log's first segment, which
+    /// ends at `first_segment_end`. Newer versions derive from the newest segments only, and a
+    /// topic may have its older messages in other queues. Elsewhere each queue begins anew by
+    /// itself where its offsets do.
+    pub(crate) fn complete(
+        &self,
+        log_start: u64,
+        first_segment_end: u64,
+        was_clean: bool,
+        state: &mut QueueState,
+    ) {
+        let is_whole =
+            was_clean && self.derived_from().is_some_and(|from| from < first_segment_end);
         let own = self.queues.iter().filter(|(topic, _)| !topic.starts_with(LIGHT_PREFIX));
         for (topic, queues) in own {
             let expired = queues.iter().filter(|(_, bounds)| {
@@ -107,14 +121,22 @@ impl ApacheTraces {
                 state.next_offsets.insert(topic.clone(), expired);
             }
             state.forgotten_before.remove(topic);
-            // Queues that Apache derived from a part of the log only do not begin at 0; what the
-            // log has of them before that part is no earlier life of the topic.
+            // A queue that does not begin at 0 has lost its first messages to expiry: the topic's
+            // life began before the log does.
             let has_begun_anew = queues.values().all(|b| b.first.is_none() || b.first_offset == 0);
             let first = queues.values().filter_map(|bounds| bounds.first).min();
-            if let Some(first) = first.filter(|first| *first > log_start && has_begun_anew) {
+            let is_beginning = |first: &u64| *first > log_start && has_begun_anew && is_whole;
+            if let Some(first) = first.filter(is_beginning) {
                 state.forgotten_before.insert(topic.clone(), first);
             }
         }
+    }
+
+    /// Position of the first entry of any queue. `None`: somebody removed them, to have them derived
+    /// again.
+    fn derived_from(&self) -> Option<u64> {
+        let all = self.queues.values().flat_map(|queues| queues.values());
+        all.filter_map(|bounds| bounds.first).min()
     }
 
     /// Topics that have records in a log which ends at `log_end`, but no queues of Apache's, are
@@ -127,11 +149,7 @@ impl ApacheTraces {
         queues: &QueueTable,
         state: &mut QueueState,
     ) -> Result<(), StoreError> {
-        let firsts = self.queues.values().flat_map(|queues| queues.values());
-        // Without any, somebody removed them, to have them derived again.
-        let Some(derived_from) = firsts.filter_map(|bounds| bounds.first).min() else {
-            return Ok(());
-        };
+        let Some(derived_from) = self.derived_from() else { return Ok(()) };
         let mut begins: BTreeMap<String, u64> = BTreeMap::new();
         for queue in queues.all() {
             let topic = &*queue.topic;
@@ -255,5 +273,35 @@ fn directories(disk: &dyn Disk, path: &Path) -> Result<Vec<String>, StoreError> 
     match disk.list_directories(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other.map_err(StoreError::io("list", path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A topic whose queue 1 begins at `first`, with offset 0, in a log whose first entry of any
+    /// queue is at `derived_from`.
+    fn traces(derived_from: u64, first: u64) -> ApacheTraces {
+        let begins_at = |first| QueueBounds { first, first_offset: 0, last: first, next: 1 };
+        let slow = BTreeMap::from([(0, begins_at(None)), (1, begins_at(Some(first)))]);
+        let other = BTreeMap::from([(0, begins_at(Some(derived_from)))]);
+        let queues = BTreeMap::from([("slow".to_owned(), slow), ("other".to_owned(), other)]);
+        ApacheTraces { queues, batch_topics: BTreeSet::new() }
+    }
+
+    #[test]
+    fn a_topic_begins_where_its_queues_do_only_if_those_are_whole() {
+        for (derived_from, was_clean, forgotten) in [
+            (100, true, Some(&5000)),
+            // The stop may have left queue 0 unwritten.
+            (100, false, None),
+            // Queue 0 may have a message before those segments that were derived.
+            (4096, true, None),
+        ] {
+            let mut state = QueueState::default();
+            traces(derived_from, 5000).complete(0, 4096, was_clean, &mut state);
+            assert_eq!(state.forgotten_before.get("slow"), forgotten, "{derived_from} {was_clean}");
+        }
     }
 }
