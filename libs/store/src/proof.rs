@@ -66,7 +66,9 @@ impl Proof {
         let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let proof = Self { range: number(0)..number(8), flushed: number(16), crc: word(24) };
         let Range { start, end } = proof.range;
-        let is_inside = segment.start <= start && start <= end && end <= segment.end;
+        // A segment is written after all before it, so nothing behind it was on disk either.
+        let is_inside =
+            segment.start <= start && start <= end && end.max(proof.flushed) <= segment.end;
         (word(28) == seal(magic, &bytes[..28]) && is_inside).then_some(proof)
     }
 }
@@ -269,6 +271,10 @@ mod tests {
         let mut broken = Proof::at(START, 0).encode(TAIL);
         broken[20] ^= 1;
         segment.write(&broken, place_of(&segment, 3)).unwrap();
+        assert!(!Proofs::read(&segment).unwrap().is_recycled());
+        // As the body of a message may say it, where somebody else filled the segment.
+        let crafted = Proof::at(START, segment.end() + 1).encode(TAIL);
+        segment.write(&crafted, place_of(&segment, 3)).unwrap();
         assert!(!Proofs::read(&segment).unwrap().is_recycled());
     }
 
