@@ -51,7 +51,8 @@ impl Inner {
         // Apache may have cut the log below our mark and written on.
         let mark = old_mark.filter(|_| traces.is_none());
         let evidence = evidence(&*disk, &layout, &config, mark, was_clean)?;
-        let recovered = recover(&disk, &layout, &config, mark, evidence, was_clean)?;
+        let recovered =
+            recover(&disk, &layout, &config, mark, evidence, was_clean, traces.is_some())?;
         let mut report = recovered.report;
         report.apache = traces.as_ref().map(ApacheTraces::unserved);
         let mut queue_state = QueueState::read(&*disk, &layout)?;

@@ -81,14 +81,18 @@ struct Tail {
 }
 
 impl Tail {
-    fn read(segments: &[Arc<Segment>], mark: u64) -> Result<Self, StoreError> {
+    /// After Apache's broker (`was_apache`) proofs are those of our last stop. It leaves none, and
+    /// may have cut the log and written on, so they say nothing any more about what counts.
+    fn read(segments: &[Arc<Segment>], mark: u64, was_apache: bool) -> Result<Self, StoreError> {
         let mut proofs = Vec::new();
         for segment in segments.iter().filter(|segment| segment.end() > mark) {
             let found = Proofs::read(segment)?;
             if found.is_recycled() {
                 segment.set_recycled();
             }
-            proofs.push((segment.start, found));
+            if !was_apache {
+                proofs.push((segment.start, found));
+            }
         }
         let flushed = proofs.iter().map(|(_, proofs)| proofs.flushed()).max();
         Ok(Self { proofs, flushed: flushed.unwrap_or(0).max(mark) })
@@ -151,6 +155,7 @@ pub(crate) fn recover(
     mark: Option<DurableMark>,
     evidence: Evidence,
     was_clean: bool,
+    was_apache: bool,
 ) -> Result<RecoveredLog, StoreError> {
     let FoundSegments { connected: mut segments, beyond_gap } =
         open_segments(disk, layout, config, mark)?;
@@ -164,7 +169,7 @@ pub(crate) fn recover(
             reason: "segments are missing whose records were on disk".to_owned(),
         });
     }
-    let tail = Tail::read(&segments, from)?;
+    let tail = Tail::read(&segments, from, was_apache)?;
     let stop = walk(&segments, from, &tail)?;
     let end = stop.position;
     if end < tail.flushed {

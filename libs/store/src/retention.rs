@@ -359,6 +359,43 @@ mod tests {
     }
 
     #[test]
+    fn what_apache_appended_to_a_recycled_segment_after_our_kill_counts() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 2);
+        append(&inner, 26);
+        expire(&inner);
+        inner.maintain().unwrap();
+        append(&inner, 6);
+        let newest = inner.log.newest().unwrap();
+        assert!(newest.is_recycled());
+        let queue = inner.queues.find("t", 0).unwrap();
+        let mut last = Vec::new();
+        queue.entries(31, 1, &mut last).unwrap();
+        let entry = &last[0].1;
+        let mut record = vec![0; entry.size as usize];
+        newest.read_exact(&mut record, entry.physical_offset).unwrap();
+        let end = inner.marks.written();
+        drop(inner);
+
+        record[20..28].copy_from_slice(&32u64.to_be_bytes());
+        record[28..36].copy_from_slice(&end.to_be_bytes());
+        newest.write(&record, end).unwrap();
+        newest.sync().unwrap();
+        disk.remove(Path::new("/s/abort")).unwrap();
+        disk.create_directory(Path::new("/s/consumequeue")).unwrap();
+        let inner = open(&disk, 2);
+        let report = &inner.recovery;
+        assert_eq!((report.log_end, report.cut_records), (end + record.len() as u64, 0));
+        assert_eq!(inner.queues.find("t", 0).unwrap().range(report.log_end).max, 33);
+        // From here on records count with proofs again.
+        assert!(inner.log.newest().unwrap().is_recycled());
+        append(&inner, 1);
+        let end = inner.marks.written();
+        drop(inner);
+        assert_eq!(open(&disk, 2).recovery.log_end, end);
+    }
+
+    #[test]
     fn what_has_expired_waits_for_its_hour_a_short_disk_or_a_wish() {
         let disk = SimulatedDisk::new();
         let clock = Arc::new(ManualClock::at_ms(1000));
