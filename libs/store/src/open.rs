@@ -149,7 +149,7 @@ impl Inner {
             tracing::warn!(%error, "the durable mark stays behind until it can be written");
             self.background.set_marked(old_mark.flushed);
         }
-        self.replace_proofs(proof::begin)?;
+        self.begin_proofs()?;
         let abort = self.layout.abort();
         self.disk.open(&abort, OpenMode::Write).map_err(StoreError::io("create", &abort))?;
         let root = &self.layout.root;
@@ -160,21 +160,29 @@ impl Inner {
         self.check_space()
     }
 
-    /// Has what follows the log's end in recycled segments proved, or not proved, from now on.
-    fn replace_proofs(
-        &self,
-        replace: fn(&Segment, u64, u64) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    /// Has what follows the log's end in recycled segments proved from now on.
+    fn begin_proofs(&self) -> Result<(), StoreError> {
         let end = self.marks.flushed();
-        let ahead = self.log.newest().into_iter().chain(self.log.prepared());
-        for segment in ahead.filter(|segment| segment.is_recycled()) {
+        for segment in self.recycled_ahead() {
             let position = end.max(segment.start);
             if position + PADDING_HEAD_BYTES <= segment.records_end() {
-                replace(&segment, position, end)?;
+                proof::begin(&segment, position, end)?;
                 segment.sync()?;
             }
         }
         Ok(())
+    }
+
+    /// Leaves zeros behind the log's end. Apache's broker writes nothing behind its records, and
+    /// after a crash takes for its own what follows them, if its checksum fits.
+    fn clear_recycled(&self, end: u64) -> Result<(), StoreError> {
+        self.recycled_ahead().try_for_each(|segment| segment.clear_from(end.max(segment.start)))
+    }
+
+    /// The segments at or behind the log's end that had another life.
+    fn recycled_ahead(&self) -> impl Iterator<Item = Arc<Segment>> {
+        let ahead = self.log.newest().into_iter().chain(self.log.prepared());
+        ahead.filter(|segment| segment.is_recycled())
     }
 
     pub(crate) fn durable_mark_at(&self, flushed: u64) -> DurableMark {
@@ -195,7 +203,7 @@ impl Inner {
             tracing::warn!(%error, "blocks have no checksum until the scrub comes by");
         }
         self.write_durable_mark()?;
-        self.replace_proofs(proof::end)?;
+        self.clear_recycled(end)?;
         self.log.remove_prepared_but_first();
         checkpoint::write(&*self.disk, &self.layout, self.clock.now_ms(), end)?;
         remove_if_there(&*self.disk, &self.layout.abort())?;

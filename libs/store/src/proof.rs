@@ -12,14 +12,14 @@
 //! | 8 | to: where it ends |
 //! | 8 | flushed: everything below was on disk when this was written |
 //! | 4 | CRC-32 of the log from `from` to `to` |
-//! | 4 | CRC-32 of the letters `WEIRTAIL` (or `WEIRDONE`) and the 28 bytes before |
+//! | 4 | CRC-32 of the letters `WEIRTAIL` and the 28 bytes before |
 //!
 //! There are 16 such places, numbers are big-endian. Each append lengthens the open proof, in its
 //! place and with its checksum, after it wrote its records; a flush closes the open proof, so that
 //! none reaches across what a flush promised. Records and proof are in one file, so one `fdatasync`
 //! covers both: a range whose flush was answered has its proof on disk, and a range without one
-//! was promised to nobody. `WEIRDONE` stands there after a clean close: whoever appends then
-//! (Apache's broker) leaves no proofs.
+//! was promised to nobody. A clean close leaves zeros from the log's end to the segment's, and so no
+//! proofs and nothing that needs them.
 
 use std::ops::Range;
 
@@ -33,7 +33,6 @@ pub(crate) const PROOF_BYTES: u64 = 512;
 const PLACE_BYTES: usize = 32;
 const PLACES: usize = PROOF_BYTES as usize / PLACE_BYTES;
 const TAIL: &[u8; 8] = b"WEIRTAIL";
-const DONE: &[u8; 8] = b"WEIRDONE";
 
 /// One place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,19 +48,19 @@ impl Proof {
         Self { range: position..position, flushed, crc: 0 }
     }
 
-    fn encode(&self, magic: &[u8; 8]) -> [u8; PLACE_BYTES] {
+    fn encode(&self) -> [u8; PLACE_BYTES] {
         let mut bytes = [0; PLACE_BYTES];
         bytes[..8].copy_from_slice(&self.range.start.to_be_bytes());
         bytes[8..16].copy_from_slice(&self.range.end.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.flushed.to_be_bytes());
         bytes[24..28].copy_from_slice(&self.crc.to_be_bytes());
-        let crc = seal(magic, &bytes[..28]);
+        let crc = seal(&bytes[..28]);
         bytes[28..].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
 
     /// `None` unless the bytes are a proof that lies inside `segment`.
-    fn decode(bytes: &[u8], magic: &[u8; 8], segment: Range<u64>) -> Option<Self> {
+    fn decode(bytes: &[u8], segment: Range<u64>) -> Option<Self> {
         let number = |at: usize| u64::from_be_bytes(bytes[at..at + 8].try_into().expect("8 bytes"));
         let word = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
         let proof = Self { range: number(0)..number(8), flushed: number(16), crc: word(24) };
@@ -69,13 +68,13 @@ impl Proof {
         // A segment is written after all before it, so nothing behind it was on disk either.
         let is_inside =
             segment.start <= start && start <= end && end.max(proof.flushed) <= segment.end;
-        (word(28) == seal(magic, &bytes[..28]) && is_inside).then_some(proof)
+        (word(28) == seal(&bytes[..28]) && is_inside).then_some(proof)
     }
 }
 
-fn seal(magic: &[u8; 8], bytes: &[u8]) -> u32 {
+fn seal(bytes: &[u8]) -> u32 {
     let mut hasher = Hasher::new();
-    hasher.update(magic);
+    hasher.update(TAIL);
     hasher.update(bytes);
     hasher.finalize()
 }
@@ -87,19 +86,10 @@ fn place_of(segment: &Segment, place: usize) -> u64 {
 
 /// Replaces all proofs of a segment by one from which others go on, at `position`.
 pub(crate) fn begin(segment: &Segment, position: u64, flushed: u64) -> Result<(), StoreError> {
-    replace(segment, &Proof::at(position, flushed), TAIL)
-}
-
-/// Says that nobody leaves proofs in a segment from here on.
-pub(crate) fn end(segment: &Segment, position: u64, flushed: u64) -> Result<(), StoreError> {
-    replace(segment, &Proof::at(position, flushed), DONE)
-}
-
-fn replace(segment: &Segment, proof: &Proof, magic: &[u8; 8]) -> Result<(), StoreError> {
     let mut bytes = [0; PROOF_BYTES as usize];
     // The last place: the first append takes the first one.
     let last = PROOF_BYTES as usize - PLACE_BYTES;
-    bytes[last..].copy_from_slice(&proof.encode(magic));
+    bytes[last..].copy_from_slice(&Proof::at(position, flushed).encode());
     segment.write(&bytes, place_of(segment, 0))
 }
 
@@ -141,7 +131,7 @@ impl OpenProof {
     pub(crate) fn write(&self, segment: &Segment, flushed: u64) -> Result<(), StoreError> {
         let crc = self.hasher.clone().finalize();
         let proof = Proof { range: self.range.clone(), flushed, crc };
-        segment.write(&proof.encode(TAIL), place_of(segment, self.place))
+        segment.write(&proof.encode(), place_of(segment, self.place))
     }
 }
 
@@ -149,30 +139,19 @@ impl OpenProof {
 #[derive(Debug, Default)]
 pub(crate) struct Proofs {
     found: Vec<Proof>,
-    /// Whether its last user closed it.
-    is_done: bool,
 }
 
 impl Proofs {
     pub(crate) fn read(segment: &Segment) -> Result<Self, StoreError> {
         let mut bytes = [0; PROOF_BYTES as usize];
         segment.read_exact(&mut bytes, place_of(segment, 0))?;
-        let all = |magic| {
-            let decode = move |place| Proof::decode(place, magic, segment.start..segment.end());
-            bytes.chunks_exact(PLACE_BYTES).filter_map(decode)
-        };
-        let found: Vec<Proof> = all(TAIL).chain(all(DONE)).collect();
-        Ok(Self { found, is_done: all(DONE).next().is_some() })
+        let decode = |place| Proof::decode(place, segment.start..segment.end());
+        Ok(Self { found: bytes.chunks_exact(PLACE_BYTES).filter_map(decode).collect() })
     }
 
-    /// Whether the segment had another life before.
+    /// Whether the segment had another life before, so that a record counts only with a proof.
     pub(crate) fn is_recycled(&self) -> bool {
         !self.found.is_empty()
-    }
-
-    /// Whether a record counts only with a proof.
-    pub(crate) fn are_needed(&self) -> bool {
-        self.is_recycled() && !self.is_done
     }
 
     /// Everything below was on disk once.
@@ -249,7 +228,7 @@ mod tests {
             }
         }
         let proofs = Proofs::read(&segment).unwrap();
-        assert!(proofs.are_needed());
+        assert!(proofs.is_recycled());
         assert_eq!(proofs.flushed(), START + 100);
         assert_eq!(proofs.proved_from(&segment, START).unwrap(), START + 300);
         // A sector of the last append is an old one: what was closed before stays proved.
@@ -257,23 +236,25 @@ mod tests {
         assert_eq!(proofs.proved_from(&segment, START).unwrap(), START + 200);
         assert_eq!(proofs.proved_from(&segment, START + 200).unwrap(), START + 200);
 
-        end(&segment, START + 200, START + 200).unwrap();
-        let proofs = Proofs::read(&segment).unwrap();
-        assert!(proofs.is_recycled() && !proofs.are_needed());
+        segment.clear_from(START + 200).unwrap();
+        assert!(!Proofs::read(&segment).unwrap().is_recycled());
+        let mut bytes = vec![1; 8192];
+        segment.read_exact(&mut bytes, START).unwrap();
+        assert!(bytes[..200].iter().all(|byte| *byte > 0) && bytes[200..] == [0; 8192 - 200]);
     }
 
     #[test]
     fn proofs_of_the_life_before_mean_nothing() {
         let segment = segment();
-        let old = Proof::at(START - 1, 0).encode(TAIL);
+        let old = Proof::at(START - 1, 0).encode();
         segment.write(&old, place_of(&segment, 3)).unwrap();
         assert!(!Proofs::read(&segment).unwrap().is_recycled());
-        let mut broken = Proof::at(START, 0).encode(TAIL);
+        let mut broken = Proof::at(START, 0).encode();
         broken[20] ^= 1;
         segment.write(&broken, place_of(&segment, 3)).unwrap();
         assert!(!Proofs::read(&segment).unwrap().is_recycled());
         // As the body of a message may say it, where somebody else filled the segment.
-        let crafted = Proof::at(START, segment.end() + 1).encode(TAIL);
+        let crafted = Proof::at(START, segment.end() + 1).encode();
         segment.write(&crafted, place_of(&segment, 3)).unwrap();
         assert!(!Proofs::read(&segment).unwrap().is_recycled());
     }

@@ -101,7 +101,7 @@ impl Tail {
     /// The proofs of a segment whose records need them.
     fn needed(&self, segment: &Segment) -> Option<&Proofs> {
         let of_segment = self.proofs.iter().find(|(start, _)| *start == segment.start);
-        of_segment.map(|(_, proofs)| proofs).filter(|proofs| proofs.are_needed())
+        of_segment.map(|(_, proofs)| proofs).filter(|proofs| proofs.is_recycled())
     }
 
     /// Up to where the records of a segment count.

@@ -249,6 +249,24 @@ impl Segment {
         Ok(())
     }
 
+    /// Makes everything from `position` on read as zeros, durably: what the file held in its life
+    /// before, and then the proofs, without which none of that may be left. Fast where the file
+    /// system knows holes.
+    pub(crate) fn clear_from(&self, position: u64) -> Result<(), StoreError> {
+        let records_end = self.records_end();
+        if position < records_end {
+            match self.file.punch_hole(position - self.start..records_end - self.start) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.write_zeros(position, records_end)?;
+                }
+                other => other.map_err(StoreError::io("clear", &self.path))?,
+            }
+            self.sync()?;
+        }
+        self.write_zeros(records_end.max(position), self.end())?;
+        self.sync()
+    }
+
     /// Deletes the segment's files, derived ones first: they mean nothing without it.
     pub(crate) fn remove_files(&self, disk: &dyn Disk) -> Result<(), StoreError> {
         self.remove_derived_files(disk)?;

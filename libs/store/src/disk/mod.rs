@@ -98,6 +98,13 @@ pub trait DiskFile: Send + Sync {
 
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
 
+    /// Makes `range`, which lies inside the file, read as zeros without writing it.
+    /// [`io::ErrorKind::Unsupported`] where only writing them helps.
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<()> {
+        let _ = range;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()>;
 
     /// Length in bytes.

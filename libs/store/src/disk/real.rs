@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Advice, FlockOperation, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, SeekFrom};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Disk, DiskFile, DiskSpace, Listed, Mapping, OpenMode};
@@ -156,6 +156,17 @@ impl DiskFile for RealFile {
         self.0.write_all_at(bytes, at)
     }
 
+    fn punch_hole(&self, range: Range<u64>) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let length = range.end.saturating_sub(range.start);
+        match rustix::fs::fallocate(&self.0, flags, range.start, length) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::PERM) => {
+                Err(io::ErrorKind::Unsupported.into())
+            }
+            other => Ok(other?),
+        }
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.0.set_len(bytes)
     }
@@ -187,5 +198,29 @@ impl DiskFile for RealFile {
 
     fn map(&self, bytes: u64) -> Option<Mapping> {
         Mapping::of(&self.0, bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hole_reads_as_zeros_and_the_rest_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = RealDisk.open(&directory.path().join("f"), OpenMode::Write).unwrap();
+        file.write_all_at(&[7; 100_000], 0).unwrap();
+        if let Err(error) = file.punch_hole(5000..90_000) {
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+            eprintln!("skipped: the file system of {} has no holes", directory.path().display());
+            return;
+        }
+        let mut bytes = vec![1; 100_000];
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 100_000);
+        assert!(
+            (0..)
+                .zip(&bytes)
+                .all(|(at, byte)| *byte == u8::from(!(5000..90_000).contains(&at)) * 7)
+        );
     }
 }
