@@ -109,7 +109,7 @@ impl StoreConfig {
     pub fn validate(&self) -> Result<(), StoreError> {
         let refuse = |field, reason: String| Err(StoreError::Config { field, reason });
         let segment = self.segment_bytes;
-        if !(4 * KIB..=4 << 30).contains(&segment) || !segment.is_multiple_of(4 * KIB) {
+        if !is_segment_length(segment) {
             return refuse(
                 "segment_bytes",
                 format!("is {segment}; it must be a multiple of 4096 from 4096 to 4294967296"),
@@ -166,6 +166,11 @@ impl StoreConfig {
     pub(crate) fn record_bytes_max(&self) -> usize {
         usize::try_from(self.segment_bytes - PROOF_BYTES - 8).unwrap_or(usize::MAX)
     }
+}
+
+/// Whether segments may be so many bytes long.
+pub(crate) fn is_segment_length(bytes: u64) -> bool {
+    (4 * KIB..=4 << 30).contains(&bytes) && bytes.is_multiple_of(4 * KIB)
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::config::StoreConfig;
-use crate::disk::Disk;
+use crate::config::{StoreConfig, is_segment_length};
+use crate::disk::{Disk, Listed};
 use crate::error::StoreError;
 use crate::small_file;
 
@@ -190,14 +190,25 @@ impl Format {
 }
 
 /// The length of the segments in a directory that somebody else made; `None` when it has none.
+/// Nobody has configured it, so a length that cannot be is told with the file.
 fn found_segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<Option<u64>, StoreError> {
     let directory = &layout.commit_log;
     let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
     // Apache removes a newest one of no length as well (MappedFileQueue.doLoad).
     let mut lengths = files.iter().filter(|file| parse_file_name(&file.name).is_some());
-    let Some(first) = lengths.next().map(|file| file.bytes).filter(|bytes| *bytes > 0) else {
+    let Some(Listed { name, bytes: first }) = lengths.next().filter(|file| file.bytes > 0) else {
         return Ok(None);
     };
+    let first = *first;
+    if !is_segment_length(first) {
+        return Err(StoreError::Unreadable {
+            path: directory.join(name),
+            reason: format!(
+                "is {first} bytes long, and so no whole segment (mappedFileSizeCommitLog), which has \
+                 a multiple of 4096 from 4096 to 4294967296 bytes; restore it, or move it away"
+            ),
+        });
+    }
     match lengths.find(|file| file.bytes != first && file.bytes > 0) {
         None => Ok(Some(first)),
         Some(other) => Err(StoreError::Unreadable {
@@ -247,5 +258,19 @@ mod tests {
         small_file::write_json(&disk, &layout.format(), &newer).unwrap();
         let refused = Format::open(&disk, &layout, &config).unwrap_err();
         assert!(matches!(refused, StoreError::NewerFormat { found: 2, known: 1, .. }), "{refused}");
+    }
+    #[test]
+    fn a_first_segment_of_a_length_that_cannot_be_is_named_and_nothing_remembers_it() {
+        let disk = SimulatedDisk::new();
+        let layout = Layout::under(Path::new("/data"));
+        layout.directories().iter().for_each(|path| disk.create_directory(path).unwrap());
+        let path = layout.commit_log.join(file_name(0));
+        let file = disk.open(&path, crate::disk::OpenMode::Write).unwrap();
+        file.set_len(5000).unwrap();
+        let config = StoreConfig::default();
+        let refused = Format::open(&disk, &layout, &config).unwrap_err().to_string();
+        assert!(refused.contains("commitlog/0") && refused.contains("5000"), "{refused}");
+        file.set_len(8192).unwrap();
+        assert_eq!(Format::open(&disk, &layout, &config).unwrap().segment_bytes, 8192);
     }
 }

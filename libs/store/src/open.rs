@@ -44,6 +44,7 @@ impl Inner {
         layout.directories().iter().try_for_each(|path| make_directory(&*disk, path))?;
         let format = Format::open(&*disk, &layout, &config)?;
         config.segment_bytes = format.segment_bytes;
+        // Other limits of the configuration depend on the length.
         config.validate()?;
         let was_clean = !has_abort(&*disk, &layout)?;
         let traces = ApacheTraces::read(&*disk, &layout)?;
