@@ -259,11 +259,23 @@ pub(crate) fn put_aside(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreErr
     disk.sync_directory(&layout.aside).map_err(StoreError::io("sync", &layout.aside))
 }
 
-/// Removes what was put aside, which may take a while.
-pub(crate) fn remove_aside(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+/// Removes what was put aside, which may take a while: topic by topic, until `is_stopped` says that
+/// the rest has to wait for the next open.
+pub(crate) fn remove_aside(
+    disk: &dyn Disk,
+    layout: &Layout,
+    is_stopped: impl Fn() -> bool,
+) -> Result<(), StoreError> {
+    let remove = |path: &Path| disk.remove_tree(path).map_err(StoreError::io("remove", path));
     for name in directories(disk, &layout.aside)? {
         let path = layout.aside.join(name);
-        disk.remove_tree(&path).map_err(StoreError::io("remove", &path))?;
+        for topic in directories(disk, &path)? {
+            if is_stopped() {
+                return Ok(());
+            }
+            remove(&path.join(topic))?;
+        }
+        remove(&path)?;
     }
     Ok(())
 }
@@ -288,6 +300,24 @@ mod tests {
         let other = BTreeMap::from([(0, begins_at(Some(derived_from)))]);
         let queues = BTreeMap::from([("slow".to_owned(), slow), ("other".to_owned(), other)]);
         ApacheTraces { queues, batch_topics: BTreeSet::new() }
+    }
+
+    #[test]
+    fn what_was_put_aside_goes_topic_by_topic_until_somebody_waits() {
+        let disk = crate::disk::SimulatedDisk::new();
+        let layout = Layout::under(Path::new("/s"));
+        for topic in ["a", "b", "c"] {
+            disk.create_directory(&layout.aside.join("consumequeue").join(topic)).unwrap();
+        }
+        let left = || directories(&disk, &layout.aside.join("consumequeue")).unwrap();
+        remove_aside(&disk, &layout, || left().len() < 3).unwrap();
+        assert_eq!(left(), ["b", "c"]);
+        remove_aside(&disk, &layout, || false).unwrap();
+        assert!(directories(&disk, &layout.aside).unwrap().is_empty());
+        // Nobody stops for it.
+        disk.fail_after(0);
+        disk.create_directory(&layout.aside.join("index")).unwrap();
+        assert!(remove_aside(&disk, &layout, || false).is_err());
     }
 
     #[test]

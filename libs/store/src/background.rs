@@ -149,8 +149,11 @@ impl Inner {
             self.report("seal segment", self.seal_segments());
         }
         if work & ASIDE != 0 {
-            let removed = crate::apache::remove_aside(&*self.disk, &self.layout);
-            self.report("remove what Apache derived", removed);
+            let is_stopped = || self.background.work.load(Ordering::Acquire) & STOP != 0;
+            // Nothing depends on it, so a directory that cannot be removed stops nobody.
+            if let Err(error) = crate::apache::remove_aside(&*self.disk, &self.layout, is_stopped) {
+                tracing::warn!(%error, "what Apache's broker derived stays in weir/aside for now");
+            }
         }
         if work & SPACE != 0 {
             let had_space = !self.disk_watch.is_full();
@@ -166,7 +169,7 @@ impl Inner {
 
     /// See [`crate::Store::maintain`].
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
-        crate::apache::remove_aside(&*self.disk, &self.layout)?;
+        crate::apache::remove_aside(&*self.disk, &self.layout, || false)?;
         self.write_key_runs()?;
         self.seal_segments()?;
         self.write_durable_mark()?;
