@@ -236,3 +236,70 @@ impl Inner {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::StoreConfig;
+    use crate::disk::{Disk, SimulatedDisk};
+    use crate::dispatch::KeySource;
+    use crate::message::NewMessage;
+
+    fn open(disk: &SimulatedDisk) -> Inner {
+        let config = StoreConfig {
+            directory: "/s".into(),
+            segment_bytes: 8192,
+            message_bytes_max: 2000,
+            free_bytes_min: Some(0),
+            threads: false,
+            ..StoreConfig::default()
+        };
+        Inner::open(config, Arc::new(disk.clone()), Arc::new(ManualClock::at_ms(1000))).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_removed_from_aside_stops_nobody() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk);
+        disk.create_directory(&inner.layout.aside.join("index")).unwrap();
+        disk.fail_after(0);
+        inner.do_work(ASIDE);
+        inner.check_open().unwrap();
+        assert_eq!(disk.list_directories(&inner.layout.aside).unwrap(), ["index"]);
+    }
+
+    #[test]
+    fn segments_that_were_derived_again_are_sealed_without_a_roll() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk);
+        let host = "127.0.0.1:10911".parse().unwrap();
+        let message = NewMessage {
+            topic: "t",
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: &[7; 1000],
+            properties: b"",
+            tag_hash: 0,
+            index_keys: KeySource::None,
+            dispatch: true,
+        };
+        for _ in 0..20 {
+            inner.append(&[message], &mut Vec::new()).unwrap();
+        }
+        inner.close().unwrap();
+        disk.create_directory(std::path::Path::new("/s/consumequeue")).unwrap();
+        let inner = open(&disk);
+        assert_eq!(inner.recovery.rebuilt_segments, 3);
+        inner.do_work(inner.background.work.swap(0, Ordering::AcqRel));
+        let is_sealed = |segment: &Arc<Segment>| segment.is_sealed.load(Ordering::Acquire);
+        let sealed: Vec<_> = inner.log.all().iter().map(is_sealed).collect();
+        assert_eq!(sealed, [true, true, false]);
+    }
+}

@@ -157,7 +157,8 @@ impl Inner {
         self.disk.sync_directory(root).map_err(StoreError::io("sync", root))?;
         apache::put_aside(&*self.disk, &self.layout)?;
         self.disk.sync_directory(root).map_err(StoreError::io("sync", root))?;
-        self.background.request(background::ASIDE);
+        // What was derived again is in memory, and in no file yet.
+        self.background.request(background::SEAL | background::ASIDE);
         self.check_space()
     }
 

@@ -133,8 +133,11 @@ impl Rebuild<'_> {
             if dispatch.keys == KeySource::Properties {
                 let seed = crate::dispatch::topic_seed(record.topic);
                 for_each_key(record.properties, |key| keys.push((key_hash(seed, key), position)));
-                segment.keys.add(&keys);
+                let is_full = segment.keys.add(&keys);
                 keys.clear();
+                if is_full {
+                    write_full_runs(segment)?;
+                }
             }
             if dispatch.queue && !self.state.is_forgotten(record.topic, position) {
                 let queue = queues.find_or_add(record.topic, record.queue_id, 0);
@@ -143,14 +146,18 @@ impl Rebuild<'_> {
                 queue.push(segment, record.queue_offset, entry);
             }
         }
-        match segment.keys.write_full_runs() {
-            // A full disk must open, or nothing on it would ever expire.
-            Err(error) if error.is_no_space() => {
-                tracing::warn!(%error, "key entries stay in memory until they can be written");
-            }
-            written => written?,
-        }
         Ok(records)
+    }
+}
+
+fn write_full_runs(segment: &Segment) -> Result<(), StoreError> {
+    match segment.keys.write_full_runs() {
+        // A full disk must open, or nothing on it would ever expire.
+        Err(error) if error.is_no_space() => {
+            tracing::warn!(%error, "key entries stay in memory until they can be written");
+            Ok(())
+        }
+        written => written,
     }
 }
 
