@@ -168,6 +168,12 @@ impl CommitLog {
         self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
     }
 
+    /// Whether a segment has left those that most consumers read.
+    pub(crate) fn is_old(&self, segment: &Segment) -> bool {
+        let segments = self.segments.read();
+        segments.iter().rev().take(MAPPED_SEGMENTS).all(|newer| newer.start > segment.start)
+    }
+
     /// Gives up the mappings of all but the newest segments.
     pub(crate) fn unmap_old(&self) {
         self.all().iter().rev().skip(MAPPED_SEGMENTS).for_each(|segment| segment.unmap());

@@ -112,6 +112,7 @@ impl Inner {
             let (start, end) = (segment.start, segment.end());
             self.log.forget_oldest();
             self.queues.all().iter().for_each(|queue| queue.forget_before(end));
+            self.forget_damage_before(end);
             if let Err(error) = self.delete_segment(segment) {
                 *self.left_behind.lock() = Some(start);
                 return Err(error);

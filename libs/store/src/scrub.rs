@@ -137,6 +137,21 @@ impl Scrub {
         true
     }
 
+    /// Forgets damage of what is not part of the log any more; says whether there was any.
+    fn forget_before(&self, start: u64) -> bool {
+        let mut damage = self.damage.write();
+        let known = damage.len();
+        damage.retain(|_, range| range.to > start);
+        self.has_damage.store(!damage.is_empty(), Ordering::Release);
+        damage.len() < known
+    }
+
+    fn tell(&self) {
+        if let Some(listener) = self.listener.lock().as_ref() {
+            listener(&self.damaged());
+        }
+    }
+
     fn clear(&self, from: u64) -> bool {
         let mut damage = self.damage.write();
         let is_known = damage.remove(&from).is_some();
@@ -240,13 +255,14 @@ impl Inner {
         };
         let to = (position + STEP_BYTES).min(segment.end()).min(end);
         let is_news = self.scrub_range(&segment, position, to)?;
+        if self.log.is_old(&segment) {
+            segment.read_through(position, to - position);
+        }
         scrub.position.store(to, Ordering::Relaxed);
         scrub.checked_bytes.fetch_add(to - position, Ordering::Relaxed);
         if is_news {
+            scrub.tell();
             self.keep_scrub()?;
-            if let Some(listener) = scrub.listener.lock().as_ref() {
-                listener(&scrub.damaged());
-            }
         }
         Ok(to - position)
     }
@@ -301,6 +317,18 @@ impl Inner {
             position = to;
         }
         Ok(())
+    }
+
+    /// Damage of expired segments is gone with them.
+    pub(crate) fn forget_damage_before(&self, start: u64) {
+        if !self.scrub.forget_before(start) {
+            return;
+        }
+        self.scrub.tell();
+        // The next open leaves out what lies outside of the log.
+        if let Err(error) = self.keep_scrub() {
+            tracing::warn!(%error, "what is known about damage could not be kept");
+        }
     }
 
     /// Keeps what is known for the next process.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use common::{Message, append, open, read_all, small_config, try_open};
 use weirmq_store::offline::{Directory, FindingKind, VerifyReport, verify};
 use weirmq_store::{
-    Appended, DamagedRange, Disk, FlushMode, OpenMode, SimulatedDisk, Store, StoreConfig,
-    StoreError, apache_rule,
+    Appended, DamagedRange, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, Store,
+    StoreConfig, StoreError, apache_rule,
 };
 
 const BLOCK_BYTES: u64 = 16 << 10;
@@ -178,6 +178,31 @@ fn padding_of_more_than_a_block_is_no_damage() {
         store.scrub().unwrap();
         assert_eq!(store.damaged().len(), 1);
     }
+}
+
+#[test]
+fn damage_of_a_segment_that_expired_is_forgotten() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = StoreConfig { retention: std::time::Duration::ZERO, ..config() };
+    let clock = Arc::new(ManualClock::at_ms(1_000_000));
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let store = Store::open(config, shared, Arc::clone(&clock) as _).unwrap().0;
+    let told = Arc::new(Mutex::new(0));
+    let listener = Arc::clone(&told);
+    store.set_damage_listener(Box::new(move |all| *listener.lock().unwrap() = all.len()));
+    let at = fill(&store, 150);
+    store.flush().unwrap();
+    store.maintain().unwrap();
+    spoil_topic(&disk, &at[20]);
+    spoil_topic(&disk, &at[140]);
+    store.scrub().unwrap();
+    assert_eq!((store.damaged().len(), *told.lock().unwrap()), (2, 2));
+    store.protect_from(u64::MAX);
+    clock.advance_ms(1000);
+    store.maintain().unwrap();
+    assert_eq!(store.min_offset(), 128 << 10);
+    assert_eq!((store.damaged().len(), *told.lock().unwrap()), (1, 1));
+    assert_eq!(store.stats().damaged_bytes, BLOCK_BYTES);
 }
 
 #[test]
