@@ -101,7 +101,7 @@ def sealed(path, magic, start):
 
 def queue_entries(root, start):
     """{(topic, queue id): [(queue offset, physical offset, size, tag hash)]} of one segment."""
-    data, directory, _ = sealed(root / f"weir/queues/{start:020}", b"WEIRQUE1", start)
+    data, directory, _ = sealed(root / f"weir/queues/{start:020}", b"WEIRQUE2", start)
     queues, at = {}, 0
     while at < len(directory):
         (length,) = struct.unpack_from(">H", directory, at)
@@ -113,6 +113,9 @@ def queue_entries(root, start):
         while left:
             (unit,) = struct.unpack_from(">I", directory, at)
             count = min(left, BLOCK_ENTRIES[min(block, 6)])
+            end = unit * 64 + count * 20
+            if struct.unpack_from(">I", data, end) != (zlib.crc32(data[unit * 64:end]),):
+                raise Damage(f"queue block at {unit * 64} of segment {start}: wrong checksum")
             for index in range(count):
                 entry = struct.unpack_from(">QIq", data, unit * 64 + index * 20)
                 entries.append((offset, *entry))

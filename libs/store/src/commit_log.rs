@@ -18,7 +18,10 @@ const MAPPED_SEGMENTS: usize = 2;
 /// What came of a look for records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Found {
-    Here,
+    /// Here, through the mapping: this process wrote them and they never left memory.
+    Mapped,
+    /// Here, read from the file. What the disk did to them is not known.
+    Read,
     /// The log does not hold all of it inside one segment.
     Gone,
     /// They are not in memory.
@@ -200,7 +203,7 @@ impl CommitLog {
         }
         let is_hot = position >= self.opened_at && !is_cold;
         if is_hot && segment.append_mapped(position, length, out) {
-            return Ok(Found::Here);
+            return Ok(Found::Mapped);
         }
         let at = out.len();
         out.resize(at + length, 0);
@@ -212,7 +215,7 @@ impl CommitLog {
             }
         };
         match read {
-            Ok(true) => Ok(Found::Here),
+            Ok(true) => Ok(Found::Read),
             Ok(false) => {
                 out.truncate(at);
                 Ok(Found::OnDisk)

@@ -148,13 +148,19 @@ impl Queue {
         {
             let count = part.count - block_start(part.blocks.len());
             let mut tail = Vec::new();
-            part.file.read_block(last, 0, count, &mut tail)?;
+            part.file.read_block(last, count, 0..count, &mut tail)?;
             state.tail = tail;
         }
         state.next = part.end();
         self.assigned.store(state.next, Ordering::Relaxed);
         state.parts.push_back(part);
         Ok(())
+    }
+
+    /// Notes that all entries are visible, as after a recovery: what the log has is durable then.
+    pub(crate) fn show_all(&self) {
+        let mut state = self.state.lock();
+        state.known_visible = state.next;
     }
 
     /// Moves the tail into the file of `segment` and says what the queue has there.
@@ -268,11 +274,12 @@ impl Queue {
             return Ok(());
         }
         let (block, skip) = block_of(place);
-        let left = block_entries(block).min(in_blocks - block_start(block)) - skip;
+        let held = block_entries(block).min(in_blocks - block_start(block));
+        let left = held - skip;
         let (at, file) = (part.blocks[block], Arc::clone(&part.file));
         drop(state);
         let mut entries = Vec::with_capacity(left.min(count) as usize);
-        file.read_block(at, skip, left.min(count), &mut entries)?;
+        file.read_block(at, held, skip..skip + left.min(count), &mut entries)?;
         out.extend((from..).zip(entries));
         Ok(())
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | … | data, appended while the segment is written |
 //! | n | directory |
-//! | 8 | magic: `WEIRQUE1` or `WEIRKEY1` |
+//! | 8 | magic: `WEIRQUE2` or `WEIRKEY1` |
 //! | 8 | start of the segment |
 //! | 8 | covered: the position of the log up to which the file is complete |
 //! | 8 | where the directory begins |
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::disk::SimulatedDisk;
 
-    const MAGIC: [u8; 8] = *b"WEIRQUE1";
+    const MAGIC: [u8; 8] = *b"WEIRQUE2";
 
     #[test]
     fn a_directory_vouches_only_while_it_is_whole_and_last() {

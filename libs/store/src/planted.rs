@@ -12,6 +12,8 @@ pub(crate) enum Planted {
     MarkAheadOfFlushed,
     /// With synchronous flush records are visible before they are flushed.
     VisiblePastFlushed,
+    /// Recovery cuts at the first bad record, whatever stands behind it.
+    CutAtFirstBadRecord,
     /// A queue goes on from a counter in a file although the log lost its end.
     OffsetFromCounter,
 }

@@ -3,8 +3,10 @@
 //! Entries have Apache's layout: physical offset (8 bytes), size (4), tag hash (8), big-endian.
 //! They stand in blocks, each of one queue. A queue's first block in a segment takes 64 bytes,
 //! each further one twice the one before, up to 4 KiB; so a queue with a few messages costs a few
-//! bytes and a busy one is read 204 entries at a time.
+//! bytes and a busy one is read 204 entries at a time. Behind a block's entries stands their CRC-32:
+//! a wrong entry would hide a message or filter it away.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,8 +16,9 @@ use crate::derived_file::{self, Fields};
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
 use crate::error::StoreError;
 
-const MAGIC: [u8; 8] = *b"WEIRQUE1";
+const MAGIC: [u8; 8] = *b"WEIRQUE2";
 const ENTRY_BYTES: usize = 20;
+const SUM_BYTES: usize = 4;
 /// Blocks begin at multiples of this.
 const UNIT_BYTES: usize = 64;
 /// Entries that the blocks of a part hold, from the first one; the last number repeats.
@@ -120,8 +123,11 @@ impl QueueFile {
     /// Takes one block's entries and says where they begin, in units of 64 bytes.
     pub(crate) fn append_block(&self, entries: &[QueueEntry]) -> u32 {
         let mut state = self.state.lock();
-        let at = state.pending_at + state.pending.len() as u64;
+        let from = state.pending.len();
+        let at = state.pending_at + from as u64;
         entries.iter().for_each(|entry| entry.encode(&mut state.pending));
+        let sum = crc32fast::hash(&state.pending[from..]);
+        state.pending.extend_from_slice(&sum.to_be_bytes());
         let padded = state.pending.len().next_multiple_of(UNIT_BYTES);
         state.pending.resize(padded, 0);
         if state.pending.len() >= state.write_at_bytes
@@ -133,17 +139,20 @@ impl QueueFile {
         u32::try_from(at / UNIT_BYTES as u64).expect("a segment's entries take less than 256 GiB")
     }
 
-    /// Appends `count` entries to `out`, from place `skip` of the block at `block` on.
+    /// Appends the entries of a block to `out`: those at `places` of the `held` that it holds.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; [`StoreError::Unreadable`] when the block is not what was written.
     pub(crate) fn read_block(
         &self,
         block: u32,
-        skip: u64,
-        count: u64,
+        held: u64,
+        places: Range<u64>,
         out: &mut Vec<QueueEntry>,
     ) -> Result<(), StoreError> {
-        let at = u64::from(block) * UNIT_BYTES as u64 + skip * ENTRY_BYTES as u64;
-        let mut bytes = [0; BLOCK_ENTRIES[LARGEST] as usize * ENTRY_BYTES];
-        let bytes = &mut bytes[..count as usize * ENTRY_BYTES];
+        let at = u64::from(block) * UNIT_BYTES as u64;
+        let mut bytes = [0; BLOCK_ENTRIES[LARGEST] as usize * ENTRY_BYTES + SUM_BYTES];
+        let bytes = &mut bytes[..held as usize * ENTRY_BYTES + SUM_BYTES];
         let mut state = self.state.lock();
         if at >= state.pending_at {
             let from = (at - state.pending_at) as usize;
@@ -155,8 +164,19 @@ impl QueueFile {
             drop(state);
             read_exact_at(&*file, bytes, at).map_err(StoreError::io("read", &self.path))?;
         }
-        let (entries, _) = bytes.as_chunks::<ENTRY_BYTES>();
-        out.extend(entries.iter().map(QueueEntry::decode));
+        let (entries, sum) = bytes.as_chunks::<ENTRY_BYTES>();
+        if sum != crc32fast::hash(entries.as_flattened()).to_be_bytes() {
+            return Err(StoreError::Unreadable {
+                path: self.path.clone(),
+                reason: format!(
+                    "the queue entries at byte {at} are damaged; stop the broker and remove the \
+                     file, the next start derives it again from the CommitLog"
+                ),
+            });
+        }
+        out.extend(
+            entries[places.start as usize..places.end as usize].iter().map(QueueEntry::decode),
+        );
         Ok(())
     }
 
@@ -300,7 +320,8 @@ mod tests {
             for n in [0, 2, 3, 198, 199, 5000, block_start(60) - 1] {
                 let (block, place) = block_of(n);
                 let mut out = Vec::new();
-                file.read_block(blocks[block], place, 1, &mut out).unwrap();
+                let held = block_entries(block);
+                file.read_block(blocks[block], held, place..place + 1, &mut out).unwrap();
                 assert_eq!(out, [entry(n)]);
             }
         };

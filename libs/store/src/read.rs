@@ -58,7 +58,8 @@ impl QueueRead {
 #[derive(Default)]
 struct Run {
     position: u64,
-    entries: Vec<QueueEntry>,
+    /// With their queue offsets.
+    entries: Vec<(u64, QueueEntry)>,
     bytes: u64,
     /// Whether to leave the mappings alone.
     is_cold: bool,
@@ -66,6 +67,8 @@ struct Run {
     may_wait: bool,
     /// Whether it had to be and was not.
     is_put_off: bool,
+    /// Whether damage ended the read.
+    is_ended: bool,
 }
 
 impl Inner {
@@ -141,24 +144,25 @@ impl Inner {
                     continue;
                 }
                 if run.position + run.bytes != entry.physical_offset || run.bytes >= RUN_BYTES_MAX {
-                    self.read_run(run, read, out)?;
-                    if run.is_put_off {
+                    self.read_run(queue, run, read, out)?;
+                    if run.is_put_off || run.is_ended {
                         return Ok(());
                     }
                     run.position = entry.physical_offset;
                 }
                 run.bytes += u64::from(entry.size);
-                run.entries.push(*entry);
+                run.entries.push((*offset, *entry));
                 planned += 1;
                 planned_bytes += size;
             }
         }
-        self.read_run(run, read, out)
+        self.read_run(queue, run, read, out)
     }
 
     /// Reads a run and checks that its records are the ones that the queue means.
     fn read_run(
         &self,
+        queue: &Queue,
         run: &mut Run,
         read: &mut QueueRead,
         out: &mut Vec<u8>,
@@ -166,22 +170,43 @@ impl Inner {
         if run.entries.is_empty() {
             return Ok(());
         }
-        let mut at = out.len();
+        let start = out.len();
+        let mut at = start;
         let (position, length) = (run.position, run.bytes as usize);
         let found = self.log.read_visible(position, length, run.is_cold, run.may_wait, out)?;
         run.is_put_off = found == Found::OnDisk;
-        // A segment that expired meanwhile takes its messages with it.
-        if found == Found::Here {
-            for entry in &run.entries {
-                let size = entry.size as usize;
-                if !is_record_of(&out[at..at + size], entry) {
+        // A segment that expired meanwhile takes its messages with it. Nothing else does.
+        if found == Found::Gone && self.log.start().is_some_and(|start| position >= start) {
+            return Err(StoreError::Damaged {
+                from: position,
+                to: position + length as u64,
+                reason: "a queue entry means a record outside of the log".to_owned(),
+            });
+        }
+        if matches!(found, Found::Mapped | Found::Read) {
+            for (index, (offset, entry)) in run.entries.iter().enumerate() {
+                let record = &out[at..at + entry.size as usize];
+                let problem = match found {
+                    Found::Mapped => head_problem(record, entry),
+                    _ => head_problem(record, entry)
+                        .or_else(|| record_problem(record, queue, *offset)),
+                };
+                if problem.is_some() && read.found + index > 0 {
+                    // What stands in front of damage is served; who reads on gets the error.
+                    out.truncate(at);
+                    (read.found, read.next) = (read.found + index, *offset);
+                    read.bytes += at - start;
+                    run.is_ended = true;
+                    return Ok(());
+                }
+                if let Some(reason) = problem {
                     return Err(StoreError::Damaged {
                         from: entry.physical_offset,
                         to: entry.end_offset(),
-                        reason: "the record of a queue entry is not there".to_owned(),
+                        reason: reason.to_owned(),
                     });
                 }
-                at += size;
+                at += record.len();
             }
             read.found += run.entries.len();
             read.bytes += run.bytes as usize;
@@ -240,11 +265,28 @@ fn hot_read_max(read: &QueueRead) -> Duration {
     Duration::from_nanos((20_000 * read.found + 100 * read.scanned + read.bytes) as u64)
 }
 
-/// Whether bytes read for an entry are the record it means.
-fn is_record_of(bytes: &[u8], entry: &QueueEntry) -> bool {
-    parse_head(bytes).is_some_and(|head| {
+/// Why bytes read for an entry are not the record that it means.
+fn head_problem(bytes: &[u8], entry: &QueueEntry) -> Option<&'static str> {
+    let is_meant = parse_head(bytes).is_some_and(|head| {
         head.size == entry.size && head.physical_offset == entry.physical_offset
-    })
+    });
+    (!is_meant).then_some("the record of a queue entry is not there")
+}
+
+/// Why a record that comes from a disk is not what was stored at an offset of a queue. A damaged
+/// body is never served, nor one message for another.
+fn record_problem(bytes: &[u8], queue: &Queue, offset: u64) -> Option<&'static str> {
+    match Record::decode(bytes, true) {
+        Ok(Decoded::Record(record, _))
+            if record.queue_offset == offset
+                && record.queue_id == queue.queue_id
+                && *record.topic == *queue.topic =>
+        {
+            None
+        }
+        Ok(_) => Some("the record belongs to another place in a queue"),
+        Err(_) => Some("the record or its body's checksum is wrong"),
+    }
 }
 
 /// The fields that tell a record's place and time.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::block_sums::is_intact;
 use crate::commit_log::CommitLog;
 use crate::config::StoreConfig;
 use crate::disk::Disk;
@@ -56,6 +57,7 @@ impl Rebuild<'_> {
                 self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
             }
         }
+        queues.all().iter().for_each(|queue| queue.show_all());
         if planted::is_on(Planted::OffsetFromCounter) && report.cut_records > 0 {
             // As if the queues remembered records that were cut.
             for queue in queues.all() {
@@ -116,6 +118,7 @@ impl Rebuild<'_> {
         segment: &Segment,
         covered: u64,
     ) -> Result<u64, StoreError> {
+        check_block_sums(segment, covered)?;
         let mut scanner = Scanner::new(segment, segment.start, false);
         let mut keys = Vec::new();
         let mut records = 0;
@@ -159,6 +162,19 @@ fn write_full_runs(segment: &Segment) -> Result<(), StoreError> {
         }
         written => written,
     }
+}
+
+/// What is derived from a damaged record would put a message in another's place: the checksum in a
+/// record covers its body only.
+fn check_block_sums(segment: &Segment, covered: u64) -> Result<(), StoreError> {
+    let mut buffer = Vec::new();
+    for summed in segment.blocks.read(segment.start, covered)? {
+        if summed.end() <= covered && !is_intact(segment, &summed, &mut buffer)? {
+            let reason = "a block is not what was written".to_owned();
+            return Err(damaged(summed.position, summed.end(), reason));
+        }
+    }
+    Ok(())
 }
 
 fn damaged(from: u64, to: u64, reason: String) -> StoreError {

@@ -102,7 +102,10 @@ fn the_scrub_finds_what_no_record_can_and_readers_get_an_error_and_not_the_bytes
     assert_eq!(store.damaged(), []);
 
     spoil_topic(&disk, &at[20]);
-    assert_eq!(read_all(&store, "topic", 0, 0).len(), 100);
+    // Another topic is told at once, but fields that no check of one record covers are not.
+    let mut out = Vec::new();
+    let all = store.read_queue("topic", 0, 0, common::EVERYTHING, &mut |_| true, &mut out).unwrap();
+    assert_eq!((all.found, all.next), (20, 20));
     store.scrub().unwrap();
     let damaged = store.damaged();
     assert_eq!(damaged.len(), 1);
