@@ -23,7 +23,7 @@ use crate::config::BrokerConfig;
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::request::{Refusal, pull};
-use crate::state::{State, StateRecord};
+use crate::state::{State, StateError, StateRecord};
 use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, STATE_TOPIC, Topic};
 use crate::unique_keys::UniqueKeys;
 
@@ -307,14 +307,19 @@ impl Broker {
             return Err(missing());
         }
         self.check_group_count(name)?;
-        self.state.change(|| {
-            let group = SubscriptionGroupConfig {
-                group_name: name.to_owned(),
-                ..SubscriptionGroupConfig::default()
-            };
+        let group = SubscriptionGroupConfig {
+            group_name: name.to_owned(),
+            ..SubscriptionGroupConfig::default()
+        };
+        let made = self.state.change(|| {
             let is_absent = self.state.groups.get(name).is_none();
-            is_absent.then(|| StateRecord::Group { group: Box::new(group) })
-        })?;
+            is_absent.then(|| StateRecord::Group { group: Box::new(group.clone()) })
+        });
+        match made {
+            // A full disk serves readers, new ones too; the group is noted when there is room.
+            Err(StateError::Store(StoreError::Full { .. })) => return Ok(Arc::new(group)),
+            made => made?,
+        };
         self.state.groups.get(name).ok_or_else(missing)
     }
 

@@ -687,6 +687,10 @@ fn random_mutations_of_valid_frames_never_end_the_process() {
             bytes.extend(mutated(valid, keeps_borders, &mut random));
             frames += 1;
         }
+        // That byte begins a TLS handshake, which is answered in TLS.
+        if bytes.first() == Some(&0x16) {
+            bytes[0] = 0;
+        }
         // A frame that nobody touched is answered whatever came before it.
         bytes.extend(ask(SerializeType::Json, 31_999, -77, &[], b""));
         socket.send(&bytes);

@@ -94,8 +94,10 @@ fn damage_is_named_and_cut_only_when_asked() {
 
     let (report, errors) = ends(5, &["store", "verify", data, "-o", "json"]);
     let report = json(&report);
-    let finding = &report["findings"][0];
-    assert_eq!((&report["isSound"], &finding["kind"]), (&false.into(), &"log".into()));
+    // The block's checksum is wrong as well.
+    let findings = report["findings"].as_array().unwrap();
+    let finding = findings.iter().find(|finding| finding["kind"] == "log").unwrap();
+    assert_eq!(report["isSound"], Value::Bool(false));
     let (from, to) = (finding["from"].as_u64().unwrap(), finding["to"].as_u64().unwrap());
     assert!(from < at && at < to, "{finding}");
     assert!(errors.contains("findings"), "{errors}");
@@ -171,6 +173,8 @@ fn damage_that_the_scrub_found_is_told_and_not_served_but_the_rest_is() {
     let server = Server::with_data(path.to_str().unwrap());
     let ready = server.get("/readyz");
     assert!(ready.starts_with("HTTP/1.1 200") && ready.contains("broker/log degraded"), "{ready}");
-    assert!(server.get("/metrics").contains("weirmq_log_damaged_bytes 9"));
+    let metrics = server.get("/metrics");
+    let is_told = |line: &str| line.starts_with("weirmq_log_damaged_bytes") && line.ends_with(" 9");
+    assert!(metrics.lines().any(is_told), "{metrics}");
     server.ok(&["produce", "t", "-m", "goes on"]);
 }
