@@ -156,10 +156,13 @@ fn a_record_that_rotted_is_an_error_to_its_reader_and_no_panic() {
     overwrite(&disk, FIRST, at[3].physical_offset + 30, &[0xFF; 4]);
     let mut out = vec![1];
     let mut read = |from| {
-        store.read_queue("t", 0, from, common::EVERYTHING, &mut |_| true, &mut out).map(|_| ())
+        let all = common::EVERYTHING;
+        store.read_queue("t", 0, from, all, &mut |_| true, &mut out).map(|read| read.found)
     };
-    assert!(matches!(read(0), Err(StoreError::Damaged { .. })));
-    read(4).unwrap();
+    // What stands in front is served; who reads on gets the error.
+    assert_eq!(read(0).unwrap(), 3);
+    assert!(matches!(read(3), Err(StoreError::Damaged { .. })));
+    assert_eq!(read(4).unwrap(), 6);
 }
 
 #[test]
