@@ -1,7 +1,11 @@
 //! Threads that serve connections, each with a runtime and an append batch of its own.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -25,10 +29,26 @@ impl IoThread {
     /// Appends the batch at the end of each tick: this task is woken by the first send and queues
     /// behind all connections that were ready before it.
     async fn append_batches(self: Arc<Self>, broker: Arc<Broker>) {
+        let busy_poll = Duration::from_micros(broker.config.busy_poll_us);
         loop {
-            self.filled.notified().await;
+            self.filled(busy_poll).await;
             self.batch.lock().append(&broker);
         }
+    }
+
+    /// Waits for a send. For the time of `busy_poll` the thread looks at its sockets again and
+    /// again instead of going to sleep, so that nobody has to wake it.
+    async fn filled(&self, busy_poll: Duration) {
+        let mut filled = pin!(self.filled.notified());
+        let until = (!busy_poll.is_zero()).then(|| Instant::now() + busy_poll);
+        while until.is_some_and(|until| Instant::now() < until) {
+            if poll_fn(|context| Poll::Ready(filled.as_mut().poll(context).is_ready())).await {
+                return;
+            }
+            // Runs what is ready and polls the sockets once.
+            tokio::task::yield_now().await;
+        }
+        filled.await;
     }
 }
 
