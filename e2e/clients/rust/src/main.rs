@@ -167,7 +167,7 @@ impl Scope {
                 format!("keys of message {i}: {}", message.keys)
             })?;
             check(message.tags == tag, || format!("tag of message {i}: {}", message.tags))?;
-            // This client runs its listener in a pool with a short queue (16 for each core). What
+            // This client runs its listener in a pool with a short queue (8 for each core). What
             // finds the queue full was not consumed, so it is sent back (36), and comes again.
             if message.reconsume_times != 0 {
                 println!("message {i} has reconsumeTimes {}", message.reconsume_times);
