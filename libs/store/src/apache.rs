@@ -48,6 +48,15 @@ struct QueueBounds {
     next: u64,
 }
 
+/// Whether Apache's broker was the last to use the directory.
+pub(crate) fn was_here(disk: &dyn Disk, layout: &Layout) -> Result<bool, StoreError> {
+    Ok(has_derived(&directories(disk, &layout.root)?))
+}
+
+fn has_derived(found: &[String]) -> bool {
+    found.iter().any(|name| DERIVED.contains(&name.as_str()))
+}
+
 impl ApacheTraces {
     /// Reads what there is. `None`: Apache has not used the directory since we did.
     ///
@@ -65,7 +74,7 @@ impl ApacheTraces {
                     .to_owned(),
             });
         }
-        if !found.iter().any(|name| DERIVED.contains(&name.as_str())) {
+        if !has_derived(&found) {
             return Ok(None);
         }
         let mut traces = Self::default();

@@ -8,6 +8,7 @@
 //! | `commitlog/<20 digits>` | segments, all of `segment_bytes` |
 //! | `weir/format.json` | [`Format`] |
 //! | `weir/durable-mark` | how far the log is known to be on disk |
+//! | `weir/log-start` | where the log begins |
 //! | `weir/queue-state` | counters of empty queues, forgotten topics |
 //! | `weir/aside/` | what Apache derived, until it is removed |
 //! | `weir/user/<name>` | small files of the store's user |
@@ -95,6 +96,10 @@ impl Layout {
 
     pub(crate) fn durable_mark(&self) -> PathBuf {
         self.weir.join("durable-mark")
+    }
+
+    pub(crate) fn log_start(&self) -> PathBuf {
+        self.weir.join("log-start")
     }
 
     pub(crate) fn scrub(&self) -> PathBuf {

@@ -33,6 +33,7 @@ mod error;
 mod flush;
 mod format;
 mod key_file;
+mod log_start;
 mod message;
 pub mod offline;
 mod open;

@@ -21,10 +21,11 @@ use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::flush::Flusher;
 use crate::format::{Format, Layout, PADDING_HEAD_BYTES};
+use crate::log_start::LogStart;
 use crate::proof::{self, OpenProof};
 use crate::queue_table::QueueState;
 use crate::rebuild::Rebuild;
-use crate::recover::{Evidence, RecoveryReport, recover};
+use crate::recover::{Evidence, LastUse, RecoveryReport, recover};
 use crate::scrub::Scrub;
 use crate::segment::{Segment, remove_if_there};
 use crate::spare::SpareSegments;
@@ -52,9 +53,18 @@ impl Inner {
         // Apache may have cut the log below our mark and written on.
         let mark = old_mark.filter(|_| traces.is_none());
         let evidence = evidence(&*disk, &layout, &config, mark, was_clean)?;
-        let recovered =
-            recover(&disk, &layout, &config, mark, evidence, was_clean, traces.is_some())?;
+        // Apache may have deleted what had expired.
+        let noted_start = match &traces {
+            None => LogStart::read(&*disk, &layout)?.map(|noted| noted.start),
+            Some(_) => None,
+        };
+        let was_apache = traces.is_some();
+        let last = LastUse { mark, noted_start, evidence, was_clean, was_apache };
+        let recovered = recover(&disk, &layout, &config, &last)?;
         let mut report = recovered.report;
+        if noted_start.is_none() {
+            note_start(&*disk, &layout, report.log_start, was_apache)?;
+        }
         report.apache = traces.as_ref().map(ApacheTraces::unserved);
         let mut queue_state = QueueState::read(&*disk, &layout)?;
         let mut forgotten_before = queue_state.forgotten_before.values();
@@ -242,6 +252,23 @@ fn warn_of_cut(report: &RecoveryReport, old_mark: Option<DurableMark>) {
             is = report.log_end,
             "Apache's broker has cut the log; records that were there are gone"
         );
+    }
+}
+
+/// Notes where the log begins, for a directory in which nobody has yet.
+fn note_start(
+    disk: &dyn Disk,
+    layout: &Layout,
+    start: u64,
+    was_apache: bool,
+) -> Result<(), StoreError> {
+    match (LogStart { start }).write(disk, layout) {
+        // A full disk must open. After Apache's broker an old note may stand there, and be wrong.
+        Err(error) if error.is_no_space() && !was_apache => {
+            tracing::warn!(%error, "the log's start is noted later");
+            Ok(())
+        }
+        written => written,
     }
 }
 

@@ -150,17 +150,28 @@ impl Evidence {
     }
 }
 
+/// What the last user of the directory left beside the log.
+pub(crate) struct LastUse {
+    /// Nothing that somebody else may have made untrue since.
+    pub(crate) mark: Option<DurableMark>,
+    /// The log begins here or before.
+    pub(crate) noted_start: Option<u64>,
+    pub(crate) evidence: Evidence,
+    pub(crate) was_clean: bool,
+    /// It was Apache's broker.
+    pub(crate) was_apache: bool,
+}
+
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     layout: &Layout,
     config: &StoreConfig,
-    mark: Option<DurableMark>,
-    evidence: Evidence,
-    was_clean: bool,
-    was_apache: bool,
+    last: &LastUse,
 ) -> Result<RecoveredLog, StoreError> {
+    let LastUse { mark, noted_start, evidence, was_clean, was_apache } = *last;
     let FoundSegments { connected: mut segments, beyond_gap } =
         open_segments(disk, layout, config, mark)?;
+    check_beginning(&segments, noted_start, mark, config.segment_bytes)?;
     let start = segments.first().map_or(0, |segment| segment.start);
     let from = mark.map_or(start, |mark| mark.flushed).max(start);
     let known_end = segments.last().map_or(0, |segment| segment.end());
@@ -250,6 +261,27 @@ fn open_segments(
         }
     }
     Ok(FoundSegments { connected, beyond_gap })
+}
+
+/// What has expired is noted before it is deleted, so a log that begins later has lost its
+/// beginning. One without any segment may be new.
+fn check_beginning(
+    segments: &[Arc<Segment>],
+    noted_start: Option<u64>,
+    mark: Option<DurableMark>,
+    segment_bytes: u64,
+) -> Result<(), StoreError> {
+    let Some(from) = noted_start else { return Ok(()) };
+    let to = match segments.first() {
+        Some(first) => first.start,
+        None if from == 0 && mark.is_none_or(|mark| mark.flushed == 0) => 0,
+        None => mark.map_or(0, |mark| mark.flushed).max(from.saturating_add(segment_bytes)),
+    };
+    if to <= from {
+        return Ok(());
+    }
+    let reason = "the segments with which the log began are missing, and have not expired";
+    Err(StoreError::Damaged { from, to, reason: reason.to_owned() })
 }
 
 /// Proves record after record until there is none.

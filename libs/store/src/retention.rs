@@ -8,6 +8,7 @@ use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
+use crate::log_start::LogStart;
 use crate::queue_table::QueueState;
 use crate::read::{RecordHead, read_head};
 use crate::segment::{Segment, remove_if_there};
@@ -101,12 +102,12 @@ impl Inner {
     /// disk: nothing goes while something in front of it may still be there.
     fn delete_oldest(&self, segments: Vec<Arc<Segment>>, start: u64) -> Result<(), StoreError> {
         self.remove_left_behind()?;
-        if let Err(error) = self.keep_next_offsets(start) {
+        if let Err(error) = self.note_before_deletion(start) {
             let Some(oldest) = segments.first().filter(|_| error.is_no_space()) else {
                 return Err(error);
             };
             self.make_room(oldest)?;
-            self.keep_next_offsets(start)?;
+            self.note_before_deletion(start)?;
         }
         for segment in segments {
             let (start, end) = (segment.start, segment.end());
@@ -166,6 +167,13 @@ impl Inner {
 
     fn sync_directory(&self, directory: &Path) -> Result<(), StoreError> {
         self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+    }
+
+    /// Writes down what the log will not say by itself without the segments before `start`: what
+    /// queues are about to lose, and that it begins there.
+    fn note_before_deletion(&self, start: u64) -> Result<(), StoreError> {
+        self.keep_next_offsets(start)?;
+        LogStart { start }.write(&*self.disk, &self.layout)
     }
 
     /// Notes the next offset of each queue that is about to lose its last message that is on disk:

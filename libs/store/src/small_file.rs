@@ -44,6 +44,19 @@ pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, Stor
     }
 }
 
+/// The same without the last version: `None` when the file itself is not there or damaged.
+pub(crate) fn read_newest(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match read_version(disk, path) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            tracing::warn!(path = %path.display(), "small file is damaged and counts for nothing");
+            Ok(None)
+        }
+        Err(source) => Err(StoreError::io("read", path)(source)),
+    }
+}
+
 fn read_version(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;
     let length = file.size()?;

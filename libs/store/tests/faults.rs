@@ -144,6 +144,9 @@ fn an_invalid_record_below_the_durable_mark_is_damage() {
     assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
     disk.remove(Path::new(FIRST)).unwrap();
     let refused = try_open(&disk, &config).err().unwrap();
+    assert!(refused.to_string().contains("the log began are missing"), "{refused}");
+    disk.remove(Path::new("/data/weir/log-start")).unwrap();
+    let refused = try_open(&disk, &config).err().unwrap();
     assert!(refused.to_string().contains("segments are missing"), "{refused}");
 }
 
@@ -299,6 +302,79 @@ fn a_segment_that_is_missing_is_damage_with_its_range() {
     disk.remove(Path::new("/data/commitlog/00000000000000065536")).unwrap();
     let refused = try_open(&disk, &config).err().unwrap();
     assert!(matches!(refused, StoreError::Damaged { from: 65536, .. }), "{refused}");
+}
+
+#[test]
+fn a_first_segment_that_is_missing_is_damage_unless_it_has_expired() {
+    let clock = Arc::new(weirmq_store::ManualClock::at_ms(1_000_000));
+    let config = StoreConfig {
+        retention: std::time::Duration::from_millis(500),
+        spare_segments_max: 0,
+        ..small_config(FlushMode::ASYNC)
+    };
+    let disk = Arc::new(SimulatedDisk::new());
+    let open = || Store::open(config.clone(), disk.clone(), clock.clone());
+    let remove = |start: u64| {
+        disk.remove(Path::new(&format!("/data/commitlog/{start:020}"))).unwrap();
+    };
+    let (store, _) = open().unwrap();
+    append(&store, &messages(100, 1000)).unwrap();
+    clock.advance_ms(1000);
+    append(&store, &messages(100, 1000)).unwrap();
+    store.flush().unwrap();
+    store.protect_from(u64::MAX);
+    store.maintain().unwrap();
+    assert_eq!(store.min_offset(), 65536);
+    store.close().unwrap();
+    drop(store);
+    drop(open().unwrap());
+
+    remove(65536);
+    for _ in 0..2 {
+        let refused = open().err().unwrap();
+        assert!(
+            matches!(refused, StoreError::Damaged { from: 65536, to: 131_072, .. }),
+            "{refused}"
+        );
+    }
+    // An old directory has no note, and neither has one whose note is damaged: an older version of
+    // it would claim what has expired.
+    overwrite(&disk, "/data/weir/log-start", 20, b"?");
+    let (store, report) = open().unwrap();
+    assert_eq!(report.log_start, 131_072);
+    drop(store);
+    remove(131_072);
+    let refused = open().err().unwrap();
+    assert!(matches!(refused, StoreError::Damaged { from: 131_072, to: 196_608, .. }), "{refused}");
+
+    // Apache's broker deletes what has expired without a note.
+    disk.create_directory(Path::new("/data/consumequeue")).unwrap();
+    let (_, report) = open().unwrap();
+    assert_eq!(report.log_start, 196_608);
+}
+
+#[test]
+fn a_log_without_its_only_segment_is_damaged_from_its_start() {
+    for flush in [true, false] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let config = small_config(FlushMode::ASYNC);
+        let (store, _) = open(&disk, &config);
+        drop(store);
+        // Nothing was ever written.
+        let (store, _) = open(&disk, &config);
+        append(&store, &messages(3, 1000)).unwrap();
+        if flush {
+            store.close().unwrap();
+        }
+        drop(store);
+        let at = disk.list(Path::new("/data/commitlog")).unwrap();
+        assert_eq!(at.len(), 1);
+        disk.remove(Path::new(FIRST)).unwrap();
+        // Without a flush nothing of it was promised.
+        let opened = try_open(&disk, &config);
+        let is_damage = matches!(opened, Err(StoreError::Damaged { from: 0, .. }));
+        assert_eq!(is_damage, flush);
+    }
 }
 
 #[test]

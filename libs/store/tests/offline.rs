@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use common::{Message, Random, append, open, read_all, small_config, try_open};
 use weirmq_store::offline::{
-    DerivedState, Directory, FindingKind, VerifyReport, cut, export_queues, plan_cut, verify,
+    DerivedState, Directory, FindingKind, VerifyReport, accept_missing_start, cut, export_queues,
+    plan_cut, verify,
 };
 use weirmq_store::{
     Appended, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, StoreConfig, StoreError,
@@ -93,6 +94,29 @@ fn a_sound_log_is_sound_and_nothing_is_changed_by_looking() {
         assert_eq!(inspection.segments[1].first_record, Some(behind.physical_offset));
         assert_eq!(disk.steps(), steps);
     }
+}
+
+#[test]
+fn a_missing_start_is_named_and_given_up_only_when_asked() {
+    let disk = Arc::new(SimulatedDisk::new());
+    fill(&disk, true);
+    disk.remove(Path::new(&segment(0))).unwrap();
+    let report = verified(&disk);
+    let [finding] = &report.findings[..] else { panic!("{report:?}") };
+    assert_eq!(finding.kind, FindingKind::MissingStart);
+    assert_eq!((finding.from, finding.to), (Some(0), Some(SEGMENT_BYTES)));
+    // A cut there would take all the rest.
+    assert_eq!(plan_cut(&look(&disk), &report).unwrap(), None);
+    let disk_of = || Arc::clone(&disk) as Arc<dyn Disk>;
+    assert!(matches!(try_open(&disk, &config()), Err(StoreError::Damaged { from: 0, .. })));
+    let given_up = accept_missing_start(Path::new(ROOT), &disk_of()).unwrap();
+    assert_eq!(given_up, Some(0..SEGMENT_BYTES));
+    assert_eq!(accept_missing_start(Path::new(ROOT), &disk_of()).unwrap(), None);
+    assert!(verified(&disk).is_sound);
+    let (store, report) = open(&disk, &config());
+    assert_eq!(report.log_start, SEGMENT_BYTES);
+    let range = store.queue_range("a", 0).unwrap();
+    assert!(range.min > 0 && !read_all(&store, "a", 0, range.min).is_empty());
 }
 
 #[test]

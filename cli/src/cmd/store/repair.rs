@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
-use weirmq_store::offline::{self, CutPlan};
+use weirmq_store::offline::{self, CutPlan, Finding, FindingKind};
 use weirmq_store::{Disk, RealDisk, SystemClock};
 
 use super::verify::verify;
@@ -26,6 +26,9 @@ pub(super) struct RepairArgs {
     /// Take everything from the first damage on out of the log
     #[arg(long)]
     cut_at_damage: bool,
+    /// Have the log begin with the first segment that is there, although earlier ones are missing
+    #[arg(long, conflicts_with = "cut_at_damage")]
+    accept_missing_start: bool,
     /// Where the copy goes; made when missing [default: DIR/weir/backup-…]
     #[arg(long, value_name = "DIR", requires = "cut_at_damage")]
     backup: Option<PathBuf>,
@@ -33,8 +36,21 @@ pub(super) struct RepairArgs {
 
 pub(super) fn run(args: RepairArgs) -> anyhow::Result<()> {
     let output = args.place.output();
+    if args.accept_missing_start {
+        return accept_missing_start(&args, &output);
+    }
     let directory = args.place.open()?;
     let report = verify(&directory)?;
+    let is_start = |finding: &&Finding| finding.kind == FindingKind::MissingStart;
+    if let Some(Finding { from: Some(from), to: Some(to), .. }) =
+        report.findings.iter().find(is_start)
+    {
+        let problem = format!(
+            "the log's first segments, from {from} to {to}, are missing and have not expired; put \
+             the files back, or give them up with --accept-missing-start"
+        );
+        return Err(Failure::Damage(problem).into());
+    }
     let Some(plan) = offline::plan_cut(&directory, &report)? else {
         let text = match report.is_sound {
             true => "nothing to repair: the log is sound",
@@ -56,6 +72,17 @@ pub(super) fn run(args: RepairArgs) -> anyhow::Result<()> {
     }
     show(&output, "was cut", &cut.plan)?;
     Ok(output.line(format_args!("\nthe copy lies in {}", cut.backup.display()))?)
+}
+
+fn accept_missing_start(args: &RepairArgs, output: &Output) -> anyhow::Result<()> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let given_up = offline::accept_missing_start(args.place.path(), &disk)?;
+    let text = match &given_up {
+        Some(lost) => format!("the log begins at {}; from {} on it is lost", lost.end, lost.start),
+        None => "nothing to repair: the log's start is there".to_owned(),
+    };
+    let range = given_up.map(|lost| serde_json::json!({ "from": lost.start, "to": lost.end }));
+    Ok(output.done(&text, &serde_json::json!({ "givenUp": range }))?)
 }
 
 #[derive(Serialize)]

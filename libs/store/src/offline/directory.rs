@@ -6,11 +6,13 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::report::{Finding, FindingKind};
+use crate::apache;
 use crate::config::StoreConfig;
 use crate::disk::{Disk, OpenMode, ReadOnlyDisk, ReadOnlyFile, Unreadable};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Format, Layout, parse_file_name};
+use crate::log_start::LogStart;
 use crate::proof::Proofs;
 use crate::queue_table::QueueState;
 use crate::segment::Segment;
@@ -27,6 +29,8 @@ pub struct Directory {
     pub(super) format: Option<Format>,
     pub(super) segment_bytes: u64,
     pub(super) mark: Option<DurableMark>,
+    /// Nothing from here on has expired; `None` where nobody says so.
+    pub(super) noted_start: Option<u64>,
     pub(super) queue_state: QueueState,
     /// There is no `abort` file: whoever used the directory last closed it.
     pub(super) was_closed: bool,
@@ -55,8 +59,12 @@ impl Directory {
             Err(error) => return Err(StoreError::io("lock", &layout.lock())(error)),
         };
         let mut problems = Vec::new();
+        let was_apache = apache::was_here(&*disk, &layout)?;
         let format = tolerate(Format::read(&*disk, &layout), &mut problems)?.flatten();
         let mark = tolerate(DurableMark::read(&*disk, &layout), &mut problems)?.flatten();
+        let noted = tolerate(LogStart::read(&*disk, &layout), &mut problems)?.flatten();
+        // Apache's broker may have deleted what had expired.
+        let noted = noted.filter(|_| !was_apache);
         let queue_state = tolerate(QueueState::read(&*disk, &layout), &mut problems)?;
         let mut directory = Self {
             was_closed: !is_there(&*disk, &layout.abort())?,
@@ -68,6 +76,7 @@ impl Directory {
             layout,
             format,
             mark,
+            noted_start: noted.map(|noted| noted.start),
             problems,
             is_in_use,
             _lock: lock,

@@ -1,9 +1,10 @@
 //! A store's directory while no broker uses it: looked at, verified, cut, exported.
 //!
-//! The tools of an operator call this. Everything but [`cut`] and [`export_queues`] works through
-//! a disk that refuses changes, so that looking at evidence never spoils it. Bytes are hostile
+//! The tools of an operator call this. Everything but [`cut`], [`accept_missing_start`] and
+//! [`export_queues`] works through a disk that refuses changes, so that looking at evidence never spoils it. Bytes are hostile
 //! here more than anywhere: these tools are for directories in which something is wrong.
 
+mod beginning;
 mod cut;
 mod directory;
 mod entries;
@@ -13,6 +14,7 @@ mod report;
 mod verify;
 mod verify_derived;
 
+pub use beginning::accept_missing_start;
 pub use cut::{Cut, CutPlan, cut, plan_cut};
 pub use directory::Directory;
 pub use export_queues::{ExportReport, export_queues};

@@ -36,6 +36,8 @@ pub enum FindingKind {
     SegmentFile,
     /// There is log before and behind this range, and no file with it.
     MissingSegment,
+    /// The log began earlier than the first file that is there, and that part has not expired.
+    MissingStart,
     /// Bytes of the log that are no records.
     Log,
     /// Bytes that the disk does not give.

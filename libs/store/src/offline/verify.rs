@@ -95,6 +95,13 @@ impl<'a> Run<'a> {
     fn walk(&mut self) -> Result<(), StoreError> {
         let segments = &self.directory.segments;
         let mut behind = self.directory.log_start();
+        if let (Some(noted), Some(_)) = (self.directory.noted_start, segments.first())
+            && noted < behind
+        {
+            let reason = "the log began here, and this part has not expired".to_owned();
+            let (kind, path) = (FindingKind::MissingStart, &self.directory.layout.commit_log);
+            self.report.found(Finding::range(kind, path, noted, behind, reason));
+        }
         for segment in segments {
             if segment.start > behind {
                 if self.may_end_at(behind, false)? {
