@@ -161,6 +161,12 @@ impl StoreConfig {
         self.unflushed_bytes_max.unwrap_or(default)
     }
 
+    /// No append takes a longer record: the longest message with the longest topic, and heads.
+    pub(crate) fn taken_record_bytes_max(&self) -> usize {
+        const HEADS_BYTES: usize = 1024;
+        self.record_bytes_max().min(self.message_bytes_max.saturating_add(HEADS_BYTES))
+    }
+
     /// The longest record that a segment takes: behind it is room for the padding's head and for
     /// proofs.
     pub(crate) fn record_bytes_max(&self) -> usize {

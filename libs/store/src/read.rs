@@ -231,6 +231,12 @@ impl Inner {
             return Ok(None);
         }
         self.scrub.check(position, position + u64::from(head.size))?;
+        // A size proves nothing, and must not make anybody ask for so much memory. Records that are
+        // larger than what is taken now come from other configurations, or from Apache's broker.
+        if size > self.config.taken_record_bytes_max() && !has_whole_body(&segment, position, size)?
+        {
+            return Ok(None);
+        }
         let at = out.len();
         out.resize(at + size, 0);
         let result = segment.read_exact(&mut out[at..], position);
@@ -308,6 +314,38 @@ pub(crate) fn read_head(
     }
     segment.read_exact(&mut bytes, position)?;
     Ok(parse_head(&bytes))
+}
+
+/// Whether a record of `size` bytes can be as long, and its body, read in pieces, has its checksum.
+fn has_whole_body(segment: &Segment, position: u64, size: usize) -> Result<bool, StoreError> {
+    const PIECE_BYTES: usize = 256 << 10;
+    // Up to the length of the body, with two IPv6 hosts.
+    let mut head = [0; 112];
+    if size < head.len() {
+        return Ok(false);
+    }
+    segment.read_exact(&mut head, position)?;
+    let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 bytes"));
+    let v6_bytes = |bit: i32| if number(36) as i32 & bit == 0 { 0 } else { 12 };
+    let length_at = 84 + v6_bytes(sys_flag::BORN_HOST_V6) + v6_bytes(sys_flag::STORE_HOST_V6);
+    let (body_at, length) = (length_at + 4, number(length_at) as usize);
+    // Topic and properties have lengths of two bytes, with a sign.
+    const BEHIND_BODY_BYTES_MAX: usize = 2 * (2 + i16::MAX as usize);
+    let behind_body = size.checked_sub(body_at.saturating_add(length));
+    if behind_body.is_none_or(|bytes| bytes > BEHIND_BODY_BYTES_MAX) {
+        return Ok(false);
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    let mut piece = vec![0; length.min(PIECE_BYTES)];
+    let (mut at, end) = (position + body_at as u64, position + (body_at + length) as u64);
+    while at < end {
+        piece.truncate((end - at) as usize);
+        segment.read_exact(&mut piece, at)?;
+        hasher.update(&piece);
+        at += piece.len() as u64;
+    }
+    // The top bit does not count, as in `Record::decode`.
+    Ok((hasher.finalize() ^ number(8)) & 0x7FFF_FFFF == 0)
 }
 
 fn parse_head(bytes: &[u8]) -> Option<RecordHead> {

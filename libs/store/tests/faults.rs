@@ -293,6 +293,33 @@ fn a_read_that_fails_is_an_error_and_the_next_one_is_answered() {
 }
 
 #[test]
+fn a_size_is_not_believed_before_memory_is_asked_for() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    let at = append(&store, &messages(2, 30_000)).unwrap();
+    store.close().unwrap();
+    drop(store);
+    // What is larger than all that is taken today was taken once.
+    let config = StoreConfig { message_bytes_max: 2000, ..config };
+    let (store, _) = open(&disk, &config);
+    let mut out = Vec::new();
+    let size = store.read_record(at[0].physical_offset, &mut out).unwrap();
+    assert_eq!((size, out.len()), (Some(at[0].size as usize), at[0].size as usize));
+    for (place, bytes) in [(0, at[0].size + 20_000), (84, 59_000), (84, 29_000), (84, u32::MAX)] {
+        let mut out = Vec::new();
+        let mut before = [0; 4];
+        let file = disk.open(Path::new(FIRST), OpenMode::Write).unwrap();
+        file.read_at(&mut before, at[0].physical_offset + place).unwrap();
+        overwrite(&disk, FIRST, at[0].physical_offset + place, &bytes.to_be_bytes());
+        assert_eq!(store.read_record(at[0].physical_offset, &mut out).unwrap(), None);
+        // A size is believed as far as topic and properties may reach behind a body that is whole.
+        assert!(place == 0 || out.capacity() == 0, "{place} {bytes}");
+        overwrite(&disk, FIRST, at[0].physical_offset + place, &before);
+    }
+}
+
+#[test]
 fn a_segment_that_is_missing_is_damage_with_its_range() {
     let disk = Arc::new(SimulatedDisk::new());
     let config = small_config(FlushMode::ASYNC);
