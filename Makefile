@@ -3,11 +3,12 @@ CARGO ?= cargo
 PROFILE = fast
 WEIR = target/$(PROFILE)/weir
 SECONDS_EACH ?= 10
+SEEDS ?= 2000..=20000
 
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash bench fuzz
+.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -51,6 +52,9 @@ crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it 
 	$(CRASH) cuts --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	$(CRASH) kills --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	e2e/crash/faults.py --weir $(WEIR) $(CRASH_RESULTS)
+
+sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
+	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given
 
 bench: ## WeirMQ beside its peers; about an hour, results in bench/results and docs/benchmarks.md
 	bench/run --page

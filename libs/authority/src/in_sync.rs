@@ -1,0 +1,164 @@
+//! The master's side of the in-sync set: whose bytes an acknowledgement waits for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::planted::{self, Planted};
+use crate::{Incarnation, Member, Members, ReplicaId, Report, Settings};
+
+/// What the master knows of one other replica.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer {
+    pub(crate) report: Report,
+    /// When it was heard last.
+    pub(crate) heard: Duration,
+}
+
+/// The set as the record has it, with what was asked for and is not known to be refused.
+#[derive(Debug, Clone)]
+pub(crate) struct InSync {
+    /// In the record, as far as known.
+    pub(crate) committed: Members,
+    /// Asked for by swaps of the record's version as it is known: each may yet succeed.
+    pub(crate) asked: Vec<Members>,
+    /// The end of what every member has: never falls.
+    pub(crate) confirmed: u64,
+    /// When each member was last connected and had all that was confirmed.
+    caught_up: BTreeMap<ReplicaId, Duration>,
+}
+
+impl InSync {
+    pub(crate) fn new(committed: Members, now: Duration) -> Self {
+        let caught_up = committed.iter().map(|member| (member.replica, now)).collect();
+        Self { committed, asked: Vec::new(), confirmed: 0, caught_up }
+    }
+
+    /// Everybody that an acknowledgement waits for: the set, and whom a swap in flight may already
+    /// have added.
+    pub(crate) fn union(&self) -> impl Iterator<Item = Member> + '_ {
+        self.committed.iter().chain(self.asked.iter().flat_map(Members::iter))
+    }
+
+    /// Notes a set that is asked for. Until it is known what became of it both count.
+    pub(crate) fn ask(&mut self, wanted: &Members) {
+        if planted::is_on(Planted::ShrinkBeforeTheSwap) {
+            self.committed = self.committed.iter().filter(|member| wanted.has(*member)).collect();
+        }
+        if !planted::is_on(Planted::ExpandAfterTheSwap) {
+            self.asked.push(wanted.clone());
+        }
+    }
+
+    /// Takes in the set of a record of a new version, after which swaps of older ones fail.
+    pub(crate) fn commit(&mut self, committed: Members, now: Duration) {
+        self.committed = committed;
+        self.asked.clear();
+        self.caught_up.retain(|replica, _| self.committed.incarnation_of(*replica).is_some());
+        for member in self.committed.iter() {
+            self.caught_up.entry(member.replica).or_insert(now);
+        }
+    }
+
+    /// Moves the confirm offset to what everybody of the union has. `own` is the master's own end.
+    ///
+    /// It stays where it is while the position of a member is not known, since a member without a
+    /// connection has not confirmed anything more (apache/rocketmq #6662), and while the set is
+    /// too small: an eligible replica that lacks these bytes could still be elected.
+    pub(crate) fn confirm(
+        &mut self,
+        me: Member,
+        own: u64,
+        epoch: u64,
+        peers: &BTreeMap<ReplicaId, Peer>,
+        settings: &Settings,
+    ) {
+        if self.committed.len() < settings.needed_in_sync() {
+            return;
+        }
+        let position = |member: Member| {
+            if member == me {
+                return Some(own);
+            }
+            let report = peers.get(&member.replica)?.report;
+            let counts = report.from == member && report.follows == Some(epoch);
+            counts.then(|| report.position.counted(settings))
+        };
+        let skips = |position: &Option<u64>| {
+            position.is_none() && planted::is_on(Planted::ConfirmWithoutTheUnheard)
+        };
+        let lowest = self
+            .union()
+            .map(position)
+            .filter(|position| !skips(position))
+            .try_fold(own, |lowest, position| Some(lowest.min(position?)));
+        self.confirmed = self.confirmed.max(lowest.unwrap_or(0));
+    }
+
+    /// Notes who is connected and has all that was confirmed at `now`.
+    pub(crate) fn observe(
+        &mut self,
+        now: Duration,
+        epoch: u64,
+        peers: &BTreeMap<ReplicaId, Peer>,
+        settings: &Settings,
+    ) {
+        let committed: Vec<_> = self.committed.iter().collect();
+        for member in committed {
+            let caught_up = self.caught_up.entry(member.replica).or_insert(now);
+            let is_caught_up = peers.get(&member.replica).is_some_and(|peer| {
+                self.confirmed <= peer.report.position.counted(settings)
+                    && is_following(peer, member.incarnation, epoch, now, settings)
+            });
+            if is_caught_up {
+                *caught_up = now;
+            }
+        }
+    }
+
+    /// The set that the master should ask for, if it is another one: connected replicas that have
+    /// all that was confirmed, and at least `base`, come in; members that did not for
+    /// `shrink_after` go.
+    ///
+    /// `base` is the end of the log at the master's election: what was acknowledged before is
+    /// somewhere below it.
+    ///
+    /// The caller asks under the append lock and counts those who come in from then on, before it
+    /// acknowledges anything more.
+    pub(crate) fn wanted(
+        &self,
+        now: Duration,
+        (me, epoch, base): (Member, u64, u64),
+        peers: &BTreeMap<ReplicaId, Peer>,
+        settings: &Settings,
+    ) -> Option<Members> {
+        let mut wanted = self.committed.clone();
+        for peer in peers.values() {
+            let member = peer.report.from;
+            let has_all = peer.report.position.counted(settings) >= self.confirmed.max(base);
+            if has_all && is_following(peer, member.incarnation, epoch, now, settings) {
+                wanted.insert(member);
+            }
+        }
+        for member in self.committed.iter().filter(|member| *member != me) {
+            let since = self.caught_up.get(&member.replica).copied().unwrap_or(now);
+            let is_late = now.saturating_sub(since) >= settings.shrink_after;
+            if is_late && wanted.has(member) && wanted.len() > settings.needed_in_sync() {
+                wanted.remove(member.replica);
+            }
+        }
+        (wanted != self.committed).then_some(wanted)
+    }
+}
+
+/// Whether this start of the replica is connected and follows in this epoch.
+pub(crate) fn is_following(
+    peer: &Peer,
+    incarnation: Incarnation,
+    epoch: u64,
+    now: Duration,
+    settings: &Settings,
+) -> bool {
+    peer.report.from.incarnation == incarnation
+        && peer.report.follows == Some(epoch)
+        && now.saturating_sub(peer.heard) < settings.link_timeout
+}

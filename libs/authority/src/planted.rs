@@ -1,0 +1,50 @@
+//! Bugs that can be switched on to see whether the simulation notices.
+//!
+//! Only this crate's own unit tests can switch one on; in every other build the question is a
+//! constant.
+
+/// A promise broken on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests switch bugs on"))]
+pub(crate) enum Planted {
+    /// The simulated broker appends and acknowledges whenever it thinks that it is master.
+    AcknowledgeUnasked,
+    /// Any replica campaigns.
+    ElectOutsideTheSet,
+    /// A member counts no more from when its leaving is asked for.
+    ShrinkBeforeTheSwap,
+    /// A member counts only from when its coming was answered (apache/rocketmq #5663).
+    ExpandAfterTheSwap,
+    /// The confirm offset moves without members that are not heard (apache/rocketmq #6662).
+    ConfirmWithoutTheUnheard,
+    /// A restarted replica claims what it may have lost.
+    ClaimLostBytes,
+    /// A replica takes what a master sends without cutting its log first.
+    FollowWithoutCut,
+    /// Who followed a moment ago campaigns at once.
+    CampaignAtOnce,
+}
+
+#[cfg(test)]
+thread_local! {
+    static BUG: std::cell::Cell<Option<Planted>> = const { std::cell::Cell::new(None) };
+}
+
+/// Runs `work` with a bug, on this thread.
+#[cfg(test)]
+pub(crate) fn with<T>(bug: Option<Planted>, work: impl FnOnce() -> T) -> T {
+    BUG.set(bug);
+    let result = work();
+    BUG.set(None);
+    result
+}
+
+#[cfg(test)]
+pub(crate) fn is_on(bug: Planted) -> bool {
+    BUG.get() == Some(bug)
+}
+
+#[cfg(not(test))]
+pub(crate) const fn is_on(_: Planted) -> bool {
+    false
+}

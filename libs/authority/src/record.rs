@@ -1,0 +1,237 @@
+//! The authority record of a group, and the changes that are allowed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Incarnation, Member, Members};
+
+/// What a group is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Phase {
+    /// Nobody was ever elected.
+    #[default]
+    New,
+    /// A master was elected or appointed and does not serve yet.
+    Promoting,
+    /// The master serves.
+    Stable,
+}
+
+/// Who is master of a group and who has every acknowledged message. Changed by compare-and-swap
+/// only.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Grows by one with each change of the master; 0 before the first.
+    pub epoch: u64,
+    pub phase: Phase,
+    pub master: Option<Member>,
+    /// Every member has every acknowledged message, and nothing is acknowledged without it.
+    pub in_sync: Members,
+    /// Grows with each change of `in_sync` and `eligible`.
+    pub in_sync_version: u64,
+    /// Members that left the set by an election after which nothing could be acknowledged yet;
+    /// they have every acknowledged message as well.
+    pub eligible: Members,
+    /// The last epoch that began after every member may have lost what it had confirmed, as with
+    /// asynchronous flush when power fails everywhere; 0: none. Acknowledged messages may be
+    /// missing from there.
+    pub loss_epoch: u64,
+}
+
+/// A change that no correct replica makes. An authority refuses it, whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Regression {
+    #[error("the epoch falls from {from} to {to}")]
+    Epoch { from: u64, to: u64 },
+    #[error("the version of the in-sync set falls from {from} to {to}")]
+    InSyncVersion { from: u64, to: u64 },
+    #[error("the in-sync set changes without a new version")]
+    InSyncUnversioned,
+    #[error("the master changes within epoch {epoch}")]
+    MasterWithinEpoch { epoch: u64 },
+    #[error("the new master, replica {}, was neither in sync nor eligible", .0.replica.0)]
+    ElectedOutside(Member),
+    #[error("the master is not in the in-sync set")]
+    MasterOutside,
+}
+
+impl Record {
+    /// The record after `winner` was elected. It is alone in the set; with `min_in_sync` above 1
+    /// the others stay eligible.
+    pub(crate) fn elect(&self, winner: Member, min_in_sync: usize) -> Self {
+        let mut eligible = Members::default();
+        if min_in_sync > 1 {
+            eligible = self.electable().collect();
+            eligible.remove(winner.replica);
+        }
+        Self {
+            epoch: self.epoch + 1,
+            phase: Phase::Promoting,
+            master: Some(winner),
+            in_sync: [winner].into_iter().collect(),
+            in_sync_version: self.in_sync_version + 1,
+            eligible,
+            loss_epoch: self.loss_epoch,
+        }
+    }
+
+    /// The record after `winner` was elected although it may have lost what it had confirmed, as
+    /// everybody else who had it.
+    pub(crate) fn elect_with_loss(&self, winner: Member) -> Self {
+        let mut elected = self.elect(winner, 1);
+        elected.loss_epoch = elected.epoch;
+        elected
+    }
+
+    /// The record after the master gave its office to `heir`, a member of the set that has all
+    /// that the master wrote.
+    pub(crate) fn hand_over(&self, heir: Member) -> Self {
+        Self { epoch: self.epoch + 1, phase: Phase::Promoting, master: Some(heir), ..self.clone() }
+    }
+
+    /// The record with its master serving.
+    pub(crate) fn serving(&self) -> Self {
+        Self { phase: Phase::Stable, ..self.clone() }
+    }
+
+    /// The record with another in-sync set. From `min_in_sync` members on messages are
+    /// acknowledged without the eligible ones, so there are none any more.
+    pub(crate) fn with_in_sync(&self, in_sync: Members, min_in_sync: usize) -> Self {
+        let mut eligible = self.eligible.clone();
+        if in_sync.len() >= min_in_sync {
+            eligible = Members::default();
+        }
+        in_sync.iter().for_each(|member| eligible.remove(member.replica));
+        let in_sync_version = self.in_sync_version + 1;
+        Self { in_sync, in_sync_version, eligible, ..self.clone() }
+    }
+
+    /// The record with a member's new start in place of an earlier one whose bytes it still holds,
+    /// or nothing where none of them is in the record.
+    pub(crate) fn readmit(&self, member: Member, holds: &[Incarnation]) -> Option<Self> {
+        let mut record = self.clone();
+        let mut is_changed = false;
+        for set in [&mut record.in_sync, &mut record.eligible] {
+            let listed = set.incarnation_of(member.replica);
+            if listed.is_some_and(|listed| listed != member.incarnation && holds.contains(&listed))
+            {
+                set.insert(member);
+                is_changed = true;
+            }
+        }
+        record.in_sync_version += 1;
+        is_changed.then_some(record)
+    }
+
+    /// Everybody that has every acknowledged message.
+    pub(crate) fn electable(&self) -> impl Iterator<Item = Member> + '_ {
+        self.in_sync.iter().chain(self.eligible.iter())
+    }
+
+    pub(crate) fn is_electable(&self, member: Member) -> bool {
+        self.in_sync.has(member) || self.eligible.has(member)
+    }
+
+    /// The version of the set, if it counts on an earlier start of this member that it does not
+    /// hold any more.
+    pub(crate) fn lost_by(&self, member: Member, holds: &[Incarnation]) -> Option<u64> {
+        let listed = self.in_sync.incarnation_of(member.replica);
+        let listed = listed.or_else(|| self.eligible.incarnation_of(member.replica))?;
+        (!holds.contains(&listed)).then_some(self.in_sync_version)
+    }
+
+    /// Checks a change from this record to `next`, as the last line of defence: an authority asks
+    /// before it swaps.
+    ///
+    /// # Errors
+    /// The first rule that the change breaks.
+    pub fn check_next(&self, next: &Self) -> Result<(), Regression> {
+        if next.epoch < self.epoch {
+            return Err(Regression::Epoch { from: self.epoch, to: next.epoch });
+        }
+        if next.in_sync_version < self.in_sync_version {
+            let (from, to) = (self.in_sync_version, next.in_sync_version);
+            return Err(Regression::InSyncVersion { from, to });
+        }
+        let is_same_set = next.in_sync == self.in_sync && next.eligible == self.eligible;
+        if next.in_sync_version == self.in_sync_version && !is_same_set {
+            return Err(Regression::InSyncUnversioned);
+        }
+        if next.epoch == self.epoch && next.master != self.master {
+            return Err(Regression::MasterWithinEpoch { epoch: self.epoch });
+        }
+        if next.epoch == self.epoch {
+            return Ok(());
+        }
+        let master = next.master.ok_or(Regression::MasterOutside)?;
+        let is_counted_on = self.electable().any(|member| member.replica == master.replica);
+        let is_told = next.loss_epoch == next.epoch && is_counted_on;
+        if self.epoch > 0 && !self.is_electable(master) && !is_told {
+            return Err(Regression::ElectedOutside(master));
+        }
+        if !next.in_sync.has(master) {
+            return Err(Regression::MasterOutside);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ReplicaId;
+
+    fn member(replica: u32, incarnation: u64) -> Member {
+        Member { replica: ReplicaId(replica), incarnation: Incarnation(incarnation) }
+    }
+
+    fn stable() -> Record {
+        let in_sync = [member(0, 1), member(1, 1), member(2, 1)].into_iter().collect();
+        let master = Some(member(0, 1));
+        let phase = Phase::Stable;
+        Record { epoch: 3, phase, master, in_sync, in_sync_version: 5, ..Record::default() }
+    }
+
+    #[test]
+    fn the_others_stay_eligible_until_something_can_be_acknowledged_without_them() {
+        let elected = stable().elect(member(1, 1), 2);
+        assert_eq!(elected.in_sync, [member(1, 1)].into_iter().collect());
+        assert_eq!(elected.eligible, [member(0, 1), member(2, 1)].into_iter().collect());
+        let joined = elected.with_in_sync([member(1, 1), member(2, 1)].into_iter().collect(), 2);
+        assert!(joined.eligible.is_empty());
+        assert!(stable().elect(member(1, 1), 1).eligible.is_empty());
+    }
+
+    #[test]
+    fn a_restarted_member_takes_its_place_only_with_what_it_held() {
+        let record = stable().readmit(member(1, 9), &[Incarnation(1), Incarnation(9)]).unwrap();
+        assert!(record.in_sync.has(member(1, 9)) && !record.in_sync.has(member(1, 1)));
+        assert_eq!(stable().readmit(member(1, 9), &[Incarnation(9)]), None);
+        assert_eq!(stable().lost_by(member(1, 9), &[Incarnation(9)]), Some(5));
+        assert_eq!(stable().lost_by(member(7, 9), &[Incarnation(9)]), None);
+    }
+
+    #[test]
+    fn changes_that_no_correct_replica_makes_are_refused() {
+        let before = stable();
+        let elected = before.elect(member(1, 1), 2);
+        assert_eq!(before.check_next(&elected), Ok(()));
+        let check = |next: Record| before.check_next(&next).unwrap_err();
+        assert_eq!(check(Record { epoch: 2, ..stable() }), Regression::Epoch { from: 3, to: 2 });
+        let next = Record { in_sync_version: 4, ..stable() };
+        assert_eq!(check(next), Regression::InSyncVersion { from: 5, to: 4 });
+        let next = Record { in_sync: Members::default(), ..stable() };
+        assert_eq!(check(next), Regression::InSyncUnversioned);
+        let next = Record { master: Some(member(1, 1)), ..stable() };
+        assert_eq!(check(next), Regression::MasterWithinEpoch { epoch: 3 });
+        // Another start of replica 1 is another member, except where the record says that
+        // messages may be lost.
+        let next = before.elect(member(1, 2), 2);
+        assert_eq!(check(next), Regression::ElectedOutside(member(1, 2)));
+        assert_eq!(before.check_next(&before.elect_with_loss(member(1, 2))), Ok(()));
+        let next = before.elect_with_loss(member(7, 1));
+        assert_eq!(check(next), Regression::ElectedOutside(member(7, 1)));
+        let next = Record { in_sync: Members::default(), ..elected };
+        assert_eq!(check(next), Regression::MasterOutside);
+    }
+}

@@ -1,0 +1,457 @@
+//! One replica's part in deciding who is master.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::in_sync::{InSync, Peer};
+use crate::{Lease, LogPosition, Member, Members, Promise, Record, ReplicaId, Report, Settings};
+
+mod campaign;
+mod lead;
+mod requests;
+
+use requests::{Asking, AskingLease};
+
+/// The version of a record or lease, by which it is swapped: opaque, equal or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version(pub String);
+
+/// What became of a swap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Swapped {
+    /// It succeeded; this is the new version.
+    Won(Version),
+    /// The version was another one, or the authority refused the change.
+    Lost,
+    /// Nobody knows, and it may still succeed.
+    Unknown,
+}
+
+/// What the replica wants done, in this order. Nothing of a list may be seen by others before the
+/// promises ahead of it are durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read record and lease, and tell [`Replica::read`].
+    Read { request: u64 },
+    /// Swap the record, and tell [`Replica::record_swapped`].
+    SwapRecord { request: u64, expected: Version, record: Record },
+    /// Swap the lease, and tell [`Replica::lease_swapped`].
+    SwapLease { request: u64, expected: Version, lease: Lease },
+    /// Make this durable.
+    Promise(Promise),
+    /// Append an epoch record, flush, and serve as [`Replica::standing`] says.
+    Lead { epoch: u64 },
+    /// Cut the log to what it shares with this master's, tell [`Replica::aligned`], and take what
+    /// the master sends.
+    Follow { master: Member, epoch: u64 },
+    /// Neither append nor acknowledge nor take anything any more.
+    Stop,
+    /// Send this to all other replicas.
+    Tell(Report),
+}
+
+/// What a replica is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Nobody knows who is master, or the record went backwards.
+    Waiting,
+    Follower {
+        master: Member,
+        epoch: u64,
+    },
+    Master {
+        epoch: u64,
+    },
+}
+
+/// What a replica may do at the moment. Asked at each append and again before each
+/// acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Standing {
+    pub may_append: bool,
+    /// Messages that end here or before may be acknowledged.
+    pub acknowledged: u64,
+    /// Consumers may see messages that end here or before; nothing while this is not known.
+    pub visible: Option<u64>,
+}
+
+/// The deciding state machine. All times come from one clock that never jumps and counts while
+/// the machine sleeps (CLOCK_BOOTTIME), as the time since any fixed point.
+#[derive(Debug)]
+pub struct Replica {
+    settings: Settings,
+    me: Member,
+    promise: Promise,
+    position: LogPosition,
+    part: Part,
+    record: Option<(Version, Record)>,
+    lease: Option<(Version, Lease)>,
+    /// Since when the lease has been seen unchanged, without a failed read in between.
+    lease_unchanged_since: Option<Duration>,
+    /// The last epoch that this start led: it never leads it a second time, because it forgot which
+    /// swaps it asked for.
+    led: u64,
+    /// Whether what is known was read or written by the last request. Otherwise nothing is asked
+    /// for before it was read again.
+    is_current: bool,
+    /// When the last lease that is ours was asked for.
+    leased: Option<Duration>,
+    /// The read or record swap in flight: one at a time, so that an answer is never older than
+    /// what is known.
+    asking: Option<Asking>,
+    asking_lease: Option<AskingLease>,
+    peers: BTreeMap<ReplicaId, Peer>,
+    /// When others were last told that this replica follows.
+    told_following: Option<Duration>,
+    campaigning_since: Option<Duration>,
+    next_read: Duration,
+    next_tell: Duration,
+    requests: u64,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug)]
+enum Part {
+    Waiting,
+    Follower { master: Member, epoch: u64, is_aligned: bool },
+    Master(Leading),
+}
+
+/// A master's state.
+#[derive(Debug)]
+struct Leading {
+    epoch: u64,
+    in_sync: InSync,
+    /// The end of the log after the epoch record.
+    base: Option<u64>,
+    heir: Option<(ReplicaId, Duration)>,
+}
+
+impl Replica {
+    /// A replica that has just started. `promise` is durable already ([`Promise::at_start`]), and
+    /// `position` is the log's after recovery.
+    pub fn new(
+        settings: Settings,
+        replica: ReplicaId,
+        promise: Promise,
+        position: LogPosition,
+        now: Duration,
+    ) -> Self {
+        let incarnation = promise.holds.last().copied().unwrap_or(crate::Incarnation(0));
+        Self {
+            settings,
+            me: Member { replica, incarnation },
+            promise,
+            position,
+            part: Part::Waiting,
+            record: None,
+            lease: None,
+            lease_unchanged_since: None,
+            led: 0,
+            is_current: false,
+            leased: None,
+            asking: None,
+            asking_lease: None,
+            peers: BTreeMap::new(),
+            // What an earlier start told counts as told now.
+            told_following: Some(now),
+            campaigning_since: None,
+            next_read: now,
+            next_tell: now,
+            requests: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    /// Which start of which replica this is.
+    pub fn me(&self) -> Member {
+        self.me
+    }
+
+    pub fn role(&self) -> Role {
+        match &self.part {
+            Part::Waiting => Role::Waiting,
+            Part::Follower { master, epoch, .. } => {
+                Role::Follower { master: *master, epoch: *epoch }
+            }
+            Part::Master(leading) => Role::Master { epoch: leading.epoch },
+        }
+    }
+
+    /// The record as it was read or written last.
+    pub fn record(&self) -> Option<&Record> {
+        self.record.as_ref().map(|(_, record)| record)
+    }
+
+    /// What is to be done, oldest first; empties the list. Called after each of the methods below.
+    pub fn take_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Time has passed. Called at least each 100 ms.
+    pub fn tick(&mut self, now: Duration) {
+        self.give_up_requests(now);
+        if now >= self.next_tell {
+            self.tell(now);
+        }
+        if matches!(self.part, Part::Master(_)) {
+            self.tick_master(now);
+        } else {
+            self.tick_candidate(now);
+        }
+        if self.asking.is_none() && now >= self.next_read {
+            let request = self.request();
+            self.asking = Some(Asking { request, sent: now, swap: None });
+            self.next_read = now + self.settings.tick_every;
+            self.actions.push(Action::Read { request });
+        }
+    }
+
+    /// The answer to [`Action::Read`]; nothing where the authority could not be asked.
+    pub fn read(
+        &mut self,
+        now: Duration,
+        request: u64,
+        found: Option<((Version, Record), (Version, Lease))>,
+    ) {
+        if self.asking.as_ref().is_none_or(|asking| asking.request != request) {
+            return;
+        }
+        self.asking = None;
+        let Some((record, lease)) = found else {
+            self.read_failed();
+            return;
+        };
+        self.is_current = true;
+        if self.asking_lease.is_none() {
+            self.see_lease(now, lease);
+        }
+        self.see_record(now, record);
+    }
+
+    /// The answer to [`Action::SwapRecord`].
+    pub fn record_swapped(&mut self, now: Duration, request: u64, swapped: Swapped) {
+        let Some(asking) = self.asking.take_if(|asking| asking.request == request) else {
+            return;
+        };
+        match (swapped, asking.swap) {
+            (Swapped::Won(version), Some(record)) => self.see_record(now, (version, record)),
+            _ => {
+                self.is_current = false;
+                self.next_read = now;
+            }
+        }
+    }
+
+    /// The answer to [`Action::SwapLease`].
+    pub fn lease_swapped(&mut self, now: Duration, request: u64, swapped: Swapped) {
+        let asking = self.asking_lease.take_if(|asking| asking.request == request);
+        let Some(AskingLease { sent, lease, .. }) = asking else { return };
+        match swapped {
+            Swapped::Won(version) => {
+                self.leased = (lease.holder == Some(self.me)).then_some(sent);
+                self.see_lease(now, (version, lease));
+            }
+            // What stands there now has to be read before it can be swapped again.
+            Swapped::Lost | Swapped::Unknown => self.next_read = now,
+        }
+    }
+
+    /// Another replica told this.
+    pub fn heard(&mut self, now: Duration, report: Report) {
+        let sender = report.from.replica;
+        if sender == self.me.replica || !self.settings.group.contains(&sender) {
+            return;
+        }
+        // The network may deliver in another order.
+        let is_older = self.peers.get(&sender).is_some_and(|known| {
+            known.report.from == report.from && known.report.sent > report.sent
+        });
+        if is_older {
+            return;
+        }
+        let is_news = self
+            .peers
+            .insert(sender, Peer { report, heard: now })
+            .is_none_or(|known| known.report.promised != report.promised);
+        if report.promised > self.promise.epoch {
+            // It read of another master, or is one.
+            if matches!(self.part, Part::Master(_)) {
+                self.stop();
+            }
+            if is_news {
+                self.next_read = now;
+            }
+        } else {
+            self.confirm();
+        }
+    }
+
+    /// The log ends elsewhere, or more of it is flushed.
+    pub fn log_moved(&mut self, now: Duration, position: LogPosition) {
+        self.position = position;
+        if let Part::Master(leading) = &mut self.part
+            && leading.base.is_none()
+            && position.epoch == leading.epoch
+        {
+            leading.base = Some(position.end);
+        }
+        self.confirm();
+        self.tell(now);
+    }
+
+    /// The log was cut to what it shares with the master of this epoch, durably.
+    pub fn aligned(&mut self, now: Duration, epoch: u64, position: LogPosition) {
+        self.position = position;
+        if let Part::Follower { epoch: followed, is_aligned, .. } = &mut self.part
+            && *followed == epoch
+        {
+            *is_aligned = true;
+        }
+        self.tell(now);
+    }
+
+    /// What this replica may do now.
+    pub fn standing(&self, now: Duration) -> Standing {
+        match &self.part {
+            Part::Waiting => Standing::default(),
+            Part::Follower { is_aligned: false, .. } => Standing::default(),
+            Part::Follower { .. } => {
+                let end = self.position.counted(&self.settings);
+                let confirmed = self.master_report().map(|report| end.min(report.confirmed));
+                Standing { visible: confirmed, ..Standing::default() }
+            }
+            Part::Master(leading) => self.standing_of_master(now, leading),
+        }
+    }
+
+    fn see_record(&mut self, now: Duration, (version, record): (Version, Record)) {
+        let is_new = self.record.as_ref().is_none_or(|(known, _)| *known != version);
+        if record.epoch < self.promise.epoch {
+            // The record was lost or restored from a copy. Nobody may lead by it.
+            self.stop();
+            self.record = Some((version, record));
+            return;
+        }
+        self.forget_unneeded(&record);
+        let (epoch, master) = (record.epoch, record.master);
+        match &mut self.part {
+            Part::Master(leading) if leading.epoch == epoch => {
+                if is_new {
+                    leading.in_sync.commit(record.in_sync.clone(), now);
+                }
+            }
+            Part::Master(_) => {
+                self.stop();
+                self.release(now);
+            }
+            Part::Waiting | Part::Follower { .. } => {}
+        }
+        let in_sync = record.in_sync.clone();
+        self.record = Some((version, record));
+        let Some(master) = master else { return };
+        if master == self.me && epoch > self.led {
+            self.lead(now, epoch, in_sync);
+        } else if master != self.me && self.role() != (Role::Follower { master, epoch }) {
+            self.follow(now, master, epoch);
+        }
+    }
+
+    fn lead(&mut self, now: Duration, epoch: u64, in_sync: Members) {
+        self.led = epoch;
+        self.promise_epoch(epoch);
+        let in_sync = InSync::new(in_sync, now);
+        self.part = Part::Master(Leading { epoch, in_sync, base: None, heir: None });
+        self.campaigning_since = None;
+        self.actions.push(Action::Lead { epoch });
+        self.tell(now);
+    }
+
+    fn follow(&mut self, now: Duration, master: Member, epoch: u64) {
+        self.promise_epoch(epoch);
+        self.part = Part::Follower { master, epoch, is_aligned: false };
+        self.campaigning_since = None;
+        self.actions.push(Action::Follow { master, epoch });
+        // The others learn of the new epoch now and not at their next read.
+        self.tell(now);
+    }
+
+    fn promise_epoch(&mut self, epoch: u64) {
+        if self.promise.epoch != epoch {
+            self.promise.epoch = epoch;
+            self.actions.push(Action::Promise(self.promise.clone()));
+        }
+    }
+
+    /// Forgets earlier starts that the record does not count on.
+    fn forget_unneeded(&mut self, record: &Record) {
+        let holds = self.promise.holds.len();
+        self.promise.prune(self.me.replica, [&record.in_sync, &record.eligible]);
+        if self.promise.holds.len() != holds {
+            self.actions.push(Action::Promise(self.promise.clone()));
+        }
+    }
+
+    fn see_lease(&mut self, now: Duration, (version, lease): (Version, Lease)) {
+        let is_new = self.lease.as_ref().is_none_or(|(known, _)| *known != version);
+        if is_new || self.lease_unchanged_since.is_none() {
+            self.lease_unchanged_since = Some(now);
+        }
+        self.lease = Some((version, lease));
+    }
+
+    fn stop(&mut self) {
+        if !matches!(self.part, Part::Waiting) {
+            self.part = Part::Waiting;
+            self.actions.push(Action::Stop);
+        }
+    }
+
+    /// Tells all others where this replica is.
+    fn tell(&mut self, now: Duration) {
+        self.next_tell = now + self.settings.tick_every;
+        let follows = match self.part {
+            Part::Follower { epoch, is_aligned: true, .. } if self.hears_master(now) => Some(epoch),
+            _ => None,
+        };
+        if follows.is_some() {
+            self.told_following = Some(now);
+        }
+        let (leads, confirmed) = match &self.part {
+            Part::Master(leading) => (Some(leading.epoch), leading.in_sync.confirmed),
+            _ => (None, 0),
+        };
+        self.actions.push(Action::Tell(Report {
+            from: self.me,
+            promised: self.promise.epoch,
+            position: self.position,
+            leads,
+            follows,
+            lost: self.record().and_then(|record| record.lost_by(self.me, &self.promise.holds)),
+            confirmed,
+            sent: now,
+            echo: self.master_report().map(|report| report.sent),
+        }));
+    }
+
+    /// The last report of the master that this replica follows.
+    fn master_report(&self) -> Option<&Report> {
+        let Part::Follower { master, epoch, .. } = self.part else { return None };
+        let report = &self.peers.get(&master.replica)?.report;
+        (report.from == master && report.leads == Some(epoch)).then_some(report)
+    }
+
+    /// Whether the master that this replica follows was heard lately.
+    fn hears_master(&self, now: Duration) -> bool {
+        let Part::Follower { master, .. } = self.part else { return false };
+        self.master_report().is_some()
+            && self.peers.get(&master.replica).is_some_and(|peer| self.is_linked(peer, now))
+    }
+
+    fn is_linked(&self, peer: &Peer, now: Duration) -> bool {
+        now.saturating_sub(peer.heard) < self.settings.link_timeout
+    }
+}
+
+#[cfg(test)]
+mod tests;

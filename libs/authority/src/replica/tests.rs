@@ -1,0 +1,106 @@
+use super::*;
+use crate::Incarnation;
+
+fn at(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn replica(settings: Settings, promise: Promise) -> Replica {
+    Replica::new(settings, ReplicaId(0), promise, LogPosition::default(), at(0))
+}
+
+fn promise(epoch: u64) -> Promise {
+    let before = Promise { epoch, holds: Vec::new() };
+    Promise::at_start(Some(before), true, Incarnation(1))
+}
+
+/// Carries requests out at once, until nothing more is asked for; returns the other actions.
+fn settle(
+    replica: &mut Replica,
+    now: Duration,
+    record: &mut Record,
+    lease: &mut Lease,
+) -> Vec<Action> {
+    let mut others = Vec::new();
+    let version = |number: u64| Version(number.to_string());
+    for _ in 0..20 {
+        replica.tick(now);
+        for action in replica.take_actions() {
+            let record_version = version(record.epoch * 1_000 + record.in_sync_version);
+            match action {
+                Action::Read { request } => {
+                    let found = (record_version, record.clone());
+                    replica.read(now, request, Some((found, (version(lease.renewals), *lease))));
+                }
+                Action::SwapRecord { request, record: next, .. } => {
+                    record.check_next(&next).unwrap();
+                    *record = next;
+                    let won = version(record.epoch * 1_000 + record.in_sync_version);
+                    replica.record_swapped(now, request, Swapped::Won(won));
+                }
+                Action::SwapLease { request, lease: next, .. } => {
+                    *lease = next;
+                    replica.lease_swapped(now, request, Swapped::Won(version(next.renewals)));
+                }
+                Action::Tell(_) => {}
+                other => others.push(other),
+            }
+        }
+    }
+    others
+}
+
+#[test]
+fn a_group_of_one_leads_at_once_and_promises_first() {
+    let mut replica = replica(Settings::new(1), promise(0));
+    let (mut record, mut lease) = Default::default();
+    let actions = settle(&mut replica, at(10), &mut record, &mut lease);
+    let promised = Promise { epoch: 1, holds: vec![Incarnation(1)] };
+    assert_eq!(actions, [Action::Promise(promised), Action::Lead { epoch: 1 }]);
+    assert!(!replica.standing(at(10)).may_append, "the epoch record is not there yet");
+    replica.log_moved(at(20), LogPosition { epoch: 1, end: 9, flushed: 0 });
+    assert!(!replica.standing(at(20)).may_append, "it is not flushed");
+    replica.log_moved(at(30), LogPosition { epoch: 1, end: 9, flushed: 9 });
+    let standing = Standing { may_append: true, acknowledged: 9, visible: Some(9) };
+    assert_eq!(replica.standing(at(30)), standing);
+    // Alone, it needs no lease.
+    assert_eq!(replica.standing(at(3_600_000)), standing);
+}
+
+#[test]
+fn a_record_that_went_backwards_is_not_obeyed() {
+    let mut replica = replica(Settings::new(1), promise(7));
+    let mut record = Record { epoch: 6, ..Record::default() };
+    let actions = settle(&mut replica, at(10_000), &mut record, &mut Lease::default());
+    assert_eq!(actions, []);
+    assert_eq!(replica.role(), Role::Waiting);
+    assert_eq!(record.epoch, 6);
+}
+
+#[test]
+fn nobody_is_elected_before_all_of_a_new_group_were_heard() {
+    let mut replica = replica(Settings::new(2), promise(0));
+    let (mut record, mut lease) = Default::default();
+    settle(&mut replica, at(60_000), &mut record, &mut lease);
+    assert_eq!(record.epoch, 0);
+    let other = Member { replica: ReplicaId(1), incarnation: Incarnation(5) };
+    replica.heard(
+        at(60_000),
+        Report {
+            from: other,
+            promised: 0,
+            position: LogPosition::default(),
+            leads: None,
+            follows: None,
+            lost: None,
+            confirmed: 0,
+            sent: at(1),
+            echo: None,
+        },
+    );
+    settle(&mut replica, at(60_100), &mut record, &mut lease);
+    assert_eq!((record.epoch, record.master), (1, Some(replica.me())));
+    // Two in sync are needed.
+    replica.log_moved(at(60_200), LogPosition { epoch: 1, end: 9, flushed: 9 });
+    assert_eq!(replica.standing(at(60_200)), Standing::default());
+}

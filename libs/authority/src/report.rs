@@ -1,0 +1,54 @@
+//! What replicas tell each other.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Member, Settings};
+
+/// How far a log goes. Offsets are bytes from the start of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// The epoch of the last record; 0 in a log without epochs.
+    pub epoch: u64,
+    /// The end of what is in the page cache.
+    pub end: u64,
+    /// The end of what is on the disk; at most `end`.
+    pub flushed: u64,
+}
+
+impl LogPosition {
+    /// What an acknowledgement may count on.
+    pub(crate) fn counted(&self, settings: &Settings) -> u64 {
+        if settings.sync_flush { self.flushed } else { self.end }
+    }
+
+    /// Orders logs by how much an election would lose with them: by epoch, then by length.
+    pub(crate) fn rank(&self, settings: &Settings) -> (u64, u64) {
+        (self.epoch, self.counted(settings))
+    }
+}
+
+/// One replica's state as it tells it to all others, at every change of its log that matters and
+/// each `tick_every`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub from: Member,
+    /// The highest epoch that it obeys.
+    pub promised: u64,
+    pub position: LogPosition,
+    /// The epoch in which it leads.
+    pub leads: Option<u64>,
+    /// The epoch whose master it hears and follows, after its log was cut to what it shares with
+    /// that master's. Only then `position` counts for an acknowledgement.
+    pub follows: Option<u64>,
+    /// The version of the in-sync set that counts on an earlier start of this replica whose bytes
+    /// it may have lost.
+    pub lost: Option<u64>,
+    /// What is confirmed, as far as a master knows; 0 from others.
+    pub confirmed: u64,
+    /// The sender's clock.
+    pub sent: Duration,
+    /// `sent` of the last report that the master it follows sent, by the master's clock.
+    pub echo: Option<Duration>,
+}

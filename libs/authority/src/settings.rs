@@ -1,0 +1,81 @@
+//! What a group's replicas are told.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::ReplicaId;
+
+/// When a message is acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// When the master has it. What no other replica had is lost with the master.
+    Async,
+    /// When every member of the in-sync set has it.
+    Sync,
+}
+
+/// The settings of one group, the same at all of its replicas.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// All replicas of the group, at least one.
+    pub group: BTreeSet<ReplicaId>,
+    pub replication: Replication,
+    /// With synchronous replication a message counts once it is flushed at each member. Default:
+    /// true.
+    pub sync_flush: bool,
+    /// Synchronous replication takes no messages with fewer members in sync, the master counted.
+    /// 1 to the size of the group. Default: 2, or 1 in a group of one.
+    pub min_in_sync: usize,
+    /// Whether a master without a lease goes on while it hears all others follow it. Default:
+    /// true.
+    pub continue_without_lease: bool,
+    /// A lease that was not renewed for this long may be taken. Default: 6 s.
+    pub lease: Duration,
+    /// A master renews this often. Default: 1 s.
+    pub renew_every: Duration,
+    /// A master without a renewal for this long stops. Below `lease` by more than clocks drift
+    /// in that time. Default: 4 s.
+    pub step_down: Duration,
+    /// A peer that was not heard for this long is not connected. Default: 2 s.
+    pub link_timeout: Duration,
+    /// A member of the in-sync set that is not connected or lags for this long is taken out.
+    /// Default: 10 s.
+    pub shrink_after: Duration,
+    /// A candidate waits this long for each better one that it hears. Default: 500 ms.
+    pub rank_wait: Duration,
+    /// A request to the authority without an answer for this long has an unknown outcome.
+    /// Default: 2 s.
+    pub request_timeout: Duration,
+    /// How often somebody who does not lead reads record and lease, and everybody reports.
+    /// Default: 500 ms.
+    pub tick_every: Duration,
+}
+
+impl Settings {
+    /// The defaults for `replicas` replicas with synchronous replication and flush.
+    pub fn new(replicas: u32) -> Self {
+        Self {
+            group: (0..replicas).map(ReplicaId).collect(),
+            replication: Replication::Sync,
+            sync_flush: true,
+            min_in_sync: replicas.min(2) as usize,
+            continue_without_lease: true,
+            lease: Duration::from_secs(6),
+            renew_every: Duration::from_secs(1),
+            step_down: Duration::from_secs(4),
+            link_timeout: Duration::from_secs(2),
+            shrink_after: Duration::from_secs(10),
+            rank_wait: Duration::from_millis(500),
+            request_timeout: Duration::from_secs(2),
+            tick_every: Duration::from_millis(500),
+        }
+    }
+
+    /// How many members have to be in sync before a message may be acknowledged.
+    pub(crate) fn needed_in_sync(&self) -> usize {
+        match self.replication {
+            Replication::Async => 1,
+            Replication::Sync => self.min_in_sync,
+        }
+    }
+}

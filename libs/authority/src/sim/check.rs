@@ -1,0 +1,152 @@
+//! What must hold.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::AddAssign;
+
+use super::node::{Entry, Node};
+use crate::{Member, Replication};
+
+/// Counts of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) acknowledged: u64,
+    pub(super) elections: u64,
+    pub(super) handovers: u64,
+    pub(super) faults: u64,
+    /// Elections after which messages may be missing, because no disk was left that had all.
+    pub(super) elections_with_loss: u64,
+    /// After such elections, or with asynchronous replication.
+    pub(super) lost: u64,
+}
+
+impl AddAssign for Summary {
+    fn add_assign(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.elections += other.elections;
+        self.handovers += other.handovers;
+        self.faults += other.faults;
+        self.elections_with_loss += other.elections_with_loss;
+        self.lost += other.lost;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { acknowledged, elections, handovers, faults, elections_with_loss, lost } = self;
+        write!(f, "{acknowledged} acknowledged, {faults} faults, {elections} elections, ")?;
+        write!(f, "{handovers} handovers, {elections_with_loss} elections with loss, ")?;
+        write!(f, "{lost} lost with them or with asynchronous replication")
+    }
+}
+
+pub(super) struct Check {
+    replication: Replication,
+    /// Which message was acknowledged or seen by a consumer at an offset.
+    acknowledged: HashMap<u64, u64>,
+    seen: HashMap<u64, Entry>,
+    leaders: HashMap<u64, Member>,
+    acknowledged_epoch: u64,
+    loss_epoch: u64,
+    pub(super) summary: Summary,
+}
+
+impl Check {
+    pub(super) fn new(replication: Replication) -> Self {
+        Self {
+            replication,
+            acknowledged: HashMap::new(),
+            seen: HashMap::new(),
+            leaders: HashMap::new(),
+            acknowledged_epoch: 0,
+            loss_epoch: 0,
+            summary: Summary::default(),
+        }
+    }
+
+    pub(super) fn led(&mut self, epoch: u64, member: Member) -> Result<(), String> {
+        let leader = *self.leaders.entry(epoch).or_insert(member);
+        if leader != member {
+            return Err(format!("epoch {epoch} has two masters: {leader:?} and {member:?}"));
+        }
+        self.summary.elections += 1;
+        Ok(())
+    }
+
+    /// A master leads after an election that may lack what was acknowledged or seen.
+    /// That epoch's master itself may have been gone before it led.
+    pub(super) fn led_with_loss(&mut self, master: &Node, loss_epoch: u64) {
+        if loss_epoch <= self.loss_epoch {
+            return;
+        }
+        self.loss_epoch = loss_epoch;
+        self.summary.elections_with_loss += 1;
+        self.summary.lost += self.lost(master).len() as u64;
+        self.acknowledged.clear();
+        self.seen.clear();
+    }
+
+    pub(super) fn acknowledge(&mut self, at: u64, message: u64, epoch: u64) -> Result<(), String> {
+        self.summary.acknowledged += 1;
+        if self.replication == Replication::Async && epoch < self.acknowledged_epoch {
+            let later = self.acknowledged_epoch;
+            return Err(format!("epoch {epoch} acknowledges after epoch {later} did"));
+        }
+        self.acknowledged_epoch = self.acknowledged_epoch.max(epoch);
+        match self.acknowledged.insert(at, message) {
+            Some(other) if self.replication == Replication::Sync => {
+                Err(format!("offset {at} was acknowledged for message {other} and for {message}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A consumer read a node's log up to `visible`.
+    pub(super) fn see(&mut self, node: &Node, visible: u64) -> Result<(), String> {
+        if self.replication == Replication::Async {
+            return Ok(());
+        }
+        let Some(log) = node.disk.log.get(..visible as usize) else {
+            return Err(format!("{visible} visible of a log of {}", node.disk.log.len()));
+        };
+        for (at, entry) in log.iter().enumerate().rev().take(64) {
+            let first = *self.seen.entry(at as u64).or_insert(*entry);
+            if first != *entry {
+                let id = node.id.0;
+                return Err(format!("offset {at} was {first:?} and is {entry:?} on {id}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything is mended, and this node leads.
+    pub(super) fn end(&mut self, master: &Node) -> Result<(), String> {
+        let lost = self.lost(master);
+        self.summary.lost += lost.len() as u64;
+        let gone =
+            self.seen.iter().find(|(at, entry)| master.disk.log.get(**at as usize) != Some(entry));
+        if self.replication == Replication::Async {
+            return Ok(());
+        }
+        if let Some((at, entry)) = gone {
+            return Err(format!("a consumer saw {entry:?} at {at}, which is gone"));
+        }
+        match lost.first() {
+            Some((at, message)) => {
+                let count = lost.len();
+                Err(format!("{count} acknowledged lost, first message {message} at {at}"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Acknowledged messages that are not in this log, by offset.
+    fn lost(&self, node: &Node) -> Vec<(u64, u64)> {
+        let message_at = |at| node.disk.log.get(at as usize).map(|entry: &Entry| entry.message);
+        let acknowledged = self.acknowledged.iter().map(|(&at, &message)| (at, message));
+        let mut lost: Vec<_> =
+            acknowledged.filter(|(at, message)| message_at(*at) != Some(*message)).collect();
+        lost.sort_unstable();
+        lost
+    }
+}

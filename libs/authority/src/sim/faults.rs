@@ -1,0 +1,112 @@
+//! What goes wrong.
+
+use std::time::Duration;
+
+use super::random::Random;
+
+/// What is broken at the moment, beside crashed and paused processes.
+pub(super) struct Network {
+    /// `cut[from][to]`: nothing arrives. The last row and column are the authority's.
+    cut: Vec<Vec<bool>>,
+    /// Messages take up to this long.
+    pub(super) delay: Duration,
+    /// One in so many messages is lost; 0: none.
+    pub(super) loss: u64,
+}
+
+impl Network {
+    pub(super) fn new(replicas: usize) -> Self {
+        let cut = vec![vec![false; replicas + 1]; replicas + 1];
+        Self { cut, delay: Duration::from_millis(5), loss: 0 }
+    }
+
+    pub(super) fn mend(&mut self) {
+        *self = Self::new(self.cut.len() - 1);
+    }
+
+    pub(super) fn authority(&self) -> usize {
+        self.cut.len() - 1
+    }
+
+    /// How long a message takes, or nothing where it does not arrive.
+    pub(super) fn passage(&self, from: usize, to: usize, random: &mut Random) -> Option<Duration> {
+        let is_lost = self.loss > 0 && random.one_in(self.loss);
+        let delay = random.millis(0, self.delay.as_millis() as u64);
+        (!is_lost && !self.cut[from][to]).then_some(delay)
+    }
+}
+
+/// One thing that goes wrong, or is asked for.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Kill {
+        node: usize,
+    },
+    PowerLoss {
+        node: usize,
+    },
+    PowerLossOfAll,
+    Pause {
+        node: usize,
+        length: Duration,
+    },
+    /// Some connections cut, in one direction or both.
+    Cut {
+        pairs: Vec<(usize, usize)>,
+    },
+    Slow {
+        delay: Duration,
+        loss: u64,
+    },
+    Mend,
+    /// Whoever swaps the record next gets no answer, may not be heard any more, and is killed
+    /// within 3 s.
+    Ambush,
+    HandOver,
+}
+
+impl Fault {
+    pub(super) fn random(replicas: usize, random: &mut Random) -> Self {
+        let node = random.below(replicas as u64) as usize;
+        let authority = replicas;
+        match random.below(13) {
+            0 | 1 => Self::Kill { node },
+            2 => Self::PowerLoss { node },
+            3 if random.one_in(3) => Self::PowerLossOfAll,
+            3 | 4 => Self::Pause { node, length: random.millis(500, 15_000) },
+            // From everybody, from the peers, or from the authority.
+            5 | 6 => {
+                let others = (0..=replicas).filter(|other| *other != node);
+                let kind = random.below(3);
+                let is_cut = |other: &usize| match kind {
+                    0 => true,
+                    1 => *other != authority,
+                    _ => *other == authority,
+                };
+                let cut: Vec<_> = others.filter(is_cut).collect();
+                let both = cut.iter().flat_map(|&other| [(node, other), (other, node)]);
+                let direction = random.below(4);
+                let is_kept = |(from, _): &(usize, usize)| match direction {
+                    0 => *from == node,
+                    1 => *from != node,
+                    _ => true,
+                };
+                Self::Cut { pairs: both.filter(is_kept).collect() }
+            }
+            7 => {
+                let all = (0..replicas).flat_map(|node| [(node, authority), (authority, node)]);
+                Self::Cut { pairs: all.collect() }
+            }
+            8 => Self::Slow { delay: random.millis(20, 3_000), loss: random.below(2) * 4 },
+            9 | 10 => Self::Mend,
+            11 => Self::Ambush,
+            _ => Self::HandOver,
+        }
+    }
+}
+
+impl Network {
+    pub(super) fn cut(&mut self, pairs: &[(usize, usize)]) {
+        pairs.iter().for_each(|&(from, to)| self.cut[from][to] = true);
+    }
+}

@@ -1,0 +1,149 @@
+//! A stand-in for a broker: a log of records of length one, replicated by asking the master for
+//! what comes next.
+
+use std::time::Duration;
+
+use super::random::Random;
+use crate::planted::{self, Planted};
+use crate::{EpochTable, Incarnation, LogPosition, Member, Promise, Replica, ReplicaId, Settings};
+
+/// One record; its offset is its place in the log. Message 0 is an epoch record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) epoch: u64,
+    pub(super) message: u64,
+}
+
+/// What survives the process.
+#[derive(Default)]
+pub(super) struct Disk {
+    pub(super) log: Vec<Entry>,
+    pub(super) flushed: usize,
+    pub(super) promise: Option<Promise>,
+}
+
+/// What brokers send each other for replication.
+#[derive(Debug, Clone)]
+pub(super) enum Stream {
+    /// A follower that wants to know where its log parts from the master's.
+    Hello {
+        from: Member,
+        epoch: u64,
+    },
+    Welcome {
+        epoch: u64,
+        epochs: EpochTable,
+        end: u64,
+    },
+    Fetch {
+        from: Member,
+        epoch: u64,
+        at: usize,
+    },
+    Entries {
+        epoch: u64,
+        at: usize,
+        entries: Vec<Entry>,
+    },
+}
+
+pub(super) struct Node {
+    pub(super) id: ReplicaId,
+    pub(super) disk: Disk,
+    /// None while the process is down.
+    pub(super) replica: Option<Replica>,
+    pub(super) following: Option<(Member, u64, bool)>,
+    pub(super) leading: Option<u64>,
+    /// Sends that are appended and not acknowledged: end and message.
+    pub(super) waiting: Vec<(u64, u64)>,
+    pub(super) starts: u64,
+    /// Events before this time wait until then.
+    pub(super) paused_until: Duration,
+    /// How its clock runs, in parts of 10,000.
+    pub(super) clock: u64,
+    /// Whether the next start lost nothing that was confirmed.
+    pub(super) is_lossless: bool,
+}
+
+impl Node {
+    pub(super) fn new(id: ReplicaId, random: &mut Random) -> Self {
+        Self {
+            id,
+            disk: Disk::default(),
+            replica: None,
+            following: None,
+            leading: None,
+            waiting: Vec::new(),
+            starts: 0,
+            paused_until: Duration::ZERO,
+            // Up to 1 % fast or slow.
+            clock: 9_900 + random.below(201),
+            is_lossless: true,
+        }
+    }
+
+    pub(super) fn start(&mut self, settings: &Settings, now: Duration) {
+        self.starts += 1;
+        let incarnation = Incarnation(u64::from(self.id.0 + 1) * 1_000_000 + self.starts);
+        let is_lossless = self.is_lossless || planted::is_on(Planted::ClaimLostBytes);
+        let promise = Promise::at_start(self.disk.promise.take(), is_lossless, incarnation);
+        self.disk.promise = Some(promise.clone());
+        self.is_lossless = true;
+        // Recovery ends with a flush.
+        self.disk.flushed = self.disk.log.len();
+        let position = self.position();
+        self.replica =
+            Some(Replica::new(settings.clone(), self.id, promise, position, self.local(now)));
+    }
+
+    /// The process ends; with `power` the unflushed end of the log goes with it, or a part.
+    pub(super) fn crash(&mut self, power: bool, settings: &Settings, random: &mut Random) {
+        self.replica = None;
+        self.following = None;
+        self.leading = None;
+        self.waiting.clear();
+        if power {
+            let unflushed = (self.disk.log.len() - self.disk.flushed) as u64;
+            let kept = self.disk.flushed + random.below(unflushed + 1) as usize;
+            self.disk.log.truncate(kept);
+            self.is_lossless &= settings.sync_flush;
+        }
+    }
+
+    /// Its own clock at this time.
+    pub(super) fn local(&self, now: Duration) -> Duration {
+        Duration::from_secs(100) * (self.id.0 + 1) + now * self.clock as u32 / 10_000
+    }
+
+    pub(super) fn position(&self) -> LogPosition {
+        LogPosition {
+            epoch: self.disk.log.last().map_or(0, |last| last.epoch),
+            end: self.disk.log.len() as u64,
+            flushed: self.disk.flushed as u64,
+        }
+    }
+
+    /// The epochs of the log, from its epoch records.
+    pub(super) fn epochs(&self) -> EpochTable {
+        let mut table = EpochTable::default();
+        for (at, entry) in self.disk.log.iter().enumerate().filter(|(_, entry)| entry.message == 0)
+        {
+            assert!(table.begin(entry.epoch, at as u64), "epoch {} at {at}", entry.epoch);
+        }
+        table
+    }
+
+    /// Cuts the log, durably.
+    pub(super) fn truncate(&mut self, end: u64) {
+        if planted::is_on(Planted::FollowWithoutCut) {
+            return;
+        }
+        self.disk.log.truncate(end as usize);
+        self.disk.flushed = self.disk.flushed.min(end as usize);
+    }
+
+    /// What a follower that stands at `at` gets next.
+    pub(super) fn entries_from(&self, at: usize) -> Vec<Entry> {
+        self.disk.log.iter().skip(at).take(16).copied().collect()
+    }
+}

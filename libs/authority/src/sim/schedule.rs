@@ -1,0 +1,52 @@
+//! What kind of group a seed runs, and how badly it is treated.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::random::Random;
+use crate::{Replication, Settings};
+
+pub(super) struct Schedule {
+    pub(super) replicas: u32,
+    pub(super) replication: Replication,
+    pub(super) sync_flush: bool,
+    pub(super) min_in_sync: usize,
+    /// Simulated time with faults; after it everything is mended.
+    pub(super) length: Duration,
+    /// The mean time between faults.
+    pub(super) fault_every: Duration,
+}
+
+impl Schedule {
+    pub(super) fn of(seed: u64) -> Self {
+        let mut random = Random(seed ^ 0x5EED);
+        let replicas = if random.one_in(3) { 2 } else { 3 };
+        let is_sync = !random.one_in(4);
+        Self {
+            replicas,
+            replication: if is_sync { Replication::Sync } else { Replication::Async },
+            sync_flush: !random.one_in(3),
+            min_in_sync: if random.one_in(4) { 1 } else { 2 },
+            length: random.millis(30_000, 120_000),
+            fault_every: random.millis(1_000, 8_000),
+        }
+    }
+
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            replication: self.replication,
+            sync_flush: self.sync_flush,
+            min_in_sync: self.min_in_sync,
+            ..Settings::new(self.replicas)
+        }
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flush = if self.sync_flush { "sync" } else { "async" };
+        let (replicas, min) = (self.replicas, self.min_in_sync);
+        write!(f, "{replicas} replicas, {:?} replication, {flush} flush", self.replication)?;
+        write!(f, ", min in-sync {min}")
+    }
+}

@@ -1,0 +1,346 @@
+//! The event loop: time, messages, and what a broker does for its [`Replica`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::check::{Check, Summary};
+use super::faults::{Fault, Network};
+use super::node::{Node, Stream};
+use super::objects::Objects;
+use super::random::Random;
+use super::schedule::Schedule;
+use crate::{Lease, Record, Replica, ReplicaId, Report, Settings, Swapped, Version};
+
+mod broker;
+
+const TICK: Duration = Duration::from_millis(100);
+/// How long a mended group has to become whole.
+const HEAL: Duration = Duration::from_secs(120);
+
+enum Event {
+    /// To a start of a node's process; gone with it.
+    Process {
+        node: usize,
+        start: u64,
+        input: Input,
+    },
+    /// To whatever process of the node runs then.
+    Report {
+        to: usize,
+        report: Report,
+    },
+    Stream {
+        to: usize,
+        stream: Stream,
+    },
+    Ask {
+        node: usize,
+        start: u64,
+        ask: Ask,
+    },
+    Send,
+    Fault,
+    Restart {
+        node: usize,
+    },
+    Crash {
+        node: usize,
+    },
+}
+
+enum Input {
+    Tick,
+    Flushed { end: usize },
+    Read { request: u64, found: ((Version, Record), (Version, Lease)) },
+    RecordSwapped { request: u64, swapped: Swapped },
+    LeaseSwapped { request: u64, swapped: Swapped },
+}
+
+enum Ask {
+    Read { request: u64 },
+    SwapRecord { request: u64, expected: Version, record: Record },
+    SwapLease { request: u64, expected: Version, lease: Lease },
+}
+
+pub(super) struct World {
+    now: Duration,
+    random: Random,
+    settings: Settings,
+    length: Duration,
+    fault_every: u64,
+    events: BTreeMap<(Duration, u64), Event>,
+    sequence: u64,
+    nodes: Vec<Node>,
+    objects: Objects,
+    network: Network,
+    check: Check,
+    messages: u64,
+    is_healing: bool,
+    /// The next who swaps the record does not hear of it and is gone soon after.
+    ambush: bool,
+    is_traced: bool,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, schedule: &Schedule) -> Self {
+        let mut random = Random(seed);
+        let settings = schedule.settings();
+        let nodes: Vec<_> =
+            (0..schedule.replicas).map(|id| Node::new(ReplicaId(id), &mut random)).collect();
+        Self {
+            now: Duration::ZERO,
+            settings,
+            length: schedule.length,
+            fault_every: schedule.fault_every.as_millis() as u64,
+            events: BTreeMap::new(),
+            sequence: 0,
+            network: Network::new(nodes.len()),
+            nodes,
+            objects: Objects::default(),
+            check: Check::new(schedule.replication),
+            messages: 0,
+            is_healing: false,
+            ambush: false,
+            is_traced: std::env::var_os("TRACE").is_some(),
+            random,
+        }
+    }
+
+    pub(super) fn run(&mut self) -> Result<Summary, String> {
+        for node in 0..self.nodes.len() {
+            self.restart(node);
+        }
+        self.schedule(Duration::ZERO, Event::Send);
+        self.schedule_fault();
+        while self.now < self.length {
+            self.step()?;
+        }
+        self.heal();
+        let end = self.now + HEAL;
+        let mut asked = None;
+        while self.now < end {
+            self.step()?;
+            match asked {
+                None if self.is_whole() => asked = Some(self.messages + 1),
+                Some(message) if self.is_acknowledged_everywhere(message) => {
+                    let master = self.nodes.iter().position(|node| node.leading.is_some());
+                    let master = master.ok_or("whole, and without a master")?;
+                    self.check.end(&self.nodes[master])?;
+                    return Ok(self.check.summary);
+                }
+                _ => {}
+            }
+        }
+        let ((_, record), (_, lease)) = self.objects.read();
+        let roles: Vec<_> =
+            self.nodes.iter().map(|node| node.replica.as_ref().map(Replica::role)).collect();
+        Err(format!("not whole {HEAL:?} after all was mended: {roles:?} {record:?} {lease:?}"))
+    }
+
+    fn step(&mut self) -> Result<(), String> {
+        let Some(((time, _), event)) = self.events.pop_first() else {
+            return Err("no event is left".into());
+        };
+        self.now = self.now.max(time);
+        let node = match &event {
+            Event::Process { node, .. } => Some(*node),
+            Event::Report { to, .. } | Event::Stream { to, .. } => Some(*to),
+            Event::Ask { .. } | Event::Send | Event::Fault => None,
+            Event::Restart { .. } | Event::Crash { .. } => None,
+        };
+        if let Some(paused) = node.map(|node| self.nodes[node].paused_until)
+            && paused > self.now
+        {
+            self.schedule(paused - self.now, event);
+            return Ok(());
+        }
+        match event {
+            Event::Process { node, start, input } => {
+                if self.nodes[node].starts == start {
+                    self.input(node, input);
+                }
+            }
+            Event::Report { to, report } => {
+                let now = self.nodes[to].local(self.now);
+                if let Some(replica) = &mut self.nodes[to].replica {
+                    replica.heard(now, report);
+                }
+            }
+            Event::Stream { to, stream } => self.stream(to, stream),
+            Event::Ask { node, start, ask } => self.ask(node, start, ask)?,
+            Event::Send => self.send(),
+            Event::Fault => {
+                if !self.is_healing {
+                    self.fault();
+                    self.schedule_fault();
+                }
+            }
+            Event::Restart { node } => self.restart(node),
+            Event::Crash { node } => self.crash(node, false),
+        }
+        match node {
+            Some(node) => self.act(node),
+            None => (0..self.nodes.len()).try_for_each(|node| self.act(node)),
+        }
+    }
+
+    fn input(&mut self, node: usize, input: Input) {
+        let Self { nodes, now, .. } = self;
+        let place = node;
+        let node = &mut nodes[node];
+        let local = node.local(*now);
+        let Some(replica) = &mut node.replica else { return };
+        match input {
+            Input::Tick => {
+                replica.tick(local);
+                self.ask_master(place);
+                self.schedule_input(place, TICK, Input::Tick);
+            }
+            Input::Flushed { end } => {
+                node.disk.flushed = node.disk.flushed.max(end.min(node.disk.log.len()));
+                let position = node.position();
+                if let Some(replica) = &mut node.replica {
+                    replica.log_moved(local, position);
+                }
+            }
+            Input::Read { request, found } => replica.read(local, request, Some(found)),
+            Input::RecordSwapped { request, swapped } => {
+                replica.record_swapped(local, request, swapped);
+            }
+            Input::LeaseSwapped { request, swapped } => {
+                replica.lease_swapped(local, request, swapped);
+            }
+        }
+    }
+
+    /// A request arrives at the authority.
+    fn ask(&mut self, node: usize, start: u64, ask: Ask) -> Result<(), String> {
+        let swapped = |version: Option<Version>| version.map_or(Swapped::Lost, Swapped::Won);
+        let input = match ask {
+            Ask::Read { request } => Input::Read { request, found: self.objects.read() },
+            Ask::SwapRecord { request, expected, record } => {
+                let version = self.objects.swap_record(&expected, record);
+                let version = version.map_err(|error| format!("replica {node} asks: {error}"))?;
+                if version.is_some() && std::mem::take(&mut self.ambush) {
+                    self.network.cut(&[(self.network.authority(), node)]);
+                    if self.random.one_in(2) {
+                        let others = (0..self.nodes.len()).filter(|other| *other != node);
+                        self.network.cut(&others.map(|other| (node, other)).collect::<Vec<_>>());
+                    }
+                    self.schedule_random(50, 3_000, Event::Crash { node });
+                }
+                Input::RecordSwapped { request, swapped: swapped(version) }
+            }
+            Ask::SwapLease { request, expected, lease } => {
+                let version = self.objects.swap_lease(&expected, lease);
+                Input::LeaseSwapped { request, swapped: swapped(version) }
+            }
+        };
+        let from = self.network.authority();
+        self.pass(from, node, Event::Process { node, start, input });
+        Ok(())
+    }
+
+    fn ask_later(&mut self, node: usize, start: u64, ask: Ask) {
+        let to = self.network.authority();
+        self.pass(node, to, Event::Ask { node, start, ask });
+    }
+
+    fn fault(&mut self) {
+        let fault = Fault::random(self.nodes.len(), &mut self.random);
+        if self.is_traced {
+            eprintln!("{:?} {fault:?}", self.now);
+        }
+        self.check.summary.faults += 1;
+        match fault {
+            Fault::Kill { node } => self.crash(node, false),
+            Fault::PowerLoss { node } => self.crash(node, true),
+            Fault::PowerLossOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node, true)),
+            Fault::Pause { node, length } => self.nodes[node].paused_until = self.now + length,
+            Fault::Cut { pairs } => self.network.cut(&pairs),
+            Fault::Slow { delay, loss } => {
+                self.network.delay = delay;
+                self.network.loss = loss;
+            }
+            Fault::Mend => self.network.mend(),
+            Fault::Ambush => self.ambush = true,
+            Fault::HandOver => {
+                for node in &mut self.nodes {
+                    let local = node.local(self.now);
+                    let asked = node.replica.as_mut().map(|it| it.hand_over(local, None));
+                    self.check.summary.handovers += u64::from(asked == Some(true));
+                }
+            }
+        }
+    }
+
+    fn crash(&mut self, place: usize, power: bool) {
+        let node = &mut self.nodes[place];
+        let was_up = node.replica.is_some();
+        node.crash(power, &self.settings, &mut self.random);
+        node.paused_until = Duration::ZERO;
+        if was_up {
+            self.schedule_random(100, 15_000, Event::Restart { node: place });
+        }
+    }
+
+    fn restart(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        if node.replica.is_none() {
+            node.start(&self.settings, self.now);
+            self.schedule_input(place, Duration::ZERO, Input::Tick);
+        }
+    }
+
+    fn heal(&mut self) {
+        self.is_healing = true;
+        self.ambush = false;
+        self.network.mend();
+        for place in 0..self.nodes.len() {
+            self.nodes[place].paused_until = self.now;
+            self.restart(place);
+        }
+    }
+
+    /// One master, and everybody else follows it with all of its log.
+    fn is_whole(&self) -> bool {
+        let Some(master) = self.nodes.iter().find(|node| node.leading.is_some()) else {
+            return false;
+        };
+        self.nodes.iter().all(|node| node.disk.log == master.disk.log)
+            && self.nodes.iter().filter(|node| node.leading.is_some()).count() == 1
+    }
+
+    fn is_acknowledged_everywhere(&self, message: u64) -> bool {
+        self.is_whole()
+            && self.nodes.iter().all(|node| {
+                node.waiting.is_empty()
+                    && node.disk.log.last().is_some_and(|last| last.message >= message)
+            })
+    }
+
+    fn pass(&mut self, from: usize, to: usize, event: Event) {
+        if let Some(delay) = self.network.passage(from, to, &mut self.random) {
+            self.schedule(delay, event);
+        }
+    }
+
+    fn schedule(&mut self, delay: Duration, event: Event) {
+        self.sequence += 1;
+        self.events.insert((self.now + delay, self.sequence), event);
+    }
+
+    fn schedule_input(&mut self, node: usize, delay: Duration, input: Input) {
+        let start = self.nodes[node].starts;
+        self.schedule(delay, Event::Process { node, start, input });
+    }
+
+    fn schedule_random(&mut self, from: u64, to: u64, event: Event) {
+        let delay = self.random.millis(from, to);
+        self.schedule(delay, event);
+    }
+
+    fn schedule_fault(&mut self) {
+        self.schedule_random(self.fault_every / 2, self.fault_every * 3 / 2, Event::Fault);
+    }
+}

@@ -1,0 +1,198 @@
+//! What a broker does for its replica: append, flush, replicate, cut, acknowledge.
+
+use super::{Ask, Event, Input, World};
+use crate::planted::{self, Planted};
+use crate::sim::node::{Entry, Stream};
+use crate::{Action, Replica};
+
+impl World {
+    /// Carries out what a replica wants, and acknowledges what may be.
+    pub(super) fn act(&mut self, place: usize) -> Result<(), String> {
+        loop {
+            let actions = match &mut self.nodes[place].replica {
+                Some(replica) => replica.take_actions(),
+                None => return Ok(()),
+            };
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.act_on(place, action)?;
+            }
+        }
+        let node = &mut self.nodes[place];
+        let local = node.local(self.now);
+        let Some(replica) = &node.replica else { return Ok(()) };
+        let standing = replica.standing(local);
+        let mut acknowledged = standing.acknowledged;
+        if planted::is_on(Planted::AcknowledgeUnasked) {
+            acknowledged = node.disk.flushed as u64;
+        }
+        let epoch = node.leading.unwrap_or(0);
+        let due = node.waiting.iter().take_while(|(end, _)| *end <= acknowledged).count();
+        for (end, message) in node.waiting.drain(..due) {
+            self.check.acknowledge(end - 1, message, epoch)?;
+        }
+        if let Some(visible) = standing.visible
+            && self.random.one_in(4)
+        {
+            self.check.see(&self.nodes[place], visible)?;
+        }
+        Ok(())
+    }
+
+    fn act_on(&mut self, place: usize, action: Action) -> Result<(), String> {
+        if self.is_traced && !matches!(action, Action::Read { .. } | Action::Tell(_)) {
+            eprintln!("{:?} {place} {action:?}", self.now);
+        }
+        let start = self.nodes[place].starts;
+        match action {
+            Action::Read { request } => self.ask_later(place, start, Ask::Read { request }),
+            Action::SwapRecord { request, expected, record } => {
+                self.ask_later(place, start, Ask::SwapRecord { request, expected, record });
+            }
+            Action::SwapLease { request, expected, lease } => {
+                self.ask_later(place, start, Ask::SwapLease { request, expected, lease });
+            }
+            Action::Promise(promise) => self.nodes[place].disk.promise = Some(promise),
+            Action::Lead { epoch } => {
+                let node = &mut self.nodes[place];
+                node.following = None;
+                node.waiting.clear();
+                node.leading = Some(epoch);
+                let me = node.replica.as_ref().map(Replica::me).ok_or("acts while it is down")?;
+                let record = node.replica.as_ref().and_then(Replica::record);
+                let loss_epoch = record.map_or(0, |record| record.loss_epoch);
+                self.check.led(epoch, me)?;
+                self.check.led_with_loss(&self.nodes[place], loss_epoch);
+                self.append(place, vec![Entry { epoch, message: 0 }]);
+            }
+            Action::Follow { master, epoch } => {
+                let node = &mut self.nodes[place];
+                node.leading = None;
+                node.waiting.clear();
+                node.following = Some((master, epoch, false));
+                self.ask_master(place);
+            }
+            Action::Stop => {
+                let node = &mut self.nodes[place];
+                node.leading = None;
+                node.following = None;
+                node.waiting.clear();
+            }
+            Action::Tell(report) => {
+                for to in (0..self.nodes.len()).filter(|to| *to != place) {
+                    self.pass(place, to, Event::Report { to, report });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends at a node, and flushes a little later.
+    fn append(&mut self, place: usize, entries: Vec<Entry>) {
+        let node = &mut self.nodes[place];
+        node.disk.log.extend(entries);
+        let (end, position, local) = (node.disk.log.len(), node.position(), node.local(self.now));
+        if let Some(replica) = &mut node.replica {
+            replica.log_moved(local, position);
+        }
+        let delay = self.random.millis(0, 20);
+        self.schedule_input(place, delay, Input::Flushed { end });
+    }
+
+    /// A producer sends to whoever thinks that it is master.
+    pub(super) fn send(&mut self) {
+        let is_quiet = self.random.one_in(50);
+        self.schedule_random(10, if is_quiet { 2_000 } else { 60 }, Event::Send);
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            let Some(epoch) = node.leading.filter(|_| node.paused_until <= self.now) else {
+                continue;
+            };
+            let local = node.local(self.now);
+            let may = node.replica.as_ref().is_some_and(|it| it.standing(local).may_append);
+            if may || planted::is_on(Planted::AcknowledgeUnasked) {
+                self.messages += 1;
+                let entry = Entry { epoch, message: self.messages };
+                node.waiting.push((node.disk.log.len() as u64 + 1, self.messages));
+                let at = node.disk.log.len();
+                self.append(place, vec![entry]);
+                for to in (0..self.nodes.len()).filter(|to| *to != place) {
+                    let entries = vec![entry];
+                    let stream = Stream::Entries { epoch, at, entries };
+                    self.pass(place, to, Event::Stream { to, stream });
+                }
+            }
+        }
+    }
+
+    /// What a follower asks its master for.
+    pub(super) fn ask_master(&mut self, place: usize) {
+        let node = &self.nodes[place];
+        let (Some((master, epoch, is_aligned)), Some(replica)) = (node.following, &node.replica)
+        else {
+            return;
+        };
+        let (from, at) = (replica.me(), node.disk.log.len());
+        let stream = match is_aligned {
+            true => Stream::Fetch { from, epoch, at },
+            false => Stream::Hello { from, epoch },
+        };
+        let to = master.replica.0 as usize;
+        self.pass(place, to, Event::Stream { to, stream });
+    }
+
+    pub(super) fn stream(&mut self, place: usize, stream: Stream) {
+        let node = &mut self.nodes[place];
+        let local = node.local(self.now);
+        if node.replica.is_none() {
+            return;
+        }
+        let answer = match stream {
+            Stream::Hello { from, epoch } if node.leading == Some(epoch) => {
+                let (epochs, end) = (node.epochs(), node.disk.log.len() as u64);
+                Some((from, Stream::Welcome { epoch, epochs, end }))
+            }
+            Stream::Fetch { from, epoch, at } if node.leading == Some(epoch) => {
+                let entries = node.entries_from(at);
+                (!entries.is_empty()).then_some((from, Stream::Entries { epoch, at, entries }))
+            }
+            Stream::Welcome { epoch, epochs, end } => {
+                let is_asked =
+                    |(_, followed, is_aligned): (_, u64, bool)| followed == epoch && !is_aligned;
+                if !node.following.is_some_and(is_asked) {
+                    return;
+                }
+                let common = node.epochs().common_end(node.disk.log.len() as u64, &epochs, end);
+                node.truncate(common);
+                node.following = node.following.map(|(master, epoch, _)| (master, epoch, true));
+                let position = node.position();
+                if let Some(replica) = &mut node.replica {
+                    replica.aligned(local, epoch, position);
+                }
+                self.ask_master(place);
+                None
+            }
+            Stream::Entries { epoch, at, entries } => {
+                let follows = node
+                    .following
+                    .is_some_and(|(_, followed, is_aligned)| followed == epoch && is_aligned);
+                let fits = at == node.disk.log.len() || planted::is_on(Planted::FollowWithoutCut);
+                if follows && fits {
+                    let is_more = entries.len() > 1;
+                    self.append(place, entries);
+                    if is_more {
+                        self.ask_master(place);
+                    }
+                }
+                None
+            }
+            Stream::Hello { .. } | Stream::Fetch { .. } => None,
+        };
+        if let Some((to, stream)) = answer {
+            let to = to.replica.0 as usize;
+            self.pass(place, to, Event::Stream { to, stream });
+        }
+    }
+}
