@@ -126,11 +126,16 @@ def queue_entries(root, start):
 
 def key_entries(root, start):
     """[(hash, physical offset)] of one segment, sorted."""
-    data, directory, _ = sealed(root / f"weir/keys/{start:020}", b"WEIRKEY1", start)
+    data, directory, _ = sealed(root / f"weir/keys/{start:020}", b"WEIRKEY2", start)
     found = []
     for at in range(0, len(directory), 16):
         run_at, count = struct.unpack_from(">QQ", directory, at)
-        run = [struct.unpack_from(">QQ", data, run_at + 16 * n) for n in range(count)]
+        run = []
+        for page in range(run_at, run_at + -(-count // 511) * 8192, 8192):
+            end = page + 16 * min(511, count - len(run))
+            if struct.unpack_from(">I", data, end) != (zlib.crc32(data[page:end]),):
+                raise Damage(f"key page at {page} of segment {start}: wrong checksum")
+            run += [struct.unpack_from(">QQ", data, at) for at in range(page, end, 16)]
         if run != sorted(run):
             raise Damage(f"a run of the keys of segment {start} is not sorted")
         found += run

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | … | data, appended while the segment is written |
 //! | n | directory |
-//! | 8 | magic: `WEIRQUE2` or `WEIRKEY1` |
+//! | 8 | magic: `WEIRQUE2` or `WEIRKEY2` |
 //! | 8 | start of the segment |
 //! | 8 | covered: the position of the log up to which the file is complete |
 //! | 8 | where the directory begins |
@@ -141,7 +141,7 @@ mod tests {
         let sealed = read_sealed(&*file, MAGIC, 7).unwrap().unwrap();
         assert_eq!((sealed.covered, sealed.directory.as_slice()), (99, &b"directory"[..]));
         assert!(read_sealed(&*file, MAGIC, 8).unwrap().is_none());
-        assert!(read_sealed(&*file, *b"WEIRKEY1", 7).unwrap().is_none());
+        assert!(read_sealed(&*file, *b"WEIRKEY2", 7).unwrap().is_none());
 
         let length = file.size().unwrap();
         for at in 4..length {

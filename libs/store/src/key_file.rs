@@ -2,7 +2,8 @@
 //!
 //! An entry is the 64-bit hash of topic and key and a physical offset, 16 bytes, big-endian.
 //! Entries gather in memory; every 65,536 of them are sorted and written as one run, in which
-//! a search needs a read or two. A hash proves nothing, so callers compare the record.
+//! a search needs a read or two. A hash proves nothing, so callers compare the record. But a wrong
+//! one hides a message, so a run stands in pages of 8 KiB: up to 511 entries and their CRC-32.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +14,15 @@ use crate::derived_file::{self, Fields};
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
 use crate::error::StoreError;
 
-const MAGIC: [u8; 8] = *b"WEIRKEY1";
-const ENTRY_BYTES: u64 = 16;
+const MAGIC: [u8; 8] = *b"WEIRKEY2";
+const ENTRY_BYTES: usize = 16;
+const SUM_BYTES: usize = 4;
+/// Runs begin at multiples of this in the file, pages at multiples of this in the run.
+const PAGE_BYTES: u64 = 8 << 10;
+/// Entries of a page; the last one of a run may have fewer.
+const PAGE_ENTRIES: usize = 511;
 /// Entries of a run.
 const RUN_ENTRIES: usize = 1 << 16;
-/// Entries that a search reads at once.
-const PROBE_ENTRIES: u64 = 512;
 
 /// Hash and physical offset; sorted in this order.
 pub(crate) type KeyEntry = (u64, u64);
@@ -85,12 +89,8 @@ impl KeyFile {
     fn write_run(&self, entries: &[KeyEntry]) -> Result<(), StoreError> {
         let mut sorted = entries.to_vec();
         sorted.sort_unstable();
-        let mut bytes = Vec::with_capacity(sorted.len() * ENTRY_BYTES as usize);
-        for (hash, physical_offset) in &sorted {
-            bytes.extend_from_slice(&hash.to_be_bytes());
-            bytes.extend_from_slice(&physical_offset.to_be_bytes());
-        }
-        let at = self.state.lock().end;
+        let bytes = encode_run(&sorted);
+        let at = self.state.lock().end.next_multiple_of(PAGE_BYTES);
         let write = || {
             let file = self.file()?;
             file.write_all_at(&bytes, at)
@@ -151,12 +151,24 @@ impl KeyFile {
         let read = |run: &Run| {
             let mut entries = Vec::new();
             while (entries.len() as u64) < run.count {
-                entries.extend(read_entries(&*file, *run, entries.len() as u64)?);
+                entries.extend(read_page(&*file, *run, entries.len() as u64)?);
             }
             Ok(entries)
         };
         let all: std::io::Result<Vec<_>> = runs.iter().map(read).collect();
-        all.map_err(StoreError::io("read", &self.path))
+        all.map_err(|error| self.read_error(error))
+    }
+
+    fn read_error(&self, error: std::io::Error) -> StoreError {
+        match error.kind() {
+            std::io::ErrorKind::InvalidData => StoreError::Unreadable {
+                path: self.path.clone(),
+                reason: "key entries are damaged; stop the broker and remove the file, the next \
+                         start derives it again from the CommitLog"
+                    .to_owned(),
+            },
+            _ => StoreError::io("read", &self.path)(error),
+        }
     }
 
     /// Forgets what was loaded; the file is about to be removed.
@@ -165,6 +177,9 @@ impl KeyFile {
     }
 
     /// Appends the physical offsets under `hash` to `out`, in no order, until `out` has `max`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; [`StoreError::Unreadable`] when a page is not what was written.
     pub(crate) fn find(&self, hash: u64, max: usize, out: &mut Vec<u64>) -> Result<(), StoreError> {
         let (full, runs, file) = {
             let state = self.state.lock();
@@ -181,8 +196,7 @@ impl KeyFile {
             if out.len() >= max {
                 break;
             }
-            find_in_run(&*file, *run, hash, max, out)
-                .map_err(StoreError::io("read", &self.path))?;
+            find_in_run(&*file, *run, hash, max, out).map_err(|error| self.read_error(error))?;
         }
         Ok(())
     }
@@ -196,6 +210,22 @@ impl KeyFile {
     }
 }
 
+/// `entries` must be sorted.
+fn encode_run(entries: &[KeyEntry]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(entries.len().div_ceil(PAGE_ENTRIES) * PAGE_BYTES as usize);
+    for page in entries.chunks(PAGE_ENTRIES) {
+        bytes.resize(bytes.len().next_multiple_of(PAGE_BYTES as usize), 0);
+        let start = bytes.len();
+        for (hash, physical_offset) in page {
+            bytes.extend_from_slice(&hash.to_be_bytes());
+            bytes.extend_from_slice(&physical_offset.to_be_bytes());
+        }
+        let sum = crc32fast::hash(&bytes[start..]);
+        bytes.extend_from_slice(&sum.to_be_bytes());
+    }
+    bytes
+}
+
 fn decode_runs(directory: &[u8]) -> Option<Vec<Run>> {
     let mut fields = Fields(directory);
     let mut runs = Vec::new();
@@ -205,7 +235,7 @@ fn decode_runs(directory: &[u8]) -> Option<Vec<Run>> {
     Some(runs)
 }
 
-/// Binary search by blocks. Hashes are spread evenly, so the first guess is nearly always right.
+/// Binary search by pages. Hashes are spread evenly, so the first guess is nearly always right.
 fn find_in_run(
     file: &dyn DiskFile,
     run: Run,
@@ -213,13 +243,13 @@ fn find_in_run(
     max: usize,
     out: &mut Vec<u64>,
 ) -> std::io::Result<()> {
-    let guess = (u128::from(hash) * u128::from(run.count)) >> 64;
-    let mut probe = (guess as u64).saturating_sub(PROBE_ENTRIES / 2);
+    let mut probe = ((u128::from(hash) * u128::from(run.count)) >> 64) as u64;
     let (mut low, mut high) = (0, run.count);
     // Invariant: entries before `low` are below `hash`, entries from `high` on are not.
     while low < high {
-        let entries = read_entries(file, run, probe.clamp(low, high - 1))?;
-        let at = probe.clamp(low, high - 1);
+        let probed = probe.clamp(low, high - 1);
+        let at = (probed - probed % PAGE_ENTRIES as u64).max(low);
+        let entries = read_page(file, run, at)?;
         let below = entries.partition_point(|entry| entry.0 < hash) as u64;
         if below == entries.len() as u64 {
             low = at + below;
@@ -232,7 +262,7 @@ fn find_in_run(
     }
     let mut at = low;
     while at < run.count && out.len() < max {
-        let entries = read_entries(file, run, at)?;
+        let entries = read_page(file, run, at)?;
         let matching = entries.iter().take_while(|entry| entry.0 == hash).count();
         let room = max - out.len();
         out.extend(entries[..matching].iter().take(room).map(|entry| entry.1));
@@ -244,14 +274,21 @@ fn find_in_run(
     Ok(())
 }
 
-fn read_entries(file: &dyn DiskFile, run: Run, from: u64) -> std::io::Result<Vec<KeyEntry>> {
-    let count = PROBE_ENTRIES.min(run.count - from);
-    let mut bytes = vec![0; (count * ENTRY_BYTES) as usize];
-    read_exact_at(file, &mut bytes, run.at + from * ENTRY_BYTES)?;
-    let (numbers, _) = bytes.as_chunks::<8>();
-    let (pairs, _) = numbers.as_chunks::<2>();
-    let decode = |pair: &[[u8; 8]; 2]| (u64::from_be_bytes(pair[0]), u64::from_be_bytes(pair[1]));
-    Ok(pairs.iter().map(decode).collect())
+/// The entries of a page from entry `from` of the run on.
+fn read_page(file: &dyn DiskFile, run: Run, from: u64) -> std::io::Result<Vec<KeyEntry>> {
+    let (page, skip) = (from / PAGE_ENTRIES as u64, from % PAGE_ENTRIES as u64);
+    let count = (PAGE_ENTRIES as u64).min(run.count - page * PAGE_ENTRIES as u64);
+    let mut bytes = vec![0; count as usize * ENTRY_BYTES + SUM_BYTES];
+    read_exact_at(file, &mut bytes, run.at + page * PAGE_BYTES)?;
+    let (entries, sum) = bytes.as_chunks::<ENTRY_BYTES>();
+    if sum != crc32fast::hash(entries.as_flattened()).to_be_bytes() {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let decode = |entry: &[u8; ENTRY_BYTES]| {
+        let number = |at: usize| u64::from_be_bytes(entry[at..at + 8].try_into().expect("8 bytes"));
+        (number(0), number(8))
+    };
+    Ok(entries[skip as usize..].iter().map(decode).collect())
 }
 
 #[cfg(test)]
@@ -301,5 +338,33 @@ mod tests {
         assert!(!again.load(0, 1).unwrap());
         assert!(again.load(0, 4096).unwrap());
         check(&again);
+    }
+
+    #[test]
+    fn a_damaged_page_is_an_error_and_no_miss() {
+        let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
+        disk.create_directory(Path::new("/k")).unwrap();
+        let file = KeyFile::new(Arc::clone(&disk), PathBuf::from("/k/0"));
+        let entries: Vec<_> = (0..2000).map(|n| (spread(n), n)).collect();
+        file.add(&entries);
+        file.seal(0, 4096).unwrap();
+        let raw = disk.open(Path::new("/k/0"), OpenMode::Write).unwrap();
+        let mut hash = spread(77).to_be_bytes();
+        let mut bytes = vec![0; raw.size().unwrap() as usize];
+        raw.read_at(&mut bytes, 0).unwrap();
+        let at = bytes.windows(8).position(|window| window == hash).unwrap();
+        hash[7] ^= 1;
+        raw.write_all_at(&hash, at as u64).unwrap();
+        let again = KeyFile::new(disk, PathBuf::from("/k/0"));
+        assert!(again.load(0, 4096).unwrap());
+        let found = again.find(spread(77), 10, &mut Vec::new());
+        assert!(matches!(found, Err(StoreError::Unreadable { .. })));
+        assert!(again.entries().is_err());
+        // The other pages are served.
+        let others = (0..2000).filter(|n| {
+            let mut found = Vec::new();
+            again.find(spread(*n), 10, &mut found).is_ok() && found == [*n]
+        });
+        assert!((1400..1600).contains(&others.count()));
     }
 }

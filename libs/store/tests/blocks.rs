@@ -158,6 +158,36 @@ fn scrub_twice(store: Store, disk: &Arc<SimulatedDisk>) {
 }
 
 #[test]
+fn the_last_block_of_a_killed_broker_is_proved_and_summed_by_the_next_start() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    let mut at = fill(&store, 25);
+    store.flush().unwrap();
+    store.maintain().unwrap();
+    at.extend(fill(&store, 3));
+    drop(store);
+    let in_last_block = |at: &&Appended| at.physical_offset >= BLOCK_BYTES;
+    let first = at.iter().find(in_last_block).unwrap();
+    assert!(at[24].physical_offset > first.physical_offset, "below the mark");
+    let (path, body) = segment_of(first.physical_offset + 100);
+    change(&disk, &path, body, |byte| byte ^ 1);
+    let refused = try_open(&disk, &config()).err().unwrap();
+    let StoreError::Damaged { from, .. } = refused else { panic!("{refused}") };
+    assert_eq!(from, first.physical_offset);
+    change(&disk, &path, body, |byte| byte ^ 1);
+
+    let (store, report) = open(&disk, &config());
+    assert_eq!(report.log_end, at[27].end_offset);
+    store.close().unwrap();
+    drop(store);
+    let report = verified(&disk);
+    assert!(report.is_sound && report.blocks == 2, "{report:?}");
+    // From here on it has a sum, which covers more than a record's own.
+    spoil_topic(&disk, first);
+    assert!(!verified(&disk).is_sound);
+}
+
+#[test]
 fn padding_of_more_than_a_block_is_no_damage() {
     for is_summed_late in [false, true] {
         let disk = Arc::new(SimulatedDisk::new());
