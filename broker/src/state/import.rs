@@ -179,3 +179,78 @@ fn offsets(before: &ConfigTables, now: &BTreeMap<String, BTreeMap<i32, i64>>) ->
     let chunks = changed.chunks(super::image::OFFSETS_PER_RECORD);
     chunks.map(|chunk| StateRecord::Offsets { offsets: chunk.to_vec() }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use weirmq_store::{KeySource, ManualClock, NewMessage, SimulatedDisk, Store, StoreConfig};
+
+    use super::*;
+    use crate::topics::Topics;
+
+    fn open(disk: &SimulatedDisk, now_ms: i64) -> State {
+        let config = StoreConfig {
+            directory: "/data".into(),
+            segment_bytes: 8192,
+            message_bytes_max: 2000,
+            retention: Duration::ZERO,
+            free_bytes_min: Some(0),
+            threads: false,
+            ..StoreConfig::default()
+        };
+        let clock = Arc::new(ManualClock::at_ms(now_ms));
+        let (store, _) = Store::open(config, Arc::new(disk.clone()), clock).unwrap();
+        State::recover(store, Topics::with_system_topics("c", "b", None)).unwrap()
+    }
+
+    fn add_topic(state: &State, name: &str) {
+        let config =
+            TopicConfig { read_queue_nums: 1, write_queue_nums: 1, ..TopicConfig::default() };
+        let record = StateRecord::Topic { topic: topic(name, &config).unwrap() };
+        state.change(|| Some(record)).unwrap();
+    }
+
+    fn append(state: &State, topic: &str) {
+        let host = "127.0.0.1:10911".parse().unwrap();
+        let message = NewMessage {
+            topic,
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            born_host: host,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: &[7; 1000],
+            properties: b"",
+            tag_hash: 0,
+            index_keys: KeySource::None,
+            dispatch: true,
+        };
+        state.store().append(&[message], &mut Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn a_topic_that_apache_deleted_has_no_messages_when_it_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = open(&SimulatedDisk::new(), 1_000_000);
+        for name in ["kept", "gone"] {
+            add_topic(&state, name);
+            append(&state, name);
+        }
+        state.export(directory.path()).unwrap();
+        let path = directory.path().join("config/topics.json");
+        let text = std::fs::read(&path).unwrap();
+        let mut tables: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        tables["topicConfigTable"].as_object_mut().unwrap().remove("gone").unwrap();
+        std::fs::write(&path, tables.to_string()).unwrap();
+
+        assert!(state.import(directory.path(), true).unwrap());
+        add_topic(&state, "gone");
+        assert_eq!(state.store().queue_range("gone", 0), None);
+        assert_eq!(state.store().queue_range("kept", 0).unwrap().max, 1);
+    }
+}

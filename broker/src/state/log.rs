@@ -181,7 +181,8 @@ impl State {
     }
 
     /// Applies changes that somebody else made while this broker did not run, and logs the state
-    /// that results as one image, durably. Without `keep` the changes are all there is.
+    /// that results as one image, durably; the queues of topics that are deleted go with them.
+    /// Without `keep` the changes are all there is.
     pub(super) fn take_over(&self, changes: &[StateRecord], keep: bool) -> Result<(), StateError> {
         if !keep {
             self.clear();
@@ -189,7 +190,15 @@ impl State {
         changes.iter().for_each(|change| self.apply(change));
         self.append_image()?;
         self.writing.lock().is_incomplete = false;
-        Ok(())
+        // After the flush: whoever comes here again after a crash in between finds the same
+        // changes. Apache may not have got as far as its own queues.
+        let deleted = changes.iter().filter_map(|change| match change {
+            StateRecord::TopicDeleted { name } => Some(name.as_str()),
+            _ => None,
+        });
+        let is_gone = |name: &&str| self.topics.get(name).is_none() && !self.topics.is_system(name);
+        let gone: Vec<&str> = deleted.filter(is_gone).collect();
+        Ok(self.store.delete_queues(&gone)?)
     }
 
     /// Bytes of log behind the newest image.
