@@ -32,6 +32,12 @@ pub enum ImportError {
          files first (configManagerVersion=v1 and realTimePersistRocksDBConfig=false)", .path.display()
     )]
     RocksDb { path: PathBuf },
+    /// Without the rest of the state its absence would look like an empty state.
+    #[error(
+        "the log has lost the beginning of the state (topics, groups, offsets), and {} is missing; \
+         restore it from a backup, or write {{}} into it to go on without what it said", .path.display()
+    )]
+    Missing { path: PathBuf },
     #[error("cannot write {}: {error}", .directory.display())]
     Export { directory: PathBuf, error: io::Error },
     #[error(transparent)]
@@ -55,11 +61,17 @@ impl State {
         if let Some(name) = ROCKS_DB.iter().find(|name| directory.join(name).is_dir()) {
             return Err(ImportError::RocksDb { path: directory.join(name) });
         }
-        // Without its beginning the log does not say what the copies say, so all is news again.
-        let is_whole = self.is_complete();
+        // Without its beginning the log does not say what the copies say, so all is news again, and
+        // the files are all there is: none may be missing.
+        let is_whole = self.is_complete() && !self.has_vanished()?;
         let (mut news, mut changes) = (Vec::new(), Vec::new());
         for file in ConfigFile::ALL {
-            let Some(contents) = file.read(&directory)? else { continue };
+            let Some(contents) = file.read(&directory)? else {
+                if is_whole {
+                    continue;
+                }
+                return Err(ImportError::Missing { path: directory.join(file.name()) });
+            };
             let copy = self.store().read_small_file(file.copy_name())?;
             let is_ours = copy.is_none() && !was_apache && self.is_logged();
             if is_whole && (is_ours || copy.as_ref() == Some(&contents)) {
@@ -76,11 +88,6 @@ impl State {
             news.push((file, contents));
         }
         if news.is_empty() {
-            if !is_whole {
-                tracing::warn!(
-                    "the log has lost the beginning of the state, config/*.json is missing"
-                );
-            }
             return Ok(false);
         }
         self.take_over(&changes, is_whole)?;
@@ -90,6 +97,21 @@ impl State {
         let files: Vec<_> = news.iter().map(|(file, _)| file.name()).collect();
         tracing::info!(?files, changes = changes.len(), "state of Apache's broker taken over");
         Ok(true)
+    }
+
+    /// Whether the log says nothing although it did once: Apache's broker may have expired all of
+    /// our state and never derived its queue, so that not even the queue is left to tell.
+    fn has_vanished(&self) -> Result<bool, StoreError> {
+        let begins_anew = self.store().stats().recovery.log_start == 0;
+        if begins_anew || self.is_logged() {
+            return Ok(false);
+        }
+        for file in ConfigFile::ALL {
+            if self.store().read_small_file(file.copy_name())?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What turns `before` into `now`: what vanished first, then topics and groups, then offsets.
@@ -252,5 +274,53 @@ mod tests {
         add_topic(&state, "gone");
         assert_eq!(state.store().queue_range("gone", 0), None);
         assert_eq!(state.store().queue_range("kept", 0).unwrap().max, 1);
+    }
+
+    /// A closed directory of which the segments with the beginning of the state have expired, and
+    /// what the broker exported.
+    fn without_its_beginning(disk: &SimulatedDisk, topics_gone: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let state = open(disk, 1_000_000);
+        for n in 0..60 {
+            add_topic(&state, &format!("topic-{n}"));
+            append(&state, "topic-0");
+        }
+        state.store().flush().unwrap();
+        state.store().clone().close().unwrap();
+        drop(state);
+        let state = open(disk, 2_000_000);
+        // As Apache does, which knows of nothing that has to stay.
+        state.store().protect_from(u64::MAX);
+        state.store().maintain().unwrap();
+        state.store().delete_queues(topics_gone).unwrap();
+        state.export(directory.path()).unwrap();
+        state.store().clone().close().unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_state_of_which_nothing_is_left_comes_from_the_files() {
+        let disk = SimulatedDisk::new();
+        let directory = without_its_beginning(&disk, &[crate::topics::STATE_TOPIC]);
+        let state = open(&disk, 2_000_000);
+        assert!(!state.is_logged() && state.topics.get("topic-0").is_none());
+        assert!(state.import(directory.path(), false).unwrap());
+        assert!(state.is_logged() && state.topics.get("topic-0").is_some());
+    }
+
+    #[test]
+    fn a_state_that_lost_its_beginning_needs_every_file() {
+        let disk = SimulatedDisk::new();
+        let directory = without_its_beginning(&disk, &[]);
+        let state = open(&disk, 2_000_000);
+        assert!(!state.is_complete());
+        let path = directory.path().join("config/consumerOffset.json");
+        std::fs::remove_file(&path).unwrap();
+        let refused = state.import(directory.path(), false).unwrap_err().to_string();
+        assert!(refused.contains("consumerOffset.json is missing"), "{refused}");
+        assert!(!state.is_complete());
+        std::fs::write(&path, "{}").unwrap();
+        assert!(state.import(directory.path(), false).unwrap());
+        assert!(state.is_complete() && state.topics.get("topic-0").is_some());
     }
 }
