@@ -52,7 +52,7 @@ impl Inner {
         let old_mark = DurableMark::read(&*disk, &layout)?;
         // Apache may have cut the log below our mark and written on.
         let mark = old_mark.filter(|_| traces.is_none());
-        let evidence = evidence(&*disk, &layout, &config, mark, was_clean)?;
+        let evidence = evidence(&*disk, &layout, config.unflushed_bytes(), mark, was_clean)?;
         // Apache may have deleted what had expired.
         let noted_start = match &traces {
             None => LogStart::read(&*disk, &layout)?.map(|noted| noted.start),
@@ -226,17 +226,16 @@ impl Inner {
     }
 }
 
-fn evidence(
+/// `unflushed_bytes`: the bound that is configured now.
+pub(crate) fn evidence(
     disk: &dyn Disk,
     layout: &Layout,
-    config: &StoreConfig,
+    unflushed_bytes: u64,
     mark: Option<DurableMark>,
     was_clean: bool,
 ) -> Result<Evidence, StoreError> {
     Ok(match mark {
-        Some(mark) => {
-            Evidence::UnflushedBytes(mark.unflushed_bytes_max.max(config.unflushed_bytes()))
-        }
+        Some(mark) => Evidence::UnflushedBytes(mark.unflushed_bytes_max.max(unflushed_bytes)),
         None if was_clean => Evidence::FlushedBefore(i64::MAX),
         None => Evidence::FlushedBefore(checkpoint::flushed_until_ms(disk, layout)?),
     })

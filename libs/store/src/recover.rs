@@ -74,17 +74,21 @@ struct FoundSegments {
 }
 
 /// What segments say about themselves from the durable mark on.
-struct Tail {
+pub(crate) struct Tail {
     /// Of each segment that may hold something behind the mark.
     proofs: Vec<(u64, Proofs)>,
     /// Everything below was on disk: the mark, or further.
-    flushed: u64,
+    pub(crate) flushed: u64,
 }
 
 impl Tail {
     /// After Apache's broker (`was_apache`) proofs are those of our last stop. It leaves none, and
     /// may have cut the log and written on, so they say nothing any more about what counts.
-    fn read(segments: &[Arc<Segment>], mark: u64, was_apache: bool) -> Result<Self, StoreError> {
+    pub(crate) fn read(
+        segments: &[Arc<Segment>],
+        mark: u64,
+        was_apache: bool,
+    ) -> Result<Self, StoreError> {
         let mut proofs = Vec::new();
         for segment in segments.iter().filter(|segment| segment.end() > mark) {
             let found = Proofs::read(segment)?;
@@ -100,13 +104,24 @@ impl Tail {
     }
 
     /// The proofs of a segment whose records need them.
-    fn needed(&self, segment: &Segment) -> Option<&Proofs> {
+    pub(crate) fn needed(&self, segment: &Segment) -> Option<&Proofs> {
         let of_segment = self.proofs.iter().find(|(start, _)| *start == segment.start);
         of_segment.map(|(_, proofs)| proofs).filter(|proofs| proofs.is_recycled())
     }
 
+    /// Up to where remains of a log that stops at `stop` are looked for. Proofs say exactly what was
+    /// promised, so nothing further on can be damage.
+    pub(crate) fn search_end(&self, segment: &Segment, stop: u64, evidence: Evidence) -> u64 {
+        match (self.needed(segment), evidence) {
+            (Some(_), Evidence::UnflushedBytes(bound)) => {
+                segment.end().min(stop.saturating_add(bound))
+            }
+            (Some(_) | None, _) => segment.end(),
+        }
+    }
+
     /// Up to where the records of a segment count.
-    fn proved_end(&self, segment: &Segment) -> Result<u64, StoreError> {
+    pub(crate) fn proved_end(&self, segment: &Segment) -> Result<u64, StoreError> {
         match self.needed(segment) {
             None => Ok(segment.end()),
             Some(_) if self.flushed >= segment.end() => Ok(segment.end()),
@@ -134,12 +149,12 @@ pub(crate) enum Evidence {
 
 impl Evidence {
     /// Why valid records behind the stop prove that promised ones are missing; `None`: they do not.
-    fn of_damage(self, stop: &Stop, remains: &Remains) -> Option<&'static str> {
+    pub(crate) fn of_damage(self, stop: u64, remains: &Remains) -> Option<&'static str> {
         match self {
             _ if planted::is_on(Planted::CutAtFirstBadRecord) => None,
             Self::UnflushedBytes(bound) => remains
                 .last_record
-                .filter(|last| *last > stop.position.saturating_add(bound))
+                .filter(|last| *last > stop.saturating_add(bound))
                 .map(|_| "further on than can be unflushed"),
             // Store times grow along the log, so the first record decides.
             Self::FlushedBefore(time_ms) => remains
@@ -359,17 +374,11 @@ fn find_remains<'a>(
     let mut found = Vec::new();
     for segment in segments.filter(|segment| segment.end() > stop.position) {
         let from = segment.start.max(stop.position);
-        // Proofs say exactly what was promised, so nothing further on can be damage.
-        let to = match (tail.needed(segment), evidence) {
-            (Some(_), Evidence::UnflushedBytes(bound)) => {
-                segment.end().min(stop.position.saturating_add(bound))
-            }
-            (Some(_) | None, _) => segment.end(),
-        };
+        let to = tail.search_end(segment, stop.position, evidence);
         let remains = search(segment, from, to)?;
         if let Some(last) = remains.last_record
             && tail.needed(segment).is_none()
-            && let Some(proof) = evidence.of_damage(stop, &remains)
+            && let Some(proof) = evidence.of_damage(stop.position, &remains)
         {
             let reason = stop.invalid.clone().unwrap_or_else(|| "zeros".to_owned());
             return Err(StoreError::Damaged {

@@ -11,8 +11,8 @@ use weirmq_store::offline::{
     plan_cut, verify,
 };
 use weirmq_store::{
-    Appended, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, StoreConfig, StoreError,
-    apache_rule,
+    Appended, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, Store, StoreConfig,
+    StoreError, apache_rule,
 };
 
 const ROOT: &str = "/data";
@@ -117,6 +117,102 @@ fn a_missing_start_is_named_and_given_up_only_when_asked() {
     assert_eq!(report.log_start, SEGMENT_BYTES);
     let range = store.queue_range("a", 0).unwrap();
     assert!(range.min > 0 && !read_all(&store, "a", 0, range.min).is_empty());
+}
+
+/// Verify has to say what the next open will do.
+fn foretells(disk: &Arc<SimulatedDisk>, config: &StoreConfig, what: &str) -> VerifyReport {
+    let report = verified(disk);
+    match try_open(disk, config) {
+        Ok((_, recovered)) => {
+            assert!(report.is_sound, "{what}: {report:?}");
+            assert_eq!(report.log_end, recovered.log_end, "{what}: {report:?}");
+            let cut = report.torn_tail.map_or((0, 0), |tail| (tail.to - tail.from, tail.records));
+            assert_eq!(cut, (recovered.cut_bytes, recovered.cut_records), "{what}: {report:?}");
+        }
+        Err(error) => assert!(!report.is_sound, "{what}: {error}"),
+    }
+    report
+}
+
+#[test]
+fn a_killed_log_in_a_recycled_segment_ends_where_its_proofs_do() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = StoreConfig {
+        segment_bytes: 8192,
+        message_bytes_max: 2000,
+        unflushed_bytes_max: Some(64 << 10),
+        retention: std::time::Duration::ZERO,
+        spare_segments_max: 2,
+        flush: FlushMode::Sync,
+        ..small_config(FlushMode::Sync)
+    };
+    let clock = Arc::new(ManualClock::at_ms(1_000_000));
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let (store, _) = Store::open(config.clone(), shared, clock.clone()).unwrap();
+    let message = |n: u32| Message::new("t", 0, vec![n as u8 | 1; 600]).with("a", &"b".repeat(500));
+    let mut random = Random(7);
+    for n in 0..60 {
+        append(&store, &[message(n)]).unwrap();
+        store.flush().unwrap();
+        clock.advance_ms(10);
+        if n == 20 {
+            store.protect_from(u64::MAX);
+        }
+        if n > 20 && n % 5 == 0 {
+            store.maintain().unwrap();
+        }
+    }
+    let marked = store.max_offset();
+    store.maintain().unwrap();
+    let promised = append(&store, &[message(60), message(61)]).unwrap();
+    store.flush().unwrap();
+    append(&store, &[message(62), message(63), message(64)]).unwrap();
+    drop(store);
+    let mut torn = 0;
+    for seed in 0..300 {
+        let crashed = Arc::new(disk.crash(random.below(1 << 40)));
+        let report = foretells(&crashed, &config, &format!("crash {seed}"));
+        assert!(report.log_end >= promised[1].end_offset && report.is_sound);
+        torn += u32::from(report.torn_tail.is_some());
+    }
+    assert!(torn > 0, "no crash tore anything");
+    // Above the mark, and what was promised is not there: only the proofs tell.
+    assert!(promised[0].physical_offset >= marked);
+    let crashed = Arc::new(disk.crash(1));
+    let position = promised[0].physical_offset;
+    let path = format!("{ROOT}/commitlog/{:020}", position - position % 8192);
+    flip(&crashed, &path, position % 8192 + 200, 3);
+    let report = foretells(&crashed, &config, "flipped");
+    assert!(!report.is_sound);
+}
+
+#[test]
+fn what_apache_did_to_a_directory_is_said_and_no_damage() {
+    for close in [true, false] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let at = fill(&disk, close);
+        // Apache's broker began with an older copy, cut the log, stopped, and left its queues.
+        let cut = at[180].physical_offset;
+        let start = cut - cut % SEGMENT_BYTES;
+        let file = disk.open(Path::new(&segment(start)), OpenMode::Write).unwrap();
+        file.write_all_at(&vec![0; (start + SEGMENT_BYTES - cut) as usize], cut - start).unwrap();
+        file.sync().unwrap();
+        for file in disk.list(Path::new("/data/commitlog")).unwrap() {
+            if file.name.parse::<u64>().unwrap() > start {
+                disk.remove(&Path::new("/data/commitlog").join(file.name)).unwrap();
+            }
+        }
+        if !close {
+            disk.remove(Path::new("/data/abort")).unwrap();
+        }
+        assert!(!verified(&disk).is_sound, "without a trace of Apache's broker it is damage");
+        disk.create_directory(Path::new("/data/consumequeue")).unwrap();
+        let report = foretells(&disk, &config(), "after Apache");
+        assert_eq!(report.log_end, cut);
+        let notes = report.notes.join("\n");
+        assert!(notes.contains("used this directory last"), "{notes}");
+        assert!(notes.contains("Apache's broker has cut it"), "{notes}");
+    }
 }
 
 #[test]

@@ -13,8 +13,10 @@ use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Format, Layout, parse_file_name};
 use crate::log_start::LogStart;
+use crate::open::evidence;
 use crate::proof::Proofs;
 use crate::queue_table::QueueState;
+use crate::recover::Evidence;
 use crate::segment::Segment;
 
 /// A segment's length where nothing says it.
@@ -28,7 +30,16 @@ pub struct Directory {
     pub(super) layout: Layout,
     pub(super) format: Option<Format>,
     pub(super) segment_bytes: u64,
+    /// Not after Apache's broker, which may have cut the log below it and written on.
     pub(super) mark: Option<DurableMark>,
+    /// Apache's broker used the directory last. The next open reads the whole log then, and derives
+    /// everything again.
+    pub(super) was_apache: bool,
+    /// Up to where everything was on disk before Apache's broker came.
+    pub(super) marked_before_apache: Option<u64>,
+    /// Segments whose block checksums the next open computes anew, because somebody without them
+    /// may have changed the end of the log.
+    pub(super) unjudged: Vec<u64>,
     /// Nothing from here on has expired; `None` where nobody says so.
     pub(super) noted_start: Option<u64>,
     pub(super) queue_state: QueueState,
@@ -62,6 +73,12 @@ impl Directory {
         let was_apache = apache::was_here(&*disk, &layout)?;
         let format = tolerate(Format::read(&*disk, &layout), &mut problems)?.flatten();
         let mark = tolerate(DurableMark::read(&*disk, &layout), &mut problems)?.flatten();
+        let marked_before_apache = mark.filter(|_| was_apache).map(|mark| mark.flushed);
+        let mark = mark.filter(|_| !was_apache);
+        let unjudged = match mark {
+            Some(_) => Vec::new(),
+            None => newest_sums(&*disk, &layout)?,
+        };
         let noted = tolerate(LogStart::read(&*disk, &layout), &mut problems)?.flatten();
         // Apache's broker may have deleted what had expired.
         let noted = noted.filter(|_| !was_apache);
@@ -76,6 +93,9 @@ impl Directory {
             layout,
             format,
             mark,
+            was_apache,
+            marked_before_apache,
+            unjudged,
             noted_start: noted.map(|noted| noted.start),
             problems,
             is_in_use,
@@ -121,10 +141,9 @@ impl Directory {
         self.segments.first().map_or(0, |segment| segment.start)
     }
 
-    /// How far the log may have run ahead of the disk when somebody last wrote to it.
-    pub(super) fn unflushed_bytes(&self) -> u64 {
-        let default = StoreConfig::default().unflushed_bytes();
-        self.mark.map_or(default, |mark| mark.unflushed_bytes_max)
+    /// What tells damage from a torn tail.
+    pub(super) fn evidence(&self) -> Result<Evidence, StoreError> {
+        evidence(&*self.disk, &self.layout, 0, self.mark, self.was_closed)
     }
 
     pub(super) fn segment_at(&self, position: u64) -> Option<&Arc<Segment>> {
@@ -179,6 +198,16 @@ impl Directory {
         }
         Ok(())
     }
+}
+
+/// The segments whose sums recovery forgets without a durable mark.
+fn newest_sums(disk: &dyn Disk, layout: &Layout) -> Result<Vec<u64>, StoreError> {
+    let files = match disk.list(&layout.blocks) {
+        Ok(files) => files,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(StoreError::io("list", &layout.blocks)(error)),
+    };
+    Ok(files.iter().rev().take(2).filter_map(|file| parse_file_name(&file.name)).collect())
 }
 
 /// Notes a file that is damaged and goes on without it.

@@ -11,6 +11,8 @@ use super::report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
 use super::verify_derived::{compare, compare_blocks};
 use crate::dispatch::DispatchRule;
 use crate::error::StoreError;
+use crate::format::PADDING_HEAD_BYTES;
+use crate::recover::{Evidence, Tail};
 use crate::scan::{Remains, Scanner, Step, next_record, search};
 use crate::segment::Segment;
 
@@ -29,8 +31,9 @@ pub fn verify(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<VerifyReport, StoreError> {
     directory.check_unused()?;
-    let mut run = Run::of(directory, rule, progress);
+    let mut run = Run::of(directory, rule, progress)?;
     run.walk()?;
+    run.note_apache();
     Ok(run.finish())
 }
 
@@ -39,6 +42,9 @@ struct Run<'a> {
     rule: DispatchRule,
     progress: &'a mut dyn FnMut(Progress),
     next_progress: u64,
+    /// What proofs say about the end of the log.
+    tail: Tail,
+    evidence: Evidence,
     total_bytes: u64,
     /// Queue offset that the next record of a queue should have, by topic and queue id.
     expected: HashMap<String, HashMap<i32, u64>>,
@@ -66,7 +72,8 @@ impl<'a> Run<'a> {
         directory: &'a Directory,
         rule: DispatchRule,
         progress: &'a mut dyn FnMut(Progress),
-    ) -> Self {
+    ) -> Result<Self, StoreError> {
+        let mark = directory.mark.map_or(0, |mark| mark.flushed);
         let report = VerifyReport {
             directory: directory.layout.root.clone(),
             was_closed: directory.was_closed,
@@ -77,19 +84,40 @@ impl<'a> Run<'a> {
             ..VerifyReport::default()
         };
         let total_bytes = directory.segments.iter().map(|segment| segment.bytes).sum();
-        Self {
+        Ok(Self {
             directory,
             rule,
             progress,
             next_progress: 0,
+            tail: Tail::read(&directory.segments, mark, directory.was_apache)?,
+            evidence: directory.evidence()?,
             total_bytes,
             expected: HashMap::new(),
             report,
-        }
+        })
     }
 
+    /// Everything below was on disk: the durable mark, or what proofs say.
     fn marked(&self) -> u64 {
-        self.directory.mark.map_or(0, |mark| mark.flushed)
+        self.tail.flushed
+    }
+
+    /// What was promised before Apache's broker came may rightly be gone, but not silently.
+    fn note_apache(&mut self) {
+        if !self.directory.was_apache {
+            return;
+        }
+        self.report.notes.push(
+            "Apache's broker used this directory last; the next open reads the whole log and derives \
+             queues, keys and the newest block checksums again, so they were not compared"
+                .to_owned(),
+        );
+        let end = self.report.log_end;
+        if let Some(marked) = self.directory.marked_before_apache.filter(|marked| *marked > end) {
+            self.report.notes.push(format!(
+                "the log ends at {end} and reached to {marked} before: Apache's broker has cut it"
+            ));
+        }
     }
 
     fn walk(&mut self) -> Result<(), StoreError> {
@@ -121,8 +149,12 @@ impl<'a> Run<'a> {
             self.report.log_end = self.report.log_end.max(covered);
             if covered > segment.start {
                 self.report.segments += 1;
-                compare(self.directory, segment, covered, found, &mut self.report);
-                compare_blocks(segment, covered, &mut self.report);
+                if !self.directory.was_apache {
+                    compare(self.directory, segment, covered, found, &mut self.report);
+                }
+                if !self.directory.unjudged.contains(&segment.start) {
+                    compare_blocks(segment, covered, &mut self.report);
+                }
             }
             if let End::Log(_) = end {
                 break;
@@ -130,7 +162,7 @@ impl<'a> Run<'a> {
         }
         let end = self.report.log_end;
         if end < self.marked() {
-            let reason = "the log ends before the durable mark".to_owned();
+            let reason = "the log ends before what was on disk".to_owned();
             let path = &self.directory.layout.commit_log;
             self.report.found(Finding::range(FindingKind::Log, path, end, self.marked(), reason));
         }
@@ -143,15 +175,22 @@ impl<'a> Run<'a> {
         found: &mut InSegment,
     ) -> Result<End, StoreError> {
         let mut scanner = Scanner::new(segment, segment.start, true);
+        let proved_end = self.tail.proved_end(segment)?;
         loop {
             let position = scanner.position();
             self.tell(position);
             let invalid = match scanner.step()? {
+                Step::Record(_, size) if position + size > proved_end => {
+                    Some("nothing proves that it is not old".to_owned())
+                }
                 Step::Record(record, size) => {
                     self.report.records += 1;
                     self.check_order(&record, segment);
                     found.derived.add(&record, size, self.rule);
                     continue;
+                }
+                Step::SegmentEnd if position + PADDING_HEAD_BYTES > proved_end => {
+                    Some("nothing proves that it is not old".to_owned())
                 }
                 Step::SegmentEnd => return Ok(End::Full),
                 Step::Nothing => None,
@@ -191,16 +230,15 @@ impl<'a> Run<'a> {
         }
         let mut all = Remains::default();
         for segment in self.directory.segments.iter().filter(|other| other.end() > position) {
-            let remains = search(segment, segment.start.max(position), segment.end())?;
+            let to = self.tail.search_end(segment, position, self.evidence);
+            let remains = search(segment, segment.start.max(position), to)?;
+            if self.tail.needed(segment).is_none()
+                && self.evidence.of_damage(position, &remains).is_some()
+            {
+                return Ok(false);
+            }
             all.records += remains.records;
-            all.last_record = all.last_record.max(remains.last_record);
             all.end = all.end.max(remains.end);
-        }
-        let bound = position.saturating_add(self.directory.unflushed_bytes());
-        // Without a mark only a log that nobody closed may have anything behind its end.
-        let is_unmarked = self.directory.mark.is_none() && self.directory.was_closed;
-        if all.last_record.is_some_and(|last| last > bound || is_unmarked) {
-            return Ok(false);
         }
         let is_torn = is_invalid || all.records > 0;
         let tail = |to| TornTail { from: position, to, records: all.records };
