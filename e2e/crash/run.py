@@ -19,6 +19,7 @@ import time
 import disk
 from check import compare
 from load import QUEUES, Ledger, Load, prepare
+from recycled import fill
 from results import Results
 from server import NotReady, Server
 
@@ -26,8 +27,9 @@ MIB = 1 << 20
 # One directory sees so many faults before the next begins empty.
 ROUNDS = 15
 # Whether zeros are written ahead of the append position, which is done from 1 MiB on: a segment of
-# 1 MiB stays sparse until a record is written, one of 16 MiB is written before.
-LAYOUTS = {"pre-written": 16 * MIB, "sparse": MIB}
+# 1 MiB stays sparse until a record is written, one of 16 MiB is written before. Recycled ones are full
+# of old records.
+LAYOUTS = {"pre-written": 16 * MIB, "sparse": MIB, "recycled": MIB}
 
 
 def main():
@@ -50,12 +52,21 @@ def main():
     return campaign(options, random.Random(seed), results)
 
 
-def configure(folder, flush, segment_bytes):
-    path = os.path.join(folder, "weir.toml")
+def configure(folder, flush, segment_bytes, retention_hours=72):
+    path = os.path.join(folder, f"weir-{retention_hours}.toml")
     with open(path, "w") as file:
         file.write(f'[broker.store]\nflush = "{flush}"\nsegment_bytes = {segment_bytes}\n'
-                   f"free_bytes_min = 4096\n[broker.limits]\nmessage_bytes_max = 131072\n")
+                   f"free_bytes_min = 4096\nspare_segments_max = 64\nretention_hours = {retention_hours}\n"
+                   f"retention_disk_percent = 95\n"
+                   f"[broker.limits]\nmessage_bytes_max = 131072\n")
     return path
+
+
+def recycle(options, results, folder, data):
+    """Makes a directory whose segments will be recycled ones. On a disk that is nearly full nothing is
+    kept to be recycled, and the counts say so."""
+    spares = fill(options.weir, data, configure(folder, "async", MIB, retention_hours=0))
+    results.add(segments_to_recycle=spares, directories_without_spares=spares == 0)
 
 
 class Failure(Exception):
@@ -84,6 +95,10 @@ def cuts(options, dice, results):
             config = configure(folder, "sync", LAYOUTS[layout])
             image.format()
             ledger, since = Ledger(), None
+            if layout == "recycled":
+                image.mount()
+                recycle(options, results, folder, os.path.join(image.point, "data"))
+                image.unmount()
             for round_ in range(ROUNDS):
                 before = os.path.join(folder, "before")
                 try:
@@ -181,6 +196,8 @@ def control(options, dice, results):
             image.format()
             image.mount()
             data = os.path.join(image.point, "data")
+            if layout == "recycled":
+                recycle(options, results, folder, data)
             ledger = Ledger()
             server = Server(options.weir, data, config)
             server.ready()
@@ -223,6 +240,8 @@ def kills(options, dice, results):
             config = configure(folder, flush, dice.choice([MIB, 4 * MIB]))
             data = os.path.join(folder, "data")
             ledger, since, start_time = Ledger(), None, 0.02
+            if dice.random() < 0.3:
+                recycle(options, results, folder, data)
             for round_ in range(ROUNDS):
                 try:
                     since, start_time = kill_once(
