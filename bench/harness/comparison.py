@@ -8,7 +8,7 @@ import time
 
 from .brokers import APACHE, BROKERS, NotMeasured
 from .generator import generate
-from .machine import Ballast, cpu_seconds, memory, say
+from .machine import Ballast, Wakefulness, cpu_seconds, memory, say
 from .scenarios import SCENARIO_STEPS
 from .turns import Turns
 from .workloads import ECHOED, WORKLOADS
@@ -37,6 +37,7 @@ class Comparison:
     def __init__(self, options, names, not_measured, work):
         self.options, self.names, self.work = options, names, work
         self.ballast = None if options.no_ballast else Ballast(work)
+        self.wakefulness = Wakefulness() if options.awake else None
         self.found = Found({name: BROKERS[name].shown for name in names}, not_measured)
         self.turns = None
 
@@ -45,6 +46,8 @@ class Comparison:
             self.turns.end()
         if self.ballast:
             self.ballast.drop()
+        if self.wakefulness:
+            self.wakefulness.end()
 
     def run(self):
         phases = {flush: [name for name in self.options.workloads
@@ -166,7 +169,8 @@ class Comparison:
         self.turns.restart_if_large(broker)
         report, error, written = self.turns.load_and_weigh(
             broker, WORKLOADS[workload], self.options.seconds, self.options.warmup)
-        marks = ["failed"] if error else ["noisy"] if is_noisy(report) else []
+        is_quiet = self.options.awake or not is_noisy(report)
+        marks = ["failed"] if error else [] if is_quiet else ["noisy"]
         if error:
             self.found.failures.append(f"{broker.shown}, {workload}, round {number}: {error}")
             say(f"  {self.found.failures[-1]}")

@@ -33,6 +33,8 @@ def parse_arguments(description):
     parser.add_argument("--no-freeze", action="store_true", help="let the other brokers run on")
     parser.add_argument("--no-ballast", action="store_true",
                         help="leave free memory free; see Ballast in harness/machine.py")
+    parser.add_argument("--awake", action="store_true",
+                        help="keep idle processors from sleeping; noise is not looked for then")
     parser.add_argument("--from", dest="source", type=pathlib.Path, metavar="FILE",
                         help="measure nothing; make table, plots and page from this raw file")
     parser.add_argument("--page", action="store_true", help="put table and plots into docs/benchmarks.md")

@@ -54,8 +54,9 @@ def circumstances(document):
         written = sorted(found["buffered_megabytes_per_second"] for found in disks)
         disk = (f" fdatasync of 4 KiB took {syncs[0]:.0f} to {syncs[-1]:.0f} us, buffered writes went at "
                 f"{written[0]:.0f} to {written[-1]:.0f} MB/s.")
+    awake = ", processors kept awake" if options.get("awake") else ""
     return (f"{document['date'][:10]}, commit {document['commit']}, {document['cores']} cores shared with the load, "
-            f"1 KiB bodies, {form} headers; median (range).{disk}")
+            f"1 KiB bodies, {form} headers{awake}; median (range).{disk}")
 
 
 def write_page(middle):
