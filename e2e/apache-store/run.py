@@ -409,7 +409,7 @@ def write_round(scenario, name, large=300):
 def turn(scenario, broker, name, before, kill=False, large=300, has_keys=True):
     """One broker after the other: all is still there, more is written; answers with all there is."""
     who = "weir" if broker is scenario.weir else "apache"
-    dump = lambda: scenario.dump(TOPICS)
+    dump = lambda: begins_of(scenario, scenario.dump(TOPICS))
     scenario.check(f"{name}-{who}-opens{'-after-kill' if kill else ''}", lambda: scenario.switch(broker, kill))
     if before is not None:
         act = lambda: expect_equal(before, dump())
@@ -557,26 +557,60 @@ def expired(scenario):
     s = scenario
     first = turn(s, s.apache, "1", None, large=700)
     turn(s, s.weir, "2", first)
-    text = s.weir.broker_conf.read_text()
-    hours = ";".join(f"{hour:02}" for hour in range(24))
-    at_once = f"fileReservedTime=0\ndeleteWhen={hours}"
-    s.weir.broker_conf.write_text(text.replace("fileReservedTime=48", at_once))
-    s.check("3-weir-opens", lambda: s.switch(s.weir))
-
-    def until_expired():
-        deadline = time.monotonic() + 150
-        while not any(queue["min"] > 0 for queue in s.dump(["large"]).values()):
-            if time.monotonic() > deadline:
-                raise Failed("nothing expired within 150 s")
-            time.sleep(1)
-        # The look that found them expired took all of them.
-        return s.dump(TOPICS)
-    s.check("3-weir-expires", until_expired)
-    s.weir.broker_conf.write_text(text)
-    before = s.dump(TOPICS)
-    fourth = turn(s, s.apache, "4", before)
+    before = expire(s, s.weir, "3-weir")
+    s.check("3-weir-stops", s.halt)
+    # Where queues without messages go on stands nowhere but in these.
+    s.check("3-weir-exports-queues", lambda: weir_store(s, "export-queues", s.store, "--to", s.store))
+    fourth = turn(s, s.apache, "4", begins_of(s, before), has_keys=False)
     turn(s, s.weir, "5", fourth)
     s.check("5-weir-stops", s.halt)
+
+
+def expired_by_apache(scenario):
+    """The same by Apache, whose own next start shows what can be asked of a store of ours."""
+    s = scenario
+    turn(s, s.apache, "1", None, large=700)
+    before = begins_of(s, expire(s, s.apache, "2-apache"), is_certain=False)
+    s.check("3-apache-opens", lambda: s.switch(s.apache))
+    s.check("3-apache-serves-all", lambda: until(lambda: expect_equal(before, begins_of(s, s.dump(TOPICS)))))
+    fourth = turn(s, s.weir, "4", before)
+    s.check("4-weir-stops", s.halt)
+    s.check("4-weir-exports-queues", lambda: weir_store(s, "export-queues", s.store, "--to", s.store))
+    turn(s, s.apache, "5", fourth, has_keys=False)
+
+
+def expire(scenario, broker, name):
+    """Has a broker expire all that it may; answers with what is left. Some queue has nothing left."""
+    s = scenario
+    text = s.weir.broker_conf.read_text()
+    hours = ";".join(f"{hour:02}" for hour in range(24))
+    s.weir.broker_conf.write_text(text.replace("fileReservedTime=48", f"fileReservedTime=0\ndeleteWhen={hours}"))
+    s.check(f"{name}-opens", lambda: s.switch(broker))
+
+    def until_expired():
+        deadline = time.monotonic() + 200
+        while len(list((s.store / "commitlog").glob("0*"))) > 2:
+            if time.monotonic() > deadline:
+                raise Failed("not everything expired within 200 s")
+            time.sleep(1)
+        left = s.dump(TOPICS)
+        empty = [place for place, queue in left.items() if queue["max"] > 0 and not queue["messages"]]
+        if not empty:
+            raise Failed("every queue has messages left, so this would prove nothing about empty ones")
+        return left
+    left = s.check(f"{name}-expires", until_expired)
+    s.weir.broker_conf.write_text(text)
+    return left
+
+
+def begins_of(scenario, dump, is_certain=None):
+    """Apache 4.9 forgets where a queue without messages begins: its next start says 0, although it
+    knows where the queue ends. 5.5 says so until it looks next. Then each queue counts from its first
+    message on."""
+    if scenario.version != "4.9.4" if is_certain is None else is_certain:
+        return dump
+    begin = lambda queue: queue["messages"][0]["offset"] if queue["messages"] else queue["max"]
+    return {place: queue | {"min": begin(queue)} for place, queue in dump.items()}
 
 
 def weir_store(scenario, *words):
@@ -594,7 +628,8 @@ LONG = SHORT | {
     "closed": (closed_after_kill, {}),
     "segments": (many_segments, ALL_SEGMENTS),
     "exported": (lambda scenario: many_segments(scenario, export=True), {}),
-    "expired": (expired, ALL_SEGMENTS),
+    "expired": (expired, {}),
+    "expired-by-apache": (expired_by_apache, {}),
 }
 
 

@@ -11,8 +11,8 @@ use weirmq_store::offline::{
     plan_cut, verify,
 };
 use weirmq_store::{
-    Appended, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, Store, StoreConfig,
-    StoreError, apache_rule,
+    Appended, Disk, FlushMode, ManualClock, OpenMode, QueueRange, SimulatedDisk, Store,
+    StoreConfig, StoreError, apache_rule,
 };
 
 const ROOT: &str = "/data";
@@ -449,4 +449,48 @@ fn exported_queues_begin_and_end_as_apache_has_them() {
     assert_eq!(unit[..8], at[7].physical_offset.to_be_bytes());
     let again = export_queues(&look(&disk), apache_rule, Path::new("/out"), &*disk).unwrap_err();
     assert!(again.to_string().contains("is there already"), "{again}");
+}
+
+#[test]
+fn a_queue_whose_messages_have_expired_is_exported_with_its_next_offset() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let retention = std::time::Duration::from_millis(500);
+    let clock = Arc::new(ManualClock::at_ms(1_000));
+    let opened = Store::open(StoreConfig { retention, ..config() }, disk.clone(), clock.clone());
+    let store = opened.unwrap().0;
+    for n in 0..4 {
+        append(&store, &[Message::new("early", 2, format!("{n}"))]).unwrap();
+    }
+    for _ in 0..200 {
+        append(&store, &[Message::new("a", 0, vec![1; 900])]).unwrap();
+    }
+    store.flush().unwrap();
+    clock.advance_ms(1_000);
+    append(&store, &[Message::new("a", 0, "late")]).unwrap();
+    store.protect_from(u64::MAX);
+    store.maintain().unwrap();
+    let start = store.min_offset();
+    assert!(start > 0);
+    let of_a = store.queue_range("a", 0);
+    store.close().unwrap();
+
+    let report = export_queues(&look(&disk), apache_rule, Path::new(ROOT), &*disk).unwrap();
+    assert_eq!((report.topics, report.queues, report.empty_queues, report.files), (2, 2, 1, 2));
+    let path = Path::new("/data/consumequeue/early/2/00000000000000000000");
+    let file = disk.open(path, OpenMode::Read).unwrap();
+    let unit = |index: u64| {
+        let mut unit = [0; 20];
+        file.read_at(&mut unit, index * 20).unwrap();
+        let (position, rest) = unit.split_first_chunk::<8>().unwrap();
+        (u64::from_be_bytes(*position), i32::from_be_bytes(*rest.first_chunk().unwrap()))
+    };
+    assert_eq!([unit(0), unit(2)], [(0, i32::MAX); 2], "Apache's filler");
+    assert_eq!(unit(3), (start - 1, 1), "in front of the log, and ends where it begins");
+    assert_eq!(unit(4), (0, 0));
+
+    // What Apache leaves looks the same to us.
+    let (store, report) = open(&disk, &config());
+    assert!(report.apache.is_some());
+    assert_eq!(store.queue_range("early", 2), Some(QueueRange { min: 4, max: 4 }));
+    assert_eq!(store.queue_range("a", 0), of_a);
 }

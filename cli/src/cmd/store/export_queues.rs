@@ -10,7 +10,9 @@ use super::Place;
 /// Write consumequeue/<topic>/<queue>/ in Apache's layout
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  weir store export-queues weir-data --to /tmp/queues\n\n\
-    Apache's broker does not need this: it derives its queues from the log.")]
+    Apache's broker derives its queues from the log, but not where a queue goes on whose\n\
+    messages have all expired, and 5.5 only from the newest segments: with either, export them\n\
+    into the directory before Apache's first start.")]
 pub(super) struct ExportQueuesArgs {
     #[command(flatten)]
     place: Place,
@@ -27,9 +29,10 @@ pub(super) fn run(args: ExportQueuesArgs) -> anyhow::Result<()> {
         eprintln!("warning: topic {topic:?} cannot be the name of a folder and was left out");
     }
     let text = format!(
-        "{} entries of {} queues of {} topics in {} files under {}",
+        "{} entries of {} queues ({} without messages) of {} topics in {} files under {}",
         report.entries,
         report.queues,
+        report.empty_queues,
         report.topics,
         report.files,
         report.directory.display()

@@ -4,6 +4,10 @@
 //! the byte at which they begin in the queue. The file in which a queue begins is filled up in
 //! front with entries that point nowhere, and the last one is zeros behind the last entry, both
 //! as Apache has them (`ConsumeQueue.fillPreBlank`, `MappedFile`).
+//!
+//! Apache knows a queue's next offset from its last entry only. A queue whose messages have all
+//! expired therefore has one entry, which points in front of the log, as the entries that
+//! Apache leaves in such a queue do (`ConsumeQueue.correctMinOffset`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,6 +41,9 @@ pub struct ExportReport {
     pub directory: PathBuf,
     pub topics: usize,
     pub queues: usize,
+    /// Those of them whose messages have all expired.
+    pub empty_queues: usize,
+    /// Entries of messages.
     pub entries: u64,
     pub files: usize,
     /// Topics whose name is no file name and which were left out.
@@ -69,6 +76,7 @@ pub fn export_queues(
         Export { disk, queues: BTreeMap::new(), gathered: 0, report: Default::default() };
     export.report.directory = root;
     export.walk(directory, rule)?;
+    export.add_empty(directory)?;
     export.finish()
 }
 
@@ -162,6 +170,34 @@ impl Export<'_> {
         if self.gathered >= GATHERED_BYTES {
             self.write_all()?;
         }
+        Ok(())
+    }
+
+    /// Adds the queues without messages. One that has messages goes by those.
+    fn add_empty(&mut self, directory: &Directory) -> Result<(), StoreError> {
+        // Nothing has expired, and no position is in front of the log.
+        let Some(in_front) = directory.log_start().checked_sub(1) else { return Ok(()) };
+        for (topic, queues) in &directory.queue_state.next_offsets {
+            if !is_file_name(topic) {
+                self.report.skipped_topics.insert(topic.clone());
+                continue;
+            }
+            let known = self.queues.entry(topic.clone()).or_default();
+            for (queue_id, next) in queues {
+                let (false, Some(first)) = (known.contains_key(queue_id), next.checked_sub(1))
+                else {
+                    continue;
+                };
+                let mut queue = Gathered { first, ..Gathered::default() };
+                queue.bytes.extend_from_slice(&in_front.to_be_bytes());
+                // Ends where the log begins, from where on Apache may derive.
+                queue.bytes.extend_from_slice(&1_u32.to_be_bytes());
+                queue.bytes.extend_from_slice(&0_i64.to_be_bytes());
+                known.insert(*queue_id, queue);
+                self.report.empty_queues += 1;
+            }
+        }
+        self.queues.retain(|_, queues| !queues.is_empty());
         Ok(())
     }
 
