@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use weirmq_message::id::OffsetMessageId;
@@ -24,6 +25,13 @@ use crate::topics::Topic;
 
 /// With so many bytes of bodies and properties a batch does not wait for the end of the tick.
 const BATCH_BYTES: usize = 256 << 10;
+/// How long sends wait for a disk that is too far behind. Apache calls its page cache busy after
+/// as long (`osPageCacheBusyTimeOutMills`); clients give up after 3 s.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+/// A batch that waits for the disk takes no more sends from so many bytes on.
+const CHOKED_BYTES: u64 = 4 << 20;
+/// About what a message takes in the log beside body and properties.
+const HEAD_BYTES: usize = 256;
 /// A property buffer that grew beyond this is given back.
 const PROPERTIES_BYTES_KEPT: usize = 1 << 20;
 /// Lists with room for more messages than this are given back as well.
@@ -40,6 +48,8 @@ pub(crate) struct AppendBatch {
     pub(crate) body_bytes: usize,
     /// Counts the batches of this thread.
     number: u64,
+    /// Since when it waits for the disk.
+    busy_since: Option<Instant>,
 }
 
 /// What the sends of one read of a connection have in common.
@@ -118,8 +128,35 @@ impl AppendBatch {
         number
     }
 
-    /// Appends everything, and answers each send now or when its messages are durable.
-    pub(crate) fn append(&mut self, broker: &Broker) {
+    /// Appends everything, and answers each send now or when its messages are durable. While the
+    /// disk is too far behind the batch stays as it is: `false`, try again soon. After
+    /// [`BUSY_MAX`] its sends are refused.
+    pub(crate) fn append(&mut self, broker: &Broker) -> bool {
+        let has_room = self.is_empty() || broker.store.has_room(self.bytes());
+        if has_room || self.is_overdue(Instant::now()) {
+            self.append_now(broker);
+        }
+        self.is_empty()
+    }
+
+    /// Whether it has waited for the disk for too long. The first time it begins to wait.
+    fn is_overdue(&mut self, now: Instant) -> bool {
+        now.duration_since(*self.busy_since.get_or_insert(now)) >= BUSY_MAX
+    }
+
+    /// Whether it waits for the disk and takes no more sends.
+    pub(crate) fn is_choked(&self) -> bool {
+        self.busy_since.is_some() && self.bytes() >= CHOKED_BYTES
+    }
+
+    /// About what it will take in the log.
+    fn bytes(&self) -> u64 {
+        (self.body_bytes + self.properties.len() + self.messages.len() * HEAD_BYTES) as u64
+    }
+
+    /// The same without waiting: what the disk has no room for is refused, with a code that makes
+    /// clients try another broker.
+    pub(crate) fn append_now(&mut self, broker: &Broker) {
         // Taken out first: nothing that happens meanwhile can append it a second time.
         let next = Self { number: self.number + 1, ..Self::default() };
         let mut taken = std::mem::replace(self, next);
@@ -278,6 +315,19 @@ fn answer(broker: &Broker, read: &Read, write: impl Fn(&mut Vec<u8>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_waits_for_the_disk_within_bounds() {
+        let mut batch = AppendBatch::default();
+        let start = Instant::now();
+        batch.body_bytes = CHOKED_BYTES as usize;
+        assert!(!batch.is_choked(), "it has not met a busy disk");
+        assert!(!batch.is_overdue(start) && batch.is_choked());
+        assert!(!batch.is_overdue(start + BUSY_MAX / 2));
+        assert!(batch.is_overdue(start + BUSY_MAX));
+        batch.body_bytes = 0;
+        assert!(!batch.is_choked(), "there is room for more sends");
+    }
 
     #[test]
     fn bodies_and_properties_make_a_batch_full() {

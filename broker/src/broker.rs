@@ -212,12 +212,13 @@ impl Broker {
     }
 
     /// Appends messages, and shows them to those who wait for them as soon as they are visible.
+    /// Never waits for the disk: [`StoreError::Busy`] where others would.
     pub(crate) fn append(
         &self,
         messages: &[NewMessage<'_>],
         appended: &mut Vec<Appended>,
     ) -> Result<(), StoreError> {
-        if let Err(error) = self.store.append(messages, appended) {
+        if let Err(error) = self.store.append_now(messages, appended) {
             if let StoreError::Poisoned { cause } = &error {
                 self.fail(cause.clone());
             }

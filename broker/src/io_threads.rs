@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::Broker;
 use crate::append_batch::AppendBatch;
 
+/// How soon a batch for which the disk had no room is tried again.
+const BUSY_RETRY: Duration = Duration::from_millis(5);
+
 /// What the connections of one thread share.
 #[derive(Default)]
 pub(crate) struct IoThread {
@@ -32,7 +35,10 @@ impl IoThread {
         let busy_poll = Duration::from_micros(broker.config.busy_poll_us);
         loop {
             self.filled(busy_poll).await;
-            self.batch.lock().append(&broker);
+            // The disk is behind, and the thread serves others meanwhile.
+            while !self.batch.lock().append(&broker) {
+                tokio::time::sleep(BUSY_RETRY).await;
+            }
         }
     }
 
@@ -95,7 +101,7 @@ impl IoThreads {
                 tracing::error!("an I/O thread panicked");
             }
         }
-        self.threads.iter().for_each(|thread| thread.batch.lock().append(broker));
+        self.threads.iter().for_each(|thread| thread.batch.lock().append_now(broker));
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use weirmq_remoting::RequestCode;
 use weirmq_remoting::command::response;
 use weirmq_remoting::net::{Connection, Requests, Service, Session};
+use weirmq_remoting::{RequestCode, ResponseCode};
 
 use crate::Broker;
 use crate::io_threads::IoThread;
-use crate::request::{Context, send};
+use crate::request::{Context, Refusal, send};
 
 /// The listeners' service: every connection gets a session.
 pub(crate) struct BrokerService {
@@ -50,13 +50,20 @@ impl Session for BrokerSession {
                 let is_deletion = [RequestCode::DeleteTopicInBroker, RequestCode::CleanUnusedTopic]
                     .iter()
                     .any(|code| code.number() == request.head.code);
-                if self.sent_in == Some(batch.number()) || is_deletion {
+                if is_deletion {
+                    batch.append_now(&self.broker);
+                } else if self.sent_in == Some(batch.number()) {
+                    // Not while the disk is too far behind: this must not wait for it.
                     batch.append(&self.broker);
                 }
                 context.answer(&request, out);
                 continue;
             }
-            match batch.add(&context, &request, requests.share(request.body)) {
+            let added = match batch.is_choked() {
+                true => Err(Refusal::new(ResponseCode::SystemBusy, "the disk does not keep up")),
+                false => batch.add(&context, &request, requests.share(request.body)),
+            };
+            match added {
                 Ok(()) => self.sent_in = Some(batch.number()),
                 Err(refusal) => {
                     self.broker.metrics.refused(request.head.code, refusal.code);

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 use weirmq_message::record::MAGIC_BLANK;
@@ -36,6 +37,9 @@ const ZERO_RUN_BYTES_MAX: usize = 511;
 const RECENT_QUEUES: usize = 8;
 /// How many bytes of log lie between two looks at the free disk space.
 const SPACE_CHECK_BYTES: u64 = 64 << 20;
+
+/// This part of what may be unflushed is left to appends that do not ask for room first.
+const ROOM_KEPT: u64 = 8;
 
 /// Who writes: everything that the append lock guards.
 pub(crate) struct Appender {
@@ -97,6 +101,32 @@ impl Inner {
         messages: &[NewMessage<'_>],
         appended: &mut Vec<Appended>,
     ) -> Result<(), StoreError> {
+        let waited = self.config.busy_timeout;
+        let deadline = Instant::now() + waited;
+        loop {
+            let flushed = self.marks.flushed();
+            match self.append_now(messages, appended) {
+                Err(StoreError::Busy { .. }) => {}
+                done => return done,
+            }
+            // Without the append lock, so that nobody else waits for it who must not.
+            if !self.config.threads {
+                self.flush()?;
+                continue;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.flusher.wait_flushed(&self.marks, flushed + 1, left)? {
+                return Err(StoreError::Busy { waited });
+            }
+        }
+    }
+
+    /// See [`crate::Store::append_now`].
+    pub(crate) fn append_now(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
         appended.clear();
         self.check_open()?;
         self.check_writable()?;
@@ -149,7 +179,7 @@ impl Inner {
 
     /// Writes the batch's pieces. After an error nothing of it can be found in the log.
     fn write(&self, appender: &mut MutexGuard<'_, Appender>) -> Result<(), StoreError> {
-        self.wait_for_room(appender.position, appender.batch.end)?;
+        self.check_room(appender.position, appender.batch.end)?;
         let end = appender.batch.end + TRAILER.len() as u64;
         while appender.zero_ahead.is_writing_into(appender.position, end) {
             self.zeroed.wait(appender);
@@ -226,24 +256,24 @@ impl Inner {
         }
     }
 
-    /// Waits until the batch may run ahead of the disk by what the configuration allows.
-    fn wait_for_room(&self, position: u64, end: u64) -> Result<(), StoreError> {
+    /// Whether the batch may run ahead of the disk by what the configuration allows.
+    fn check_room(&self, position: u64, end: u64) -> Result<(), StoreError> {
         let limit = self.config.unflushed_bytes();
         if end - position > limit {
             let (bytes, limit) = ((end - position) as usize, limit as usize);
             return Err(StoreError::TooLarge { what: "batch", bytes, limit });
         }
-        if end - self.marks.flushed() <= limit {
-            return Ok(());
+        match end - self.marks.flushed() <= limit {
+            true => Ok(()),
+            false => Err(StoreError::Busy { waited: Duration::ZERO }),
         }
-        if !self.config.threads {
-            return self.flush().map(|_| ());
-        }
-        let waited = self.config.busy_timeout;
-        self.flusher
-            .wait_flushed(&self.marks, end - limit, waited)?
-            .then_some(())
-            .ok_or(StoreError::Busy { waited })
+    }
+
+    /// See [`crate::Store::has_room`].
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let limit = self.config.unflushed_bytes();
+        let unflushed = self.marks.written() - self.marks.flushed();
+        unflushed == 0 || unflushed.saturating_add(bytes) <= limit - limit / ROOM_KEPT
     }
 
     /// Makes a written batch readable: entries and keys first, then the watermarks.

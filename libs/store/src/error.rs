@@ -36,7 +36,7 @@ pub enum StoreError {
     #[error("{what} takes {bytes} bytes, the limit is {limit}")]
     TooLarge { what: &'static str, bytes: usize, limit: usize },
     /// The disk does not keep up; nothing was written.
-    #[error("the disk did not take the unflushed bytes within {} ms; try again", .waited.as_millis())]
+    #[error("the disk does not keep up, waited {} ms for it; try again", .waited.as_millis())]
     Busy { waited: Duration },
     #[error("position {position} was not flushed within {} ms", .waited.as_millis())]
     NotFlushed { position: u64, waited: Duration },

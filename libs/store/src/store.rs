@@ -154,6 +154,25 @@ impl Store {
         self.inner().append(messages, appended)
     }
 
+    /// The same as [`Store::append`] for threads that must not wait for the disk: where that would
+    /// wait for it to take unflushed bytes, this is [`StoreError::Busy`] at once.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_now(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        self.inner().append_now(messages, appended)
+    }
+
+    /// Whether so many bytes may run ahead of the disk now, with something to spare for those who
+    /// do not ask. An answer for the moment: who asks first may come second.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.inner().has_room(bytes)
+    }
+
     pub fn watermarks(&self) -> &Watermarks {
         &self.inner().marks
     }

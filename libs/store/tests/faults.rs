@@ -293,6 +293,33 @@ fn a_read_that_fails_is_an_error_and_the_next_one_is_answered() {
 }
 
 #[test]
+fn who_must_not_wait_for_the_disk_is_told_at_once() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (store, _) = open(&disk, &config);
+    assert!(store.has_room(u64::MAX), "nothing is unflushed");
+    let message = &messages(1, 30_000)[0];
+    let mut appended = Vec::new();
+    let mut count = 0;
+    let busy = loop {
+        match store.append_now(&[message.as_new()], &mut appended) {
+            Ok(()) => count += 1,
+            Err(error) => break error,
+        }
+        // Who asks first leaves something to those who do not.
+        assert!(store.has_room(30_000) || count >= 6);
+    };
+    assert!(matches!(busy, StoreError::Busy { .. }), "{busy}");
+    assert!(count >= 6 && !store.has_room(30_000) && appended.is_empty());
+    store.flush().unwrap();
+    append(&store, std::slice::from_ref(message)).unwrap();
+    // Nothing of the refused one is there.
+    assert_eq!(read_all(&store, "t", 0, 0).len(), count + 1);
+    while store.append_now(&[message.as_new()], &mut appended).is_ok() {}
+    append(&store, std::slice::from_ref(message)).expect("this one waits");
+}
+
+#[test]
 fn a_size_is_not_believed_before_memory_is_asked_for() {
     let disk = Arc::new(SimulatedDisk::new());
     let config = small_config(FlushMode::ASYNC);
