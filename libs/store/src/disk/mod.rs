@@ -8,6 +8,7 @@ mod mapping;
 mod read_only;
 mod real;
 mod simulated;
+mod simulated_image;
 
 use std::io;
 use std::ops::Range;
