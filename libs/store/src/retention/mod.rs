@@ -1,0 +1,255 @@
+//! Deletes segments whose records have expired, with everything derived from them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::config::StoreConfig;
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::format::{Layout, file_name};
+use crate::log_start::LogStart;
+use crate::queue_table::QueueState;
+use crate::read::{RecordHead, read_head};
+use crate::segment::{Segment, remove_if_there};
+use crate::small_file;
+use crate::store::Inner;
+
+impl Inner {
+    /// Deletes what is due now: what has expired, if it is the hour, if the disk is short or if
+    /// somebody asked; and the oldest segments whatever their age, if the disk is very short and
+    /// the configuration allows it. Says how many segments that were.
+    pub(crate) fn expire_if_due(&self, is_asked: bool) -> Result<usize, StoreError> {
+        let config = &self.config;
+        let is_short = self.is_space_short();
+        if is_short && self.spares.remove_all()? > 0 {
+            self.check_space()?;
+        }
+        let mut expired = 0;
+        if is_asked || is_short || config.retention_hours.contains(&self.clock.hour()) {
+            expired += self.expire()?;
+        }
+        while config.retention_force && self.is_very_short() && self.expire_oldest()? {
+            expired += 1;
+            self.check_space()?;
+        }
+        Ok(expired)
+    }
+
+    fn is_very_short(&self) -> bool {
+        self.disk_watch.is_used(StoreConfig::FORCED_DISK_PERCENT) || self.disk_watch.is_full()
+    }
+
+    /// Deletes the oldest segment, if another one follows and nothing in it is protected.
+    fn expire_oldest(&self) -> Result<bool, StoreError> {
+        let mut segments = self.log.all();
+        let Some(next) = segments.get(1).map(|segment| segment.start) else { return Ok(false) };
+        if next > self.kept_from() {
+            self.say_what_is_kept();
+            return Ok(false);
+        }
+        tracing::warn!(
+            start = segments[0].start,
+            "the disk is short: a segment goes before its time"
+        );
+        segments.truncate(1);
+        self.delete_oldest(segments, next)?;
+        Ok(true)
+    }
+
+    /// Retention deletes nothing from here on.
+    fn kept_from(&self) -> u64 {
+        self.protected_from.load(Ordering::Acquire).min(self.marks.flushed())
+    }
+
+    /// Tells the store's user that what it protects stands in the way of retention.
+    fn say_what_is_kept(&self) {
+        if let Some(listener) = self.protection_listener.read().as_ref() {
+            listener();
+        }
+    }
+
+    /// Deletes from the old end of the log what has expired; says how many segments that were.
+    ///
+    /// The newest segment stays, as does everything from the protected position on.
+    pub(crate) fn expire(&self) -> Result<usize, StoreError> {
+        let retention_ms = i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX);
+        let expired_before_ms = self.clock.now_ms().saturating_sub(retention_ms);
+        let kept_from = self.kept_from();
+        let mut segments = self.log.all();
+        let mut expired = 0;
+        while expired + 1 < segments.len() {
+            if !begin_before(&segments[expired + 1..], expired_before_ms) {
+                break;
+            }
+            if segments[expired].end() > kept_from {
+                self.say_what_is_kept();
+                break;
+            }
+            expired += 1;
+        }
+        if expired > 0 {
+            let start = segments[expired].start;
+            segments.truncate(expired);
+            self.delete_oldest(segments, start)?;
+        }
+        Ok(expired)
+    }
+
+    /// Deletes these, the oldest segments of the log; `start` is where the rest begins.
+    ///
+    /// One after the other, each durably, so that neither a crash nor an error leaves a gap on
+    /// disk: nothing goes while something in front of it may still be there.
+    fn delete_oldest(&self, segments: Vec<Arc<Segment>>, start: u64) -> Result<(), StoreError> {
+        self.remove_left_behind()?;
+        if let Err(error) = self.note_before_deletion(start) {
+            let Some(oldest) = segments.first().filter(|_| error.is_no_space()) else {
+                return Err(error);
+            };
+            self.make_room(oldest)?;
+            self.note_before_deletion(start)?;
+        }
+        for segment in segments {
+            let (start, end) = (segment.start, segment.end());
+            self.log.forget_oldest();
+            self.queues.all().iter().for_each(|queue| queue.forget_before(end));
+            self.forget_damage_before(end);
+            if let Err(error) = self.delete_segment(segment) {
+                *self.left_behind.lock() = Some(start);
+                return Err(error);
+            }
+            tracing::info!(start, end, "segment expired");
+        }
+        Ok(())
+    }
+
+    /// Frees what can be spared on a disk that has no room for the little that has to be written
+    /// before a segment may go: spare files, and what was derived from the oldest segment, which
+    /// is about to go and can be derived again if it does not.
+    fn make_room(&self, oldest: &Segment) -> Result<(), StoreError> {
+        tracing::warn!(start = oldest.start, "the disk has no room at all, spares go first");
+        self.spares.remove_all()?;
+        self.queues.all().iter().for_each(|queue| queue.forget_before(oldest.end()));
+        // Open files would keep their blocks.
+        oldest.queues.reset();
+        oldest.keys.reset();
+        oldest.remove_derived_files(&*self.disk)
+    }
+
+    /// Keeps the file of a segment that left the log for its next life, unless somebody still
+    /// reads from it: then the name goes, and the bytes with the last reader.
+    fn delete_segment(&self, segment: Arc<Segment>) -> Result<(), StoreError> {
+        segment.remove_derived_files(&*self.disk)?;
+        let path = segment.path.clone();
+        match Arc::try_unwrap(segment) {
+            Ok(segment) if !self.is_space_short() => self.spares.keep(segment),
+            Ok(_) | Err(_) => {
+                remove_if_there(&*self.disk, &path)?;
+                self.sync_directory(&self.layout.commit_log)
+            }
+        }
+    }
+
+    /// Removes what the last deletion, which failed halfway, may have left of its segment.
+    fn remove_left_behind(&self) -> Result<(), StoreError> {
+        let mut left_behind = self.left_behind.lock();
+        let Some(start) = *left_behind else { return Ok(()) };
+        let Layout { queues, keys, blocks, spare, commit_log, .. } = &self.layout;
+        for directory in [queues, keys, blocks, spare, commit_log] {
+            remove_if_there(&*self.disk, &directory.join(file_name(start)))?;
+        }
+        // The file may have been on its way from one directory to the other.
+        self.sync_directory(spare)?;
+        self.sync_directory(commit_log)?;
+        *left_behind = None;
+        Ok(())
+    }
+
+    fn sync_directory(&self, directory: &Path) -> Result<(), StoreError> {
+        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+    }
+
+    /// Writes down what the log will not say by itself without the segments before `start`: what
+    /// queues are about to lose, and that it begins there.
+    fn note_before_deletion(&self, start: u64) -> Result<(), StoreError> {
+        self.keep_next_offsets(start)?;
+        LogStart { start }.write(&*self.disk, &self.layout)
+    }
+
+    /// Notes the next offset of each queue that is about to lose its last message that is on disk:
+    /// the log may not know it any more, and a queue must not begin again at 0.
+    fn keep_next_offsets(&self, start: u64) -> Result<(), StoreError> {
+        let mut state = self.queue_state.lock();
+        let mut changed = state.clone();
+        changed.next_offsets.clear();
+        let flushed = self.marks.flushed();
+        for queue in self.queues.all() {
+            if let Some(next) = queue.offset_to_keep(start, flushed)
+                && next > 0
+            {
+                let topic = changed.next_offsets.entry(queue.topic.to_string()).or_default();
+                topic.insert(queue.queue_id, next);
+            }
+        }
+        // By what is still there: a crash may leave the segments that are about to go, and with
+        // them the records of deleted topics.
+        changed.fit(self.log.start().unwrap_or(0), self.marks.written());
+        if changed != *state {
+            changed.write(&*self.disk, &self.layout)?;
+            *state = changed;
+        }
+        Ok(())
+    }
+
+    /// See [`crate::Store::delete_queues`].
+    pub(crate) fn delete_queues(&self, topics: &[&str]) -> Result<(), StoreError> {
+        self.check_open()?;
+        // Under the append lock, so that every record is clearly before or after. Topics are
+        // deleted seldom enough for appends to wait a millisecond.
+        let appender = self.appender.lock();
+        let known = |topic: &&&str| self.queues.read().contains_key(**topic);
+        let topics: Vec<&str> = topics.iter().filter(known).copied().collect();
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.queue_state.lock();
+        let mut changed = state.clone();
+        for topic in &topics {
+            changed.next_offsets.remove(*topic);
+            changed.forgotten_before.insert((*topic).to_owned(), appender.position());
+        }
+        changed.write(&*self.disk, &self.layout)?;
+        *state = changed;
+        topics.iter().for_each(|topic| self.queues.remove_topic(topic));
+        Ok(())
+    }
+}
+
+/// Whether the first of these segments begins with an older record; then everything before it is
+/// older as well. The next one answers for a segment whose beginning cannot be read.
+fn begin_before(segments: &[Arc<Segment>], time_ms: i64) -> bool {
+    let first_ms = segments.iter().find_map(|segment| match read_head(segment, segment.start) {
+        Ok(head) => head.map(|RecordHead { store_timestamp, .. }| store_timestamp),
+        Err(error) => {
+            tracing::warn!(start = segment.start, %error, "the age of a segment cannot be read");
+            None
+        }
+    });
+    first_ms.is_some_and(|first_ms| first_ms < time_ms)
+}
+
+impl QueueState {
+    pub(crate) fn read(disk: &dyn Disk, layout: &Layout) -> Result<Self, StoreError> {
+        let path = layout.queue_state();
+        let Some(text) = small_file::read(disk, &path)? else { return Ok(Self::default()) };
+        serde_json::from_slice(&text)
+            .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })
+    }
+
+    pub(crate) fn write(&self, disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+        small_file::write_json(disk, &layout.queue_state(), self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

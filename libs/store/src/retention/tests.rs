@@ -1,0 +1,356 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::config::FlushMode;
+use crate::disk::SimulatedDisk;
+use crate::dispatch::KeySource;
+use crate::message::NewMessage;
+
+fn open(disk: &SimulatedDisk, spare_segments_max: usize) -> Inner {
+    open_at(disk, spare_segments_max, &Arc::new(ManualClock::at_ms(1000)))
+}
+
+fn open_at(disk: &SimulatedDisk, spare_segments_max: usize, clock: &Arc<ManualClock>) -> Inner {
+    let config = StoreConfig {
+        directory: "/s".into(),
+        segment_bytes: 8192,
+        message_bytes_max: 2000,
+        flush: FlushMode::Sync,
+        retention: Duration::ZERO,
+        spare_segments_max,
+        free_bytes_min: Some(0),
+        threads: false,
+        ..StoreConfig::default()
+    };
+    let inner = Inner::open(config, Arc::new(disk.clone()), clock.clone()).unwrap();
+    inner.protected_from.store(u64::MAX, Ordering::Release);
+    inner
+}
+
+/// Appends messages that all look alike.
+fn append(inner: &Inner, count: usize) {
+    append_to(inner, "t", count);
+}
+
+fn append_to(inner: &Inner, topic: &str, count: usize) {
+    let host = "127.0.0.1:10911".parse().unwrap();
+    let message = NewMessage {
+        topic,
+        queue_id: 0,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        born_host: host,
+        store_host: host,
+        reconsume_times: 0,
+        prepared_transaction_offset: 0,
+        body: &[7; 1000],
+        properties: b"",
+        tag_hash: 0,
+        index_keys: KeySource::None,
+        dispatch: true,
+    };
+    for _ in 0..count {
+        inner.append(&[message], &mut Vec::new()).unwrap();
+        inner.flush().unwrap();
+    }
+}
+
+/// Everything is older than the clock says now.
+fn expire(inner: &Inner) -> usize {
+    let mut expired = 0;
+    let mut segments = inner.log.all();
+    let last = segments.pop().unwrap();
+    if !segments.is_empty() {
+        expired = segments.len();
+        inner.delete_oldest(segments, last.start).unwrap();
+    }
+    expired
+}
+
+fn names(disk: &SimulatedDisk, directory: &str) -> Vec<String> {
+    let listed = disk.list(&Path::new("/s").join(directory)).unwrap();
+    listed.into_iter().map(|file| file.name.trim_start_matches('0').to_owned()).collect()
+}
+
+#[test]
+fn an_expired_segment_has_another_life_under_another_name() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 2);
+    append(&inner, 26); // seven a segment, so four segments
+    assert_eq!(expire(&inner), 3);
+    // Two wait, which is the limit; the third is gone.
+    assert_eq!(names(&disk, "weir/spare"), ["", "8192"]);
+    assert_eq!(names(&disk, "commitlog"), ["24576"]);
+    inner.maintain().unwrap();
+    assert_eq!(names(&disk, "commitlog"), ["24576", "32768"]);
+    append(&inner, 6);
+    assert!(inner.log.newest().unwrap().is_recycled());
+    // At its start and behind its end stand zeros, further on what it held before.
+    let mut bytes = [0; 8192 - 512];
+    inner.log.newest().unwrap().read_exact(&mut bytes, 32768).unwrap();
+    let end = (inner.marks.written() - 32768) as usize;
+    assert_eq!(bytes[end..end + 8], [0; 8]);
+    assert!(bytes[end + 8..].contains(&7));
+    let queue = inner.queues.find("t", 0).unwrap();
+    assert_eq!(queue.range(inner.marks.visible()).max, 32);
+
+    // As after a kill, and as after a clean close.
+    let end = inner.marks.written();
+    drop(inner);
+    let inner = open(&disk, 2);
+    assert_eq!((inner.recovery.log_end, inner.recovery.cut_records), (end, 0));
+    append(&inner, 1);
+    let end = inner.marks.written();
+    inner.close().unwrap();
+    // Nothing of the life before is left, where Apache's broker would find it.
+    let newest = inner.log.newest().unwrap();
+    let mut rest = vec![1; (newest.end() - end) as usize];
+    newest.read_exact(&mut rest, end).unwrap();
+    assert!(rest.iter().all(|byte| *byte == 0));
+    let inner = open(&disk, 2);
+    assert_eq!((inner.recovery.log_end, inner.recovery.rebuilt_segments), (end, 0));
+    assert!(!inner.log.newest().unwrap().is_recycled());
+    append(&inner, 10);
+    assert!(names(&disk, "commitlog").len() <= inner.log.all().len() + 1);
+}
+
+#[test]
+fn what_apache_appended_to_a_recycled_segment_after_our_kill_counts() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 2);
+    append(&inner, 26);
+    expire(&inner);
+    inner.maintain().unwrap();
+    append(&inner, 6);
+    let newest = inner.log.newest().unwrap();
+    assert!(newest.is_recycled());
+    let queue = inner.queues.find("t", 0).unwrap();
+    let mut last = Vec::new();
+    queue.entries(31, 1, &mut last).unwrap();
+    let entry = &last[0].1;
+    let mut record = vec![0; entry.size as usize];
+    newest.read_exact(&mut record, entry.physical_offset).unwrap();
+    let end = inner.marks.written();
+    drop(inner);
+
+    record[20..28].copy_from_slice(&32u64.to_be_bytes());
+    record[28..36].copy_from_slice(&end.to_be_bytes());
+    newest.write(&record, end).unwrap();
+    newest.sync().unwrap();
+    disk.remove(Path::new("/s/abort")).unwrap();
+    disk.create_directory(Path::new("/s/consumequeue")).unwrap();
+    let inner = open(&disk, 2);
+    let report = &inner.recovery;
+    assert_eq!((report.log_end, report.cut_records), (end + record.len() as u64, 0));
+    assert_eq!(inner.queues.find("t", 0).unwrap().range(report.log_end).max, 33);
+    // From here on records count with proofs again.
+    assert!(inner.log.newest().unwrap().is_recycled());
+    append(&inner, 1);
+    let end = inner.marks.written();
+    drop(inner);
+    assert_eq!(open(&disk, 2).recovery.log_end, end);
+}
+
+#[test]
+fn what_has_expired_waits_for_its_hour_a_short_disk_or_a_wish() {
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let inner = open_at(&disk, 2, &clock);
+    append(&inner, 26);
+    clock.advance_ms(60_000);
+    append(&inner, 7);
+    let segments = || inner.log.all().len();
+    // It is midnight and a bit.
+    assert_eq!((inner.expire_if_due(false).unwrap(), segments()), (0, 5));
+    clock.advance_ms(4 * 3_600_000);
+    assert_eq!((inner.expire_if_due(false).unwrap(), segments()), (4, 1));
+    clock.advance_ms(3_600_000);
+    append(&inner, 7);
+    clock.advance_ms(60_000);
+    append(&inner, 7);
+    assert_eq!(inner.expire_if_due(false).unwrap(), 0);
+    assert_eq!(inner.expire_if_due(true).unwrap(), 1);
+
+    clock.advance_ms(60_000);
+    append(&inner, 7);
+    assert!(inner.spares.count() > 0);
+    disk.limit_space(Some((1 << 50) / 100 * 24));
+    inner.check_space().unwrap();
+    assert_eq!(inner.expire_if_due(false).unwrap(), 1, "the disk is used to 76 %");
+    assert_eq!(inner.spares.count(), 0, "nothing is kept while space is short");
+}
+
+#[test]
+fn only_force_deletes_before_the_time_and_never_what_is_protected() {
+    let disk = SimulatedDisk::new();
+    let mut inner = open(&disk, 2);
+    append(&inner, 26);
+    inner.config.retention = Duration::from_secs(3600);
+    disk.limit_space(Some((1 << 50) / 100 * 10));
+    inner.check_space().unwrap();
+    assert_eq!(inner.expire_if_due(true).unwrap(), 0);
+    inner.config.retention_force = true;
+    inner.protected_from.store(9000, Ordering::Release);
+    let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = Arc::clone(&told);
+    *inner.protection_listener.write() = Some(Box::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    }));
+    assert_eq!(inner.expire_if_due(false).unwrap(), 1);
+    assert_eq!((inner.log.start(), told.load(Ordering::Relaxed)), (Some(8192), 1));
+    inner.protected_from.store(u64::MAX, Ordering::Release);
+    assert_eq!(inner.expire_if_due(false).unwrap(), 2, "the newest segment stays");
+}
+
+#[test]
+fn a_segment_that_somebody_reads_is_not_recycled() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 8);
+    append(&inner, 16);
+    let reader = inner.log.segment_at(0).unwrap();
+    assert_eq!(expire(&inner), 2);
+    assert_eq!(names(&disk, "weir/spare"), ["8192"]);
+    assert!(read_head(&reader, 0).unwrap().is_some(), "its bytes stay until it is read");
+}
+
+#[test]
+fn spares_of_another_segment_size_and_surplus_ones_are_removed_at_open() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 8);
+    append(&inner, 22);
+    expire(&inner);
+    drop(inner);
+    let path = Path::new("/s/weir/spare/00000000000000008192");
+    disk.open(path, crate::disk::OpenMode::Write).unwrap().set_len(100).unwrap();
+    let inner = open(&disk, 1);
+    assert_eq!((inner.spares.count(), names(&disk, "weir/spare")), (1, vec![String::new()]));
+    assert_eq!(inner.spares.remove_all().unwrap(), 1);
+    assert_eq!(names(&disk, "weir/spare"), Vec::<String>::new());
+}
+
+#[test]
+fn an_error_halfway_leaves_no_gap_in_the_log() {
+    // Every step of the first deletion fails once, as for want of descriptors.
+    for step in 0..200 {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 1);
+        append(&inner, 40);
+        inner.protected_from.store(0, Ordering::Release);
+        inner.maintain().unwrap();
+        disk.fail_after(step);
+        let mut segments = inner.log.all();
+        segments.truncate(3);
+        let deleted = inner.delete_oldest(segments, 3 * 8192);
+        disk.fail_after(1 << 40);
+        if deleted.is_ok() {
+            assert!(step > 10, "{step}");
+            return;
+        }
+        let next = inner.log.all();
+        if next.len() > 2 {
+            inner.delete_oldest(vec![next[0].clone(), next[1].clone()], next[2].start).unwrap();
+        }
+        drop(next);
+        let (start, end) = (inner.log.start(), inner.marks.written());
+        inner.close().unwrap();
+        drop(inner);
+        let inner = open(&disk, 1);
+        assert_eq!((inner.log.start(), inner.marks.written()), (start, end), "step {step}");
+    }
+    panic!("the deletion has no end");
+}
+
+#[test]
+fn a_small_disk_that_refuses_writes_is_short_whatever_its_share() {
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let mut inner = open_at(&disk, 2, &clock);
+    append(&inner, 26);
+    expire(&inner);
+    append(&inner, 14);
+    clock.advance_ms(60_000);
+    inner.config.free_bytes_min = Some((1 << 50) + 1);
+    inner.check_space().unwrap();
+    assert!(inner.spares.count() > 0 && inner.disk_watch.is_full());
+    assert!(inner.expire_if_due(false).unwrap() > 0);
+    assert_eq!((inner.spares.count(), inner.log.all().len()), (0, 1));
+}
+
+#[test]
+fn a_disk_without_a_free_byte_opens_and_frees_itself() {
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let inner = open_at(&disk, 2, &clock);
+    inner.protected_from.store(0, Ordering::Release);
+    append_to(&inner, "old", 1);
+    append(&inner, 26);
+    inner.maintain().unwrap();
+    append(&inner, 3);
+    assert!(inner.background.marked() < inner.marks.flushed());
+    drop(inner);
+
+    disk.limit_space(Some(0));
+    clock.advance_ms(60_000);
+    let inner = open_at(&disk, 2, &clock);
+    assert!(inner.background.marked() < inner.marks.flushed());
+    assert!(inner.log.segment_at(0).unwrap().is_sealed.load(Ordering::Acquire));
+    assert!(inner.expire_if_due(false).unwrap() >= 3);
+    assert_eq!(inner.queues.find("old", 0).unwrap().range(inner.marks.visible()).max, 1);
+    inner.write_durable_mark().unwrap();
+    inner.close().unwrap();
+    drop(inner);
+    let inner = open_at(&disk, 2, &clock);
+    assert_eq!(inner.queues.find("old", 0).unwrap().range(inner.marks.visible()).max, 1);
+}
+
+#[test]
+fn what_cannot_be_read_does_not_stop_retention() {
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let inner = open_at(&disk, 2, &clock);
+    append(&inner, 26);
+    inner.protected_from.store(0, Ordering::Release);
+    inner.maintain().unwrap();
+    inner.protected_from.store(u64::MAX, Ordering::Release);
+    clock.advance_ms(60_000);
+    inner.log.segment_at(8192).unwrap().write(&[0xEE; 200], 8192).unwrap();
+    disk.open(inner.log.segment_at(8192).unwrap().queues.path(), crate::disk::OpenMode::Write)
+        .unwrap()
+        .set_len(0)
+        .unwrap();
+    let mut oldest = inner.log.all();
+    oldest.truncate(1);
+    inner.delete_oldest(oldest, 8192).unwrap();
+    assert_eq!(inner.queue_state.lock().next_offsets["t"][&0], 7, "kept: nobody else says so");
+    assert_eq!(inner.expire_if_due(true).unwrap(), 2);
+    assert_eq!(inner.log.start(), Some(3 * 8192));
+
+    append(&inner, 14);
+    clock.advance_ms(60_000);
+    inner.log.segment_at(4 * 8192).unwrap().write(&[0xEE; 200], 4 * 8192).unwrap();
+    assert_eq!(inner.expire_if_due(true).unwrap(), 2, "the segment behind the damage answers");
+}
+
+#[test]
+fn a_spare_file_that_could_not_be_used_waits_on() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 2);
+    append(&inner, 22);
+    expire(&inner);
+    let spares = inner.spares.count();
+    assert!(spares > 0);
+    for step in 0..3 {
+        disk.fail_after(step);
+        inner.log.prepare_next(&inner.spares).unwrap_err();
+        assert_eq!(inner.spares.count(), spares, "step {step}");
+    }
+    disk.fail_after(0);
+    inner.spares.remove_all().unwrap_err();
+    assert_eq!(inner.spares.count(), spares);
+    disk.fail_after(1 << 40);
+    inner.log.prepare_next(&inner.spares).unwrap();
+    assert_eq!(inner.spares.count(), spares - 1);
+}
