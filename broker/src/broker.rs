@@ -24,6 +24,7 @@ use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::request::{Refusal, pull};
 use crate::state::{State, StateError, StateRecord};
+use crate::topic_changes::TopicChanges;
 use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, STATE_TOPIC, Topic};
 use crate::unique_keys::UniqueKeys;
 
@@ -56,10 +57,7 @@ pub(crate) struct Broker {
     pub(crate) schedule_topic: Arc<Topic>,
     /// Memory of this machine.
     pub(crate) memory_bytes: u64,
-    /// Counts changes of the topic table.
-    pub(crate) topic_changes: watch::Sender<i64>,
-    /// The version of the topic table that a NameServer has.
-    pub(crate) registered_version: watch::Sender<i64>,
+    pub(crate) topic_changes: TopicChanges,
     /// When the topic table changed last, in milliseconds since 1970.
     topics_changed_ms: AtomicI64,
     /// The flush thread has come further.
@@ -106,8 +104,7 @@ impl Broker {
             cluster_property,
             schedule_topic,
             memory_bytes: memory_bytes(),
-            topic_changes: watch::Sender::new(1),
-            registered_version: watch::Sender::new(0),
+            topic_changes: TopicChanges::new(),
             topics_changed_ms: AtomicI64::new(now_ms),
             flushed: Notify::new(),
             delayed_arrived: Notify::new(),
@@ -176,24 +173,25 @@ impl Broker {
     /// The version of the topic table, as NameServers compare it.
     pub(crate) fn data_version(&self) -> DataVersion {
         DataVersion {
-            counter: *self.topic_changes.borrow(),
+            counter: self.topic_changes.version(),
             state_version: 0,
             timestamp: self.topics_changed_ms.load(Ordering::Relaxed),
         }
     }
 
     pub(crate) fn topics_version(&self) -> i64 {
-        *self.topic_changes.borrow()
+        self.topic_changes.version()
     }
 
-    /// Sends replies once a NameServer knows today's topics, or does not answer in time.
+    /// Sends replies once every NameServer that answers knows today's topics, or one of them has
+    /// become slow.
     pub(crate) fn write_when_registered(&self, connection: &Connection, mut replies: Vec<u8>) {
         if replies.is_empty() {
             return;
         }
         let version = self.topics_version();
         let has_name_servers = !self.config.name_servers.is_empty();
-        let mut registered = self.registered_version.subscribe();
+        let mut registered = self.registration.known.subscribe();
         let connection = connection.clone();
         self.runtime.spawn(async move {
             if has_name_servers {
@@ -204,10 +202,10 @@ impl Broker {
         });
     }
 
-    pub(crate) fn topics_changed(&self, is_changed: bool) {
+    pub(crate) fn topic_changed(&self, name: &str, is_changed: bool) {
         if is_changed {
             self.topics_changed_ms.store(now_ms(), Ordering::Relaxed);
-            self.topic_changes.send_modify(|count| *count += 1);
+            self.topic_changes.note(name);
         }
     }
 
@@ -337,7 +335,7 @@ impl Broker {
         if created.is_made {
             tracing::info!(topic = name, "topic created automatically");
         }
-        self.topics_changed(created.is_made);
+        self.topic_changed(&name, created.is_made);
         self.state.topics.get(&name).ok_or_else(|| {
             Refusal::new(ResponseCode::TopicNotExist, format!("topic[{name}] was deleted"))
         })
@@ -367,7 +365,7 @@ impl Broker {
     /// until then only their ids lead to them.
     pub(crate) fn delete_topic(&self, name: &str) -> Result<Option<u64>, Refusal> {
         let deleted = self.state.delete_topic(name)?;
-        self.topics_changed(deleted.is_made);
+        self.topic_changed(name, deleted.is_made);
         for held in self.long_polls.take_of_topic(name) {
             pull::expire(self, held);
         }
@@ -437,8 +435,8 @@ impl Broker {
         }
     }
 
-    /// Notes how registering at a NameServer went.
-    pub(crate) fn registered(&self, name_server: &str, outcome: Result<(), String>) {
+    /// Notes how registering at a NameServer went: the version of the topic table that it knows.
+    pub(crate) fn registered(&self, name_server: &str, outcome: Result<i64, String>) {
         self.metrics.registered(name_server, outcome.is_ok());
         self.registration.set(name_server, outcome);
     }
@@ -488,18 +486,26 @@ impl Broker {
 /// Whether clients can find this broker: one NameServer that knows it is enough.
 struct Registration {
     check: weirmq_admin::Check,
-    by_name_server: Mutex<BTreeMap<String, Result<(), String>>>,
+    by_name_server: Mutex<BTreeMap<String, Result<i64, String>>>,
+    /// The version of the topic table that every NameServer knows at which this broker is
+    /// registered.
+    known: watch::Sender<i64>,
 }
 
 impl Registration {
     fn new(admin: &weirmq_admin::Admin) -> Self {
-        Self { check: admin.check("broker/registered"), by_name_server: Mutex::default() }
+        Self {
+            check: admin.check("broker/registered"),
+            by_name_server: Mutex::default(),
+            known: watch::Sender::new(0),
+        }
     }
 
-    fn set(&self, name_server: &str, outcome: Result<(), String>) {
+    fn set(&self, name_server: &str, outcome: Result<i64, String>) {
         let mut all = self.by_name_server.lock();
         all.insert(name_server.to_owned(), outcome);
-        if all.values().any(Result::is_ok) {
+        if let Some(known) = all.values().flatten().min() {
+            self.known.send_replace(*known);
             self.check.ok();
         } else {
             let reasons = all.iter().filter_map(|(name_server, outcome)| {

@@ -116,7 +116,7 @@ pub struct LimitsSection {
     pub cold_read_bytes_per_second: u64,
     /// Messages of one pull's answer. Default: 160.
     pub pull_messages_max: usize,
-    /// Topics, created by hand or automatically. Default: 100,000.
+    /// Topics, created by hand or automatically. Default: 200,000.
     pub topics_max: usize,
     /// Consumer groups. Default: 100,000.
     pub groups_max: usize,
@@ -178,7 +178,7 @@ impl Default for LimitsSection {
             pull_bytes_max: 256 << 10,
             cold_read_bytes_per_second: 1 << 30,
             pull_messages_max: 160,
-            topics_max: 100_000,
+            topics_max: 200_000,
             groups_max: 100_000,
             topic_queues_max: 1024,
             idle_seconds: 120,

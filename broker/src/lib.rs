@@ -27,6 +27,7 @@ mod retry;
 mod run;
 mod session;
 mod state;
+mod topic_changes;
 mod topics;
 mod unique_keys;
 

@@ -1,18 +1,21 @@
-//! Telling every NameServer which topics this broker has: at the start, every 30 s, and at every
-//! change. Source: `BrokerOuterAPI.registerBrokerAll`.
+//! Telling every NameServer which topics this broker has: all of them at the start and every 30 s,
+//! and what changed in between. One registration is on its way to each NameServer; the next one
+//! carries everything that changed meanwhile.
+//! Sources: `BrokerOuterAPI.registerBrokerAll`, `BrokerController.registerIncrementBrokerData`.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use weirmq_remoting::body::{
-    RegisterBrokerBody, TopicConfig, TopicConfigSerializeWrapper, TopicFilterType,
+    DataVersion, RegisterBrokerBody, TopicConfig, TopicConfigSerializeWrapper, TopicFilterType,
 };
 use weirmq_remoting::command::SerializeType;
 use weirmq_remoting::header::{BrokerIdentityHeader, Header as _, RegisterBrokerHeader};
-use weirmq_remoting::net::{Connection, Limits, NoRequests, connect};
+use weirmq_remoting::net::{Connection, Limits, NoRequests, Requests, Session, connect};
 use weirmq_remoting::{Code, RequestCode, ResponseCode};
 
 use crate::Broker;
@@ -59,106 +62,223 @@ pub(crate) async fn run(broker: Arc<Broker>, shutdown: CancellationToken) {
 
 async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: CancellationToken) {
     let mut changes = broker.topic_changes.subscribe();
-    let mut connection: Option<Connection> = None;
+    let mut peer = NameServer {
+        broker: &broker,
+        address: &address,
+        connection: None,
+        lost: Arc::default(),
+        counter: 0,
+        told: Told::Nothing,
+    };
+    let lost = peer.lost.clone();
     let mut pause = RETRY_FIRST;
-    let mut was_registered = false;
+    let mut remind_at = Instant::now() + PERIOD;
     loop {
-        let version = *changes.borrow_and_update();
-        let attempt = register(&broker, &address, &mut connection);
-        let registered = tokio::select! {
+        changes.borrow_and_update();
+        let told = tokio::select! {
             () = shutdown.cancelled() => break,
-            registered = attempt => registered,
+            told = peer.tell() => told,
         };
-        let wait = match registered {
+        let next_time = match told {
             Ok(()) => {
-                if !was_registered {
-                    tracing::info!(name_server = address, "registered");
-                }
-                was_registered = true;
                 pause = RETRY_FIRST;
-                broker.registered(&address, Ok(()));
-                broker.registered_version.send_if_modified(|known| {
-                    let is_newer = version > *known;
-                    *known = version.max(*known);
-                    is_newer
-                });
-                PERIOD
+                remind_at
             }
             Err(reason) => {
-                if was_registered || pause == RETRY_FIRST {
+                if peer.is_registered() || pause == RETRY_FIRST {
                     tracing::warn!(name_server = address, reason, "not registered, trying on");
                 }
-                was_registered = false;
-                broker.registered(&address, Err(reason));
-                connection = None;
-                let wait = pause;
+                peer.not_registered(reason);
+                let next_time = Instant::now() + pause;
                 pause = (pause * 2).min(RETRY_MAX);
-                wait
+                next_time
             }
         };
         tokio::select! {
             () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(wait) => {}
-            changed = changes.changed(), if was_registered => {
+            () = tokio::time::sleep_until(next_time) => {
+                peer.must_remind();
+                remind_at = Instant::now() + PERIOD;
+            }
+            () = lost.notified(), if peer.is_registered() => {}
+            changed = changes.changed(), if peer.is_registered() => {
                 if changed.is_err() {
                     break;
                 }
             }
         }
     }
-    if let Some(connection) = connection.filter(|_| was_registered) {
+    if let Some(connection) = peer.connection.take().filter(|_| peer.is_registered()) {
         unregister(&broker, &connection).await;
         connection.close();
     }
 }
 
-async fn register(
-    broker: &Broker,
-    address: &str,
-    connection: &mut Option<Connection>,
-) -> Result<(), String> {
-    let current = match connection.take().filter(|open| !open.is_closed()) {
-        Some(open) => open,
-        None => connect(address, CONNECT_TIMEOUT, Limits::default(), |_| NoRequests)
-            .await
-            .map_err(|error| error.to_string())?,
-    };
-    let connection = connection.insert(current);
-    let all = broker.state.topics.all();
-    let mut topics: Vec<_> = all
-        .values()
-        .filter(|topic| topic.name != STATE_TOPIC)
-        .map(|topic| {
-            let config = topic_config(topic);
-            // A broker that does not take writes says so in each of its topics.
-            (
-                topic.name.clone(),
-                TopicConfig { perm: config.perm & broker.permission_mask(), ..config },
-            )
-        })
-        .collect();
-    topics.sort_by(|a, b| a.0.cmp(&b.0));
-    for chunk in topics.chunks(TOPICS_PER_REGISTRATION) {
-        register_topics(broker, connection, chunk.iter().cloned().collect()).await?;
-    }
-    Ok(())
+/// One NameServer, and what it has been told.
+struct NameServer<'a> {
+    broker: &'a Broker,
+    address: &'a str,
+    connection: Option<Connection>,
+    /// The connection has ended.
+    lost: Arc<Notify>,
+    /// The version of the last registration. A NameServer changes a topic that it knows only with
+    /// a version that it does not know, so each part of a table has its own, as with Apache's
+    /// `TopicConfigManager.buildSerializeWrapper`.
+    counter: i64,
+    told: Told,
 }
 
-async fn register_topics(
+/// The broker's side of a connection to a NameServer, which asks nothing.
+struct Link {
+    lost: Arc<Notify>,
+}
+
+impl Session for Link {
+    fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
+        NoRequests.received(requests, out);
+    }
+
+    fn closed(&mut self) {
+        self.lost.notify_one();
+    }
+}
+
+/// What a NameServer knows of this broker.
+enum Told {
+    Nothing,
+    /// Everything up to this version of the topic table.
+    UpTo(i64),
+    /// The same, and it is time to say all of it again: topics may have been deleted there.
+    Long(i64),
+}
+
+impl NameServer<'_> {
+    fn is_registered(&self) -> bool {
+        !matches!(self.told, Told::Nothing)
+    }
+
+    fn must_remind(&mut self) {
+        if let Told::UpTo(version) = self.told {
+            self.told = Told::Long(version);
+        }
+    }
+
+    fn not_registered(&mut self, reason: String) {
+        self.told = Told::Nothing;
+        self.connection = None;
+        self.broker.registered(self.address, Err(reason));
+    }
+
+    /// Tells everything that this NameServer has to hear now. What changes meanwhile comes with the
+    /// next call; while a large table goes out, between its parts.
+    async fn tell(&mut self) -> Result<(), String> {
+        if self.connection.as_ref().is_some_and(Connection::is_closed) {
+            // It has forgotten this broker together with the connection.
+            self.connection = None;
+            self.told = Told::Nothing;
+        }
+        if self.connection.is_none() {
+            let session = |_: &Connection| Link { lost: self.lost.clone() };
+            let opened = connect(self.address, CONNECT_TIMEOUT, Limits::default(), session);
+            self.connection = Some(opened.await.map_err(|error| error.to_string())?);
+        }
+        match self.told {
+            Told::Nothing => self.tell_all(None).await,
+            Told::Long(version) => self.tell_all(Some(version)).await,
+            Told::UpTo(version) => self.tell_changes(version).await.map(drop),
+        }
+    }
+
+    /// Tells the whole table, in parts. `known` is the version that the NameServer has, if any:
+    /// then it hears nothing new, only again what it may have lost.
+    async fn tell_all(&mut self, known: Option<i64>) -> Result<(), String> {
+        let mut version = known.unwrap_or_else(|| self.broker.topic_changes.version());
+        let names: Vec<_> = self.broker.state.topics.all().into_values().collect();
+        let mut parts = names.chunks(TOPICS_PER_REGISTRATION).peekable();
+        let is_whole = names.len() <= TOPICS_PER_REGISTRATION;
+        while let Some(part) = parts.next() {
+            if known.is_none() {
+                self.counter += 1;
+            }
+            self.register(part.iter().map(|topic| topic.name.as_str()), !is_whole).await?;
+            if known.is_some() && parts.peek().is_some() {
+                version = self.tell_changes(version).await?;
+            }
+        }
+        if known.is_none() {
+            tracing::info!(name_server = self.address, topics = names.len(), "registered");
+        }
+        self.knows(version);
+        self.tell_changes(version).await.map(drop)
+    }
+
+    /// Tells what changed after `version`; returns the version that is known now.
+    async fn tell_changes(&mut self, version: i64) -> Result<i64, String> {
+        let (mut names, now) = match self.broker.topic_changes.since(version) {
+            Some(changes) => changes,
+            // More than is remembered: Apache's brokers tell everything at every change.
+            None => {
+                let now = self.broker.topic_changes.version();
+                let all = self.broker.state.topics.all().into_keys();
+                (all.map(Arc::from).collect(), now)
+            }
+        };
+        names.sort_unstable();
+        names.dedup();
+        for part in names.chunks(TOPICS_PER_REGISTRATION) {
+            self.counter += 1;
+            self.register(part.iter().map(|name| &**name), true).await?;
+        }
+        if now > version {
+            self.knows(now);
+        }
+        Ok(now)
+    }
+
+    fn knows(&mut self, version: i64) {
+        self.told = Told::UpTo(version);
+        self.broker.registered(self.address, Ok(version));
+    }
+
+    /// Tells these topics as they are now; those that are gone are left out.
+    async fn register(
+        &self,
+        names: impl Iterator<Item = &str>,
+        is_part: bool,
+    ) -> Result<(), String> {
+        let broker = self.broker;
+        let topics = names
+            .filter(|name| *name != STATE_TOPIC)
+            .filter_map(|name| broker.state.topics.get(name))
+            .map(|topic| {
+                let config = topic_config(&topic);
+                // A broker that does not take writes says so in each of its topics.
+                let perm = config.perm & broker.permission_mask();
+                (topic.name.clone(), TopicConfig { perm, ..config })
+            });
+        let data_version =
+            DataVersion { counter: self.counter, state_version: 0, timestamp: broker.started_ms };
+        let body = RegisterBrokerBody {
+            filter_server_list: Vec::new(),
+            listener_addresses: broker.config.advertise.clone(),
+            topic_config_serialize_wrapper: TopicConfigSerializeWrapper {
+                data_version,
+                topic_config_table: topics.collect(),
+                ..TopicConfigSerializeWrapper::default()
+            },
+        };
+        let body = body.encode_form(false);
+        let Some(connection) = &self.connection else { return Ok(()) };
+        register(broker, connection, &body, is_part).await
+    }
+}
+
+async fn register(
     broker: &Broker,
     connection: &Connection,
-    topics: BTreeMap<String, TopicConfig>,
+    body: &[u8],
+    is_part: bool,
 ) -> Result<(), String> {
-    let body = RegisterBrokerBody {
-        filter_server_list: Vec::new(),
-        listener_addresses: broker.config.advertise.clone(),
-        topic_config_serialize_wrapper: TopicConfigSerializeWrapper {
-            data_version: broker.data_version(),
-            topic_config_table: topics,
-            ..TopicConfigSerializeWrapper::default()
-        },
-    };
-    let body = body.encode_form(false);
     let address = broker.advertised_address();
     let header = RegisterBrokerHeader {
         broker_name: broker.config.name.as_str().into(),
@@ -169,11 +289,12 @@ async fn register_topics(
         heartbeat_timeout_millis: Some(HEARTBEAT_TIMEOUT_MS),
         enable_acting_master: Some(false),
         compressed: Some(false),
-        body_crc32: Some((weirmq_message::body_crc(&body)) as i32),
+        body_crc32: Some((weirmq_message::body_crc(body)) as i32),
+        is_part: is_part.then_some(true),
     };
     let code = RequestCode::RegisterBroker.number();
     let answer = connection
-        .call(SerializeType::Json, code, |writer| header.encode(writer), &body, CALL_TIMEOUT)
+        .call(SerializeType::Json, code, |writer| header.encode(writer), body, CALL_TIMEOUT)
         .await
         .map_err(|error| error.to_string())?;
     let command = answer.command().map_err(|error| error.to_string())?;

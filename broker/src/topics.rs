@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use ahash::RandomState;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use weirmq_remoting::ResourceName;
+
+use crate::metrics::InCounters;
 
 /// Bit of a topic's permission: consumers may read.
 pub(crate) const PERM_READ: u32 = 4;
@@ -35,6 +38,8 @@ pub(crate) struct Topic {
     pub is_ordered: bool,
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    #[serde(skip)]
+    pub(crate) counters: InCounters,
 }
 
 impl Topic {
@@ -49,6 +54,7 @@ impl Topic {
             sys_flag: 0,
             is_ordered: false,
             attributes: BTreeMap::new(),
+            counters: InCounters::default(),
         }
     }
 
@@ -87,7 +93,7 @@ impl Topic {
 /// log.
 #[derive(Default)]
 pub(crate) struct Topics {
-    by_name: RwLock<HashMap<String, Arc<Topic>>>,
+    by_name: RwLock<HashMap<String, Arc<Topic>, RandomState>>,
     system: Vec<String>,
 }
 
@@ -121,7 +127,7 @@ impl Topics {
     }
 
     /// Every topic at this moment, system topics included.
-    pub(crate) fn all(&self) -> HashMap<String, Arc<Topic>> {
+    pub(crate) fn all(&self) -> HashMap<String, Arc<Topic>, RandomState> {
         self.by_name.read().clone()
     }
 

@@ -166,6 +166,7 @@ fn topic(name: &str, config: &TopicConfig) -> Result<Topic, String> {
         u32::try_from(number).map_err(|_| format!("{field} is {number}, which is negative"))
     };
     Ok(Topic {
+        counters: Default::default(),
         name: name.to_owned(),
         read_queues: number("readQueueNums", config.read_queue_nums)?,
         write_queues: number("writeQueueNums", config.write_queue_nums)?,

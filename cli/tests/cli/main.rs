@@ -2,6 +2,7 @@
 //! the tests.
 
 mod disk;
+mod many_topics;
 mod standalone;
 mod store;
 mod support;

@@ -109,6 +109,7 @@ fn decode_registration(
         enable_acting_master: header.enable_acting_master,
         heartbeat_timeout: heartbeat_timeout(origin, header.heartbeat_timeout_millis),
         filter_servers: filter_server_list,
+        is_part: header.is_part.unwrap_or(false),
         topics: body.topic_config_serialize_wrapper,
         connection: origin.connection.id(),
     })

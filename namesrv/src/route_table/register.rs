@@ -24,6 +24,8 @@ pub(crate) struct Registration {
     pub(crate) enable_acting_master: Option<bool>,
     pub(crate) heartbeat_timeout: Duration,
     pub(crate) filter_servers: Vec<String>,
+    /// What `topics` does not say is still true.
+    pub(crate) is_part: bool,
     /// Topic names in it are not proved yet.
     pub(crate) topics: TopicConfigSerializeWrapper,
     pub(crate) connection: u64,
@@ -65,7 +67,7 @@ impl RouteTable {
     /// Takes in a broker, or refreshes it.
     ///
     /// A table of topics may come in several parts: nothing that is missing from it is forgotten,
-    /// unless `delete_missing_topics` says so.
+    /// unless `delete_missing_topics` says so and it is not marked as a part.
     ///
     /// # Errors
     /// Nothing has changed after an error.
@@ -105,6 +107,7 @@ impl RouteTable {
             .as_ref()
             .is_none_or(|member| member.heartbeat_timeout != registration.heartbeat_timeout);
         let is_new = same.is_none();
+        let is_part = registration.is_part;
         let member = Member {
             address,
             listener_addresses: registration.listener_addresses,
@@ -128,6 +131,9 @@ impl RouteTable {
         let mut registered =
             Registered { is_new, deadline_changed, replaced, master, ..Registered::default() };
         if speaks {
+            if self.limits.delete_missing_topics && !is_part {
+                self.delete_missing(&broker_name, &registration.topics);
+            }
             self.take_topics(&broker_name, registration.topics, is_changed, &mut registered);
         }
         Ok(registered)
@@ -170,16 +176,9 @@ impl RouteTable {
         Ok(())
     }
 
-    fn take_topics(
-        &mut self,
-        broker: &ResourceName,
-        topics: TopicConfigSerializeWrapper,
-        is_changed: bool,
-        registered: &mut Registered,
-    ) {
+    fn delete_missing(&mut self, broker: &ResourceName, topics: &TopicConfigSerializeWrapper) {
         let table = &topics.topic_config_table;
-        let mappings = topics.topic_queue_mapping_info_map;
-        if self.limits.delete_missing_topics && mappings.is_empty() && table.len() > 1 {
+        if topics.topic_queue_mapping_info_map.is_empty() && table.len() > 1 {
             self.topics.retain(|name, topic| {
                 if !table.contains_key(name.as_str()) {
                     topic.0.retain(|(owner, _)| owner != broker);
@@ -187,6 +186,16 @@ impl RouteTable {
                 !topic.0.is_empty()
             });
         }
+    }
+
+    fn take_topics(
+        &mut self,
+        broker: &ResourceName,
+        topics: TopicConfigSerializeWrapper,
+        is_changed: bool,
+        registered: &mut Registered,
+    ) {
+        let mappings = topics.topic_queue_mapping_info_map;
         for config in topics.topic_config_table.values() {
             let queues = Queues {
                 read: config.read_queue_nums,

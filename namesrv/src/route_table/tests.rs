@@ -47,6 +47,7 @@ fn master() -> Registration {
 fn registration(broker_id: i64, address: &str, topics: &[&str]) -> Registration {
     let table = topics.iter().map(|topic_name| ((*topic_name).to_owned(), topic(topic_name, 6)));
     Registration {
+        is_part: false,
         cluster: name("c"),
         broker_name: name("broker-a"),
         broker_id,
@@ -422,6 +423,8 @@ fn a_topic_that_is_missing_from_a_registration_goes_when_that_is_wanted() {
     register(&mut table, registration(0, "h:1", &["a", "b", "c"]));
     register(&mut table, registration(0, "h:1", &["d"]));
     assert_eq!(topics(&table), ["a", "b", "c", "d"], "one topic alone is an addition");
+    register(&mut table, Registration { is_part: true, ..registration(0, "h:1", &["e", "f"]) });
+    assert_eq!(topics(&table), ["a", "b", "c", "d", "e", "f"], "a part says nothing of the rest");
     register(&mut table, registration(0, "h:1", &["a", "d"]));
     assert_eq!(topics(&table), ["a", "d"]);
 }

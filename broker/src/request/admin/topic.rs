@@ -231,7 +231,7 @@ impl crate::Broker {
             let is_new = known.is_none_or(|known| *known != wanted);
             is_new.then_some(StateRecord::Topic { topic: wanted })
         })?;
-        self.topics_changed(changed.is_made);
+        self.topic_changed(&name, changed.is_made);
         Ok(changed.position)
     }
 }

@@ -19,6 +19,9 @@ headers! {
         compressed: Option<bool> = "compressed",
         /// CRC-32 of the body; 0 or absent: not checked.
         body_crc32: Option<i32> = "bodyCrc32",
+        /// Topics that are not in the body are none to be forgotten. WeirMQ's own; Apache's name
+        /// servers ignore it.
+        is_part: Option<bool> = "isPart",
     }
 
     /// Answers 103.
