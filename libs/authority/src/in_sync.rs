@@ -23,14 +23,30 @@ pub(crate) struct InSync {
     pub(crate) asked: Vec<Members>,
     /// The end of what every member has: never falls.
     pub(crate) confirmed: u64,
-    /// When each member was last connected and had all that was confirmed.
-    caught_up: BTreeMap<ReplicaId, Duration>,
+    patience: BTreeMap<ReplicaId, Patience>,
+}
+
+/// How far behind a member is, in time.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// It had everything that the master had at this time.
+    caught_up: Duration,
+    /// What the master had at a later time, which the member has not reached yet.
+    mark: (Duration, u64),
+}
+
+impl Patience {
+    fn from(now: Duration) -> Self {
+        Self { caught_up: now, mark: (now, 0) }
+    }
 }
 
 impl InSync {
-    pub(crate) fn new(committed: Members, now: Duration) -> Self {
-        let caught_up = committed.iter().map(|member| (member.replica, now)).collect();
-        Self { committed, asked: Vec::new(), confirmed: 0, caught_up }
+    /// `confirmed` is what is known to be confirmed from the epochs before.
+    pub(crate) fn new(committed: Members, confirmed: u64, now: Duration) -> Self {
+        let members = committed.iter().map(|member| (member.replica, Patience::from(now)));
+        let patience = members.collect();
+        Self { committed, asked: Vec::new(), confirmed, patience }
     }
 
     /// Everybody that an acknowledgement waits for: the set, and whom a swap in flight may already
@@ -53,9 +69,9 @@ impl InSync {
     pub(crate) fn commit(&mut self, committed: Members, now: Duration) {
         self.committed = committed;
         self.asked.clear();
-        self.caught_up.retain(|replica, _| self.committed.incarnation_of(*replica).is_some());
+        self.patience.retain(|replica, _| self.committed.incarnation_of(*replica).is_some());
         for member in self.committed.iter() {
-            self.caught_up.entry(member.replica).or_insert(now);
+            self.patience.entry(member.replica).or_insert(Patience::from(now));
         }
     }
 
@@ -94,23 +110,23 @@ impl InSync {
         self.confirmed = self.confirmed.max(lowest.unwrap_or(0));
     }
 
-    /// Notes who is connected and has all that was confirmed at `now`.
+    /// Notes who is connected and keeps up. `own` is the master's own end.
+    ///
+    /// Who has all that is confirmed need not keep up: that is what every member has.
     pub(crate) fn observe(
         &mut self,
         now: Duration,
-        epoch: u64,
+        (epoch, own): (u64, u64),
         peers: &BTreeMap<ReplicaId, Peer>,
         settings: &Settings,
     ) {
-        let committed: Vec<_> = self.committed.iter().collect();
-        for member in committed {
-            let caught_up = self.caught_up.entry(member.replica).or_insert(now);
-            let is_caught_up = peers.get(&member.replica).is_some_and(|peer| {
-                self.confirmed <= peer.report.position.counted(settings)
-                    && is_following(peer, member.incarnation, epoch, now, settings)
-            });
-            if is_caught_up {
-                *caught_up = now;
+        for member in self.committed.iter() {
+            let patience = self.patience.entry(member.replica).or_insert(Patience::from(now));
+            let Some(peer) = peers.get(&member.replica) else { continue };
+            if is_following(peer, member.incarnation, epoch, now, settings)
+                && peer.report.position.counted(settings) >= patience.mark.1
+            {
+                *patience = Patience { caught_up: patience.mark.0, mark: (now, own) };
             }
         }
     }
@@ -140,7 +156,8 @@ impl InSync {
             }
         }
         for member in self.committed.iter().filter(|member| *member != me) {
-            let since = self.caught_up.get(&member.replica).copied().unwrap_or(now);
+            let patience = self.patience.get(&member.replica);
+            let since = patience.map_or(now, |patience| patience.caught_up);
             let is_late = now.saturating_sub(since) >= settings.shrink_after;
             if is_late && wanted.has(member) && wanted.len() > settings.needed_in_sync() {
                 wanted.remove(member.replica);

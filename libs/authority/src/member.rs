@@ -13,13 +13,31 @@ pub struct ReplicaId(pub u32);
 /// One start of a replica: random, so that nothing that was said of an earlier start is taken for
 /// this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(into = "String", try_from = "String")]
 pub struct Incarnation(pub u64);
+
+/// As 16 hexadecimal digits: JSON numbers above 2^53 are rounded by some who read them, and an
+/// API server is one.
+impl From<Incarnation> for String {
+    fn from(incarnation: Incarnation) -> Self {
+        format!("{:016x}", incarnation.0)
+    }
+}
+
+impl TryFrom<String> for Incarnation {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(digits: String) -> Result<Self, Self::Error> {
+        u64::from_str_radix(&digits, 16).map(Self)
+    }
+}
 
 /// One start of one replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Member {
+    /// Which replica.
     pub replica: ReplicaId,
+    /// Which of its starts.
     pub incarnation: Incarnation,
 }
 

@@ -8,9 +8,11 @@ use crate::{Lease, LogPosition, Member, Members, Promise, Record, ReplicaId, Rep
 
 mod campaign;
 mod lead;
+mod lease;
 mod requests;
 
-use requests::{Asking, AskingLease};
+use lease::LeaseView;
+use requests::Asking;
 
 /// The version of a record or lease, by which it is swapped: opaque, equal or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,25 +87,24 @@ pub struct Replica {
     position: LogPosition,
     part: Part,
     record: Option<(Version, Record)>,
-    lease: Option<(Version, Lease)>,
-    /// Since when the lease has been seen unchanged, without a failed read in between.
-    lease_unchanged_since: Option<Duration>,
+    lease: LeaseView,
     /// The last epoch that this start led: it never leads it a second time, because it forgot which
     /// swaps it asked for.
     led: u64,
     /// Whether what is known was read or written by the last request. Otherwise nothing is asked
     /// for before it was read again.
     is_current: bool,
-    /// When the last lease that is ours was asked for.
-    leased: Option<Duration>,
     /// The read or record swap in flight: one at a time, so that an answer is never older than
     /// what is known.
     asking: Option<Asking>,
-    asking_lease: Option<AskingLease>,
     peers: BTreeMap<ReplicaId, Peer>,
     /// When others were last told that this replica follows.
     told_following: Option<Duration>,
+    /// The end of what is known to be confirmed and is in this log.
+    confirmed: u64,
     campaigning_since: Option<Duration>,
+    /// A master that gave up for want of use lets others try first.
+    campaigns_after: Duration,
     next_read: Duration,
     next_tell: Duration,
     requests: u64,
@@ -122,9 +123,19 @@ enum Part {
 struct Leading {
     epoch: u64,
     in_sync: InSync,
+    /// The master of the epoch before.
+    predecessor: Option<Member>,
     /// The end of the log after the epoch record.
     base: Option<u64>,
+    /// Since when the office is to be handed over, and to whom.
     heir: Option<(ReplicaId, Duration)>,
+    /// A swap that hands over may yet succeed.
+    is_handing_over: bool,
+    /// Whether it is sure that the predecessor acknowledges nothing any more, which
+    /// asynchronous replication depends on.
+    is_sole: bool,
+    /// When it was seen last that messages may be taken.
+    served: Duration,
 }
 
 impl Replica {
@@ -145,13 +156,12 @@ impl Replica {
             position,
             part: Part::Waiting,
             record: None,
-            lease: None,
-            lease_unchanged_since: None,
+            lease: LeaseView::default(),
             led: 0,
             is_current: false,
-            leased: None,
+            confirmed: 0,
+            campaigns_after: Duration::ZERO,
             asking: None,
-            asking_lease: None,
             peers: BTreeMap::new(),
             // What an earlier start told counts as told now.
             told_following: Some(now),
@@ -217,15 +227,13 @@ impl Replica {
         if self.asking.as_ref().is_none_or(|asking| asking.request != request) {
             return;
         }
-        self.asking = None;
+        let sent = self.asking.take().map_or(now, |asking| asking.sent);
         let Some((record, lease)) = found else {
             self.read_failed();
             return;
         };
         self.is_current = true;
-        if self.asking_lease.is_none() {
-            self.see_lease(now, lease);
-        }
+        self.lease.read(now, sent, lease);
         self.see_record(now, record);
     }
 
@@ -243,48 +251,45 @@ impl Replica {
         }
     }
 
-    /// The answer to [`Action::SwapLease`].
-    pub fn lease_swapped(&mut self, now: Duration, request: u64, swapped: Swapped) {
-        let asking = self.asking_lease.take_if(|asking| asking.request == request);
-        let Some(AskingLease { sent, lease, .. }) = asking else { return };
-        match swapped {
-            Swapped::Won(version) => {
-                self.leased = (lease.holder == Some(self.me)).then_some(sent);
-                self.see_lease(now, (version, lease));
-            }
-            // What stands there now has to be read before it can be swapped again.
-            Swapped::Lost | Swapped::Unknown => self.next_read = now,
-        }
-    }
-
-    /// Another replica told this.
+    /// Another replica told this. What cannot be true is not taken for true.
     pub fn heard(&mut self, now: Duration, report: Report) {
-        let sender = report.from.replica;
-        if sender == self.me.replica || !self.settings.group.contains(&sender) {
+        if !self.is_credible(now, &report) {
             return;
         }
-        // The network may deliver in another order.
-        let is_older = self.peers.get(&sender).is_some_and(|known| {
-            known.report.from == report.from && known.report.sent > report.sent
-        });
-        if is_older {
-            return;
-        }
-        let is_news = self
-            .peers
-            .insert(sender, Peer { report, heard: now })
-            .is_none_or(|known| known.report.promised != report.promised);
+        let peer = Peer { report, heard: now };
+        let known = self.peers.insert(report.from.replica, peer);
+        self.remember_confirmed();
         if report.promised > self.promise.epoch {
             // It read of another master, or is one.
-            if matches!(self.part, Part::Master(_)) {
-                self.stop();
-            }
-            if is_news {
+            self.stop_leading();
+            if known.is_none_or(|known| known.report.promised != report.promised) {
                 self.next_read = now;
             }
         } else {
             self.confirm();
         }
+    }
+
+    fn is_credible(&self, now: Duration, report: &Report) -> bool {
+        let sender = report.from.replica;
+        let is_news = |known: &Peer| {
+            let is_same = known.report.from == report.from;
+            // The network may deliver in another order, or twice. A second process of one replica
+            // waits until the first is not heard any more.
+            is_same && report.sent > known.report.sent || !is_same && !self.is_linked(known, now)
+        };
+        let is_ahead_of_master = match &self.part {
+            Part::Master(leading) => {
+                report.follows == Some(leading.epoch) && report.position.end > self.position.end
+            }
+            Part::Waiting | Part::Follower { .. } => false,
+        };
+        sender != self.me.replica
+            && self.settings.group.contains(&sender)
+            && report.position.flushed <= report.position.end
+            && report.echo.is_none_or(|echo| echo <= now)
+            && !is_ahead_of_master
+            && self.peers.get(&sender).is_none_or(is_news)
     }
 
     /// The log ends elsewhere, or more of it is flushed.
@@ -296,6 +301,7 @@ impl Replica {
         {
             leading.base = Some(position.end);
         }
+        self.remember_confirmed();
         self.confirm();
         self.tell(now);
     }
@@ -307,19 +313,19 @@ impl Replica {
             && *followed == epoch
         {
             *is_aligned = true;
+            self.confirmed = self.confirmed.min(position.end);
         }
+        self.remember_confirmed();
         self.tell(now);
     }
 
     /// What this replica may do now.
     pub fn standing(&self, now: Duration) -> Standing {
         match &self.part {
-            Part::Waiting => Standing::default(),
-            Part::Follower { is_aligned: false, .. } => Standing::default(),
-            Part::Follower { .. } => {
-                let end = self.position.counted(&self.settings);
-                let confirmed = self.master_report().map(|report| end.min(report.confirmed));
-                Standing { visible: confirmed, ..Standing::default() }
+            // What was confirmed once is in the log of every replica that can be elected.
+            Part::Waiting | Part::Follower { .. } => {
+                let visible = (self.confirmed > 0).then_some(self.confirmed);
+                Standing { visible, ..Standing::default() }
             }
             Part::Master(leading) => self.standing_of_master(now, leading),
         }
@@ -333,35 +339,50 @@ impl Replica {
             self.record = Some((version, record));
             return;
         }
+        let is_older = |known: &Record| {
+            known.epoch == record.epoch && known.in_sync_version > record.in_sync_version
+        };
+        if self.record().is_some_and(is_older) {
+            // Restored, or not what stands there now: the set that is known counts.
+            self.is_current = false;
+            return;
+        }
         self.forget_unneeded(&record);
+        let predecessor = self.record.as_ref().and_then(|(_, known)| known.master);
         let (epoch, master) = (record.epoch, record.master);
         match &mut self.part {
             Part::Master(leading) if leading.epoch == epoch => {
                 if is_new {
                     leading.in_sync.commit(record.in_sync.clone(), now);
+                    leading.is_handing_over = false;
                 }
             }
-            Part::Master(_) => {
-                self.stop();
-                self.release(now);
-            }
+            Part::Master(_) => self.stop(),
             Part::Waiting | Part::Follower { .. } => {}
         }
         let in_sync = record.in_sync.clone();
         self.record = Some((version, record));
         let Some(master) = master else { return };
         if master == self.me && epoch > self.led {
-            self.lead(now, epoch, in_sync);
+            self.lead(now, epoch, in_sync, predecessor);
         } else if master != self.me && self.role() != (Role::Follower { master, epoch }) {
             self.follow(now, master, epoch);
         }
     }
 
-    fn lead(&mut self, now: Duration, epoch: u64, in_sync: Members) {
+    fn lead(&mut self, now: Duration, epoch: u64, in_sync: Members, predecessor: Option<Member>) {
         self.led = epoch;
         self.promise_epoch(epoch);
-        let in_sync = InSync::new(in_sync, now);
-        self.part = Part::Master(Leading { epoch, in_sync, base: None, heir: None });
+        self.part = Part::Master(Leading {
+            epoch,
+            in_sync: InSync::new(in_sync, self.confirmed.min(self.position.end), now),
+            predecessor,
+            base: None,
+            heir: None,
+            is_handing_over: false,
+            is_sole: false,
+            served: now,
+        });
         self.campaigning_since = None;
         self.actions.push(Action::Lead { epoch });
         self.tell(now);
@@ -392,18 +413,26 @@ impl Replica {
         }
     }
 
-    fn see_lease(&mut self, now: Duration, (version, lease): (Version, Lease)) {
-        let is_new = self.lease.as_ref().is_none_or(|(known, _)| *known != version);
-        if is_new || self.lease_unchanged_since.is_none() {
-            self.lease_unchanged_since = Some(now);
-        }
-        self.lease = Some((version, lease));
-    }
-
     fn stop(&mut self) {
         if !matches!(self.part, Part::Waiting) {
             self.part = Part::Waiting;
             self.actions.push(Action::Stop);
+        }
+    }
+
+    fn stop_leading(&mut self) {
+        if let Part::Master(_) = self.part {
+            self.stop();
+        }
+    }
+
+    /// Takes in what the master says is confirmed, as far as it is in this log.
+    fn remember_confirmed(&mut self) {
+        if let Part::Follower { is_aligned: true, .. } = self.part
+            && let Some(report) = self.master_report()
+        {
+            let here = report.confirmed.min(self.position.counted(&self.settings));
+            self.confirmed = self.confirmed.max(here);
         }
     }
 

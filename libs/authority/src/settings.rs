@@ -38,7 +38,8 @@ pub struct Settings {
     pub step_down: Duration,
     /// A peer that was not heard for this long is not connected. Default: 2 s.
     pub link_timeout: Duration,
-    /// A member of the in-sync set that is not connected or lags for this long is taken out.
+    /// A member of the in-sync set that is not connected, or does not reach what the master had
+    /// this long ago, is taken out.
     /// Default: 10 s.
     pub shrink_after: Duration,
     /// A candidate waits this long for each better one that it hears. Default: 500 ms.

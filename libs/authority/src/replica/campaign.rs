@@ -3,16 +3,21 @@
 use std::time::Duration;
 
 use super::Replica;
+use crate::in_sync::Peer;
 use crate::planted::{self, Planted};
-use crate::{Record, Replication, Report};
+use crate::{Member, Record, Replication, Report};
 
 impl Replica {
     pub(super) fn tick_candidate(&mut self, now: Duration) {
-        if self.asking.is_some() || self.asking_lease.is_some() || !self.is_current {
+        self.pass_lease_on(now);
+        if self.asking.is_some() || self.lease.is_asked_for() || !self.is_current {
             return;
         }
         let Some((_, record)) = self.record.clone() else { return };
-        if record.epoch < self.promise.epoch {
+        // Somebody obeys an epoch that the record has not had: it was lost or restored.
+        let has_been_higher =
+            |peer: &Peer| self.is_linked(peer, now) && peer.report.promised > record.epoch;
+        if record.epoch < self.promise.epoch || self.peers.values().any(has_been_higher) {
             return;
         }
         // Its own entry first: also a replica that does not campaign is counted on by it.
@@ -20,19 +25,19 @@ impl Replica {
             self.ask_to_swap(now, record);
             return;
         }
-        if self.is_due(now, &record) {
-            let Some((_, lease)) = self.lease else { return };
-            if lease.holder == Some(self.me) && self.is_lease_fresh(now) {
-                let needed = self.settings.needed_in_sync();
-                let elected = match self.all_have_lost(now, &record) {
-                    true => record.elect_with_loss(self.me),
-                    false => record.elect(self.me, needed),
-                };
-                self.ask_to_swap(now, elected);
-            } else {
-                self.ask_for_lease(now, lease.taken_by(self.me));
-            }
+        if !self.is_due(now, &record) {
+            return;
         }
+        if self.lease.holder() != Some(self.me) || !self.is_lease_fresh(now) {
+            self.take_lease(now);
+            return;
+        }
+        let needed = self.settings.needed_in_sync();
+        let elected = match self.all_have_lost(now, &record) {
+            true => record.elect_with_loss(self.me),
+            false => record.elect(self.me, needed),
+        };
+        self.ask_to_swap(now, elected);
     }
 
     /// Whether it is time to campaign, after all better candidates had theirs.
@@ -43,7 +48,10 @@ impl Replica {
         }
         let since = *self.campaigning_since.get_or_insert(now);
         let better = self.better_candidates(now, record);
-        now.saturating_sub(since) >= self.settings.rank_wait * better
+        // Where logs that nobody vouches for are compared, the best one has to win.
+        let must_be_best = record.epoch == 0 || self.all_have_lost(now, record);
+        let is_turn = now.saturating_sub(since) >= self.settings.rank_wait * better;
+        if must_be_best { better == 0 } else { is_turn }
     }
 
     fn may_campaign(&self, now: Duration, record: &Record) -> bool {
@@ -55,20 +63,44 @@ impl Replica {
                 || planted::is_on(Planted::ElectOutsideTheSet)
         };
         is_candidate
+            && now >= self.campaigns_after
             && !self.hears_master(now)
             && !self.is_counted_on(now, record)
-            && self.is_lease_free(now)
+            && (self.is_lease_free(now) || self.most_miss_the_master(now, record))
+    }
+
+    /// Whether most members are here and none of them follows the master any more. With
+    /// synchronous replication it cannot confirm anything without them, and nobody has to wait
+    /// for its lease.
+    fn most_miss_the_master(&self, now: Duration, record: &Record) -> bool {
+        let linked = |member: Member| {
+            let peer = self.peers.get(&member.replica)?;
+            (peer.report.from == member && self.is_linked(peer, now)).then_some(peer.report)
+        };
+        let others = || record.electable().filter(|member| Some(*member) != record.master);
+        let missing = others().filter(|member| {
+            *member == self.me || linked(*member).is_some_and(|report| report.follows.is_none())
+        });
+        let is_followed = others().filter_map(linked).any(|report| report.follows.is_some());
+        self.settings.replication == Replication::Sync
+            && !is_followed
+            && 2 * missing.count() > record.electable().count()
     }
 
     /// Whether a master without lease may still go on because this replica said that it follows.
     /// With synchronous replication it needs to hear it anew for each message.
     fn is_counted_on(&self, now: Duration, record: &Record) -> bool {
-        let has_told = |told| now.saturating_sub(told) < self.settings.lease;
         record.epoch > 0
             && self.settings.replication == Replication::Async
-            && self.settings.continue_without_lease
+            && self.has_told_lately(now)
+    }
+
+    /// Whether a master may still go on without a lease because of what this replica told.
+    pub(super) fn has_told_lately(&self, now: Duration) -> bool {
+        let is_late = |told| now.saturating_sub(told) < self.settings.lease;
+        self.settings.continue_without_lease
+            && self.told_following.is_some_and(is_late)
             && !planted::is_on(Planted::CampaignAtOnce)
-            && self.told_following.is_some_and(has_told)
     }
 
     /// Before the first election there is no record of who has what, so everybody has to be there,
@@ -99,16 +131,6 @@ impl Replica {
             })
     }
 
-    fn is_lease_free(&self, now: Duration) -> bool {
-        let Some((_, lease)) = &self.lease else { return false };
-        let Some(holder) = lease.holder else { return true };
-        // An earlier start of this replica cannot be alive: the data directory has a lock.
-        let is_own =
-            holder.replica == self.me.replica && self.promise.holds.contains(&holder.incarnation);
-        let is_over = |since| now.saturating_sub(since) >= self.settings.lease;
-        is_own || self.lease_unchanged_since.is_some_and(is_over)
-    }
-
     /// How many candidates that can be heard would lose less, or as much and come first.
     fn better_candidates(&self, now: Duration, record: &Record) -> u32 {
         let rank = |report: &Report| report.position.rank(&self.settings);
@@ -124,10 +146,5 @@ impl Replica {
         };
         let heard = self.peers.values().filter(|peer| self.is_linked(peer, now));
         heard.filter(|peer| is_better(&peer.report)).count() as u32
-    }
-
-    /// Whether the lease was taken so lately that nobody else can have it.
-    pub(super) fn is_lease_fresh(&self, now: Duration) -> bool {
-        self.leased.is_some_and(|sent| now.saturating_sub(sent) < self.settings.step_down)
     }
 }

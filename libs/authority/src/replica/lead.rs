@@ -5,19 +5,25 @@ use std::time::Duration;
 
 use super::{Leading, Part, Replica, Standing};
 use crate::in_sync::{Peer, is_following};
-use crate::{Lease, Member, Phase, ReplicaId, Replication, Settings};
+use crate::{Member, Phase, ReplicaId, Replication, Settings};
 
 impl Replica {
     /// Gives the office to `heir`, or to the member that has most: a planned switchover. No message
     /// is taken from now on, and the record is swapped once the heir has everything. After
     /// `step_down` without success the master goes on.
     ///
-    /// Returns false where there is no such member, or this replica does not lead.
+    /// Called under the append lock, after [`Replica::log_moved`] of the last append.
+    ///
+    /// Returns false where no such member follows, or this replica does not lead.
     #[must_use]
     pub fn hand_over(&mut self, now: Duration, heir: Option<ReplicaId>) -> bool {
         let settings = &self.settings;
         let Part::Master(leading) = &mut self.part else { return false };
-        let others = leading.in_sync.committed.iter().filter(|member| *member != self.me);
+        let epoch = leading.epoch;
+        let others = leading.in_sync.committed.iter().filter(|member| {
+            let peer = self.peers.get(&member.replica);
+            peer.is_some_and(|peer| is_following(peer, member.incarnation, epoch, now, settings))
+        });
         let position = |member: &Member| {
             let peer = self.peers.get(&member.replica);
             peer.map_or(0, |peer| peer.report.position.counted(settings))
@@ -29,16 +35,27 @@ impl Replica {
         chosen.is_some()
     }
 
+    /// Gives the office up, so that others campaign: for a broker whose disk stalls. It stays out of
+    /// the next elections itself.
+    pub fn resign(&mut self, now: Duration) {
+        self.stop_leading();
+        self.campaigns_after = now + 2 * self.settings.lease;
+    }
+
     pub(super) fn tick_master(&mut self, now: Duration) {
         self.confirm();
         self.renew(now);
-        let me = self.me;
+        self.note_whether_sole(now);
+        if self.is_of_no_use(now) {
+            self.resign(now);
+            return;
+        }
+        let (me, settings) = (self.me, &self.settings);
+        let own = self.position.counted(settings);
         let Part::Master(leading) = &mut self.part else { return };
-        leading.in_sync.observe(now, leading.epoch, &self.peers, &self.settings);
-        if leading
-            .heir
-            .is_some_and(|(_, since)| now.saturating_sub(since) >= self.settings.step_down)
-        {
+        leading.in_sync.observe(now, (leading.epoch, own), &self.peers, settings);
+        let is_late = |since| now.saturating_sub(since) >= settings.step_down;
+        if leading.heir.is_some_and(|(_, since)| is_late(since)) {
             leading.heir = None;
         }
         let Some((_, record)) = &self.record else { return };
@@ -46,13 +63,18 @@ impl Replica {
             return;
         };
         let office = (me, leading.epoch, base);
-        let wanted = leading.in_sync.wanted(now, office, &self.peers, &self.settings);
-        let end = self.position.end;
-        let next = if let Some(heir) = ready_heir(leading, now, end, &self.peers, &self.settings) {
+        let wanted = leading.in_sync.wanted(now, office, &self.peers, settings);
+        let next = if let Some(heir) =
+            ready_heir(leading, now, self.position.end, &self.peers, settings)
+        {
+            leading.is_handing_over = true;
             record.hand_over(heir)
+        } else if leading.heir.is_none() && leading.is_handing_over {
+            // Any swap that succeeds makes the one that hands over fail.
+            record.serving()
         } else if let Some(wanted) = wanted.filter(|_| leading.heir.is_none()) {
             leading.in_sync.ask(&wanted);
-            record.with_in_sync(wanted, self.settings.needed_in_sync())
+            record.with_in_sync(wanted, settings.needed_in_sync())
         } else if record.phase == Phase::Promoting && leading.in_sync.confirmed >= base {
             record.serving()
         } else {
@@ -61,37 +83,45 @@ impl Replica {
         self.ask_to_swap(now, next);
     }
 
-    /// Renews the lease when it is due, takes it where it is free, and gives it back after the
-    /// office.
-    fn renew(&mut self, now: Duration) {
-        if self.asking_lease.is_some() {
-            return;
-        }
-        let Some((_, lease)) = self.lease else { return };
-        let is_ours = lease.holder == Some(self.me);
-        let is_due = |sent| now.saturating_sub(sent) >= self.settings.renew_every;
-        let is_free = lease.holder.is_none()
-            || self
-                .lease_unchanged_since
-                .is_some_and(|since| now.saturating_sub(since) >= self.settings.lease);
-        if is_ours && self.leased.is_none_or(is_due) || !is_ours && is_free {
-            self.ask_for_lease(now, lease.taken_by(self.me));
-        }
+    /// Notes that the predecessor can acknowledge nothing any more: the lease was held in this
+    /// epoch, nobody counts on what this replica told as a follower, or the predecessor follows.
+    fn note_whether_sole(&mut self, now: Duration) {
+        let is_lease_held = self.is_lease_fresh(now) && !self.has_told_lately(now);
+        let Part::Master(leading) = &mut self.part else { return };
+        let follows = |predecessor: Member| {
+            self.peers.get(&predecessor.replica).is_some_and(|peer| {
+                peer.report.from == predecessor && peer.report.follows == Some(leading.epoch)
+            })
+        };
+        // An earlier start of this replica cannot be alive: the data directory has a lock.
+        let is_own = |predecessor: Member| predecessor.replica == self.me.replica;
+        let is_first = leading.predecessor.is_none_or(is_own);
+        leading.is_sole |= is_lease_held || is_first || leading.predecessor.is_some_and(follows);
     }
 
-    /// Gives the lease back, after the office was handed over.
-    pub(super) fn release(&mut self, now: Duration) {
-        let Some((_, lease)) = self.lease else { return };
-        self.leased = None;
-        if lease.holder == Some(self.me) && self.asking_lease.is_none() {
-            self.ask_for_lease(now, Lease { holder: None, renewals: lease.renewals + 1 });
+    /// Whether others might do better: for long nothing could be taken, the authority does not
+    /// answer here, and another member is there that may ask it.
+    fn is_of_no_use(&mut self, now: Duration) -> bool {
+        let may_append = self.standing(now).may_append;
+        let is_lease_fresh = self.is_lease_fresh(now);
+        let Part::Master(leading) = &mut self.part else { return false };
+        if may_append || leading.heir.is_some() || leading.is_handing_over {
+            leading.served = now;
         }
+        let patience = self.settings.lease + self.settings.shrink_after;
+        let is_another_there = leading.in_sync.committed.iter().any(|member| {
+            self.peers.get(&member.replica).is_some_and(|peer| {
+                is_following(peer, member.incarnation, leading.epoch, now, &self.settings)
+            })
+        });
+        now.saturating_sub(leading.served) >= patience && !is_lease_fresh && is_another_there
     }
 
     pub(super) fn confirm(&mut self) {
         let own = self.position.counted(&self.settings);
         if let Part::Master(leading) = &mut self.part {
             leading.in_sync.confirm(self.me, own, leading.epoch, &self.peers, &self.settings);
+            self.confirmed = self.confirmed.max(leading.in_sync.confirmed);
         }
     }
 
@@ -104,15 +134,16 @@ impl Replica {
         let serves = leading.base.is_some_and(|base| reached >= base);
         let is_enough = leading.in_sync.committed.len() >= self.settings.needed_in_sync();
         let may = serves && is_enough && self.is_allowed(now, leading);
+        let known = (self.confirmed > 0).then_some(self.confirmed);
         Standing {
-            may_append: may && leading.heir.is_none(),
+            may_append: may && leading.heir.is_none() && !leading.is_handing_over,
             acknowledged: if may { reached } else { 0 },
-            visible: serves.then_some(reached),
+            visible: if serves { Some(reached) } else { known },
         }
     }
 
-    /// Whether nobody else can be master of a later epoch and acknowledge: one of the four
-    /// conditions of the design.
+    /// Whether nobody else can be master and acknowledge: the conditions of the design. With
+    /// synchronous replication nothing is acknowledged without the set anyway.
     fn is_allowed(&self, now: Duration, leading: &Leading) -> bool {
         let confirmed_lately = |member: Member| {
             member == self.me
@@ -123,17 +154,17 @@ impl Replica {
                         && since.is_some_and(|since| since < self.settings.step_down)
                 })
         };
-        let eligible = self.record.iter().flat_map(|(_, record)| record.eligible.iter());
-        let is_lease_held = self.is_lease_fresh(now);
-        let is_alone = self.settings.group.len() == 1;
-        let has_all = match self.settings.replication {
-            Replication::Sync => leading.in_sync.union().all(confirmed_lately),
+        let mut union = leading.in_sync.union();
+        let mut eligible = self.record.iter().flat_map(|(_, record)| record.eligible.iter());
+        match self.settings.replication {
+            Replication::Sync => self.is_lease_fresh(now) || union.all(confirmed_lately),
             Replication::Async => {
-                self.settings.continue_without_lease
-                    && leading.in_sync.union().chain(eligible).all(confirmed_lately)
+                let is_alone = self.settings.group.len() == 1;
+                let may_lack_lease = is_alone || self.settings.continue_without_lease;
+                let has_all = union.all(confirmed_lately) && eligible.all(confirmed_lately);
+                leading.is_sole && (self.is_lease_fresh(now) || may_lack_lease && has_all)
             }
-        };
-        is_lease_held || is_alone || has_all
+        }
     }
 }
 

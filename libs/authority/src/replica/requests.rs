@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Action, Replica};
-use crate::{Lease, Record};
+use crate::Record;
 
 /// A request without an answer: a read, or a swap of the record to `swap`.
 #[derive(Debug)]
@@ -13,32 +13,24 @@ pub(super) struct Asking {
     pub(super) swap: Option<Record>,
 }
 
-#[derive(Debug)]
-pub(super) struct AskingLease {
-    pub(super) request: u64,
-    pub(super) sent: Duration,
-    pub(super) lease: Lease,
-}
-
 impl Replica {
-    /// Whoever could not look cannot say how long nothing changed.
     pub(super) fn read_failed(&mut self) {
         self.is_current = false;
-        self.lease_unchanged_since = None;
+        self.lease.read_failed();
         self.campaigning_since = None;
     }
 
     pub(super) fn give_up_requests(&mut self, now: Duration) {
         let timeout = self.settings.request_timeout;
-        let is_late = |sent| now.saturating_sub(sent) >= timeout;
-        if let Some(asking) = self.asking.take_if(|asking| is_late(asking.sent)) {
+        let is_late = |asking: &mut Asking| now.saturating_sub(asking.sent) >= timeout;
+        if let Some(asking) = self.asking.take_if(is_late) {
             self.is_current = false;
             self.next_read = now;
             if asking.swap.is_none() {
                 self.read_failed();
             }
         }
-        self.asking_lease.take_if(|asking| is_late(asking.sent));
+        self.lease.give_up(now, timeout);
     }
 
     pub(super) fn ask_to_swap(&mut self, now: Duration, record: Record) {
@@ -46,13 +38,6 @@ impl Replica {
         let request = self.request();
         self.asking = Some(Asking { request, sent: now, swap: Some(record.clone()) });
         self.actions.push(Action::SwapRecord { request, expected, record });
-    }
-
-    pub(super) fn ask_for_lease(&mut self, now: Duration, lease: Lease) {
-        let Some((expected, _)) = self.lease.clone() else { return };
-        let request = self.request();
-        self.asking_lease = Some(AskingLease { request, sent: now, lease });
-        self.actions.push(Action::SwapLease { request, expected, lease });
     }
 
     pub(super) fn request(&mut self) -> u64 {

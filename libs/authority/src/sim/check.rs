@@ -73,6 +73,11 @@ impl Check {
         Ok(())
     }
 
+    /// A message that was there before the first election.
+    pub(super) fn brought(&mut self, at: u64, message: u64) {
+        self.acknowledged.insert(at, message);
+    }
+
     /// A master leads after an election that may lack what was acknowledged or seen.
     /// That epoch's master itself may have been gone before it led.
     pub(super) fn led_with_loss(&mut self, master: &Node, loss_epoch: u64) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::check::{Check, Summary};
 use super::faults::{Fault, Network};
-use super::node::{Node, Stream};
+use super::node::{Entry, Node, Stream};
 use super::objects::Objects;
 use super::random::Random;
 use super::schedule::Schedule;
@@ -17,6 +17,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a mended group has to become whole.
 const HEAL: Duration = Duration::from_secs(120);
 
+#[derive(Clone)]
 enum Event {
     /// To a start of a node's process; gone with it.
     Process {
@@ -48,6 +49,7 @@ enum Event {
     },
 }
 
+#[derive(Clone)]
 enum Input {
     Tick,
     Flushed { end: usize },
@@ -56,6 +58,7 @@ enum Input {
     LeaseSwapped { request: u64, swapped: Swapped },
 }
 
+#[derive(Clone)]
 enum Ask {
     Read { request: u64 },
     SwapRecord { request: u64, expected: Version, record: Record },
@@ -107,6 +110,9 @@ impl World {
     }
 
     pub(super) fn run(&mut self) -> Result<Summary, String> {
+        if self.random.one_in(5) {
+            self.begin_with_a_log();
+        }
         for node in 0..self.nodes.len() {
             self.restart(node);
         }
@@ -116,25 +122,63 @@ impl World {
             self.step()?;
         }
         self.heal();
+        self.become_whole(&|_| true)?;
+        self.serve_without_a_minority()?;
+        self.heal();
+        self.become_whole(&|_| true)?;
+        let master = self.nodes.iter().position(|node| node.leading.is_some());
+        let master = master.ok_or("whole, and without a master")?;
+        self.check.end(&self.nodes[master])?;
+        Ok(self.check.summary)
+    }
+
+    /// One of three replicas goes, or cannot ask the authority: the others have to go on.
+    fn serve_without_a_minority(&mut self) -> Result<(), String> {
+        if self.nodes.len() < 3 {
+            return Ok(());
+        }
+        let gone = self.random.below(self.nodes.len() as u64) as usize;
+        let is_killed = self.random.one_in(2);
+        if self.is_traced {
+            eprintln!("{:?} without {gone}, killed: {is_killed}", self.now);
+        }
+        if is_killed {
+            self.nodes[gone].crash(false, &self.settings, &mut self.random);
+        } else {
+            let authority = self.network.authority();
+            self.network.cut(&[(gone, authority), (authority, gone)]);
+        }
+        self.become_whole(&|node| !is_killed || node.id.0 as usize != gone)
+    }
+
+    /// Waits until a master serves those that count, and they have all that it has.
+    fn become_whole(&mut self, counts: &dyn Fn(&Node) -> bool) -> Result<(), String> {
         let end = self.now + HEAL;
         let mut asked = None;
         while self.now < end {
             self.step()?;
             match asked {
-                None if self.is_whole() => asked = Some(self.messages + 1),
-                Some(message) if self.is_acknowledged_everywhere(message) => {
-                    let master = self.nodes.iter().position(|node| node.leading.is_some());
-                    let master = master.ok_or("whole, and without a master")?;
-                    self.check.end(&self.nodes[master])?;
-                    return Ok(self.check.summary);
-                }
+                None if self.is_whole(counts) => asked = Some(self.messages + 1),
+                Some(message) if self.is_acknowledged(message, counts) => return Ok(()),
                 _ => {}
             }
         }
         let ((_, record), (_, lease)) = self.objects.read();
         let roles: Vec<_> =
             self.nodes.iter().map(|node| node.replica.as_ref().map(Replica::role)).collect();
-        Err(format!("not whole {HEAL:?} after all was mended: {roles:?} {record:?} {lease:?}"))
+        Err(format!("nobody serves {HEAL:?} after the last fault: {roles:?} {record:?} {lease:?}"))
+    }
+
+    /// One replica brings a log from before there was a record; nothing of it may go.
+    fn begin_with_a_log(&mut self) {
+        let place = self.random.below(self.nodes.len() as u64) as usize;
+        let disk = &mut self.nodes[place].disk;
+        for _ in 0..30 {
+            self.messages += 1;
+            disk.log.push(Entry { epoch: 0, message: self.messages });
+            self.check.brought(disk.log.len() as u64 - 1, self.messages);
+        }
+        disk.flushed = disk.log.len();
     }
 
     fn step(&mut self) -> Result<(), String> {
@@ -302,24 +346,37 @@ impl World {
         }
     }
 
-    /// One master, and everybody else follows it with all of its log.
-    fn is_whole(&self) -> bool {
-        let Some(master) = self.nodes.iter().find(|node| node.leading.is_some()) else {
-            return false;
-        };
-        self.nodes.iter().all(|node| node.disk.log == master.disk.log)
-            && self.nodes.iter().filter(|node| node.leading.is_some()).count() == 1
+    /// One master, and everybody else that counts has all of its log.
+    fn is_whole(&self, counts: &dyn Fn(&Node) -> bool) -> bool {
+        let mut masters = self.nodes.iter().filter(|node| node.leading.is_some());
+        let (Some(master), None) = (masters.next(), masters.next()) else { return false };
+        let counted = self.nodes.iter().filter(|node| counts(node)).count();
+        let ((_, record), _) = self.objects.read();
+        record.in_sync.len() >= counted
+            && self
+                .nodes
+                .iter()
+                .filter(|node| counts(node))
+                .all(|node| node.disk.log == master.disk.log)
     }
 
-    fn is_acknowledged_everywhere(&self, message: u64) -> bool {
-        self.is_whole()
-            && self.nodes.iter().all(|node| {
+    fn is_acknowledged(&self, message: u64, counts: &dyn Fn(&Node) -> bool) -> bool {
+        self.is_whole(counts)
+            && self.nodes.iter().filter(|node| counts(node)).all(|node| {
                 node.waiting.is_empty()
                     && node.disk.log.last().is_some_and(|last| last.message >= message)
             })
     }
 
     fn pass(&mut self, from: usize, to: usize, event: Event) {
+        let may_double = matches!(event, Event::Report { .. } | Event::Stream { .. });
+        if may_double && self.random.one_in(20) {
+            self.pass_once(from, to, event.clone());
+        }
+        self.pass_once(from, to, event);
+    }
+
+    fn pass_once(&mut self, from: usize, to: usize, event: Event) {
         if let Some(delay) = self.network.passage(from, to, &mut self.random) {
             self.schedule(delay, event);
         }
