@@ -128,8 +128,12 @@ class Comparison:
         before = {name: cpu_seconds(broker.pid) for name, broker in brokers.items()}
         began = time.monotonic()
         time.sleep(watch)
-        for name, broker in brokers.items():
-            broker.check()
+        for name, broker in list(brokers.items()):
+            try:
+                broker.check()
+            except NotMeasured as error:
+                self.leave_out(name, error)
+                continue
             used = cpu_seconds(broker.pid) - before[name]
             self.found.idle[name] = {
                 "cpu_percent": 100 * used / (time.monotonic() - began),
