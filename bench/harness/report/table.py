@@ -93,8 +93,13 @@ def notes(document):
     no_quiet = {(run["broker"], run["workload"]) for run in runs} - {
         (run["broker"], run["workload"]) for run in runs if not run["marks"]}
     lines += [f"No quiet run: {BROKERS[broker].shown}, {workload}." for broker, workload in sorted(no_quiet)]
-    lines += [f"Not measured: {BROKERS[name].shown}: {reason}." for name, reason in document["not_measured"].items()]
-    lines += [f"Failed: {failure}." for failure in document["failures"]]
+    lines += [f"Not measured: {BROKERS[name].shown}: {first_line(reason)}." for name, reason in document["not_measured"].items()]
+    lines += [f"Failed: {first_line(failure)}." for failure in document["failures"]]
     lines += [f"Left out: {BROKERS[each['broker']].shown}, {key.split('_')[0]} topics: {value}."
               for each in document["scenarios"] for key, value in each.items() if key.endswith("_left_out")]
     return lines
+
+
+def first_line(text):
+    """What a process wrote before it ended may be long; the raw file has all of it."""
+    return text.partition("\n")[0]
