@@ -17,8 +17,9 @@ use weirmq_store::{Appended, NewMessage};
 
 /// What happens when a position is reached.
 pub(crate) enum Then {
-    /// These replies to so many requests go out; after the deadline, the same ones as FLUSH_DISK_TIMEOUT.
-    Answer { connection: Connection, reply: Vec<u8>, requests: usize },
+    /// These replies to so many requests go out; after the deadline, the same ones as
+    /// FLUSH_DISK_TIMEOUT. Those that make a topic go on waiting for the NameServers.
+    Answer { connection: Connection, reply: Vec<u8>, requests: usize, makes_topic: bool },
     /// The entries become visible to those who wait for their queues.
     Show(Vec<Arrival>),
 }
@@ -63,13 +64,13 @@ impl Acknowledgements {
         Self { waiting: Mutex::default(), first_added: Notify::new(), timeout }
     }
 
-    /// Lets `then` wait for `position`.
-    pub(crate) fn wait(&self, position: u64, then: Then) {
+    /// Lets `then` wait for `position`; `since` when its request has waited already.
+    pub(crate) fn wait(&self, position: u64, since: Instant, then: Then) {
         let mut waiting = self.waiting.lock();
         let is_first = waiting.is_empty();
         // Several I/O threads append, so neighbours may come in the wrong order.
         let at = waiting.iter().rposition(|w| w.position <= position).map_or(0, |at| at + 1);
-        waiting.insert(at, Waiting { position, since: Instant::now(), then });
+        waiting.insert(at, Waiting { position, since, then });
         drop(waiting);
         if is_first {
             self.first_added.notify_one();

@@ -133,8 +133,13 @@ impl AppendBatch {
     /// [`BUSY_MAX`] its sends are refused.
     pub(crate) fn append(&mut self, broker: &Broker) -> bool {
         let has_room = self.is_empty() || broker.store.has_room(self.bytes());
-        if has_room || self.is_overdue(Instant::now()) {
+        if has_room {
             self.append_now(broker);
+        } else if self.is_overdue(Instant::now()) {
+            // What room is left is for records of state.
+            self.take(|taken| {
+                taken.refuse(broker, &taken.sends, &StoreError::Busy { waited: BUSY_MAX }.into());
+            });
         }
         self.is_empty()
     }
@@ -157,10 +162,29 @@ impl AppendBatch {
     /// The same without waiting: what the disk has no room for is refused, with a code that makes
     /// clients try another broker.
     pub(crate) fn append_now(&mut self, broker: &Broker) {
+        self.take(|taken| {
+            // Where other threads had time to delete topics, they may have.
+            let is_gone = |send: &PendingSend| {
+                taken.busy_since.is_some() && broker.state.topics.get(&send.topic.name).is_none()
+            };
+            for sends in taken.sends.chunk_by(|a, b| is_gone(a) == is_gone(b)) {
+                if is_gone(&sends[0]) {
+                    let remark = "the topic was deleted while the disk did not keep up";
+                    let refusal = Refusal::new(ResponseCode::TopicNotExist, remark);
+                    taken.refuse(broker, sends, &refusal);
+                } else {
+                    taken.append_or_refuse(sends, broker);
+                }
+            }
+        });
+    }
+
+    /// Empties the batch, and begins the next one with its buffers.
+    fn take(&mut self, act: impl FnOnce(&Self)) {
         // Taken out first: nothing that happens meanwhile can append it a second time.
         let next = Self { number: self.number + 1, ..Self::default() };
         let mut taken = std::mem::replace(self, next);
-        taken.append_or_refuse(&taken.sends, broker);
+        act(&taken);
         taken.reads.clear();
         taken.sends.clear();
         taken.messages.clear();
@@ -181,7 +205,7 @@ impl AppendBatch {
                 self.append_or_refuse(front, broker);
                 self.append_or_refuse(back, broker);
             }
-            Err(error) => self.refuse(broker, sends, error),
+            Err(error) => self.refuse(broker, sends, &Refusal::from(error)),
         }
     }
 
@@ -220,7 +244,9 @@ impl AppendBatch {
                 let position = stored_of(last).last().map_or(0, |last| last.end_offset);
                 let connection = read.connection.clone();
                 let requests = answered().filter(|send| !is_due(send)).count();
-                broker.wait(position, Then::Answer { connection, reply, requests });
+                let makes_topic = read.makes_topic;
+                let then = Then::Answer { connection, reply, requests, makes_topic };
+                broker.wait(position, self.busy_since.unwrap_or_else(Instant::now), then);
             }
         }
         broker.count_in(sends.iter().map(|send| (&*send.topic, stored_of(send))));
@@ -283,8 +309,7 @@ impl AppendBatch {
         writer.finish(b"");
     }
 
-    fn refuse(&self, broker: &Broker, sends: &[PendingSend], error: StoreError) {
-        let refusal = Refusal::from(error);
+    fn refuse(&self, broker: &Broker, sends: &[PendingSend], refusal: &Refusal) {
         for send in sends.iter().filter(|send| !send.head.is_one_way()) {
             broker.metrics.refused(send.head.code, refusal.code);
             answer(broker, &self.reads[send.read], |out| {

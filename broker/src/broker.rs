@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -226,7 +226,7 @@ impl Broker {
         let end = appended.last().map_or(0, |last| last.end_offset);
         if end > visible {
             // Who waits for these messages may come before they are visible.
-            self.wait(end, Then::Show(Arrival::of_all(messages, appended)));
+            self.wait(end, Instant::now(), Then::Show(Arrival::of_all(messages, appended)));
         } else {
             let must_tell = self.long_polls.len() > 0;
             for (message, at) in messages.iter().zip(&*appended) {
@@ -252,9 +252,9 @@ impl Broker {
         }
     }
 
-    /// Does `then` once everything below `position` is visible.
-    pub(crate) fn wait(&self, position: u64, then: Then) {
-        self.acknowledgements.wait(position, then);
+    /// Does `then` once everything below `position` is visible. Its deadline counts from `since`.
+    pub(crate) fn wait(&self, position: u64, since: Instant, then: Then) {
+        self.acknowledgements.wait(position, since, then);
         // The flush may have come between the caller's look and the line above.
         if self.store.watermarks().visible() >= position {
             self.reached();
@@ -266,6 +266,9 @@ impl Broker {
         let visible = self.store.watermarks().visible();
         for then in self.acknowledgements.take_reached(visible) {
             match then {
+                Then::Answer { connection, reply, makes_topic: true, .. } => {
+                    self.write_when_registered(&connection, reply);
+                }
                 Then::Answer { connection, mut reply, .. } => {
                     // A client that is gone does not want its answer any more.
                     let _ = connection.write(|out| out.append(&mut reply));

@@ -165,7 +165,10 @@ impl NameServer<'_> {
 
     fn not_registered(&mut self, reason: String) {
         self.told = Told::Nothing;
-        self.connection = None;
+        // A handle that is dropped leaves the socket open, and what is queued there would come late.
+        if let Some(connection) = self.connection.take() {
+            connection.close();
+        }
         self.broker.registered(self.address, Err(reason));
     }
 

@@ -41,19 +41,17 @@ impl Session for BrokerSession {
     fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
         let topics_before = self.broker.topics_version();
         let mark = out.len();
-        let context = Context { broker: &self.broker, connection: &self.connection };
+        let context = Context { broker: &self.broker, connection: &self.connection, topics_before };
         let mut batch = self.io_thread.batch.lock();
         while let Some(request) = requests.next(out) {
             if !send::is_send(request.head.code) {
-                // What was sent before this request is there when it is acted upon; what others
-                // sent to a topic comes before its end.
+                // What was sent before this request is there when it is acted upon, and what others
+                // sent to a topic comes before its end; except while the disk is too far behind,
+                // because this must not wait for it.
                 let is_deletion = [RequestCode::DeleteTopicInBroker, RequestCode::CleanUnusedTopic]
                     .iter()
                     .any(|code| code.number() == request.head.code);
-                if is_deletion {
-                    batch.append_now(&self.broker);
-                } else if self.sent_in == Some(batch.number()) {
-                    // Not while the disk is too far behind: this must not wait for it.
+                if is_deletion || self.sent_in == Some(batch.number()) {
                     batch.append(&self.broker);
                 }
                 context.answer(&request, out);

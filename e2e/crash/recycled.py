@@ -1,4 +1,4 @@
-"""A data directory whose next segments are recycled ones, full of old records at the right places."""
+"""A data directory whose next segments are recycled ones, full of records of their first life."""
 import os
 import time
 

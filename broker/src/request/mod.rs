@@ -12,6 +12,7 @@ pub(crate) mod send;
 mod send_back;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use weirmq_remoting::body::BodyError;
 use weirmq_remoting::command::{Command, Head, HeaderWriter, response};
@@ -30,6 +31,8 @@ use crate::state::StateError;
 pub(crate) struct Context<'a> {
     pub broker: &'a Arc<Broker>,
     pub connection: &'a Connection,
+    /// The version of the topic table before the first request of this read.
+    pub topics_before: i64,
 }
 
 /// An answer that is not a success: the code, and what happened to what.
@@ -155,7 +158,9 @@ impl Context<'_> {
         let mut in_time = Vec::new();
         reply(&mut in_time);
         let connection = self.connection.clone();
-        self.broker.wait(position, Then::Answer { connection, reply: in_time, requests: 1 });
+        let makes_topic = self.broker.topics_version() != self.topics_before;
+        let then = Then::Answer { connection, reply: in_time, requests: 1, makes_topic };
+        self.broker.wait(position, Instant::now(), then);
     }
 
     fn act(

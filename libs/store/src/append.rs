@@ -115,7 +115,7 @@ impl Inner {
                 continue;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if !self.flusher.wait_flushed(&self.marks, flushed + 1, left)? {
+            if left.is_zero() || !self.flusher.wait_flushed(&self.marks, flushed + 1, left)? {
                 return Err(StoreError::Busy { waited });
             }
         }
@@ -272,7 +272,7 @@ impl Inner {
     /// See [`crate::Store::has_room`].
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         let limit = self.config.unflushed_bytes();
-        let unflushed = self.marks.written() - self.marks.flushed();
+        let unflushed = self.marks.unflushed();
         unflushed == 0 || unflushed.saturating_add(bytes) <= limit - limit / ROOM_KEPT
     }
 

@@ -52,7 +52,7 @@ impl Inner {
         let old_mark = DurableMark::read(&*disk, &layout)?;
         // Apache may have cut the log below our mark and written on.
         let mark = old_mark.filter(|_| traces.is_none());
-        let evidence = evidence(&*disk, &layout, config.unflushed_bytes(), mark, was_clean)?;
+        let evidence = evidence(&*disk, &layout, mark, was_clean)?;
         // Apache may have deleted what had expired.
         let noted_start = match &traces {
             None => LogStart::read(&*disk, &layout)?.map(|noted| noted.start),
@@ -226,16 +226,15 @@ impl Inner {
     }
 }
 
-/// `unflushed_bytes`: the bound that is configured now.
+/// The bound is the one that the mark was written under, which may not be the one of now.
 pub(crate) fn evidence(
     disk: &dyn Disk,
     layout: &Layout,
-    unflushed_bytes: u64,
     mark: Option<DurableMark>,
     was_clean: bool,
 ) -> Result<Evidence, StoreError> {
     Ok(match mark {
-        Some(mark) => Evidence::UnflushedBytes(mark.unflushed_bytes_max.max(unflushed_bytes)),
+        Some(mark) => Evidence::UnflushedBytes(mark.unflushed_bytes_max),
         None if was_clean => Evidence::FlushedBefore(i64::MAX),
         None => Evidence::FlushedBefore(checkpoint::flushed_until_ms(disk, layout)?),
     })

@@ -394,7 +394,7 @@ impl Store {
             spare_segments: inner.spares.count(),
             min_offset: self.min_offset(),
             max_offset: self.max_offset(),
-            unflushed_bytes: inner.marks.written() - flushed,
+            unflushed_bytes: inner.marks.written().saturating_sub(flushed),
             queues: inner.queues.all().len(),
             dispatch_behind_bytes: 0,
             disk_free: space.free,

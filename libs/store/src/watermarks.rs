@@ -38,6 +38,13 @@ impl Watermarks {
         self.flushed.load(Ordering::Acquire)
     }
 
+    /// Bytes that are written and not flushed. Both marks move meanwhile, so the one that follows is
+    /// looked at first.
+    pub fn unflushed(&self) -> u64 {
+        let flushed = self.flushed();
+        self.written().saturating_sub(flushed)
+    }
+
     /// Everything below has as many copies as the profile demands. Follows `written` as long as
     /// nobody replicates.
     pub fn confirmed(&self) -> u64 {

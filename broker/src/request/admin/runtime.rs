@@ -46,7 +46,7 @@ pub(in crate::request) fn info(
     put_in("dispatchBehindBytes", "0".into());
     put_in("commitLogMinOffset", broker.store.min_offset().to_string());
     put_in("commitLogMaxOffset", marks.written().to_string());
-    put_in("remainHowManyDataToFlush", format!("{} B", marks.written() - marks.flushed()));
+    put_in("remainHowManyDataToFlush", format!("{} B", marks.unflushed()));
     put_in("commitLogDiskRatio", format!("{used:.4}"));
     put_in("consumeQueueDiskRatio", format!("{used:.4}"));
     put_in(

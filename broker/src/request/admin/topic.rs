@@ -231,7 +231,9 @@ impl crate::Broker {
             let is_new = known.is_none_or(|known| *known != wanted);
             is_new.then_some(StateRecord::Topic { topic: wanted })
         })?;
-        self.topic_changed(&name, changed.is_made);
+        // Also what was there already: whoever asks again may not have had the first answer, which
+        // waits for the NameServers.
+        self.topic_changed(&name, true);
         Ok(changed.position)
     }
 }

@@ -143,7 +143,7 @@ impl Directory {
 
     /// What tells damage from a torn tail.
     pub(super) fn evidence(&self) -> Result<Evidence, StoreError> {
-        evidence(&*self.disk, &self.layout, 0, self.mark, self.was_closed)
+        evidence(&*self.disk, &self.layout, self.mark, self.was_closed)
     }
 
     pub(super) fn segment_at(&self, position: u64) -> Option<&Arc<Segment>> {

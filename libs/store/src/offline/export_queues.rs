@@ -57,7 +57,8 @@ pub struct ExportReport {
 ///
 /// # Errors
 /// [`StoreError::InUse`] while a broker holds the directory, [`StoreError::Unreadable`] when the
-/// folder is there already, [`StoreError::Damaged`] at damage below the durable mark,
+/// folder is there already, or `to` is the directory itself and was not stopped cleanly,
+/// [`StoreError::Damaged`] at damage below the durable mark,
 /// [`StoreError::Io`].
 pub fn export_queues(
     directory: &Directory,
@@ -71,6 +72,9 @@ pub fn export_queues(
         let reason = "is there already; remove it or export to another directory".to_owned();
         return Err(StoreError::Unreadable { path: root, reason });
     }
+    if is_own(directory, to) {
+        check_exportable(directory)?;
+    }
     make(disk, &root)?;
     let mut export =
         Export { disk, queues: BTreeMap::new(), gathered: 0, report: Default::default() };
@@ -78,6 +82,41 @@ pub fn export_queues(
     export.walk(directory, rule)?;
     export.add_empty(directory)?;
     export.finish()
+}
+
+fn is_own(directory: &Directory, to: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    real(&directory.layout.root) == real(to)
+}
+
+/// Queues in Apache's layout say that Apache used the directory, whose word then counts instead of
+/// our marks. So they may only come where marks are not needed: after a clean stop, without damage.
+fn check_exportable(directory: &Directory) -> Result<(), StoreError> {
+    if !directory.was_closed {
+        let reason = "was not stopped cleanly; start the broker and stop it, or export to another \
+                      directory";
+        let path = directory.layout.root.clone();
+        return Err(StoreError::Unreadable { path, reason: reason.to_owned() });
+    }
+    let marked = directory.mark.map_or(0, |mark| mark.flushed);
+    for segment in &directory.segments {
+        let mut scanner = Scanner::new(segment, segment.start, true);
+        loop {
+            let from = scanner.position();
+            match scanner.step()? {
+                Step::Record(..) => {}
+                Step::SegmentEnd => break,
+                Step::Nothing | Step::Invalid(_) if from >= marked => return Ok(()),
+                Step::Nothing => return Err(damage(from, marked, "zeros".to_owned())),
+                Step::Invalid(reason) => return Err(damage(from, marked, reason)),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn damage(from: u64, to: u64, reason: String) -> StoreError {
+    StoreError::Damaged { from, to, reason }
 }
 
 struct Export<'a> {
@@ -122,7 +161,7 @@ impl Export<'_> {
                     Step::Invalid(reason) => reason,
                 };
                 if from < marked {
-                    return Err(StoreError::Damaged { from, to: marked, reason });
+                    return Err(damage(from, marked, reason));
                 }
                 return Ok(());
             }
