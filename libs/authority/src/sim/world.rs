@@ -148,7 +148,8 @@ impl World {
             let authority = self.network.authority();
             self.network.cut(&[(gone, authority), (authority, gone)]);
         }
-        self.become_whole(&|node| !is_killed || node.id.0 as usize != gone)
+        // Who cannot read the record does not learn of a new master either.
+        self.become_whole(&|node| node.id.0 as usize != gone)
     }
 
     /// Waits until a master serves those that count, and they have all that it has.
