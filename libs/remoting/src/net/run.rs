@@ -11,10 +11,13 @@ use crate::ResponseCode;
 use crate::command::{self, Command, Head, Language};
 use crate::frame::{self, FrameError, Split};
 
-/// The room that a read buffer is made with.
+/// The most room that a read buffer is made with.
 const READ_BYTES: usize = 64 * 1024;
-/// The room of a connection that has not sent anything for a while, or ever.
+/// The room of a connection that has sent nothing for a while, or only little ever. Ten thousand
+/// connections that heartbeat now and then keep what was touched once.
 const IDLE_READ_BYTES: usize = 512;
+/// Who fills the room gets so many times more.
+const READ_GROWTH: usize = 8;
 /// With this much unsent nothing more is read: the peer has to take its answers first.
 const UNSENT_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Buffers above this size are given back when they run empty.
@@ -200,7 +203,9 @@ async fn drive<S: Session>(
                     return Ok(());
                 }
                 last_moved = Instant::now();
-                read_bytes = READ_BYTES;
+                if input.len() == input.capacity() {
+                    read_bytes = (read_bytes * READ_GROWTH).min(READ_BYTES);
+                }
                 let length;
                 (length, broken) = whole_frames(&input, limits.frame_bytes_max);
                 if length > 0 {

@@ -144,7 +144,8 @@ async fn accept(
     if let Some(tls) = &config.tls
         && first_byte(&stream, &config.limits).await? == TLS_FIRST_BYTE
     {
-        let handshake = TlsAcceptor::from(tls.clone()).accept(stream);
+        // Boxed, so that connections without TLS have no room for it in their tasks.
+        let handshake = Box::pin(TlsAcceptor::from(tls.clone()).accept(stream));
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
         return Ok((connection, Stream::Tls(Box::new(stream))));
     }
