@@ -202,11 +202,10 @@ impl Broker {
         });
     }
 
-    pub(crate) fn topic_changed(&self, name: &str, is_changed: bool) {
-        if is_changed {
-            self.topics_changed_ms.store(now_ms(), Ordering::Relaxed);
-            self.topic_changes.note(name);
-        }
+    /// Notes a change of the topic table, for those who tell NameServers.
+    pub(crate) fn topic_changed(&self, name: &str) {
+        self.topics_changed_ms.store(now_ms(), Ordering::Relaxed);
+        self.topic_changes.note(name);
     }
 
     /// Appends messages, and shows them to those who wait for them as soon as they are visible.
@@ -338,7 +337,9 @@ impl Broker {
         if created.is_made {
             tracing::info!(topic = name, "topic created automatically");
         }
-        self.topic_changed(&name, created.is_made);
+        if created.is_made {
+            self.topic_changed(&name);
+        }
         self.state.topics.get(&name).ok_or_else(|| {
             Refusal::new(ResponseCode::TopicNotExist, format!("topic[{name}] was deleted"))
         })
@@ -368,7 +369,9 @@ impl Broker {
     /// until then only their ids lead to them.
     pub(crate) fn delete_topic(&self, name: &str) -> Result<Option<u64>, Refusal> {
         let deleted = self.state.delete_topic(name)?;
-        self.topic_changed(name, deleted.is_made);
+        if deleted.is_made {
+            self.topic_changed(name);
+        }
         for held in self.long_polls.take_of_topic(name) {
             pull::expire(self, held);
         }

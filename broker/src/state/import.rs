@@ -208,7 +208,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use weirmq_store::{KeySource, ManualClock, NewMessage, SimulatedDisk, Store, StoreConfig};
+    use weirmq_store::{ManualClock, NewMessage, SimulatedDisk, Store, StoreConfig};
 
     use super::*;
     use crate::topics::Topics;
@@ -236,23 +236,7 @@ mod tests {
     }
 
     fn append(state: &State, topic: &str) {
-        let host = "127.0.0.1:10911".parse().unwrap();
-        let message = NewMessage {
-            topic,
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &[7; 1000],
-            properties: b"",
-            tag_hash: 0,
-            index_keys: KeySource::None,
-            dispatch: true,
-        };
+        let message = NewMessage::plain(topic, 0, &[7; 1000]);
         state.store().append(&[message], &mut Vec::new()).unwrap();
     }
 

@@ -1,11 +1,10 @@
 //! Appending changes, applying them, and replaying them at the start.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 
 use parking_lot::Mutex;
-use weirmq_store::{Appended, KeySource, NewMessage, ReadLimits, Store, StoreError};
+use weirmq_store::{Appended, NewMessage, ReadLimits, Store, StoreError};
 
 use super::image::Image;
 use super::record::{RecordError, StateRecord};
@@ -226,24 +225,8 @@ impl State {
     }
 
     fn append_only(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
-        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
         let body = record.encode();
-        let message = NewMessage {
-            topic: STATE_TOPIC,
-            queue_id: STATE_QUEUE,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            born_host: nobody,
-            store_host: nobody,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &body,
-            properties: b"",
-            tag_hash: 0,
-            index_keys: KeySource::None,
-            dispatch: true,
-        };
+        let message = NewMessage::plain(STATE_TOPIC, STATE_QUEUE, &body);
         self.store.append(&[message], &mut writing.appended)?;
         let appended = writing.appended[0];
         writing.applied = appended.queue_offset + 1;
@@ -414,23 +397,7 @@ mod tests {
     }
 
     fn append_elsewhere(state: &State, topic: &str, count: usize) {
-        let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 10911));
-        let message = NewMessage {
-            topic,
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &[7; 1000],
-            properties: b"",
-            tag_hash: 0,
-            index_keys: KeySource::None,
-            dispatch: true,
-        };
+        let message = NewMessage::plain(topic, 0, &[7; 1000]);
         for _ in 0..count {
             state.store.append(&[message], &mut Vec::new()).unwrap();
         }

@@ -243,7 +243,6 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::config::StoreConfig;
     use crate::disk::{Disk, SimulatedDisk};
-    use crate::dispatch::KeySource;
     use crate::message::NewMessage;
 
     fn open(disk: &SimulatedDisk) -> Inner {
@@ -273,23 +272,7 @@ mod tests {
     fn segments_that_were_derived_again_are_sealed_without_a_roll() {
         let disk = SimulatedDisk::new();
         let inner = open(&disk);
-        let host = "127.0.0.1:10911".parse().unwrap();
-        let message = NewMessage {
-            topic: "t",
-            queue_id: 0,
-            flag: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            born_host: host,
-            store_host: host,
-            reconsume_times: 0,
-            prepared_transaction_offset: 0,
-            body: &[7; 1000],
-            properties: b"",
-            tag_hash: 0,
-            index_keys: KeySource::None,
-            dispatch: true,
-        };
+        let message = NewMessage::plain("t", 0, &[7; 1000]);
         for _ in 0..20 {
             inner.append(&[message], &mut Vec::new()).unwrap();
         }

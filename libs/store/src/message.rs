@@ -1,6 +1,6 @@
 //! What goes into an append and what comes out.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use weirmq_message::record::Record;
 
@@ -37,6 +37,28 @@ pub struct NewMessage<'a> {
 }
 
 impl<'a> NewMessage<'a> {
+    /// A message of nobody in particular that is only a body: no properties, no tag, no keys, no
+    /// times, and an entry in its queue.
+    pub fn plain(topic: &'a str, queue_id: i32, body: &'a [u8]) -> Self {
+        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        Self {
+            topic,
+            queue_id,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            born_host: nobody,
+            store_host: nobody,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            properties: b"",
+            tag_hash: 0,
+            index_keys: KeySource::None,
+            dispatch: true,
+        }
+    }
+
     pub(crate) fn to_record(
         self,
         queue_offset: u64,

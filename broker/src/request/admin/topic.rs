@@ -233,7 +233,7 @@ impl crate::Broker {
         })?;
         // Also what was there already: whoever asks again may not have had the first answer, which
         // waits for the NameServers.
-        self.topic_changed(&name, true);
+        self.topic_changed(&name);
         Ok(changed.position)
     }
 }

@@ -97,9 +97,9 @@ impl Replica {
 
     /// Whether a master may still go on without a lease because of what this replica told.
     pub(super) fn has_told_lately(&self, now: Duration) -> bool {
-        let is_late = |told| now.saturating_sub(told) < self.settings.lease;
+        let is_recent = |told| now.saturating_sub(told) < self.settings.lease;
         self.settings.continue_without_lease
-            && self.told_following.is_some_and(is_late)
+            && self.told_following.is_some_and(is_recent)
             && !planted::is_on(Planted::CampaignAtOnce)
     }
 

@@ -179,8 +179,8 @@ fn ready_heir(
     let (heir, _) = leading.heir?;
     let peer = peers.get(&heir)?;
     let member = peer.report.from;
-    let is_currenty = leading.in_sync.committed.has(member)
+    let is_ready = leading.in_sync.committed.has(member)
         && is_following(peer, member.incarnation, leading.epoch, now, settings)
         && peer.report.position.counted(settings) == end;
-    is_currenty.then_some(member)
+    is_ready.then_some(member)
 }

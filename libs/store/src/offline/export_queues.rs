@@ -98,25 +98,35 @@ fn check_exportable(directory: &Directory) -> Result<(), StoreError> {
         let path = directory.layout.root.clone();
         return Err(StoreError::Unreadable { path, reason: reason.to_owned() });
     }
+    for_each_record(directory, |_, _, _| Ok(()))
+}
+
+/// Calls `act` with each record, its position and its size, up to the end of the log.
+fn for_each_record(
+    directory: &Directory,
+    mut act: impl FnMut(&Record<'_>, u64, u64) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let marked = directory.mark.map_or(0, |mark| mark.flushed);
     for segment in &directory.segments {
         let mut scanner = Scanner::new(segment, segment.start, true);
         loop {
             let from = scanner.position();
-            match scanner.step()? {
-                Step::Record(..) => {}
+            let reason = match scanner.step()? {
+                Step::Record(record, size) => {
+                    act(&record, from, size)?;
+                    continue;
+                }
                 Step::SegmentEnd => break,
-                Step::Nothing | Step::Invalid(_) if from >= marked => return Ok(()),
-                Step::Nothing => return Err(damage(from, marked, "zeros".to_owned())),
-                Step::Invalid(reason) => return Err(damage(from, marked, reason)),
+                Step::Nothing => "zeros".to_owned(),
+                Step::Invalid(reason) => reason,
+            };
+            if from < marked {
+                return Err(StoreError::Damaged { from, to: marked, reason });
             }
+            return Ok(());
         }
     }
     Ok(())
-}
-
-fn damage(from: u64, to: u64, reason: String) -> StoreError {
-    StoreError::Damaged { from, to, reason }
 }
 
 struct Export<'a> {
@@ -143,30 +153,13 @@ impl Gathered {
 
 impl Export<'_> {
     fn walk(&mut self, directory: &Directory, rule: DispatchRule) -> Result<(), StoreError> {
-        let marked = directory.mark.map_or(0, |mark| mark.flushed);
-        for segment in &directory.segments {
-            let mut scanner = Scanner::new(segment, segment.start, true);
-            loop {
-                let from = scanner.position();
-                let reason = match scanner.step()? {
-                    Step::Record(record, size) => {
-                        let is_gone = directory.queue_state.is_forgotten(record.topic, from);
-                        if rule(&record).queue && !is_gone {
-                            self.add(&record, size, rule)?;
-                        }
-                        continue;
-                    }
-                    Step::SegmentEnd => break,
-                    Step::Nothing => "zeros".to_owned(),
-                    Step::Invalid(reason) => reason,
-                };
-                if from < marked {
-                    return Err(damage(from, marked, reason));
-                }
-                return Ok(());
+        for_each_record(directory, |record, from, size| {
+            let is_gone = directory.queue_state.is_forgotten(record.topic, from);
+            match rule(record).queue && !is_gone {
+                true => self.add(record, size, rule),
+                false => Ok(()),
             }
-        }
-        Ok(())
+        })
     }
 
     fn add(

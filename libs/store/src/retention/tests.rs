@@ -5,7 +5,6 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::FlushMode;
 use crate::disk::SimulatedDisk;
-use crate::dispatch::KeySource;
 use crate::message::NewMessage;
 
 fn open(disk: &SimulatedDisk, spare_segments_max: usize) -> Inner {
@@ -35,23 +34,7 @@ fn append(inner: &Inner, count: usize) {
 }
 
 fn append_to(inner: &Inner, topic: &str, count: usize) {
-    let host = "127.0.0.1:10911".parse().unwrap();
-    let message = NewMessage {
-        topic,
-        queue_id: 0,
-        flag: 0,
-        sys_flag: 0,
-        born_timestamp: 0,
-        born_host: host,
-        store_host: host,
-        reconsume_times: 0,
-        prepared_transaction_offset: 0,
-        body: &[7; 1000],
-        properties: b"",
-        tag_hash: 0,
-        index_keys: KeySource::None,
-        dispatch: true,
-    };
+    let message = NewMessage::plain(topic, 0, &[7; 1000]);
     for _ in 0..count {
         inner.append(&[message], &mut Vec::new()).unwrap();
         inner.flush().unwrap();
