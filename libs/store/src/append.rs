@@ -1,40 +1,27 @@
 //! The append path: offsets, encoding, one write, and the derived entries, under one lock.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
-use weirmq_message::record::MAGIC_BLANK;
 
 use crate::background;
+use crate::batch::{Batch, Piece, TRAILER};
 use crate::block_tail::BlockTail;
-use crate::consume_queue::Queue;
-use crate::dispatch::{KeySource, for_each_key, key_hash};
 use crate::error::StoreError;
-use crate::key_file::KeyEntry;
 use crate::message::{Appended, NewMessage};
-use crate::proof::PROOF_BYTES;
-use crate::queue_file::QueueEntry;
-use crate::queue_table::QueueTable;
 use crate::segment::Segment;
 use crate::store::Inner;
 use crate::zero_ahead::ZeroAhead;
 
-/// Every write ends with this many zeros, so that whatever stood there cannot pass for a record.
-const TRAILER: [u8; 8] = [0; 8];
 /// What a file system allocates at once, or a part of it.
 const PAGE_BYTES: usize = 4096;
-/// Buffers that one huge batch blew up beyond this are given back.
-const BUFFER_BYTES_KEPT: usize = 8 << 20;
 /// The longest topic, in bytes: Apache's limit for retry topics.
 const TOPIC_BYTES_MAX: usize = 255;
 /// The longest properties, in bytes.
 const PROPERTIES_BYTES_MAX: usize = i16::MAX as usize;
 /// Recovery takes a sector of zeros for one that was lost, so no properties may have one.
 const ZERO_RUN_BYTES_MAX: usize = 511;
-/// How many of a batch's queues a message is compared with.
-const RECENT_QUEUES: usize = 8;
 /// How many bytes of log lie between two looks at the free disk space.
 const SPACE_CHECK_BYTES: u64 = 64 << 20;
 
@@ -50,32 +37,6 @@ pub(crate) struct Appender {
     pub(crate) tail: BlockTail,
     pub(crate) zero_ahead: ZeroAhead,
     next_space_check: u64,
-}
-
-/// A batch between encoding and publication. All buffers are reused.
-#[derive(Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    pieces: Vec<Piece>,
-    entries: Vec<Staged>,
-    keys: Vec<KeyEntry>,
-    queues: Vec<Arc<Queue>>,
-    end: u64,
-}
-
-/// What a batch puts into one segment.
-struct Piece {
-    position: u64,
-    bytes: Range<usize>,
-    entries: Range<usize>,
-    keys: Range<usize>,
-}
-
-struct Staged {
-    /// Index into the batch's queues.
-    queue: usize,
-    offset: u64,
-    entry: QueueEntry,
 }
 
 impl Appender {
@@ -349,123 +310,4 @@ fn zero_bytes(properties: &[u8]) -> (usize, usize) {
     }
     let runs = properties.split(|byte| *byte != 0).map(<[u8]>::len);
     (at_end, runs.max().unwrap_or(0))
-}
-
-impl Batch {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(BUFFER_BYTES_KEPT);
-        self.pieces.clear();
-        self.entries.clear();
-        self.keys.clear();
-        self.queues.clear();
-    }
-
-    /// Lays messages out from `position` on. Where one does not fit with 8 bytes and the proofs'
-    /// to spare the segment is padded, as Apache does (`CommitLog.DefaultAppendMessageCallback`).
-    fn encode(
-        &mut self,
-        messages: &[NewMessage<'_>],
-        position: u64,
-        now_ms: i64,
-        inner: &Inner,
-        appended: &mut Vec<Appended>,
-    ) -> Result<(), StoreError> {
-        self.clear();
-        let segment_bytes = inner.config.segment_bytes;
-        self.begin_piece(position);
-        let mut position = position;
-        for message in messages {
-            let size = message.to_record(0, 0, 0).encoded_len() as u64;
-            let left = segment_bytes - position % segment_bytes;
-            if size + TRAILER.len() as u64 + PROOF_BYTES > left {
-                self.bytes.extend_from_slice(&(left as u32).to_be_bytes());
-                self.bytes.extend_from_slice(&MAGIC_BLANK.to_be_bytes());
-                self.end_piece();
-                position += left;
-                self.begin_piece(position);
-            }
-            let queue_offset = if message.dispatch || message.index_keys != KeySource::None {
-                self.stage(message, position, size as u32, &inner.queues)
-            } else {
-                0
-            };
-            let record = message.to_record(queue_offset, position, now_ms);
-            record.encode(&mut self.bytes).map_err(|_| StoreError::TooLarge {
-                what: "record",
-                bytes: size as usize,
-                limit: inner.config.record_bytes_max(),
-            })?;
-            appended.push(Appended {
-                physical_offset: position,
-                end_offset: position + size,
-                queue_offset,
-                store_timestamp: now_ms,
-                size: size as u32,
-            });
-            position += size;
-        }
-        self.bytes.extend_from_slice(&TRAILER);
-        self.end_piece();
-        self.end = position;
-        Ok(())
-    }
-
-    fn begin_piece(&mut self, position: u64) {
-        let (bytes, entries, keys) = (self.bytes.len(), self.entries.len(), self.keys.len());
-        self.pieces.push(Piece {
-            position,
-            bytes: bytes..bytes,
-            entries: entries..entries,
-            keys: keys..keys,
-        });
-    }
-
-    fn end_piece(&mut self) {
-        if let Some(piece) = self.pieces.last_mut() {
-            piece.bytes.end = self.bytes.len();
-            piece.entries.end = self.entries.len();
-            piece.keys.end = self.keys.len();
-        }
-    }
-
-    /// Notes the derived entries of a message and takes its queue offset, 0 without one.
-    fn stage(
-        &mut self,
-        message: &NewMessage<'_>,
-        position: u64,
-        size: u32,
-        queues: &QueueTable,
-    ) -> u64 {
-        let index = self.queue_index(message, queues);
-        let queue = &self.queues[index];
-        if message.index_keys == KeySource::Properties {
-            for_each_key(message.properties, |key| {
-                self.keys.push((key_hash(queue.topic_seed, key), position));
-            });
-        }
-        if !message.dispatch {
-            return 0;
-        }
-        let offset = queue.assign();
-        let entry = QueueEntry { physical_offset: position, size, tag_hash: message.tag_hash };
-        self.entries.push(Staged { queue: index, offset, entry });
-        offset
-    }
-
-    /// The message's queue among those of the batch. Batches have few queues, so the last ones
-    /// are compared before the table is asked.
-    fn queue_index(&mut self, message: &NewMessage<'_>, queues: &QueueTable) -> usize {
-        let recent = self.queues.len().saturating_sub(RECENT_QUEUES);
-        let known = self.queues[recent..]
-            .iter()
-            .position(|queue| queue.queue_id == message.queue_id && *queue.topic == *message.topic);
-        known.map_or_else(
-            || {
-                self.queues.push(queues.find_or_add(message.topic, message.queue_id, 0));
-                self.queues.len() - 1
-            },
-            |index| recent + index,
-        )
-    }
 }

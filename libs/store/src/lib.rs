@@ -15,6 +15,7 @@ extern crate self as weirmq_store;
 mod apache;
 mod append;
 mod background;
+mod batch;
 mod block_sums;
 mod block_tail;
 mod checkpoint;
