@@ -36,6 +36,14 @@ pub(super) struct ConfigTables {
     pub forbidden: BTreeMap<String, BTreeMap<String, i32>>,
 }
 
+/// What a file, or its backup, holds.
+#[derive(Debug, PartialEq)]
+pub(super) struct Contents {
+    pub bytes: Vec<u8>,
+    /// It is the `.bak`, so it misses what the file had that is missing or broken.
+    pub is_backup: bool,
+}
+
 /// Neither a file nor its `.bak` can be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigFileError {
@@ -72,20 +80,20 @@ impl ConfigFile {
     }
 
     /// The contents of the file in a directory, or of its backup. `None` when there is neither.
-    pub(super) fn read(self, directory: &Path) -> Result<Option<Vec<u8>>, ConfigFileError> {
+    pub(super) fn read(self, directory: &Path) -> Result<Option<Contents>, ConfigFileError> {
         let path = directory.join(self.name());
         let mut broken = None;
-        for path in [path.clone(), suffixed(&path, ".bak")] {
-            let contents = match fs::read(&path) {
-                Ok(contents) => contents,
+        for (path, is_backup) in [(path.clone(), false), (suffixed(&path, ".bak"), true)] {
+            let bytes = match fs::read(&path) {
+                Ok(bytes) => bytes,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(ConfigFileError::Read { path, error }),
             };
-            if contents.is_empty() {
+            if bytes.is_empty() {
                 continue;
             }
-            match self.decode(&contents) {
-                Ok(_) => return Ok(Some(contents)),
+            match self.decode(&bytes) {
+                Ok(_) => return Ok(Some(Contents { bytes, is_backup })),
                 Err(error) => {
                     tracing::warn!(path = %path.display(), %error, "file of Apache's is broken");
                     broken.get_or_insert(ConfigFileError::Shape { path, error });
@@ -155,7 +163,9 @@ mod tests {
         for contents in ["", "{\"offsetTable\":{1:"] {
             fs::write(&path, contents).unwrap();
             let read = file.read(folder.path()).unwrap().unwrap();
-            assert_eq!(file.decode(&read).unwrap().delay_offsets, BTreeMap::from([(1, 5), (3, 7)]));
+            assert!(read.is_backup);
+            let decoded = file.decode(&read.bytes).unwrap();
+            assert_eq!(decoded.delay_offsets, BTreeMap::from([(1, 5), (3, 7)]));
         }
         fs::remove_file(folder.path().join("delayOffset.json.bak")).unwrap();
         let refused = file.read(folder.path()).unwrap_err().to_string();

@@ -61,7 +61,7 @@ impl State {
         }
         // What we do not act on is handed back as it came.
         let before = ConfigFile::Groups.read(directory).ok().flatten();
-        let before = before.and_then(|contents| ConfigFile::Groups.decode(&contents).ok());
+        let before = before.and_then(|contents| ConfigFile::Groups.decode(&contents.bytes).ok());
         groups.forbidden_table = before.unwrap_or_default().forbidden;
         groups.encode()
     }

@@ -3,7 +3,8 @@
 //! What counts is the difference between a file and our copy of what we exported last: Apache
 //! wrote that, and it wins. What the file does not change stays as our log says, which may be newer
 //! than the last export. The first time there is no copy, so everything in the file is news. A file
-//! equal to its copy costs no more than reading both.
+//! equal to its copy costs no more than reading both. From a backup, read because its file is
+//! broken, nothing is taken for deleted: what it does not know may be newer than it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -65,6 +66,7 @@ impl State {
         // the files are all there is: none may be missing.
         let is_whole = self.is_complete() && !self.has_vanished()?;
         let (mut news, mut changes) = (Vec::new(), Vec::new());
+        let mut has_backup = false;
         for file in ConfigFile::ALL {
             let Some(contents) = file.read(&directory)? else {
                 if is_whole {
@@ -74,7 +76,7 @@ impl State {
             };
             let copy = self.store().read_small_file(file.copy_name())?;
             let is_ours = copy.is_none() && !was_apache && self.is_logged();
-            if is_whole && (is_ours || copy.as_ref() == Some(&contents)) {
+            if is_whole && (is_ours || copy.as_ref() == Some(&contents.bytes)) {
                 continue;
             }
             let unreadable = |error| ImportError::Copy { file: file.name(), error };
@@ -83,14 +85,19 @@ impl State {
                 None => ConfigTables::default(),
             };
             // Was read and understood a moment ago.
-            let now = file.decode(&contents).map_err(unreadable)?;
-            self.differences(&before, now, &mut changes);
-            news.push((file, contents));
+            let now = file.decode(&contents.bytes).map_err(unreadable)?;
+            if !contents.is_backup {
+                deletions(&before, &now, &mut changes);
+            }
+            self.additions(&before, now, &mut changes);
+            has_backup |= contents.is_backup;
+            news.push((file, contents.bytes));
         }
         if news.is_empty() {
             return Ok(false);
         }
-        self.take_over(&changes, is_whole)?;
+        // What the log knows and a backup does not may be newer than the backup.
+        self.take_over(&changes, is_whole || has_backup)?;
         for (file, contents) in &news {
             self.store().write_small_file(file.copy_name(), contents)?;
         }
@@ -114,14 +121,8 @@ impl State {
         Ok(false)
     }
 
-    /// What turns `before` into `now`: what vanished first, then topics and groups, then offsets.
-    fn differences(&self, before: &ConfigTables, now: ConfigTables, out: &mut Vec<StateRecord>) {
-        let gone = before.topics.keys().filter(|name| !now.topics.contains_key(*name));
-        out.extend(gone.map(|name| StateRecord::TopicDeleted { name: name.clone() }));
-        let gone = before.groups.keys().filter(|name| !now.groups.contains_key(*name));
-        out.extend(
-            gone.map(|name| StateRecord::GroupDeleted { name: name.clone(), with_offsets: false }),
-        );
+    /// What `now` says that `before` does not: topics and groups first, then offsets.
+    fn additions(&self, before: &ConfigTables, now: ConfigTables, out: &mut Vec<StateRecord>) {
         for (name, config) in &now.topics {
             // Every broker makes its system topics itself.
             if before.topics.get(name) == Some(config) || self.topics.is_system(name) {
@@ -158,6 +159,16 @@ impl State {
             }
         }
     }
+}
+
+/// Topics and groups of `before` that `now` does not know.
+fn deletions(before: &ConfigTables, now: &ConfigTables, out: &mut Vec<StateRecord>) {
+    let gone = before.topics.keys().filter(|name| !now.topics.contains_key(*name));
+    out.extend(gone.map(|name| StateRecord::TopicDeleted { name: name.clone() }));
+    let gone = before.groups.keys().filter(|name| !now.groups.contains_key(*name));
+    out.extend(
+        gone.map(|name| StateRecord::GroupDeleted { name: name.clone(), with_offsets: false }),
+    );
 }
 
 fn topic(name: &str, config: &TopicConfig) -> Result<Topic, String> {
@@ -208,6 +219,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
+    use weirmq_remoting::body::SubscriptionGroupConfig;
     use weirmq_store::{ManualClock, NewMessage, SimulatedDisk, Store, StoreConfig};
 
     use super::*;
@@ -261,6 +273,28 @@ mod tests {
         assert_eq!(state.store().queue_range("kept", 0).unwrap().max, 1);
     }
 
+    #[test]
+    fn what_only_a_backup_does_not_know_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = open(&SimulatedDisk::new(), 1_000_000);
+        add_topic(&state, "old");
+        state.export(directory.path()).unwrap();
+        add_topic(&state, "new");
+        append(&state, "new");
+        let group = || SubscriptionGroupConfig { group_name: "new".into(), ..Default::default() };
+        state.change(|| Some(StateRecord::Group { group: Box::new(group()) })).unwrap();
+        // The version before stays as backup.
+        state.export(directory.path()).unwrap();
+        for file in [ConfigFile::Topics, ConfigFile::Groups] {
+            std::fs::write(directory.path().join("config").join(file.name()), "{").unwrap();
+        }
+        assert!(state.import(directory.path(), true).unwrap());
+        assert!(state.topics.get("old").is_some() && state.topics.get("new").is_some());
+        assert!(state.groups.get("new").is_some());
+        assert_eq!(state.store().queue_range("new", 0).unwrap().max, 1);
+        assert!(!state.import(directory.path(), true).unwrap(), "it was read once");
+    }
+
     /// A closed directory of which the segments with the beginning of the state have expired, and
     /// what the broker exported.
     fn without_its_beginning(disk: &SimulatedDisk, topics_gone: &[&str]) -> tempfile::TempDir {
@@ -291,6 +325,20 @@ mod tests {
         assert!(!state.is_logged() && state.topics.get("topic-0").is_none());
         assert!(state.import(directory.path(), false).unwrap());
         assert!(state.is_logged() && state.topics.get("topic-0").is_some());
+    }
+
+    #[test]
+    fn a_state_that_lost_its_beginning_keeps_what_a_backup_does_not_know() {
+        let disk = SimulatedDisk::new();
+        let directory = without_its_beginning(&disk, &[]);
+        let state = open(&disk, 2_000_000);
+        assert!(!state.is_complete() && state.topics.get("topic-59").is_some());
+        let config = directory.path().join("config");
+        std::fs::write(config.join("topics.json"), "{").unwrap();
+        let before = br#"{"topicConfigTable":{"topic-0":{"topicName":"topic-0"}}}"#;
+        std::fs::write(config.join("topics.json.bak"), before).unwrap();
+        assert!(state.import(directory.path(), false).unwrap());
+        assert!(state.topics.get("topic-0").is_some() && state.topics.get("topic-59").is_some());
     }
 
     #[test]

@@ -135,7 +135,8 @@ fn mapped_topics(config: &Path) -> Option<String> {
 
 fn forbidden(config: &Path) -> Option<String> {
     let contents = ConfigFile::Groups.read(config).ok()??;
-    let groups: Vec<_> = ConfigFile::Groups.decode(&contents).ok()?.forbidden.into_keys().collect();
+    let groups: Vec<_> =
+        ConfigFile::Groups.decode(&contents.bytes).ok()?.forbidden.into_keys().collect();
     (!groups.is_empty()).then(|| {
         format!(
             "groups that may not read some topics, which is not enforced: {}",
