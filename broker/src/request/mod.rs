@@ -69,7 +69,9 @@ impl From<NameError> for Refusal {
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let code = match &error {
-            StoreError::Full { .. } | StoreError::Closed => ResponseCode::ServiceNotAvailable,
+            StoreError::Full { .. } | StoreError::Closed | StoreError::NotMaster => {
+                ResponseCode::ServiceNotAvailable
+            }
             StoreError::Busy { .. } => ResponseCode::SystemBusy,
             StoreError::TooLarge { .. } => ResponseCode::MessageIllegal,
             StoreError::NotFlushed { .. } => ResponseCode::FlushDiskTimeout,
@@ -78,6 +80,7 @@ impl From<StoreError> for Refusal {
             | StoreError::InUse { .. }
             | StoreError::Io { .. }
             | StoreError::NewerFormat { .. }
+            | StoreError::NoContinuation { .. }
             | StoreError::OtherStore { .. }
             | StoreError::Unreadable { .. }
             | StoreError::Damaged { .. } => ResponseCode::SystemError,

@@ -32,11 +32,21 @@ const ROOM_KEPT: u64 = 8;
 pub(crate) struct Appender {
     /// Where the next record goes; the same as the `written` watermark.
     position: u64,
-    batch: Batch,
+    pub(crate) batch: Batch,
     /// Checksums of the log's blocks, of everything before `position`.
     pub(crate) tail: BlockTail,
     pub(crate) zero_ahead: ZeroAhead,
     next_space_check: u64,
+    gate: Gate,
+}
+
+/// Whether new messages may be appended. Copies of another log may always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    Open,
+    /// Until [`crate::Clock::uptime`] says this.
+    OpenUntil(Duration),
+    Closed,
 }
 
 impl Appender {
@@ -47,11 +57,23 @@ impl Appender {
             tail,
             zero_ahead: ZeroAhead::default(),
             next_space_check: position + SPACE_CHECK_BYTES,
+            gate: Gate::Open,
         }
     }
 
     pub(crate) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Takes back what the encoded batch took.
+    pub(crate) fn forget_batch(&mut self) {
+        self.batch.queues.iter().for_each(|queue| queue.unassign());
+        self.batch.clear();
+    }
+
+    /// With the append lock, so that after closing it nothing is under way.
+    pub(crate) fn set_gate(&mut self, gate: Gate) {
+        self.gate = gate;
     }
 }
 
@@ -62,11 +84,19 @@ impl Inner {
         messages: &[NewMessage<'_>],
         appended: &mut Vec<Appended>,
     ) -> Result<(), StoreError> {
+        self.when_not_busy(|| self.append_now(messages, appended))
+    }
+
+    /// Tries again while the disk is behind, until it has been for too long.
+    pub(crate) fn when_not_busy<T>(
+        &self,
+        mut append: impl FnMut() -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let waited = self.config.busy_timeout;
         let deadline = Instant::now() + waited;
         loop {
             let flushed = self.marks.flushed();
-            match self.append_now(messages, appended) {
+            match append() {
                 Err(StoreError::Busy { .. }) => {}
                 done => return done,
             }
@@ -98,13 +128,28 @@ impl Inner {
         let mut appender = self.appender.lock();
         // Closing takes this lock after it said so; nobody may write behind its back.
         self.check_open()?;
+        match appender.gate {
+            Gate::Open => {}
+            Gate::OpenUntil(end) if self.clock.uptime() < end => {}
+            Gate::OpenUntil(_) | Gate::Closed => return Err(StoreError::NotMaster),
+        }
         let now_ms = self.clock.now_ms();
         let position = appender.position;
         appender.batch.encode(messages, position, now_ms, self, appended)?;
-        if let Err(error) = self.write(&mut appender) {
-            appender.batch.queues.iter().for_each(|queue| queue.unassign());
-            appender.batch.clear();
+        let done = self.write_and_publish(appender);
+        if done.is_err() {
             appended.clear();
+        }
+        done
+    }
+
+    /// Writes the encoded batch and makes it readable. After an error nothing of it is there.
+    pub(crate) fn write_and_publish(
+        &self,
+        mut appender: MutexGuard<'_, Appender>,
+    ) -> Result<(), StoreError> {
+        if let Err(error) = self.write(&mut appender) {
+            appender.forget_batch();
             drop(appender);
             // A broker that refuses every send for ever only looks alive.
             if error.is_disk_failure() || self.flusher.poisoned().is_some() {
@@ -113,6 +158,10 @@ impl Inner {
             return Err(error);
         }
         self.publish(&mut appender);
+        drop(appender);
+        if let Some(listener) = self.append_listener.read().as_ref() {
+            listener();
+        }
         Ok(())
     }
 
@@ -168,11 +217,9 @@ impl Inner {
     fn prove(&self, batch: &Batch, segments: &[Arc<Segment>]) -> Result<(), StoreError> {
         let mut open = self.proof.lock();
         let before = open.clone();
-        for (index, (piece, segment)) in batch.pieces.iter().zip(segments).enumerate() {
-            let mut bytes = &batch.bytes[piece.bytes.clone()];
-            if index + 1 == batch.pieces.len() {
-                bytes = &bytes[..bytes.len() - TRAILER.len()];
-            }
+        for (piece, segment) in batch.pieces.iter().zip(segments) {
+            let bytes = &batch.bytes[piece.bytes.clone()];
+            let bytes = &bytes[..bytes.len().min((batch.end - piece.position) as usize)];
             // Apache's broker may have filled a segment up to where proofs would stand.
             let has_place = piece.position + bytes.len() as u64 <= segment.records_end();
             if !segment.is_recycled() || !has_place || bytes.is_empty() {

@@ -108,7 +108,18 @@ impl Batch {
         Ok(())
     }
 
-    fn begin_piece(&mut self, position: u64) {
+    /// Ends what was copied, at `end`. Behind padding nothing has begun yet.
+    pub(crate) fn end_copy(&mut self, end: u64) {
+        if self.pieces.last().is_some_and(|piece| piece.position < end) {
+            self.bytes.extend_from_slice(&TRAILER);
+            self.end_piece();
+        } else {
+            self.pieces.pop();
+        }
+        self.end = end;
+    }
+
+    pub(crate) fn begin_piece(&mut self, position: u64) {
         let (bytes, entries, keys) = (self.bytes.len(), self.entries.len(), self.keys.len());
         self.pieces.push(Piece {
             position,
@@ -118,7 +129,7 @@ impl Batch {
         });
     }
 
-    fn end_piece(&mut self) {
+    pub(crate) fn end_piece(&mut self) {
         if let Some(piece) = self.pieces.last_mut() {
             piece.bytes.end = self.bytes.len();
             piece.entries.end = self.entries.len();
@@ -134,32 +145,47 @@ impl Batch {
         size: u32,
         queues: &QueueTable,
     ) -> u64 {
-        let index = self.queue_index(message, queues);
-        let queue = &self.queues[index];
+        let queue = self.queue_of(message.topic, message.queue_id, queues);
         if message.index_keys == KeySource::Properties {
-            for_each_key(message.properties, |key| {
-                self.keys.push((key_hash(queue.topic_seed, key), position));
-            });
+            self.stage_keys(queue, message.properties, position);
         }
         if !message.dispatch {
             return 0;
         }
-        let offset = queue.assign();
-        let entry = QueueEntry { physical_offset: position, size, tag_hash: message.tag_hash };
-        self.entries.push(Staged { queue: index, offset, entry });
+        let offset = self.queues[queue].assign();
+        self.stage_entry(queue, offset, position, size, message.tag_hash);
         offset
     }
 
-    /// The message's queue among those of the batch. Batches have few queues, so the last ones
-    /// are compared before the table is asked.
-    fn queue_index(&mut self, message: &NewMessage<'_>, queues: &QueueTable) -> usize {
+    /// Notes the keys of a record of a queue of this batch.
+    pub(crate) fn stage_keys(&mut self, queue: usize, properties: &[u8], position: u64) {
+        let seed = self.queues[queue].topic_seed;
+        for_each_key(properties, |key| self.keys.push((key_hash(seed, key), position)));
+    }
+
+    /// Notes the queue entry of a record.
+    pub(crate) fn stage_entry(
+        &mut self,
+        queue: usize,
+        offset: u64,
+        position: u64,
+        size: u32,
+        tag_hash: i64,
+    ) {
+        let entry = QueueEntry { physical_offset: position, size, tag_hash };
+        self.entries.push(Staged { queue, offset, entry });
+    }
+
+    /// The queue's place among those of the batch. Batches have few queues, so the last ones are
+    /// compared before the table is asked.
+    pub(crate) fn queue_of(&mut self, topic: &str, queue_id: i32, queues: &QueueTable) -> usize {
         let recent = self.queues.len().saturating_sub(RECENT_QUEUES);
         let known = self.queues[recent..]
             .iter()
-            .position(|queue| queue.queue_id == message.queue_id && *queue.topic == *message.topic);
+            .position(|queue| queue.queue_id == queue_id && *queue.topic == *topic);
         known.map_or_else(
             || {
-                self.queues.push(queues.find_or_add(message.topic, message.queue_id, 0));
+                self.queues.push(queues.find_or_add(topic, queue_id, 0));
                 self.queues.len() - 1
             },
             |index| recent + index,

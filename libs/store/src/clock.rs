@@ -1,12 +1,16 @@
-//! The seam to the wall clock.
+//! The seam to the clocks.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Tells the time that records are stamped with and retention goes by.
 pub trait Clock: Send + Sync {
     /// Milliseconds since 1970.
     fn now_ms(&self) -> i64;
+
+    /// The time since some fixed point, on a clock that never jumps and goes on while the machine
+    /// or the process sleeps (CLOCK_BOOTTIME).
+    fn uptime(&self) -> Duration;
 
     /// The hour of the day where the clock hangs, 0 to 23. Default: in UTC.
     fn hour(&self) -> u8 {
@@ -23,6 +27,12 @@ impl Clock for SystemClock {
         // A clock before 1970 reads as 1970; nothing else here can be negative or too large.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+    }
+
+    fn uptime(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        // Neither is negative or too large: the kernel counts from the boot.
+        Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
     }
 
     /// In the machine's time zone, as Apache's broker has it.
@@ -48,5 +58,9 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now_ms(&self) -> i64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_millis(self.now_ms().unsigned_abs())
     }
 }

@@ -87,6 +87,16 @@ impl Queue {
         offset
     }
 
+    /// The queue offset of the next append. Under the append lock.
+    pub(crate) fn next_to_assign(&self) -> u64 {
+        self.assigned.load(Ordering::Relaxed)
+    }
+
+    /// Takes this queue offset, whichever was next. Under the append lock.
+    pub(crate) fn assign_at(&self, offset: u64) {
+        self.assigned.store(offset + 1, Ordering::Relaxed);
+    }
+
     /// Gives all offsets back that were taken and not published. Under the append lock.
     pub(crate) fn unassign(&self) {
         self.assigned.store(self.state.lock().next, Ordering::Relaxed);
@@ -161,6 +171,11 @@ impl Queue {
     pub(crate) fn show_all(&self) {
         let mut state = self.state.lock();
         state.known_visible = state.next;
+    }
+
+    /// Forgets what was visible, until positions of the log are confirmed again.
+    pub(crate) fn hide_all(&self) {
+        self.state.lock().known_visible = 0;
     }
 
     /// Moves the tail into the file of `segment` and says what the queue has there.

@@ -42,6 +42,14 @@ pub enum StoreError {
     NotFlushed { position: u64, waited: Duration },
     #[error("the store is closed")]
     Closed,
+    /// Nothing was written: who replicates this store says when it may be appended to.
+    #[error(
+        "this replica takes no messages: it is not the master of its group, or not sure that it still is"
+    )]
+    NotMaster,
+    /// What another replica sent as the continuation of this log is none; nothing was written.
+    #[error("what was sent for position {position} does not continue this log: {reason}")]
+    NoContinuation { position: u64, reason: String },
 }
 
 /// What to do about a disk error, for those that have one cause.

@@ -98,6 +98,10 @@ impl Layout {
         self.weir.join("durable-mark")
     }
 
+    pub(crate) fn cut(&self) -> PathBuf {
+        self.weir.join("cut")
+    }
+
     pub(crate) fn log_start(&self) -> PathBuf {
         self.weir.join("log-start")
     }

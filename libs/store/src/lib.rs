@@ -34,6 +34,7 @@ mod error;
 mod flush;
 mod format;
 mod key_file;
+mod log_copy;
 mod log_start;
 mod message;
 pub mod offline;
@@ -63,6 +64,7 @@ pub use disk::{Disk, DiskFile, DiskSpace, Listed, Mapping, OpenMode, RealDisk, S
 pub use dispatch::{Dispatch, DispatchRule, KeySource, apache_rule};
 pub use error::StoreError;
 pub use format::Format;
+pub use log_copy::LogRead;
 pub use message::{Appended, NewMessage};
 pub use query::Boundary;
 pub use queue_file::QueueEntry;

@@ -22,6 +22,7 @@ use crate::error::StoreError;
 use crate::flush::Flusher;
 use crate::format::{Format, Layout, PADDING_HEAD_BYTES};
 use crate::log_start::LogStart;
+use crate::offline::truncate;
 use crate::proof::{self, OpenProof};
 use crate::queue_table::QueueState;
 use crate::rebuild::Rebuild;
@@ -44,6 +45,7 @@ impl Inner {
         let directory_lock = lock(&*disk, &layout)?;
         layout.directories().iter().try_for_each(|path| make_directory(&*disk, path))?;
         let format = Format::open(&*disk, &layout, &config)?;
+        truncate::finish(&disk, &layout)?;
         config.segment_bytes = format.segment_bytes;
         // Other limits of the configuration depend on the length.
         config.validate()?;
@@ -116,6 +118,7 @@ impl Inner {
             background: Background::marked_at(end),
             disk_watch: DiskWatch::default(),
             protection_listener: RwLock::new(None),
+            append_listener: RwLock::new(None),
             scrub,
             protected_from: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
@@ -300,7 +303,8 @@ fn make_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     disk.create_directory(path).map_err(StoreError::io("create directory", path))
 }
 
-fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
+/// Keeps brokers and tools away from a directory, as long as what it gives lives.
+pub(crate) fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
     disk.lock(&layout.lock()).map_err(|error| match error.kind() {
         std::io::ErrorKind::WouldBlock => StoreError::InUse { path: layout.root.clone() },
         _ => StoreError::io("lock", &layout.lock())(error),

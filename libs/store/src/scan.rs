@@ -229,7 +229,7 @@ fn record_at(
 /// Whether a disk sector behind the body was lost. The record's checksum covers the body only, so
 /// a torn write can leave a record whose topic or properties end in a sector of zeros; anything
 /// lost further ahead shows in the lengths or the checksum. No append lets such zeros in.
-fn has_lost_sector(bytes: &[u8], position: u64, record: &Record<'_>) -> bool {
+pub(crate) fn has_lost_sector(bytes: &[u8], position: u64, record: &Record<'_>) -> bool {
     const SECTOR_BYTES: u64 = 512;
     let length_bytes = 2;
     let tail_bytes = record.topic.len() + length_bytes + record.properties.len();

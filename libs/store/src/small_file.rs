@@ -97,6 +97,20 @@ pub(crate) fn write(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<(),
     replace().map_err(StoreError::io("write", path))
 }
 
+/// Removes all versions, durably.
+pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    for version in [suffixed(path, ".last"), path.to_path_buf()] {
+        crate::segment::remove_if_there(disk, &version)?;
+    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    match disk.sync_directory(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io("sync", directory)(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 pub(crate) fn write_json(
     disk: &dyn Disk,
     path: &Path,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::append::Appender;
+use crate::append::{Appender, Gate};
 use crate::background::{self, Background};
 use crate::clock::Clock;
 use crate::commit_log::CommitLog;
@@ -18,6 +18,7 @@ use crate::disk_watch::DiskWatch;
 use crate::error::StoreError;
 use crate::flush::Flusher;
 use crate::format::{Format, Layout};
+use crate::log_copy::LogRead;
 use crate::message::{Appended, NewMessage};
 use crate::proof::OpenProof;
 use crate::query::Boundary;
@@ -73,6 +74,8 @@ pub(crate) struct Inner {
     /// Called when retention wants what is protected.
     pub(crate) protection_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) scrub: Scrub,
+    /// Called after each append.
+    pub(crate) append_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     /// Retention keeps everything from here on.
     pub(crate) protected_from: AtomicU64,
     pub(crate) is_closed: AtomicBool,
@@ -182,6 +185,71 @@ impl Store {
     /// met the failure. It must not block, append, or own a clone of the store.
     pub fn set_flush_listener(&self, listener: Box<dyn Fn(u64) + Send + Sync>) {
         self.inner().flusher.set_listener(listener);
+    }
+
+    /// Sets whom to call after each append, by whoever appended. It must not block, append, or own
+    /// a clone of the store.
+    pub fn set_append_listener(&self, listener: Box<dyn Fn() + Send + Sync>) {
+        *self.inner().append_listener.write() = Some(listener);
+    }
+
+    /// Lets nobody see more of the log than what [`Watermarks::confirm`] says from now on, which is
+    /// nothing at first. For a replica, before it serves anybody.
+    pub fn hide_unconfirmed(&self) {
+        let inner = self.inner();
+        // With the lock, so that no append makes anything visible meanwhile.
+        let _appender = inner.appender.lock();
+        inner.marks.hide_unconfirmed();
+        inner.queues.all().iter().for_each(|queue| queue.hide_all());
+    }
+
+    /// Lets messages be appended until [`crate::Clock::uptime`] says `until`, for ever if nothing.
+    /// A new store is open for ever.
+    pub fn open_for_appends(&self, until: Option<Duration>) {
+        let gate = until.map_or(Gate::Open, Gate::OpenUntil);
+        self.inner().appender.lock().set_gate(gate);
+    }
+
+    /// Has appends refused with [`StoreError::NotMaster`], and says where the log ends: no append is
+    /// under way any more. Copies are taken on.
+    pub fn close_for_appends(&self) -> u64 {
+        let mut appender = self.inner().appender.lock();
+        appender.set_gate(Gate::Closed);
+        appender.position()
+    }
+
+    /// Appends whole records of the log from `from` on to `out`, as they stand there, to about
+    /// `bytes_max`: at least one if there is one, also if it is not visible. Where a segment ends
+    /// its padding's head comes last. Unless the read `may_wait` the disk is not asked.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; [`StoreError::Damaged`] when the records are not what was written.
+    /// Nothing was appended to `out` then.
+    pub fn read_log(
+        &self,
+        from: u64,
+        bytes_max: usize,
+        may_wait: bool,
+        out: &mut Vec<u8>,
+    ) -> Result<LogRead, StoreError> {
+        self.inner().check_readable()?;
+        self.inner().read_log(from, bytes_max, may_wait, out)
+    }
+
+    /// Appends what [`Store::read_log`] of another replica gave for `position`, byte for byte, with
+    /// queue entries and keys as if it had been appended here. Says where the log ends now.
+    ///
+    /// # Errors
+    /// [`StoreError::NoContinuation`] where `bytes` are not the records that follow the log's end;
+    /// else as [`Store::append`], also [`StoreError::TooLarge`] for a record that this store would not
+    /// take. In all cases nothing was written.
+    pub fn append_copy(&self, position: u64, bytes: &[u8]) -> Result<u64, StoreError> {
+        self.inner().append_copy(position, bytes)
+    }
+
+    /// The clock that times of the store are told by.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner().clock
     }
 
     /// Why the store stopped for ever, if it did.

@@ -1,6 +1,6 @@
 //! How far the log has come, in four senses.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::planted::{self, Planted};
 
@@ -15,6 +15,8 @@ pub struct Watermarks {
     confirmed: AtomicU64,
     visible: AtomicU64,
     visible_needs_flush: bool,
+    /// Whether only [`Watermarks::confirm`] moves `confirmed`.
+    is_replicated: AtomicBool,
 }
 
 impl Watermarks {
@@ -25,6 +27,7 @@ impl Watermarks {
             confirmed: AtomicU64::new(position),
             visible: AtomicU64::new(position),
             visible_needs_flush,
+            is_replicated: AtomicBool::new(false),
         }
     }
 
@@ -56,10 +59,26 @@ impl Watermarks {
         self.visible.load(Ordering::Acquire)
     }
 
+    /// Notes that everything below `position` has as many copies as the profile demands. Until
+    /// [`crate::Store::hide_unconfirmed`] was called this follows `written` by itself.
+    pub fn confirm(&self, position: u64) {
+        self.confirmed.fetch_max(position, Ordering::AcqRel);
+        self.advance_visible();
+    }
+
+    /// From now on only [`Watermarks::confirm`] makes anything visible, and nothing is yet.
+    pub(crate) fn hide_unconfirmed(&self) {
+        self.is_replicated.store(true, Ordering::SeqCst);
+        self.confirmed.store(0, Ordering::SeqCst);
+        self.visible.store(0, Ordering::SeqCst);
+    }
+
     pub(crate) fn advance_written(&self, position: u64) {
         // SeqCst pairs with the flush thread, which announces that it sleeps and then looks again.
         self.written.store(position, Ordering::SeqCst);
-        self.confirmed.fetch_max(position, Ordering::AcqRel);
+        if !self.is_replicated.load(Ordering::Acquire) {
+            self.confirmed.fetch_max(position, Ordering::AcqRel);
+        }
         self.advance_visible();
     }
 
@@ -87,6 +106,19 @@ mod tests {
         assert_eq!((marks.written(), marks.visible()), (30, 10));
         marks.advance_flushed(20);
         assert_eq!((marks.flushed(), marks.visible()), (20, 20));
+    }
+
+    #[test]
+    fn a_replicated_store_shows_what_was_confirmed_and_nothing_before() {
+        let marks = Watermarks::at(10, true);
+        marks.hide_unconfirmed();
+        marks.advance_written(30);
+        marks.advance_flushed(20);
+        assert_eq!(marks.visible(), 0);
+        marks.confirm(25);
+        assert_eq!((marks.confirmed(), marks.visible()), (25, 20));
+        marks.confirm(15);
+        assert_eq!(marks.confirmed(), 25);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::{Layout, parse_file_name};
 use crate::log_start::LogStart;
+use crate::open::lock;
 
 /// Notes that the log begins with the first segment that is there, durably, so that a broker opens
 /// the directory; the answer is the range of the log that is given up. `None`, with nothing
@@ -20,10 +21,7 @@ pub fn accept_missing_start(
     disk: &Arc<dyn Disk>,
 ) -> Result<Option<Range<u64>>, StoreError> {
     let layout = Layout::under(root);
-    let _lock = disk.lock(&layout.lock()).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => StoreError::InUse { path: layout.root.clone() },
-        _ => StoreError::io("lock", &layout.lock())(error),
-    })?;
+    let _lock = lock(&**disk, &layout)?;
     let directory = &layout.commit_log;
     let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
     let first = files.iter().find_map(|file| parse_file_name(&file.name));

@@ -14,6 +14,7 @@ use crate::disk::{Disk, OpenMode, read_exact_at};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
+use crate::open::lock;
 use crate::queue_table::QueueState;
 use crate::scan::{Scanner, Step, next_record};
 use crate::segment::{Segment, remove_if_there};
@@ -85,32 +86,38 @@ pub fn cut(
     clock: &dyn Clock,
 ) -> Result<Cut, StoreError> {
     let layout = Layout::under(root);
-    let _lock = disk.lock(&layout.lock()).map_err(|error| match error.kind() {
-        std::io::ErrorKind::WouldBlock => StoreError::InUse { path: layout.root.clone() },
-        _ => StoreError::io("lock", &layout.lock())(error),
-    })?;
+    let _lock = lock(&**disk, &layout)?;
     let name = format!("backup-{}-{}", file_name(plan.at), clock.now_ms());
     let backup = backup.unwrap_or_else(|| layout.weir.join(name));
     let bytes = segment_bytes(&**disk, &layout)?;
-    let all = list(&**disk, &layout)?;
-    let is_cut = |start: &&u64| start.saturating_add(bytes) > plan.at;
-    let segments: Vec<u64> = all.iter().filter(is_cut).copied().collect();
+    let segments = list(&**disk, &layout)?;
+    let is_cut = |start: &u64| start.saturating_add(bytes) > plan.at;
+    let segments: Vec<u64> = segments.into_iter().filter(is_cut).collect();
     copy(&**disk, &layout, &segments, bytes, &plan, &backup)?;
+    take_away(disk, &layout, plan.at)?;
+    Ok(Cut { plan, backup })
+}
+
+/// Takes everything from `at` on out of the log, durably.
+pub(super) fn take_away(disk: &Arc<dyn Disk>, layout: &Layout, at: u64) -> Result<(), StoreError> {
+    let bytes = segment_bytes(&**disk, layout)?;
+    let all = list(&**disk, layout)?;
+    let is_cut = |start: &&u64| start.saturating_add(bytes) > at;
+    let segments: Vec<u64> = all.iter().filter(is_cut).copied().collect();
     // First the marks: a log that is cut and still promised would be refused for ever, one that
     // is not cut yet and no longer promised is refused until this is repeated.
-    lower_marks(&**disk, &layout, plan.at)?;
-    remove_derived(&**disk, &layout, &segments)?;
+    lower_marks(&**disk, layout, at)?;
+    remove_derived(&**disk, layout, &segments)?;
     for start in segments.iter().rev() {
         let path = layout.commit_log.join(file_name(*start));
         // The very first segment stays, empty: it says where the log begins.
-        if *start > plan.at || (*start == plan.at && Some(start) != all.first()) {
+        if *start > at || (*start == at && Some(start) != all.first()) {
             remove_if_there(&**disk, &path)?;
         } else {
-            zero(&**disk, &path, plan.at - start, bytes)?;
+            zero(&**disk, &path, at - start, bytes)?;
         }
     }
-    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
-    Ok(Cut { plan, backup })
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))
 }
 
 /// The first damaged byte may lie inside a record or behind the last one; the cut is where a
@@ -169,7 +176,7 @@ impl CutPlan {
 }
 
 /// Starts of the segments, in order.
-fn list(disk: &dyn Disk, layout: &Layout) -> Result<Vec<u64>, StoreError> {
+pub(super) fn list(disk: &dyn Disk, layout: &Layout) -> Result<Vec<u64>, StoreError> {
     let files =
         disk.list(&layout.commit_log).map_err(StoreError::io("list", &layout.commit_log))?;
     Ok(files.iter().filter_map(|file| crate::format::parse_file_name(&file.name)).collect())
@@ -271,7 +278,7 @@ fn remove_derived(disk: &dyn Disk, layout: &Layout, segments: &[u64]) -> Result<
     Ok(())
 }
 
-fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreError> {
+pub(super) fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreError> {
     if let Some(mark) = DurableMark::read(disk, layout)?
         && mark.flushed > at
     {

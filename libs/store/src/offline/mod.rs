@@ -1,7 +1,7 @@
 //! A store's directory while no broker uses it: looked at, verified, cut, exported.
 //!
-//! The tools of an operator call this. Everything but [`cut`], [`accept_missing_start`] and
-//! [`export_queues`] works through a disk that refuses changes, so that looking at evidence never spoils it. Bytes are hostile
+//! The tools of an operator call this. Everything but [`cut`], [`truncate`], [`begin_at`],
+//! [`accept_missing_start`] and [`export_queues`] works through a disk that refuses changes, so that looking at evidence never spoils it. Bytes are hostile
 //! here more than anywhere: these tools are for directories in which something is wrong.
 
 mod beginning;
@@ -11,6 +11,7 @@ mod entries;
 mod export_queues;
 mod inspect;
 mod report;
+pub(crate) mod truncate;
 mod verify;
 mod verify_derived;
 
@@ -20,4 +21,5 @@ pub use directory::Directory;
 pub use export_queues::{ExportReport, export_queues};
 pub use inspect::{DerivedState, Inspection, RecordView, SegmentView, StoredEntry};
 pub use report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
+pub use truncate::{begin_at, truncate};
 pub use verify::verify;

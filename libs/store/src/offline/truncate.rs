@@ -1,0 +1,102 @@
+//! What a replica does to its directory before it follows a master: cuts off what the master does
+//! not have, or begins where the master's log does.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::cut::{list, lower_marks, take_away};
+use crate::config::is_segment_length;
+use crate::disk::Disk;
+use crate::durable_mark::DurableMark;
+use crate::error::StoreError;
+use crate::format::{Format, Layout};
+use crate::log_start::LogStart;
+use crate::open::lock;
+use crate::segment::{Segment, remove_if_there};
+use crate::small_file;
+
+/// A cut that was begun: `weir/cut`. Its zeros reach the disk in any order, and what they leave
+/// meanwhile would be taken for damage, so the next open brings it to its end first.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cut {
+    at: u64,
+}
+
+/// Takes everything from `at` on out of the log, where a record ends, and small files of the
+/// store's user that presuppose it. Durable on return; after a crash in between nothing of it has
+/// happened, or the next open brings it to its end.
+///
+/// # Errors
+/// [`StoreError::InUse`] while somebody has the store open; [`StoreError::Io`].
+pub fn truncate(
+    root: &Path,
+    disk: &Arc<dyn Disk>,
+    at: u64,
+    user_files: &[&'static str],
+) -> Result<(), StoreError> {
+    let layout = Layout::under(root);
+    let _lock = lock(&**disk, &layout)?;
+    for name in user_files {
+        small_file::remove(&**disk, &layout.user.join(name))?;
+    }
+    small_file::write_json(&**disk, &layout.cut(), &Cut { at })?;
+    finish(disk, &layout)
+}
+
+/// Makes the cut that was begun, if one was.
+pub(crate) fn finish(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), StoreError> {
+    let path = layout.cut();
+    let Some(text) = small_file::read_newest(&**disk, &path)? else { return Ok(()) };
+    let cut: Cut = serde_json::from_slice(&text)
+        .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })?;
+    tracing::warn!(position = cut.at, "what this replica has beyond its master's log is cut off");
+    take_away(disk, layout, cut.at)?;
+    small_file::remove(&**disk, &layout.cut())
+}
+
+/// Has the log of a store without records begin at `start`, and makes it one of the logs of
+/// `store_id`. Durable on return.
+///
+/// # Errors
+/// [`StoreError::InUse`] while somebody has the store open; [`StoreError::Unreadable`] if it has
+/// records or segments of another length; [`StoreError::Io`].
+pub fn begin_at(
+    root: &Path,
+    disk: &Arc<dyn Disk>,
+    start: u64,
+    store_id: Uuid,
+) -> Result<(), StoreError> {
+    let layout = Layout::under(root);
+    let _lock = lock(&**disk, &layout)?;
+    let unreadable = |reason: &str| {
+        Err(StoreError::Unreadable { path: layout.root.clone(), reason: reason.to_owned() })
+    };
+    let Some(format) = Format::read(&**disk, &layout)? else {
+        return unreadable("nobody has opened this store yet");
+    };
+    let bytes = format.segment_bytes;
+    if !is_segment_length(bytes) || !start.is_multiple_of(bytes) {
+        return unreadable("no segment of this store's length begins there");
+    }
+    let before = list(&**disk, &layout)?;
+    let begins = before.first().copied().unwrap_or(0);
+    let mark = DurableMark::read(&**disk, &layout)?;
+    if before.len() > 1 || mark.is_some_and(|mark| mark.flushed > begins) {
+        return unreadable("the store has records, and keeps them");
+    }
+    // The new beginning first: a log that begins before its first segment is taken for damaged.
+    take_away(disk, &layout, begins)?;
+    lower_marks(&**disk, &layout, 0)?;
+    small_file::write_json(&**disk, &layout.format(), &Format { store_id, ..format })?;
+    Segment::create(disk, &layout, start, bytes)?.sync()?;
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
+    LogStart { start }.write(&**disk, &layout)?;
+    for old in before.iter().filter(|old| **old != start) {
+        remove_if_there(&**disk, &layout.commit_log.join(crate::format::file_name(*old)))?;
+    }
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))
+}
