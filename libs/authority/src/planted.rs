@@ -21,6 +21,8 @@ pub(crate) enum Planted {
     ClaimLostBytes,
     /// A replica takes what a master sends without cutting its log first.
     FollowWithoutCut,
+    /// The simulated broker acts on what it was told without a look at the clock.
+    IgnoreUntil,
     /// Who followed a moment ago campaigns at once.
     CampaignAtOnce,
 }

@@ -133,38 +133,58 @@ impl Replica {
         };
         let serves = leading.base.is_some_and(|base| reached >= base);
         let is_enough = leading.in_sync.committed.len() >= self.settings.needed_in_sync();
-        let may = serves && is_enough && self.is_allowed(now, leading);
-        let known = (self.confirmed > 0).then_some(self.confirmed);
+        let until = self.allowed_until(leading).filter(|until| now < *until);
+        let visible = match serves {
+            true => Some(reached),
+            false => (self.confirmed > 0).then_some(self.confirmed),
+        };
+        let Some(until) = until.filter(|_| serves && is_enough) else {
+            return Standing { visible, ..Standing::default() };
+        };
         Standing {
-            may_append: may && leading.heir.is_none() && !leading.is_handing_over,
-            acknowledged: if may { reached } else { 0 },
-            visible: if serves { Some(reached) } else { known },
+            may_append: leading.heir.is_none() && !leading.is_handing_over,
+            acknowledged: reached,
+            visible,
+            until,
+            acknowledged_until: match self.settings.replication {
+                Replication::Sync => Duration::MAX,
+                Replication::Async => until,
+            },
         }
     }
 
-    /// Whether nobody else can be master and acknowledge: the conditions of the design. With
-    /// synchronous replication nothing is acknowledged without the set anyway.
-    fn is_allowed(&self, now: Duration, leading: &Leading) -> bool {
-        let confirmed_lately = |member: Member| {
-            member == self.me
-                || self.peers.get(&member.replica).is_some_and(|peer| {
-                    let since = peer.report.echo.map(|echo| now.saturating_sub(echo));
-                    peer.report.from == member
-                        && peer.report.follows == Some(leading.epoch)
-                        && since.is_some_and(|since| since < self.settings.step_down)
-                })
-        };
-        let mut union = leading.in_sync.union();
-        let mut eligible = self.record.iter().flat_map(|(_, record)| record.eligible.iter());
+    /// Until when nobody else can be master and acknowledge, if nothing more is heard: the
+    /// conditions of the design. With synchronous replication nothing is acknowledged without the
+    /// set anyway.
+    fn allowed_until(&self, leading: &Leading) -> Option<Duration> {
+        let union = self.told_until(leading, leading.in_sync.union());
         match self.settings.replication {
-            Replication::Sync => self.is_lease_fresh(now) || union.all(confirmed_lately),
+            Replication::Sync => self.lease_until().max(union),
             Replication::Async => {
-                let is_alone = self.settings.group.len() == 1;
-                let may_lack_lease = is_alone || self.settings.continue_without_lease;
-                let has_all = union.all(confirmed_lately) && eligible.all(confirmed_lately);
-                leading.is_sole && (self.is_lease_fresh(now) || may_lack_lease && has_all)
+                let eligible = self.record.iter().flat_map(|(_, record)| record.eligible.iter());
+                let may_lack_lease =
+                    self.settings.group.len() == 1 || self.settings.continue_without_lease;
+                let all = union.min(self.told_until(leading, eligible));
+                self.lease_until().max(all.filter(|_| may_lack_lease)).filter(|_| leading.is_sole)
             }
         }
+    }
+
+    /// Until when all of these members said that they follow, by the oldest word that is counted
+    /// on; nothing where one did not.
+    fn told_until(
+        &self,
+        leading: &Leading,
+        mut members: impl Iterator<Item = Member>,
+    ) -> Option<Duration> {
+        members.try_fold(Duration::MAX, |until, member| {
+            if member == self.me {
+                return Some(until);
+            }
+            let report = self.peers.get(&member.replica)?.report;
+            let counts = report.from == member && report.follows == Some(leading.epoch);
+            Some(until.min(report.echo.filter(|_| counts)? + self.settings.step_down))
+        })
     }
 }
 

@@ -124,7 +124,12 @@ impl Replica {
 
     /// Whether the lease was taken so lately that nobody else can have it.
     pub(super) fn is_lease_fresh(&self, now: Duration) -> bool {
-        self.lease.held.is_some_and(|sent| now.saturating_sub(sent) < self.settings.step_down)
+        self.lease_until().is_some_and(|until| now < until)
+    }
+
+    /// Until when nobody else can have the lease that was taken last.
+    pub(super) fn lease_until(&self) -> Option<Duration> {
+        self.lease.held.map(|sent| sent + self.settings.step_down)
     }
 
     fn give_lease(&mut self, now: Duration, holder: Member) {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::Incarnation;
+use crate::{Incarnation, Replication};
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -61,7 +61,13 @@ fn a_group_of_one_leads_at_once_and_promises_first() {
     replica.log_moved(at(20), LogPosition { epoch: 1, end: 9, flushed: 0 });
     assert!(!replica.standing(at(20)).may_append, "it is not flushed");
     replica.log_moved(at(30), LogPosition { epoch: 1, end: 9, flushed: 9 });
-    let standing = Standing { may_append: true, acknowledged: 9, visible: Some(9) };
+    let standing = Standing {
+        may_append: true,
+        acknowledged: 9,
+        visible: Some(9),
+        until: Duration::MAX,
+        acknowledged_until: Duration::MAX,
+    };
     assert_eq!(replica.standing(at(30)), standing);
     // Alone, it needs no lease.
     assert_eq!(replica.standing(at(3_600_000)), standing);
@@ -83,24 +89,55 @@ fn nobody_is_elected_before_all_of_a_new_group_were_heard() {
     let (mut record, mut lease) = Default::default();
     settle(&mut replica, at(60_000), &mut record, &mut lease);
     assert_eq!(record.epoch, 0);
-    let other = Member { replica: ReplicaId(1), incarnation: Incarnation(5) };
-    replica.heard(
-        at(60_000),
-        Report {
-            from: other,
-            promised: 0,
-            position: LogPosition::default(),
-            leads: None,
-            follows: None,
-            lost: None,
-            confirmed: 0,
-            sent: at(1),
-            echo: None,
-        },
-    );
+    replica.heard(at(60_000), report(1));
     settle(&mut replica, at(60_100), &mut record, &mut lease);
     assert_eq!((record.epoch, record.master), (1, Some(replica.me())));
     // Two in sync are needed.
     replica.log_moved(at(60_200), LogPosition { epoch: 1, end: 9, flushed: 9 });
     assert_eq!(replica.standing(at(60_200)), Standing::default());
+}
+
+/// What replica 1 tells.
+fn report(sent: u64) -> Report {
+    Report {
+        from: Member { replica: ReplicaId(1), incarnation: Incarnation(5) },
+        promised: 0,
+        position: LogPosition::default(),
+        leads: None,
+        follows: None,
+        lost: None,
+        confirmed: 0,
+        sent: at(sent),
+        echo: None,
+    }
+}
+
+#[test]
+fn a_standing_says_until_when_it_may_be_used() {
+    for replication in [Replication::Sync, Replication::Async] {
+        let settings = Settings { replication, ..Settings::new(2) };
+        let mut replica = replica(settings, promise(0));
+        let (mut record, mut lease) = Default::default();
+        settle(&mut replica, at(1_000), &mut record, &mut lease);
+        replica.heard(at(1_000), report(1));
+        // The lease is asked for now.
+        settle(&mut replica, at(1_100), &mut record, &mut lease);
+        let position = LogPosition { epoch: 1, end: 9, flushed: 9 };
+        replica.log_moved(at(1_200), position);
+        let alone = replica.standing(at(1_200));
+        // In a set of one it is the only one that can be elected.
+        let expected = if replication == Replication::Sync { at(0) } else { Duration::MAX };
+        assert_eq!(alone.until, expected);
+        let (follows, echo) = (Some(1), Some(at(1_200)));
+        replica.heard(at(1_300), Report { promised: 1, position, follows, echo, ..report(2) });
+        settle(&mut replica, at(1_300), &mut record, &mut lease);
+        let standing = replica.standing(at(1_300));
+        // What it echoed lately counts as much as the lease; what was confirmed stays so.
+        let until = 5_200;
+        let later = if replication == Replication::Sync { 9 } else { 0 };
+        assert!(standing.may_append_at(at(until - 1)) && !standing.may_append_at(at(until)));
+        assert_eq!(standing.acknowledged_at(at(until - 1)), 9);
+        assert_eq!(standing.acknowledged_at(at(until)), later);
+        assert!(!replica.standing(at(until)).may_append);
+    }
 }

@@ -73,6 +73,7 @@ fn planted_bugs_are_found() {
         (Planted::ClaimLostBytes, 2_000),
         (Planted::FollowWithoutCut, 500),
         (Planted::CampaignAtOnce, 2_000),
+        (Planted::IgnoreUntil, 2_000),
     ];
     let mut missed = Vec::new();
     for (bug, seeds) in bugs {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::random::Random;
 use crate::planted::{self, Planted};
-use crate::{EpochTable, Incarnation, LogPosition, Member, Promise, Replica, ReplicaId, Settings};
+use crate::{
+    EpochTable, Incarnation, LogPosition, Member, Promise, Replica, ReplicaId, Settings, Standing,
+};
 
 /// One record; its offset is its place in the log. Message 0 is an epoch record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,8 +59,12 @@ pub(super) struct Node {
     /// Sends that are appended and not acknowledged: end and message.
     pub(super) waiting: Vec<(u64, u64)>,
     pub(super) starts: u64,
+    /// What the replica said last: what other threads of the broker act on.
+    pub(super) standing: Standing,
     /// Events before this time wait until then.
     pub(super) paused_until: Duration,
+    /// It was paused, and nothing happened at it since.
+    pub(super) is_waking: bool,
     /// How its clock runs, in parts of 10,000.
     pub(super) clock: u64,
     /// Whether the next start lost nothing that was confirmed.
@@ -74,8 +80,10 @@ impl Node {
             following: None,
             leading: None,
             waiting: Vec::new(),
+            standing: Standing::default(),
             starts: 0,
             paused_until: Duration::ZERO,
+            is_waking: false,
             // Up to 1 % fast or slow.
             clock: 9_900 + random.below(201),
             is_lossless: true,
@@ -102,6 +110,7 @@ impl Node {
         self.following = None;
         self.leading = None;
         self.waiting.clear();
+        self.standing = Standing::default();
         if power {
             let unflushed = (self.disk.log.len() - self.disk.flushed) as u64;
             let kept = self.disk.flushed + random.below(unflushed + 1) as usize;
@@ -113,6 +122,28 @@ impl Node {
     /// Its own clock at this time.
     pub(super) fn local(&self, now: Duration) -> Duration {
         Duration::from_secs(100) * (self.id.0 + 1) + now * self.clock as u32 / 10_000
+    }
+
+    /// Whether a thread of the broker may append now.
+    pub(super) fn may_append(&self, now: Duration) -> bool {
+        if planted::is_on(Planted::AcknowledgeUnasked) {
+            return true;
+        }
+        match planted::is_on(Planted::IgnoreUntil) {
+            true => self.standing.may_append,
+            false => self.standing.may_append_at(self.local(now)),
+        }
+    }
+
+    /// Up to where a thread of the broker may acknowledge now.
+    pub(super) fn acknowledged(&self, now: Duration) -> u64 {
+        if planted::is_on(Planted::AcknowledgeUnasked) {
+            return self.disk.flushed as u64;
+        }
+        match planted::is_on(Planted::IgnoreUntil) {
+            true => self.standing.acknowledged,
+            false => self.standing.acknowledged_at(self.local(now)),
+        }
     }
 
     pub(super) fn position(&self) -> LogPosition {

@@ -199,6 +199,13 @@ impl World {
             self.schedule(paused - self.now, event);
             return Ok(());
         }
+        // Threads that take and answer messages are there first, also after a pause.
+        if let Some(node) = node {
+            if std::mem::take(&mut self.nodes[node].is_waking) {
+                self.send_to(node);
+            }
+            self.answer(node)?;
+        }
         match event {
             Event::Process { node, start, input } => {
                 if self.nodes[node].starts == start {
@@ -225,7 +232,11 @@ impl World {
         }
         match node {
             Some(node) => self.act(node),
-            None => (0..self.nodes.len()).try_for_each(|node| self.act(node)),
+            None => {
+                let now = self.now;
+                let awake = (0..self.nodes.len()).filter(|&it| self.nodes[it].paused_until <= now);
+                awake.collect::<Vec<_>>().into_iter().try_for_each(|node| self.act(node))
+            }
         }
     }
 
@@ -301,7 +312,10 @@ impl World {
             Fault::Kill { node } => self.crash(node, false),
             Fault::PowerLoss { node } => self.crash(node, true),
             Fault::PowerLossOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node, true)),
-            Fault::Pause { node, length } => self.nodes[node].paused_until = self.now + length,
+            Fault::Pause { node, length } => {
+                self.nodes[node].paused_until = self.now + length;
+                self.nodes[node].is_waking = true;
+            }
             Fault::Cut { pairs } => self.network.cut(&pairs),
             Fault::Slow { delay, loss } => {
                 self.network.delay = delay;

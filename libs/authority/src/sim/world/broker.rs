@@ -9,10 +9,11 @@ impl World {
     /// Carries out what a replica wants, and acknowledges what may be.
     pub(super) fn act(&mut self, place: usize) -> Result<(), String> {
         loop {
-            let actions = match &mut self.nodes[place].replica {
-                Some(replica) => replica.take_actions(),
-                None => return Ok(()),
-            };
+            let node = &mut self.nodes[place];
+            let local = node.local(self.now);
+            let Some(replica) = &mut node.replica else { return Ok(()) };
+            let actions = replica.take_actions();
+            node.standing = replica.standing(local);
             if actions.is_empty() {
                 break;
             }
@@ -20,20 +21,24 @@ impl World {
                 self.act_on(place, action)?;
             }
         }
-        let node = &mut self.nodes[place];
-        let local = node.local(self.now);
-        let Some(replica) = &node.replica else { return Ok(()) };
-        let standing = replica.standing(local);
-        let mut acknowledged = standing.acknowledged;
-        if planted::is_on(Planted::AcknowledgeUnasked) {
-            acknowledged = node.disk.flushed as u64;
+        // Otherwise the thread that answers comes later, with what is published now.
+        if self.random.one_in(2) {
+            self.answer(place)?;
         }
+        Ok(())
+    }
+
+    /// Another thread of the broker answers those who wait, and consumers, by what was published
+    /// last.
+    pub(super) fn answer(&mut self, place: usize) -> Result<(), String> {
+        let node = &mut self.nodes[place];
+        let acknowledged = node.acknowledged(self.now);
         let epoch = node.leading.unwrap_or(0);
         let due = node.waiting.iter().take_while(|(end, _)| *end <= acknowledged).count();
         for (end, message) in node.waiting.drain(..due) {
             self.check.acknowledge(end - 1, message, epoch)?;
         }
-        if let Some(visible) = standing.visible
+        if let Some(visible) = node.standing.visible
             && self.random.one_in(4)
         {
             self.check.see(&self.nodes[place], visible)?;
@@ -106,24 +111,25 @@ impl World {
         let is_quiet = self.random.one_in(50);
         self.schedule_random(10, if is_quiet { 2_000 } else { 60 }, Event::Send);
         for place in 0..self.nodes.len() {
-            let node = &mut self.nodes[place];
-            let Some(epoch) = node.leading.filter(|_| node.paused_until <= self.now) else {
-                continue;
-            };
-            let local = node.local(self.now);
-            let may = node.replica.as_ref().is_some_and(|it| it.standing(local).may_append);
-            if may || planted::is_on(Planted::AcknowledgeUnasked) {
-                self.messages += 1;
-                let entry = Entry { epoch, message: self.messages };
-                node.waiting.push((node.disk.log.len() as u64 + 1, self.messages));
-                let at = node.disk.log.len();
-                self.append(place, vec![entry]);
-                for to in (0..self.nodes.len()).filter(|to| *to != place) {
-                    let entries = vec![entry];
-                    let stream = Stream::Entries { epoch, at, entries };
-                    self.pass(place, to, Event::Stream { to, stream });
-                }
-            }
+            self.send_to(place);
+        }
+    }
+
+    /// A thread of this node's broker takes a message, where it may.
+    pub(super) fn send_to(&mut self, place: usize) {
+        let node = &mut self.nodes[place];
+        let Some(epoch) = node.leading.filter(|_| node.paused_until <= self.now) else { return };
+        if !node.may_append(self.now) {
+            return;
+        }
+        self.messages += 1;
+        let entry = Entry { epoch, message: self.messages };
+        let at = node.disk.log.len();
+        node.waiting.push((at as u64 + 1, self.messages));
+        self.append(place, vec![entry]);
+        for to in (0..self.nodes.len()).filter(|to| *to != place) {
+            let stream = Stream::Entries { epoch, at, entries: vec![entry] };
+            self.pass(place, to, Event::Stream { to, stream });
         }
     }
 
