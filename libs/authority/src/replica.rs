@@ -48,8 +48,11 @@ pub enum Action {
     Follow { master: Member, epoch: u64 },
     /// Neither append nor acknowledge nor take anything any more.
     Stop,
-    /// Send this to all other replicas.
+    /// Send this to all other replicas, which tell [`Replica::heard`].
     Tell(Report),
+    /// Send the record by which this replica leads to all others, which tell
+    /// [`Replica::heard_record`].
+    Share(Record),
 }
 
 /// What a replica is at the moment.
@@ -111,7 +114,8 @@ pub struct Replica {
     promise: Promise,
     position: LogPosition,
     part: Part,
-    record: Option<(Version, Record)>,
+    /// The record, and its version if it was read or written here and not only heard.
+    record: Option<(Option<Version>, Record)>,
     lease: LeaseView,
     /// The last epoch that this start led: it never leads it a second time, because it forgot which
     /// swaps it asked for.
@@ -228,6 +232,7 @@ impl Replica {
         self.give_up_requests(now);
         if now >= self.next_tell {
             self.tell(now);
+            self.share();
         }
         if matches!(self.part, Part::Master(_)) {
             self.tick_master(now);
@@ -295,6 +300,25 @@ impl Replica {
         }
     }
 
+    /// Another replica leads by this record, as it says over the authenticated link. So a replica
+    /// that cannot ask the authority still follows a new master.
+    ///
+    /// Only the record's master says so, so the record stood there once: this is as good as a
+    /// read that took long. Nothing is asked for before the authority was read.
+    pub fn heard_record(&mut self, now: Duration, from: Member, record: Record) {
+        let order = |record: &Record| (record.epoch, record.in_sync_version);
+        let is_news = self.record().is_none_or(|known| order(known) < order(&record));
+        let is_leading = record.master == Some(from) && from.replica != self.me.replica;
+        if !is_news || !is_leading || record.epoch < self.promise.epoch {
+            return;
+        }
+        if self.settings.group.contains(&from.replica) {
+            self.is_current = false;
+            self.next_read = now;
+            self.obey(now, None, record);
+        }
+    }
+
     fn is_credible(&self, now: Duration, report: &Report) -> bool {
         let sender = report.from.replica;
         let is_news = |known: &Peer| {
@@ -358,11 +382,10 @@ impl Replica {
     }
 
     fn see_record(&mut self, now: Duration, (version, record): (Version, Record)) {
-        let is_new = self.record.as_ref().is_none_or(|(known, _)| *known != version);
         if record.epoch < self.promise.epoch {
             // The record was lost or restored from a copy. Nobody may lead by it.
             self.stop();
-            self.record = Some((version, record));
+            self.record = Some((Some(version), record));
             return;
         }
         let is_older = |known: &Record| {
@@ -373,6 +396,12 @@ impl Replica {
             self.is_current = false;
             return;
         }
+        self.obey(now, Some(version), record);
+    }
+
+    /// Acts on a record, `version` of which was read or written; a record that was heard has none.
+    fn obey(&mut self, now: Duration, version: Option<Version>, record: Record) {
+        let is_new = self.record.as_ref().is_none_or(|(known, _)| *known != version);
         self.forget_unneeded(&record);
         let predecessor = self.record.as_ref().and_then(|(_, known)| known.master);
         let (epoch, master) = (record.epoch, record.master);
@@ -393,6 +422,8 @@ impl Replica {
             self.lead(now, epoch, in_sync, predecessor);
         } else if master != self.me && self.role() != (Role::Follower { master, epoch }) {
             self.follow(now, master, epoch);
+        } else if is_new {
+            self.share();
         }
     }
 
@@ -412,6 +443,7 @@ impl Replica {
         self.campaigning_since = None;
         self.actions.push(Action::Lead { epoch });
         self.tell(now);
+        self.share();
     }
 
     fn follow(&mut self, now: Duration, master: Member, epoch: u64) {
@@ -487,6 +519,15 @@ impl Replica {
             sent: now,
             echo: self.master_report().map(|report| report.sent),
         }));
+    }
+
+    /// Sends the record to all others, where this replica leads by it.
+    fn share(&mut self) {
+        if let (Part::Master(leading), Some(record)) = (&self.part, self.record())
+            && leading.epoch == record.epoch
+        {
+            self.actions.push(Action::Share(record.clone()));
+        }
     }
 
     /// The last report of the master that this replica follows.

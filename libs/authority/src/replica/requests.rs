@@ -34,7 +34,7 @@ impl Replica {
     }
 
     pub(super) fn ask_to_swap(&mut self, now: Duration, record: Record) {
-        let Some((expected, _)) = self.record.clone() else { return };
+        let Some((Some(expected), _)) = self.record.clone() else { return };
         let request = self.request();
         self.asking = Some(Asking { request, sent: now, swap: Some(record.clone()) });
         self.actions.push(Action::SwapRecord { request, expected, record });

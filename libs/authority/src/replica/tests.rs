@@ -42,7 +42,7 @@ fn settle(
                     *lease = next;
                     replica.lease_swapped(now, request, Swapped::Won(version(next.renewals)));
                 }
-                Action::Tell(_) => {}
+                Action::Tell(_) | Action::Share(_) => {}
                 other => others.push(other),
             }
         }
@@ -140,4 +140,30 @@ fn a_standing_says_until_when_it_may_be_used() {
         assert_eq!(standing.acknowledged_at(at(until)), later);
         assert!(!replica.standing(at(until)).may_append);
     }
+}
+
+#[test]
+fn who_cannot_read_the_record_follows_the_master_that_is_heard() {
+    let master = report(1).from;
+    let first = Record {
+        master: Some(master),
+        in_sync: [master].into_iter().collect(),
+        ..Record::default()
+    };
+    let record = |epoch| Record { epoch, ..first.clone() };
+    let mut replica = replica(Settings::new(2), promise(2));
+    // It went backwards, or somebody else says so.
+    replica.heard_record(at(10), master, record(1));
+    replica.heard_record(at(10), Member { replica: ReplicaId(0), ..master }, record(3));
+    assert_eq!((replica.take_actions(), replica.role()), (vec![], Role::Waiting));
+    replica.heard_record(at(20), master, record(3));
+    let follow = Action::Follow { master, epoch: 3 };
+    let promised = Action::Promise(Promise { epoch: 3, holds: vec![Incarnation(1)] });
+    assert_eq!(replica.take_actions()[..2], [promised, follow]);
+    // It may not swap what it did not read.
+    replica.heard_record(at(30), master, record(4));
+    assert_eq!(replica.role(), Role::Follower { master, epoch: 4 });
+    replica.tick(at(60_000));
+    let asks = |action: &Action| matches!(action, Action::SwapRecord { .. });
+    assert!(!replica.take_actions().iter().any(asks));
 }

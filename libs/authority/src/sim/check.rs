@@ -7,6 +7,38 @@ use std::ops::AddAssign;
 use super::node::{Entry, Node};
 use crate::{Member, Replication};
 
+/// What was found broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) rule: Rule,
+    pub(super) text: String,
+}
+
+/// A rule that must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    /// What was acknowledged is in the log of each later master.
+    NothingLost,
+    /// An offset is acknowledged for one message.
+    OneMessageAnOffset,
+    /// What a consumer saw at an offset stays there.
+    WhatWasSeenStays,
+    /// An epoch has one master, and none acknowledges after its successor did.
+    OneMaster,
+    /// Nobody asks for a change of the record that no correct replica makes.
+    RecordKept,
+    /// Once everything is mended the group serves.
+    Serves,
+    /// The simulation does what it should.
+    Simulation,
+}
+
+impl Rule {
+    pub(super) fn broken(self, text: impl Into<String>) -> Problem {
+        Problem { rule: self, text: text.into() }
+    }
+}
+
 /// Counts of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Summary {
@@ -64,10 +96,11 @@ impl Check {
         }
     }
 
-    pub(super) fn led(&mut self, epoch: u64, member: Member) -> Result<(), String> {
+    pub(super) fn led(&mut self, epoch: u64, member: Member) -> Result<(), Problem> {
         let leader = *self.leaders.entry(epoch).or_insert(member);
         if leader != member {
-            return Err(format!("epoch {epoch} has two masters: {leader:?} and {member:?}"));
+            let text = format!("epoch {epoch} has two masters: {leader:?} and {member:?}");
+            return Err(Rule::OneMaster.broken(text));
         }
         self.summary.elections += 1;
         Ok(())
@@ -91,41 +124,45 @@ impl Check {
         self.seen.clear();
     }
 
-    pub(super) fn acknowledge(&mut self, at: u64, message: u64, epoch: u64) -> Result<(), String> {
+    pub(super) fn acknowledge(&mut self, at: u64, message: u64, epoch: u64) -> Result<(), Problem> {
         self.summary.acknowledged += 1;
         if self.replication == Replication::Async && epoch < self.acknowledged_epoch {
             let later = self.acknowledged_epoch;
-            return Err(format!("epoch {epoch} acknowledges after epoch {later} did"));
+            let text = format!("epoch {epoch} acknowledges after epoch {later} did");
+            return Err(Rule::OneMaster.broken(text));
         }
         self.acknowledged_epoch = self.acknowledged_epoch.max(epoch);
         match self.acknowledged.insert(at, message) {
             Some(other) if self.replication == Replication::Sync => {
-                Err(format!("offset {at} was acknowledged for message {other} and for {message}"))
+                let text = format!("offset {at} was acknowledged for {other} and for {message}");
+                Err(Rule::OneMessageAnOffset.broken(text))
             }
             _ => Ok(()),
         }
     }
 
     /// A consumer read a node's log up to `visible`.
-    pub(super) fn see(&mut self, node: &Node, visible: u64) -> Result<(), String> {
+    pub(super) fn see(&mut self, node: &Node, visible: u64) -> Result<(), Problem> {
         if self.replication == Replication::Async {
             return Ok(());
         }
         let Some(log) = node.disk.log.get(..visible as usize) else {
-            return Err(format!("{visible} visible of a log of {}", node.disk.log.len()));
+            let text = format!("{visible} visible of a log of {}", node.disk.log.len());
+            return Err(Rule::WhatWasSeenStays.broken(text));
         };
         for (at, entry) in log.iter().enumerate().rev().take(64) {
             let first = *self.seen.entry(at as u64).or_insert(*entry);
             if first != *entry {
                 let id = node.id.0;
-                return Err(format!("offset {at} was {first:?} and is {entry:?} on {id}"));
+                let text = format!("offset {at} was {first:?} and is {entry:?} on {id}");
+                return Err(Rule::WhatWasSeenStays.broken(text));
             }
         }
         Ok(())
     }
 
     /// Everything is mended, and this node leads.
-    pub(super) fn end(&mut self, master: &Node) -> Result<(), String> {
+    pub(super) fn end(&mut self, master: &Node) -> Result<(), Problem> {
         let lost = self.lost(master);
         self.summary.lost += lost.len() as u64;
         let gone =
@@ -134,12 +171,14 @@ impl Check {
             return Ok(());
         }
         if let Some((at, entry)) = gone {
-            return Err(format!("a consumer saw {entry:?} at {at}, which is gone"));
+            let text = format!("a consumer saw {entry:?} at {at}, which is gone");
+            return Err(Rule::WhatWasSeenStays.broken(text));
         }
         match lost.first() {
             Some((at, message)) => {
                 let count = lost.len();
-                Err(format!("{count} acknowledged lost, first message {message} at {at}"))
+                let text = format!("{count} acknowledged lost, first message {message} at {at}");
+                Err(Rule::NothingLost.broken(text))
             }
             None => Ok(()),
         }

@@ -66,14 +66,18 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn random(replicas: usize, random: &mut Random) -> Self {
+    /// `leading` may be hit more often than others.
+    pub(super) fn random(replicas: usize, leading: Option<usize>, random: &mut Random) -> Self {
+        let leading = leading.filter(|_| random.one_in(2));
         let node = random.below(replicas as u64) as usize;
         let authority = replicas;
         match random.below(13) {
             0 | 1 => Self::Kill { node },
             2 => Self::PowerLoss { node },
             3 if random.one_in(3) => Self::PowerLossOfAll,
-            3 | 4 => Self::Pause { node, length: random.millis(500, 15_000) },
+            3 | 4 => {
+                Self::Pause { node: leading.unwrap_or(node), length: random.millis(500, 15_000) }
+            }
             // From everybody, from the peers, or from the authority.
             5 | 6 => {
                 let others = (0..=replicas).filter(|other| *other != node);

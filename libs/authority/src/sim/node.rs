@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::check::{Problem, Rule};
 use super::random::Random;
 use crate::planted::{self, Planted};
 use crate::{
@@ -117,6 +118,12 @@ impl Node {
             self.disk.log.truncate(kept);
             self.is_lossless &= settings.sync_flush;
         }
+    }
+
+    /// The start that runs.
+    pub(super) fn me(&self) -> Result<Member, Problem> {
+        let me = self.replica.as_ref().map(Replica::me);
+        me.ok_or_else(|| Rule::Simulation.broken("acts while it is down"))
     }
 
     /// Its own clock at this time.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::check::{Check, Summary};
+use super::check::{Check, Problem, Rule, Summary};
 use super::faults::{Fault, Network};
 use super::node::{Entry, Node, Stream};
 use super::objects::Objects;
 use super::random::Random;
 use super::schedule::Schedule;
-use crate::{Lease, Record, Replica, ReplicaId, Report, Settings, Swapped, Version};
+use crate::{Lease, Member, Record, Replica, ReplicaId, Report, Settings, Swapped, Version};
 
 mod broker;
 
@@ -29,6 +29,11 @@ enum Event {
     Report {
         to: usize,
         report: Report,
+    },
+    Record {
+        to: usize,
+        from: Member,
+        record: Record,
     },
     Stream {
         to: usize,
@@ -109,7 +114,7 @@ impl World {
         }
     }
 
-    pub(super) fn run(&mut self) -> Result<Summary, String> {
+    pub(super) fn run(&mut self) -> Result<Summary, Problem> {
         if self.random.one_in(5) {
             self.begin_with_a_log();
         }
@@ -127,13 +132,13 @@ impl World {
         self.heal();
         self.become_whole(&|_| true)?;
         let master = self.nodes.iter().position(|node| node.leading.is_some());
-        let master = master.ok_or("whole, and without a master")?;
+        let master = master.ok_or_else(|| Rule::Serves.broken("whole, and without a master"))?;
         self.check.end(&self.nodes[master])?;
         Ok(self.check.summary)
     }
 
     /// One of three replicas goes, or cannot ask the authority: the others have to go on.
-    fn serve_without_a_minority(&mut self) -> Result<(), String> {
+    fn serve_without_a_minority(&mut self) -> Result<(), Problem> {
         if self.nodes.len() < 3 {
             return Ok(());
         }
@@ -148,12 +153,12 @@ impl World {
             let authority = self.network.authority();
             self.network.cut(&[(gone, authority), (authority, gone)]);
         }
-        // Who cannot read the record does not learn of a new master either.
-        self.become_whole(&|node| node.id.0 as usize != gone)
+        // Who cannot read the record hears of its master.
+        self.become_whole(&|node| !is_killed || node.id.0 as usize != gone)
     }
 
     /// Waits until a master serves those that count, and they have all that it has.
-    fn become_whole(&mut self, counts: &dyn Fn(&Node) -> bool) -> Result<(), String> {
+    fn become_whole(&mut self, counts: &dyn Fn(&Node) -> bool) -> Result<(), Problem> {
         let end = self.now + HEAL;
         let mut asked = None;
         while self.now < end {
@@ -167,7 +172,9 @@ impl World {
         let ((_, record), (_, lease)) = self.objects.read();
         let roles: Vec<_> =
             self.nodes.iter().map(|node| node.replica.as_ref().map(Replica::role)).collect();
-        Err(format!("nobody serves {HEAL:?} after the last fault: {roles:?} {record:?} {lease:?}"))
+        let text =
+            format!("nobody serves {HEAL:?} after the last fault: {roles:?} {record:?} {lease:?}");
+        Err(Rule::Serves.broken(text))
     }
 
     /// One replica brings a log from before there was a record; nothing of it may go.
@@ -182,14 +189,15 @@ impl World {
         disk.flushed = disk.log.len();
     }
 
-    fn step(&mut self) -> Result<(), String> {
+    fn step(&mut self) -> Result<(), Problem> {
         let Some(((time, _), event)) = self.events.pop_first() else {
-            return Err("no event is left".into());
+            return Err(Rule::Simulation.broken("no event is left"));
         };
         self.now = self.now.max(time);
         let node = match &event {
             Event::Process { node, .. } => Some(*node),
-            Event::Report { to, .. } | Event::Stream { to, .. } => Some(*to),
+            Event::Report { to, .. } | Event::Record { to, .. } => Some(*to),
+            Event::Stream { to, .. } => Some(*to),
             Event::Ask { .. } | Event::Send | Event::Fault => None,
             Event::Restart { .. } | Event::Crash { .. } => None,
         };
@@ -216,6 +224,12 @@ impl World {
                 let now = self.nodes[to].local(self.now);
                 if let Some(replica) = &mut self.nodes[to].replica {
                     replica.heard(now, report);
+                }
+            }
+            Event::Record { to, from, record } => {
+                let now = self.nodes[to].local(self.now);
+                if let Some(replica) = &mut self.nodes[to].replica {
+                    replica.heard_record(now, from, record);
                 }
             }
             Event::Stream { to, stream } => self.stream(to, stream),
@@ -270,13 +284,14 @@ impl World {
     }
 
     /// A request arrives at the authority.
-    fn ask(&mut self, node: usize, start: u64, ask: Ask) -> Result<(), String> {
+    fn ask(&mut self, node: usize, start: u64, ask: Ask) -> Result<(), Problem> {
         let swapped = |version: Option<Version>| version.map_or(Swapped::Lost, Swapped::Won);
         let input = match ask {
             Ask::Read { request } => Input::Read { request, found: self.objects.read() },
             Ask::SwapRecord { request, expected, record } => {
                 let version = self.objects.swap_record(&expected, record);
-                let version = version.map_err(|error| format!("replica {node} asks: {error}"))?;
+                let version = version
+                    .map_err(|error| Rule::RecordKept.broken(format!("{node} asks: {error}")))?;
                 if version.is_some() && std::mem::take(&mut self.ambush) {
                     self.network.cut(&[(self.network.authority(), node)]);
                     if self.random.one_in(2) {
@@ -303,7 +318,8 @@ impl World {
     }
 
     fn fault(&mut self) {
-        let fault = Fault::random(self.nodes.len(), &mut self.random);
+        let leading = self.nodes.iter().position(|node| node.leading.is_some());
+        let fault = Fault::random(self.nodes.len(), leading, &mut self.random);
         if self.is_traced {
             eprintln!("{:?} {fault:?}", self.now);
         }

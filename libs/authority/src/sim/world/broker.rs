@@ -2,12 +2,13 @@
 
 use super::{Ask, Event, Input, World};
 use crate::planted::{self, Planted};
+use crate::sim::check::Problem;
 use crate::sim::node::{Entry, Stream};
 use crate::{Action, Replica};
 
 impl World {
     /// Carries out what a replica wants, and acknowledges what may be.
-    pub(super) fn act(&mut self, place: usize) -> Result<(), String> {
+    pub(super) fn act(&mut self, place: usize) -> Result<(), Problem> {
         loop {
             let node = &mut self.nodes[place];
             let local = node.local(self.now);
@@ -30,7 +31,7 @@ impl World {
 
     /// Another thread of the broker answers those who wait, and consumers, by what was published
     /// last.
-    pub(super) fn answer(&mut self, place: usize) -> Result<(), String> {
+    pub(super) fn answer(&mut self, place: usize) -> Result<(), Problem> {
         let node = &mut self.nodes[place];
         let acknowledged = node.acknowledged(self.now);
         let epoch = node.leading.unwrap_or(0);
@@ -46,8 +47,10 @@ impl World {
         Ok(())
     }
 
-    fn act_on(&mut self, place: usize, action: Action) -> Result<(), String> {
-        if self.is_traced && !matches!(action, Action::Read { .. } | Action::Tell(_)) {
+    fn act_on(&mut self, place: usize, action: Action) -> Result<(), Problem> {
+        if self.is_traced
+            && !matches!(action, Action::Read { .. } | Action::Tell(_) | Action::Share(_))
+        {
             eprintln!("{:?} {place} {action:?}", self.now);
         }
         let start = self.nodes[place].starts;
@@ -65,7 +68,7 @@ impl World {
                 node.following = None;
                 node.waiting.clear();
                 node.leading = Some(epoch);
-                let me = node.replica.as_ref().map(Replica::me).ok_or("acts while it is down")?;
+                let me = node.me()?;
                 let record = node.replica.as_ref().and_then(Replica::record);
                 let loss_epoch = record.map_or(0, |record| record.loss_epoch);
                 self.check.led(epoch, me)?;
@@ -88,6 +91,12 @@ impl World {
             Action::Tell(report) => {
                 for to in (0..self.nodes.len()).filter(|to| *to != place) {
                     self.pass(place, to, Event::Report { to, report });
+                }
+            }
+            Action::Share(record) => {
+                let from = self.nodes[place].me()?;
+                for to in (0..self.nodes.len()).filter(|to| *to != place) {
+                    self.pass(place, to, Event::Record { to, from, record: record.clone() });
                 }
             }
         }
