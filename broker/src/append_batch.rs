@@ -25,13 +25,13 @@ use crate::topics::Topic;
 
 /// With so many bytes of bodies and properties a batch does not wait for the end of the tick.
 const BATCH_BYTES: usize = 256 << 10;
-/// How long sends wait for a disk that is too far behind. Apache calls its page cache busy after
-/// as long (`osPageCacheBusyTimeOutMills`); clients give up after 3 s.
-const BUSY_MAX: Duration = Duration::from_secs(1);
-/// A batch that waits for the disk takes no more sends from so many bytes on.
-const CHOKED_BYTES: u64 = 4 << 20;
+/// A batch that waits for the disk takes no more sends once it keeps so many bytes.
+const CHOKED_BYTES: usize = 4 << 20;
 /// About what a message takes in the log beside body and properties.
 const HEAD_BYTES: usize = 256;
+/// What the lists keep for a message, if each is a send and a read of its own.
+const ENTRY_BYTES: usize =
+    size_of::<PendingMessage>() + size_of::<PendingSend>() + size_of::<Read>();
 /// A property buffer that grew beyond this is given back.
 const PROPERTIES_BYTES_KEPT: usize = 1 << 20;
 /// Lists with room for more messages than this are given back as well.
@@ -83,6 +83,7 @@ pub(crate) struct PendingMessage {
     pub(crate) sys_flag: i32,
     pub(crate) born_timestamp: i64,
     pub(crate) reconsume_times: i32,
+    /// A share of the read buffer, or a copy while the batch waits for the disk.
     pub(crate) body: Bytes,
     /// In the batch's properties.
     pub(crate) properties: Range<usize>,
@@ -129,84 +130,142 @@ impl AppendBatch {
     }
 
     /// Appends everything, and answers each send now or when its messages are durable. While the
-    /// disk is too far behind the batch stays as it is: `false`, try again soon. After
-    /// [`BUSY_MAX`] its sends are refused.
+    /// disk is too far behind what it has no room for stays: `false`, try again soon. After
+    /// `limits.busy_timeout_ms` those sends are refused.
     pub(crate) fn append(&mut self, broker: &Broker) -> bool {
-        let has_room = self.is_empty() || broker.store.has_room(self.bytes());
-        if has_room {
-            self.append_now(broker);
-        } else if self.is_overdue(Instant::now()) {
-            // What room is left is for records of state.
-            self.take(|taken| {
-                taken.refuse(broker, &taken.sends, &StoreError::Busy { waited: BUSY_MAX }.into());
-            });
+        if self.is_empty() || broker.store.has_room(self.log_bytes()) {
+            self.append_what_fits(broker);
+        }
+        if !self.is_empty() && self.is_overdue(Instant::now(), broker.config.busy_timeout()) {
+            self.refuse_all(broker);
         }
         self.is_empty()
     }
 
+    /// The same without waiting, at the end of the broker.
+    pub(crate) fn append_last(&mut self, broker: &Broker) {
+        self.append_what_fits(broker);
+        self.refuse_all(broker);
+    }
+
     /// Whether it has waited for the disk for too long. The first time it begins to wait.
-    fn is_overdue(&mut self, now: Instant) -> bool {
-        now.duration_since(*self.busy_since.get_or_insert(now)) >= BUSY_MAX
+    fn is_overdue(&mut self, now: Instant, timeout: Duration) -> bool {
+        if self.busy_since.is_none() {
+            self.busy_since = Some(now);
+            // Shares would keep whole read buffers, of which a body may be a small part.
+            for message in &mut self.messages {
+                message.body = Bytes::copy_from_slice(&message.body);
+            }
+        }
+        self.busy_since.is_some_and(|since| now.duration_since(since) >= timeout)
+    }
+
+    /// A body to keep: as it is, or a copy while the batch waits for the disk.
+    pub(crate) fn kept(&self, body: Bytes) -> Bytes {
+        if self.busy_since.is_some() { Bytes::copy_from_slice(&body) } else { body }
     }
 
     /// Whether it waits for the disk and takes no more sends.
     pub(crate) fn is_choked(&self) -> bool {
-        self.busy_since.is_some() && self.bytes() >= CHOKED_BYTES
+        self.busy_since.is_some() && self.kept_bytes() >= CHOKED_BYTES
+    }
+
+    /// The memory that it keeps while it waits for the disk.
+    fn kept_bytes(&self) -> usize {
+        self.body_bytes + self.properties.len() + self.messages.len() * ENTRY_BYTES
     }
 
     /// About what it will take in the log.
-    fn bytes(&self) -> u64 {
+    fn log_bytes(&self) -> u64 {
         (self.body_bytes + self.properties.len() + self.messages.len() * HEAD_BYTES) as u64
     }
 
-    /// The same without waiting: what the disk has no room for is refused, with a code that makes
-    /// clients try another broker.
-    pub(crate) fn append_now(&mut self, broker: &Broker) {
-        self.take(|taken| {
-            // Where other threads had time to delete topics, they may have.
-            let is_gone = |send: &PendingSend| {
-                taken.busy_since.is_some() && broker.state.topics.get(&send.topic.name).is_none()
+    /// Appends and answers sends, in order, until the disk has no room for more. The rest stays:
+    /// another thread may have taken the room since somebody looked.
+    pub(crate) fn append_what_fits(&mut self, broker: &Broker) {
+        let taken = self.take();
+        // Where other threads had time to delete topics, they may have.
+        let is_gone = |send: &PendingSend| {
+            taken.busy_since.is_some() && broker.state.topics.get(&send.topic.name).is_none()
+        };
+        let mut done = 0;
+        for sends in taken.sends.chunk_by(|a, b| is_gone(a) == is_gone(b)) {
+            let acted_upon = if is_gone(&sends[0]) {
+                let remark = "the topic was deleted while the disk did not keep up";
+                taken.refuse(broker, sends, &Refusal::new(ResponseCode::TopicNotExist, remark));
+                sends.len()
+            } else {
+                taken.append_or_refuse(sends, broker)
             };
-            for sends in taken.sends.chunk_by(|a, b| is_gone(a) == is_gone(b)) {
-                if is_gone(&sends[0]) {
-                    let remark = "the topic was deleted while the disk did not keep up";
-                    let refusal = Refusal::new(ResponseCode::TopicNotExist, remark);
-                    taken.refuse(broker, sends, &refusal);
-                } else {
-                    taken.append_or_refuse(sends, broker);
-                }
+            done += acted_upon;
+            if acted_upon < sends.len() {
+                break;
             }
-        });
+        }
+        if done < taken.sends.len() {
+            *self = taken.without(done);
+        } else {
+            self.reuse(taken);
+        }
     }
 
-    /// Empties the batch, and begins the next one with its buffers.
-    fn take(&mut self, act: impl FnOnce(&Self)) {
-        // Taken out first: nothing that happens meanwhile can append it a second time.
+    /// Refuses everything with a code that makes clients try another broker. What room is left on
+    /// the disk is for records of state.
+    fn refuse_all(&mut self, broker: &Broker) {
+        let taken = self.take();
+        let busy = StoreError::Busy { waited: broker.config.busy_timeout() };
+        taken.refuse(broker, &taken.sends, &busy.into());
+        self.reuse(taken);
+    }
+
+    /// Empties the batch and begins the next one. Taken out before anything happens to it: nothing
+    /// that happens meanwhile can append it a second time.
+    fn take(&mut self) -> Self {
         let next = Self { number: self.number + 1, ..Self::default() };
-        let mut taken = std::mem::replace(self, next);
-        act(&taken);
-        taken.reads.clear();
-        taken.sends.clear();
-        taken.messages.clear();
-        taken.properties.clear();
-        self.reads = shrunk(taken.reads, ENTRIES_KEPT);
-        self.sends = shrunk(taken.sends, ENTRIES_KEPT);
-        self.messages = shrunk(taken.messages, ENTRIES_KEPT);
-        self.properties = shrunk(taken.properties, PROPERTIES_BYTES_KEPT);
+        std::mem::replace(self, next)
     }
 
-    fn append_or_refuse(&self, sends: &[PendingSend], broker: &Broker) {
+    /// The batch with all but its first `done` sends.
+    fn without(mut self, done: usize) -> Self {
+        self.sends.drain(..done);
+        let first = self.sends.first().map_or(self.messages.len(), |send| send.messages.start);
+        self.messages.drain(..first);
+        self.body_bytes = self.messages.iter().map(|message| message.body.len()).sum();
+        for send in &mut self.sends {
+            send.messages = send.messages.start - first..send.messages.end - first;
+        }
+        self
+    }
+
+    /// Keeps the buffers of a batch for this one.
+    fn reuse(&mut self, mut done: Self) {
+        done.reads.clear();
+        done.sends.clear();
+        done.messages.clear();
+        done.properties.clear();
+        self.reads = shrunk(done.reads, ENTRIES_KEPT);
+        self.sends = shrunk(done.sends, ENTRIES_KEPT);
+        self.messages = shrunk(done.messages, ENTRIES_KEPT);
+        self.properties = shrunk(done.properties, PROPERTIES_BYTES_KEPT);
+    }
+
+    /// Says how many of the sends, from the first on, were appended or refused; it ends where the
+    /// disk has no room.
+    fn append_or_refuse(&self, sends: &[PendingSend], broker: &Broker) -> usize {
         match self.append_sends(sends, broker) {
             Ok(()) => {}
+            Err(StoreError::Busy { .. }) => return 0,
             // The store takes all or nothing; what is wrong with one message is not the others'
             // fault.
             Err(StoreError::TooLarge { .. }) if sends.len() > 1 => {
                 let (front, back) = sends.split_at(sends.len() / 2);
-                self.append_or_refuse(front, broker);
-                self.append_or_refuse(back, broker);
+                let done = self.append_or_refuse(front, broker);
+                let is_done = done == front.len();
+                return done + if is_done { self.append_or_refuse(back, broker) } else { 0 };
             }
             Err(error) => self.refuse(broker, sends, &Refusal::from(error)),
         }
+        sends.len()
     }
 
     fn append_sends(&self, sends: &[PendingSend], broker: &Broker) -> Result<(), StoreError> {
@@ -343,15 +402,44 @@ mod tests {
 
     #[test]
     fn a_batch_waits_for_the_disk_within_bounds() {
+        const TIMEOUT: Duration = Duration::from_secs(1);
         let mut batch = AppendBatch::default();
         let start = Instant::now();
-        batch.body_bytes = CHOKED_BYTES as usize;
+        batch.body_bytes = CHOKED_BYTES;
         assert!(!batch.is_choked(), "it has not met a busy disk");
-        assert!(!batch.is_overdue(start) && batch.is_choked());
-        assert!(!batch.is_overdue(start + BUSY_MAX / 2));
-        assert!(batch.is_overdue(start + BUSY_MAX));
+        assert!(!batch.is_overdue(start, TIMEOUT) && batch.is_choked());
+        assert!(!batch.is_overdue(start + TIMEOUT / 2, TIMEOUT));
+        assert!(batch.is_overdue(start + TIMEOUT, TIMEOUT));
         batch.body_bytes = 0;
         assert!(!batch.is_choked(), "there is room for more sends");
+    }
+
+    #[test]
+    fn a_batch_that_waits_keeps_no_read_buffer() {
+        let topic = Arc::new(Topic::new("t", 1));
+        let read_buffer = Bytes::from(vec![7; 64 << 10]);
+        let message = |body| PendingMessage {
+            topic: topic.clone(),
+            queue_id: 0,
+            flag: 0,
+            sys_flag: 0,
+            born_timestamp: 0,
+            reconsume_times: 0,
+            body,
+            properties: 0..0,
+            unique_key: 0..0,
+            tag_hash: 0,
+        };
+        let mut batch = AppendBatch::default();
+        let body = batch.kept(read_buffer.slice(..10));
+        batch.messages.push(message(body));
+        assert!(!read_buffer.is_unique(), "a batch of the moment copies nothing");
+        batch.is_overdue(Instant::now(), Duration::MAX);
+        let body = batch.kept(read_buffer.slice(10..20));
+        batch.messages.push(message(body));
+        assert!(read_buffer.is_unique());
+        assert!(batch.messages.iter().all(|message| message.body == [7; 10][..]));
+        assert!(batch.kept_bytes() >= 2 * ENTRY_BYTES, "lists count as well");
     }
 
     #[test]

@@ -127,6 +127,10 @@ pub struct LimitsSection {
     /// A sync-flush send is answered with FLUSH_DISK_TIMEOUT after this long. Below the 3 s after
     /// which clients give up. Default: 2,500.
     pub flush_timeout_ms: u64,
+    /// How long sends wait for a disk that does not keep up before they are refused with
+    /// SYSTEM_BUSY. Apache calls its page cache busy after as long (`osPageCacheBusyTimeOutMills`);
+    /// clients give up after 3 s. Default: 1,000.
+    pub busy_timeout_ms: u64,
 }
 
 impl Default for BrokerConfig {
@@ -183,6 +187,7 @@ impl Default for LimitsSection {
             topic_queues_max: 1024,
             idle_seconds: 120,
             flush_timeout_ms: 2_500,
+            busy_timeout_ms: 1_000,
         }
     }
 }
@@ -252,6 +257,11 @@ impl BrokerConfig {
             return wrong("tls", &"half set", &"give both tls.certificate and tls.key, or none");
         }
         Ok(())
+    }
+
+    /// How long sends wait for a disk that does not keep up.
+    pub(crate) fn busy_timeout(&self) -> Duration {
+        Duration::from_millis(self.limits.busy_timeout_ms)
     }
 
     /// The longest frame that a connection may send. There are no accounts yet, so everybody is a

@@ -101,7 +101,7 @@ impl IoThreads {
                 tracing::error!("an I/O thread panicked");
             }
         }
-        self.threads.iter().for_each(|thread| thread.batch.lock().append_now(broker));
+        self.threads.iter().for_each(|thread| thread.batch.lock().append_last(broker));
     }
 }
 

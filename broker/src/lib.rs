@@ -10,6 +10,8 @@ mod acknowledgement;
 mod append_batch;
 mod authorisation;
 mod broker;
+#[cfg(test)]
+mod busy_disk;
 mod clients;
 mod cold_reads;
 mod config;

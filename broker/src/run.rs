@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
 use weirmq_remoting::net::{Limits, ServerConfig, TlsError, serve};
-use weirmq_store::{RealDisk, RecoveryReport, Store, StoreConfig, StoreError, SystemClock};
+use weirmq_store::{Disk, RealDisk, RecoveryReport, Store, StoreConfig, StoreError, SystemClock};
 
 use crate::Broker;
 use crate::cold_reads::ColdReadThreads;
@@ -59,6 +59,17 @@ pub async fn run(
     admin: Admin,
     shutdown: CancellationToken,
 ) -> Result<(), BrokerError> {
+    run_on(Arc::new(RealDisk), config, listeners, admin, shutdown).await
+}
+
+/// As [`run`], with the store on any disk.
+pub(crate) async fn run_on(
+    disk: Arc<dyn Disk>,
+    config: BrokerConfig,
+    listeners: Listeners,
+    admin: Admin,
+    shutdown: CancellationToken,
+) -> Result<(), BrokerError> {
     config.validate()?;
     let recovered = admin.check("broker/recovered");
     let listening = admin.check("broker/listening");
@@ -67,7 +78,7 @@ pub async fn run(
     let bound = listeners.main.local_addr().map_err(io_error("listen"))?;
     let tls = config.tls.server_config()?;
     let registering = admin.clone();
-    let broker = tokio::task::spawn_blocking(move || open(config, bound, registering));
+    let broker = tokio::task::spawn_blocking(move || open(disk, config, bound, registering));
     let broker = broker.await.map_err(|error| BrokerError::Io {
         what: "open the store",
         error: io::Error::other(error),
@@ -148,8 +159,13 @@ pub fn close_directory(config: StoreConfig) -> Result<RecoveryReport, BrokerErro
     Ok(report)
 }
 
-fn open(config: BrokerConfig, bound: SocketAddr, admin: Admin) -> Result<Arc<Broker>, BrokerError> {
-    let (store, _) = Store::open(config.store_config(), Arc::new(RealDisk), Arc::new(SystemClock))?;
+pub(crate) fn open(
+    disk: Arc<dyn Disk>,
+    config: BrokerConfig,
+    bound: SocketAddr,
+    admin: Admin,
+) -> Result<Arc<Broker>, BrokerError> {
+    let (store, _) = Store::open(config.store_config(), disk, Arc::new(SystemClock))?;
     let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
     let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
     let state = recover_state(&store, topics, &config.data_dir, &config.cluster)?;

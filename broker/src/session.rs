@@ -59,7 +59,10 @@ impl Session for BrokerSession {
             }
             let added = match batch.is_choked() {
                 true => Err(Refusal::new(ResponseCode::SystemBusy, "the disk does not keep up")),
-                false => batch.add(&context, &request, requests.share(request.body)),
+                false => {
+                    let body = batch.kept(requests.share(request.body));
+                    batch.add(&context, &request, body)
+                }
             };
             match added {
                 Ok(()) => self.sent_in = Some(batch.number()),

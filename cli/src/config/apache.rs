@@ -65,6 +65,7 @@ const BROKER_RULES: &[(&str, Rule)] = &[
     ("pullBatchMaxMessageCount", Rule::Integer("broker.limits.pull_messages_max")),
     ("serverChannelMaxIdleTimeSeconds", Rule::Integer("broker.limits.idle_seconds")),
     ("syncFlushTimeout", Rule::Integer("broker.limits.flush_timeout_ms")),
+    ("osPageCacheBusyTimeOutMills", Rule::Integer("broker.limits.busy_timeout_ms")),
     ("aclEnable", Rule::Only("false", "access control is not there yet")),
     ("authenticationEnabled", Rule::Only("false", "authentication is not there yet")),
     ("authorizationEnabled", Rule::Only("false", "authorisation is not there yet")),

@@ -3,7 +3,8 @@
 //! Each file has a durable image and a list of writes since its last sync. A crash keeps a seeded
 //! subset of those writes, decided for each 4 KiB page and torn at 512 bytes, in any order, as
 //! write-back does. Names behave alike: creations, renames and removals are durable when their
-//! directory was synced; until then a crash keeps a seeded subset.
+//! directory was synced; until then a crash keeps a seeded subset. A disk can also be told not to
+//! come back from a sync for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
@@ -12,7 +13,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::simulated_image::{Change, Image, NameChange, PAGE_BYTES, Random, split};
 use super::{Disk, DiskFile, DiskSpace, Listed, OpenMode};
@@ -21,6 +22,7 @@ use super::{Disk, DiskFile, DiskSpace, Listed, OpenMode};
 #[derive(Clone, Default)]
 pub struct SimulatedDisk {
     state: Arc<Mutex<State>>,
+    released: Arc<Condvar>,
 }
 
 #[derive(Default, Clone)]
@@ -37,6 +39,7 @@ struct State {
     fail_syncs: bool,
     fail_reads: bool,
     lose_next_sync: bool,
+    hold_syncs: bool,
     free: Option<u64>,
     /// The disk before each step, while steps are recorded.
     recorded: Option<Vec<State>>,
@@ -74,11 +77,17 @@ impl SimulatedDisk {
         self.state.lock().lose_next_sync = true;
     }
 
+    /// From now on no sync of a file returns, until this is called with `false`.
+    pub fn hold_syncs(&self, hold: bool) {
+        self.state.lock().hold_syncs = hold;
+        self.released.notify_all();
+    }
+
     /// Begins or ends keeping the disk as it is before each change. Ending answers with those.
     pub fn record_steps(&self, record: bool) -> Vec<Self> {
         let mut state = self.state.lock();
         let recorded = std::mem::replace(&mut state.recorded, record.then(Vec::new));
-        let disk_of = |state| Self { state: Arc::new(Mutex::new(state)) };
+        let disk_of = |state| Self { state: Arc::new(Mutex::new(state)), ..Self::default() };
         recorded.into_iter().flatten().map(disk_of).collect()
     }
 
@@ -124,7 +133,7 @@ impl SimulatedDisk {
             durable_names: names,
             ..State::default()
         };
-        Self { state: Arc::new(Mutex::new(survivor)) }
+        Self { state: Arc::new(Mutex::new(survivor)), ..Self::default() }
     }
 }
 
@@ -369,6 +378,9 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state.lock();
+        while state.hold_syncs {
+            self.disk.released.wait(&mut state);
+        }
         state.step()?;
         if state.fail_syncs {
             return Err(io::Error::other("write-back failed"));

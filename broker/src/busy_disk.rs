@@ -1,0 +1,251 @@
+//! What clients meet while the disk does not come back from a sync: brokers with connections, on a
+//! simulated disk.
+
+use std::future::{Future as _, poll_fn};
+use std::ops::Range;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use weirmq_remoting::command::{Head, HeaderWriter, Language, SerializeType, Text};
+use weirmq_remoting::header::{Header as _, QueueHeader, SendMessageHeader};
+use weirmq_remoting::net::{Connection, NoRequests, OwnedCommand, connect};
+use weirmq_remoting::{RequestCode, ResponseCode};
+use weirmq_store::{NewMessage, SimulatedDisk, StoreError};
+
+use crate::append_batch::{AppendBatch, PendingMessage, PendingSend};
+use crate::run::{BrokerError, Listeners, open, run_on};
+use crate::topics::Topic;
+use crate::{BrokerConfig, Flush};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+static BODY: [u8; 64 << 10] = [7; 64 << 10];
+/// With [`BODY`]: about 7 MiB may run ahead of the disk, 4 MiB wait, the rest is refused.
+const SENDS: usize = 250;
+
+fn config(folder: &tempfile::TempDir, busy_timeout: Duration) -> BrokerConfig {
+    let mut config = BrokerConfig { data_dir: folder.path().into(), ..BrokerConfig::default() };
+    config.io_threads = 1;
+    config.store.flush = Flush::Sync;
+    config.store.segment_bytes = 64 << 20;
+    config.store.free_bytes_min = 1;
+    config.limits.message_bytes_max = BODY.len();
+    config.limits.busy_timeout_ms = busy_timeout.as_millis() as u64;
+    // So that nobody is told that the disk takes long.
+    config.limits.flush_timeout_ms = PATIENCE.as_millis() as u64;
+    config
+}
+
+/// A disk that holds every sync until this is dropped; a test that fails must not wait for it.
+struct Held(SimulatedDisk);
+
+impl Held {
+    fn hold(disk: &SimulatedDisk) -> Self {
+        disk.hold_syncs(true);
+        Self(disk.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.hold_syncs(false);
+    }
+}
+
+struct Running {
+    disk: SimulatedDisk,
+    address: String,
+    shutdown: CancellationToken,
+    ended: JoinHandle<Result<(), BrokerError>>,
+    _folder: tempfile::TempDir,
+}
+
+impl Running {
+    async fn start(busy_timeout: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let main = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = main.local_addr().unwrap().to_string();
+        let (disk, shutdown) = (SimulatedDisk::new(), CancellationToken::new());
+        let ended = tokio::spawn(run_on(
+            Arc::new(disk.clone()),
+            config(&folder, busy_timeout),
+            Listeners { main, vip: None },
+            weirmq_admin::Admin::default(),
+            shutdown.clone(),
+        ));
+        Self { disk, address, shutdown, ended, _folder: folder }
+    }
+
+    async fn connect(&self) -> Connection {
+        connect(&self.address, PATIENCE, Default::default(), |_| NoRequests).await.unwrap()
+    }
+
+    /// Connects, and sends the first message of topic `t`, so that it and its segment are there.
+    async fn connect_and_send(&self) -> Connection {
+        let connection = self.connect().await;
+        assert_eq!(code(&send(&connection).await), ResponseCode::Success.number());
+        connection
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.ended.await.unwrap().unwrap();
+    }
+}
+
+async fn call(
+    connection: &Connection,
+    code: RequestCode,
+    fields: impl FnOnce(&mut HeaderWriter<'_>),
+    body: &[u8],
+) -> OwnedCommand {
+    let json = SerializeType::Json;
+    connection.call(json, code.number(), fields, body, PATIENCE).await.unwrap()
+}
+
+async fn send(connection: &Connection) -> OwnedCommand {
+    let header = SendMessageHeader {
+        producer_group: Some(Text::from("p")),
+        topic: Text::from("t"),
+        default_topic: Some(Text::from("TBW102")),
+        default_topic_queue_nums: Some(1),
+        queue_id: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        flag: 0,
+        properties: None,
+        reconsume_times: None,
+        unit_mode: None,
+        max_reconsume_times: None,
+        batch: None,
+        broker_name: None,
+    };
+    call(connection, RequestCode::SendMessage, |out| header.encode(out), &BODY).await
+}
+
+async fn max_offset(connection: &Connection) -> OwnedCommand {
+    let header = QueueHeader { topic: Text::from("t"), queue_id: 0, committed: None };
+    call(connection, RequestCode::GetMaxOffset, |out| header.encode(out), b"").await
+}
+
+fn offset(answer: &OwnedCommand) -> String {
+    let command = answer.command().unwrap();
+    command.ext.get("offset").unwrap().to_cow().into_owned()
+}
+
+fn code(answer: &OwnedCommand) -> i32 {
+    answer.command().unwrap().head.code
+}
+
+/// Sends more than the disk has room for; comes back when the broker has taken all of it.
+async fn send_too_much(connection: &Connection) -> JoinSet<i32> {
+    let mut sends = JoinSet::new();
+    for _ in 0..SENDS {
+        let connection = connection.clone();
+        let mut sent = Box::pin(async move { code(&send(&connection).await) });
+        // The first poll writes the request.
+        let first = poll_fn(|context| Poll::Ready(sent.as_mut().poll(context))).await;
+        assert!(first.is_pending());
+        sends.spawn(sent);
+    }
+    // Acted upon behind the sends, by the thread that took them.
+    assert_eq!(offset(&max_offset(connection).await), "1", "nothing new is on the disk");
+    sends
+}
+
+/// How often each code was the answer: of success and of SYSTEM_BUSY.
+async fn outcomes(sends: JoinSet<i32>) -> (usize, usize) {
+    let codes = sends.join_all().await;
+    let count = |code: ResponseCode| codes.iter().filter(|found| **found == code.number()).count();
+    let outcomes = (count(ResponseCode::Success), count(ResponseCode::SystemBusy));
+    assert_eq!(outcomes.0 + outcomes.1, SENDS, "{codes:?}");
+    outcomes
+}
+
+#[tokio::test]
+async fn sends_wait_for_a_busy_disk_within_bounds_and_others_are_served() {
+    let running = Running::start(PATIENCE).await;
+    let connection = running.connect_and_send().await;
+    let held = Held::hold(&running.disk);
+    let sends = send_too_much(&connection).await;
+    let other = running.connect().await;
+    assert_eq!(offset(&max_offset(&other).await), "1");
+    drop(held);
+    let (sent, refused) = outcomes(sends).await;
+    let bytes = sent * BODY.len();
+    assert!((10 << 20..13 << 20).contains(&bytes), "{sent} sent, {refused} refused");
+    assert_eq!(offset(&max_offset(&other).await), (sent + 1).to_string());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn sends_that_waited_too_long_are_refused_and_those_before_them_are_not() {
+    let running = Running::start(Duration::ZERO).await;
+    let connection = running.connect_and_send().await;
+    let held = Held::hold(&running.disk);
+    let sends = send_too_much(&connection).await;
+    drop(held);
+    let (sent, refused) = outcomes(sends).await;
+    let bytes = sent * BODY.len();
+    assert!((6 << 20..9 << 20).contains(&bytes), "{sent} sent, {refused} refused");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_batch_whose_room_somebody_else_took_waits_like_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let disk = SimulatedDisk::new();
+    let config = config(&folder, PATIENCE);
+    let broker =
+        open(Arc::new(disk.clone()), config, address, weirmq_admin::Admin::default()).unwrap();
+    let nobody = |_: &Connection| NoRequests;
+    let connection =
+        connect(&address.to_string(), PATIENCE, Default::default(), nobody).await.unwrap();
+
+    let topic = broker.create_topic_if_absent(Topic::new("t", 1)).unwrap();
+    let mut batch = AppendBatch::default();
+    let read = batch.read_of(&broker, &connection, false);
+    let nothing: Range<usize> = 0..0;
+    batch.messages.push(PendingMessage {
+        topic: topic.clone(),
+        queue_id: 0,
+        flag: 0,
+        sys_flag: 0,
+        born_timestamp: 0,
+        reconsume_times: 0,
+        body: Bytes::from_static(b"a body"),
+        properties: nothing.clone(),
+        unique_key: nothing,
+        tag_hash: 0,
+    });
+    let serialize = SerializeType::Json;
+    let code = RequestCode::SendMessage.number();
+    let language = Language::OTHER;
+    let head = Head { serialize, code, language, version: 0, opaque: 1, flag: 0 };
+    batch.sends.push(PendingSend { head, read, topic, queue_id: 0, messages: 0..1, waits: true });
+
+    let held = Held::hold(&disk);
+    assert!(broker.store.has_room(1000), "somebody looks");
+    let mut appended = Vec::new();
+    let filler = NewMessage::plain("other", 0, &BODY);
+    while broker.store.append_now(&[filler], &mut appended).is_ok() {}
+    let tiny = NewMessage::plain("other", 0, b"");
+    let full = loop {
+        if let Err(error) = broker.store.append_now(&[tiny], &mut appended) {
+            break error;
+        }
+    };
+    assert!(matches!(full, StoreError::Busy { .. }), "{full}");
+    batch.append_what_fits(&broker);
+    assert!(!batch.is_empty(), "it was not refused");
+    assert!(!batch.append(&broker), "it waits");
+    drop(held);
+    let end = broker.store.flush().unwrap();
+    assert!(batch.append(&broker) && broker.store.watermarks().written() > end);
+}
