@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::planted::{self, Planted};
-use crate::{Incarnation, Member, Members, ReplicaId, Report, Settings};
+use crate::{Incarnation, Member, Members, Record, ReplicaId, Report, Settings};
 
 /// What the master knows of one other replica.
 #[derive(Debug, Clone, Copy)]
@@ -12,6 +12,8 @@ pub(crate) struct Peer {
     pub(crate) report: Report,
     /// When it was heard last.
     pub(crate) heard: Duration,
+    /// Since when it says that it obeys this version of the record.
+    pub(crate) obeys_since: Duration,
 }
 
 /// The set as the record has it, with what was asked for and is not known to be refused.
@@ -19,6 +21,8 @@ pub(crate) struct Peer {
 pub(crate) struct InSync {
     /// In the record, as far as known.
     pub(crate) committed: Members,
+    /// The version of that record.
+    version: u64,
     /// Asked for by swaps of the record's version as it is known: each may yet succeed.
     pub(crate) asked: Vec<Members>,
     /// The end of what every member has: never falls.
@@ -43,10 +47,11 @@ impl Patience {
 
 impl InSync {
     /// `confirmed` is what is known to be confirmed from the epochs before.
-    pub(crate) fn new(committed: Members, confirmed: u64, now: Duration) -> Self {
+    pub(crate) fn new(record: &Record, confirmed: u64, now: Duration) -> Self {
+        let (committed, version) = (record.in_sync.clone(), record.in_sync_version);
         let members = committed.iter().map(|member| (member.replica, Patience::from(now)));
         let patience = members.collect();
-        Self { committed, asked: Vec::new(), confirmed, patience }
+        Self { committed, version, asked: Vec::new(), confirmed, patience }
     }
 
     /// Everybody that an acknowledgement waits for: the set, and whom a swap in flight may already
@@ -66,8 +71,8 @@ impl InSync {
     }
 
     /// Takes in the set of a record of a new version, after which swaps of older ones fail.
-    pub(crate) fn commit(&mut self, committed: Members, now: Duration) {
-        self.committed = committed;
+    pub(crate) fn commit(&mut self, record: &Record, now: Duration) {
+        (self.committed, self.version) = (record.in_sync.clone(), record.in_sync_version);
         self.asked.clear();
         self.patience.retain(|replica, _| self.committed.incarnation_of(*replica).is_some());
         for member in self.committed.iter() {
@@ -75,7 +80,11 @@ impl InSync {
         }
     }
 
-    /// Moves the confirm offset to what everybody of the union has. `own` is the master's own end.
+    /// Moves the confirm offset to what everybody of the union has. `own` is the master's own end,
+    /// and `promised` the version of the record that it promised durably.
+    ///
+    /// Each of them has to have promised the record that says who they are: otherwise an older one
+    /// that is restored could be obeyed by one that counts here.
     ///
     /// It stays where it is while the position of a member is not known, since a member without a
     /// connection has not confirmed anything more (apache/rocketmq #6662), and while the set is
@@ -83,20 +92,23 @@ impl InSync {
     pub(crate) fn confirm(
         &mut self,
         me: Member,
-        own: u64,
+        (own, promised): (u64, u64),
         epoch: u64,
         peers: &BTreeMap<ReplicaId, Peer>,
         settings: &Settings,
     ) {
+        let knows = |promised| promised >= self.version;
         if self.committed.len() < settings.needed_in_sync() {
             return;
         }
         let position = |member: Member| {
             if member == me {
-                return Some(own);
+                return knows(promised).then_some(own);
             }
             let report = peers.get(&member.replica)?.report;
-            let counts = report.from == member && report.follows == Some(epoch);
+            let counts = report.from == member
+                && report.follows == Some(epoch)
+                && knows(report.promised_version);
             counts.then(|| report.position.counted(settings))
         };
         let skips = |position: &Option<u64>| {

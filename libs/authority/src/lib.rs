@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod complaint;
 mod epochs;
 mod in_sync;
 mod lease;
@@ -21,7 +22,9 @@ mod report;
 mod settings;
 #[cfg(test)]
 mod sim;
+mod trail;
 
+pub use complaint::Complaint;
 pub use epochs::{EpochStart, EpochTable};
 pub use lease::Lease;
 pub use member::{Incarnation, Member, Members, ReplicaId};
@@ -30,3 +33,4 @@ pub use record::{Phase, Record, Regression};
 pub use replica::{Action, Replica, Role, Standing, Swapped, Version};
 pub use report::{LogPosition, Report};
 pub use settings::{Replication, Settings};
+pub use trail::{Tag, Trail};

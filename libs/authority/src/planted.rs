@@ -17,6 +17,8 @@ pub(crate) enum Planted {
     ExpandAfterTheSwap,
     /// The confirm offset moves without members that are not heard (apache/rocketmq #6662).
     ConfirmWithoutTheUnheard,
+    /// A replica obeys a record that was restored and changed.
+    ObeyAnyHigherEpoch,
     /// A restarted replica claims what it may have lost.
     ClaimLostBytes,
     /// A replica takes what a master sends without cutting its log first.

@@ -2,13 +2,22 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, Members, ReplicaId};
+use crate::{Incarnation, Members, ReplicaId, Tag};
+
+/// How many starts are remembered where none of them is in the record.
+const HELD_MAX: usize = 8;
 
 /// A replica's small file beside its log. Durable before anything that follows from it is done.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Promise {
     /// The highest epoch that it led or followed. It obeys no lower one.
     pub epoch: u64,
+    /// The version of the newest record that it obeyed, and its tag. It obeys only records that
+    /// came from that one.
+    #[serde(default)]
+    pub in_sync_version: u64,
+    #[serde(default)]
+    pub tag: Option<Tag>,
     /// The starts whose confirmed bytes are all still in the log, this one last.
     pub holds: Vec<Incarnation>,
 }
@@ -28,11 +37,12 @@ impl Promise {
         promise
     }
 
-    /// Forgets starts that nobody counts on: all but the last and those in a set of the record.
+    /// Forgets starts that nobody counts on: those before the one in a set of the record. A later
+    /// one may be on its way into the record.
     pub(crate) fn prune(&mut self, replica: ReplicaId, sets: [&Members; 2]) {
-        let last = self.holds.last().copied();
-        self.holds.retain(|held| {
-            Some(*held) == last || sets.iter().any(|set| set.incarnation_of(replica) == Some(*held))
-        });
+        let listed = sets.into_iter().filter_map(|set| set.incarnation_of(replica));
+        let places = listed.filter_map(|listed| self.holds.iter().position(|held| *held == listed));
+        let surplus = self.holds.len().saturating_sub(HELD_MAX);
+        self.holds.drain(..places.min().unwrap_or(surplus));
     }
 }

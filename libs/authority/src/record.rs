@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, Member, Members};
+use crate::{Incarnation, Member, Members, Trail};
 
 /// What a group is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Record {
     pub master: Option<Member>,
     /// Every member has every acknowledged message, and nothing is acknowledged without it.
     pub in_sync: Members,
-    /// Grows with each change of `in_sync` and `eligible`.
+    /// Grows by one with each change of the record, so that an older copy can be told.
     pub in_sync_version: u64,
     /// Members that left the set by an election after which nothing could be acknowledged yet;
     /// they have every acknowledged message as well.
@@ -36,6 +36,9 @@ pub struct Record {
     /// asynchronous flush when power fails everywhere; 0: none. Acknowledged messages may be
     /// missing from there.
     pub loss_epoch: u64,
+    /// By which changes it became what it is.
+    #[serde(default)]
+    pub trail: Trail,
 }
 
 /// A change that no correct replica makes. An authority refuses it, whoever asks.
@@ -45,8 +48,10 @@ pub enum Regression {
     Epoch { from: u64, to: u64 },
     #[error("the version of the in-sync set falls from {from} to {to}")]
     InSyncVersion { from: u64, to: u64 },
-    #[error("the in-sync set changes without a new version")]
+    #[error("the record changes without a new version")]
     InSyncUnversioned,
+    #[error("the new record was not made from the one that is there")]
+    TrailBroken,
     #[error("the master changes within epoch {epoch}")]
     MasterWithinEpoch { epoch: u64 },
     #[error("the new master, replica {}, was neither in sync nor eligible", .0.replica.0)]
@@ -64,34 +69,39 @@ impl Record {
             eligible = self.electable().collect();
             eligible.remove(winner.replica);
         }
-        Self {
+        self.changed(Self {
             epoch: self.epoch + 1,
             phase: Phase::Promoting,
             master: Some(winner),
             in_sync: [winner].into_iter().collect(),
-            in_sync_version: self.in_sync_version + 1,
             eligible,
-            loss_epoch: self.loss_epoch,
-        }
+            ..self.clone()
+        })
+    }
+
+    /// `next` as the version after this one.
+    fn changed(&self, next: Self) -> Self {
+        let next = Self { in_sync_version: self.in_sync_version + 1, ..next };
+        Self { trail: self.trail.extended(&next), ..next }
     }
 
     /// The record after `winner` was elected although it may have lost what it had confirmed, as
     /// everybody else who had it.
     pub(crate) fn elect_with_loss(&self, winner: Member) -> Self {
-        let mut elected = self.elect(winner, 1);
-        elected.loss_epoch = elected.epoch;
-        elected
+        let elected = self.elect(winner, 1);
+        self.changed(Self { loss_epoch: elected.epoch, ..elected })
     }
 
     /// The record after the master gave its office to `heir`, a member of the set that has all
     /// that the master wrote.
     pub(crate) fn hand_over(&self, heir: Member) -> Self {
-        Self { epoch: self.epoch + 1, phase: Phase::Promoting, master: Some(heir), ..self.clone() }
+        let (epoch, phase) = (self.epoch + 1, Phase::Promoting);
+        self.changed(Self { epoch, phase, master: Some(heir), ..self.clone() })
     }
 
     /// The record with its master serving.
     pub(crate) fn serving(&self) -> Self {
-        Self { phase: Phase::Stable, ..self.clone() }
+        self.changed(Self { phase: Phase::Stable, ..self.clone() })
     }
 
     /// The record with another in-sync set. From `min_in_sync` members on messages are
@@ -102,8 +112,7 @@ impl Record {
             eligible = Members::default();
         }
         in_sync.iter().for_each(|member| eligible.remove(member.replica));
-        let in_sync_version = self.in_sync_version + 1;
-        Self { in_sync, in_sync_version, eligible, ..self.clone() }
+        self.changed(Self { in_sync, eligible, ..self.clone() })
     }
 
     /// The record with a member's new start in place of an earlier one whose bytes it still holds,
@@ -119,8 +128,7 @@ impl Record {
                 is_changed = true;
             }
         }
-        record.in_sync_version += 1;
-        is_changed.then_some(record)
+        is_changed.then(|| self.changed(record))
     }
 
     /// Everybody that has every acknowledged message.
@@ -153,9 +161,12 @@ impl Record {
             let (from, to) = (self.in_sync_version, next.in_sync_version);
             return Err(Regression::InSyncVersion { from, to });
         }
-        let is_same_set = next.in_sync == self.in_sync && next.eligible == self.eligible;
-        if next.in_sync_version == self.in_sync_version && !is_same_set {
+        if next.in_sync_version == self.in_sync_version && next != self {
             return Err(Regression::InSyncUnversioned);
+        }
+        let then = next.trail.back(next.in_sync_version - self.in_sync_version);
+        if self.trail.last().is_some_and(|tag| then != Some(tag)) {
+            return Err(Regression::TrailBroken);
         }
         if next.epoch == self.epoch && next.master != self.master {
             return Err(Regression::MasterWithinEpoch { epoch: self.epoch });
@@ -222,7 +233,7 @@ mod tests {
         assert_eq!(check(next), Regression::InSyncVersion { from: 5, to: 4 });
         let next = Record { in_sync: Members::default(), ..stable() };
         assert_eq!(check(next), Regression::InSyncUnversioned);
-        let next = Record { master: Some(member(1, 1)), ..stable() };
+        let next = Record { master: Some(member(1, 1)), in_sync_version: 6, ..stable() };
         assert_eq!(check(next), Regression::MasterWithinEpoch { epoch: 3 });
         // Another start of replica 1 is another member, except where the record says that
         // messages may be lost.
@@ -231,7 +242,11 @@ mod tests {
         assert_eq!(before.check_next(&before.elect_with_loss(member(1, 2))), Ok(()));
         let next = before.elect_with_loss(member(7, 1));
         assert_eq!(check(next), Regression::ElectedOutside(member(7, 1)));
-        let next = Record { in_sync: Members::default(), ..elected };
+        let next = Record { in_sync: Members::default(), ..elected.clone() };
         assert_eq!(check(next), Regression::MasterOutside);
+        // The same version, made from another record.
+        let other = before.elect(member(2, 1), 2).serving();
+        assert_eq!(elected.check_next(&elected.serving()), Ok(()));
+        assert_eq!(elected.check_next(&other), Err(Regression::TrailBroken));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::in_sync::{InSync, Peer};
-use crate::{Lease, LogPosition, Member, Members, Promise, Record, ReplicaId, Report, Settings};
+use crate::{Complaint, Lease, LogPosition, Member, Promise, Record, ReplicaId, Report, Settings};
 
 mod campaign;
 mod lead;
@@ -30,7 +30,8 @@ pub enum Swapped {
 }
 
 /// What the replica wants done, in this order. Nothing of a list may be seen by others before the
-/// promises ahead of it are durable.
+/// promises ahead of it are durable, and neither may the replica be told anything more: a promise
+/// that cannot be written ends the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Read record and lease, and tell [`Replica::read`].
@@ -112,6 +113,8 @@ pub struct Replica {
     settings: Settings,
     me: Member,
     promise: Promise,
+    /// The version of the record up to which the promise is durable.
+    durable: u64,
     position: LogPosition,
     part: Part,
     /// The record, and its version if it was read or written here and not only heard.
@@ -126,6 +129,10 @@ pub struct Replica {
     /// The read or record swap in flight: one at a time, so that an answer is never older than
     /// what is known.
     asking: Option<Asking>,
+    /// Why the record that was read last is not obeyed.
+    refused: Option<Complaint>,
+    /// When the last record that is obeyed was asked for.
+    obeyed_read: Duration,
     peers: BTreeMap<ReplicaId, Peer>,
     /// When others were last told that this replica follows.
     told_following: Option<Duration>,
@@ -181,6 +188,7 @@ impl Replica {
         Self {
             settings,
             me: Member { replica, incarnation },
+            durable: promise.in_sync_version,
             promise,
             position,
             part: Part::Waiting,
@@ -191,6 +199,8 @@ impl Replica {
             confirmed: 0,
             campaigns_after: Duration::ZERO,
             asking: None,
+            refused: None,
+            obeyed_read: Duration::ZERO,
             peers: BTreeMap::new(),
             // What an earlier start told counts as told now.
             told_following: Some(now),
@@ -222,6 +232,30 @@ impl Replica {
         self.record.as_ref().map(|(_, record)| record)
     }
 
+    /// What is wrong, for somebody to mend; nothing in a group that is well, also while it waits for
+    /// replicas or for the authority. A change of it is worth a line in the log.
+    pub fn complaint(&self, now: Duration) -> Option<Complaint> {
+        let linked = || self.peers.values().filter(|peer| self.is_linked(peer, now));
+        let promised_more = || {
+            let record = self.record()?;
+            let (epoch, version) = (record.epoch, record.in_sync_version);
+            // Before the last read, so it is not just ahead.
+            let is_ahead = |peer: &&Peer| {
+                let report = peer.report;
+                (report.promised > epoch || report.promised_version > version)
+                    && peer.obeys_since < self.obeyed_read
+            };
+            let report = linked().find(is_ahead)?.report;
+            let (replica, promised) = (report.from.replica, report.promised);
+            Some(Complaint::PeerPromisedMore { replica, epoch: promised, found: epoch })
+        };
+        let refuses = || {
+            let peer = linked().find(|peer| peer.report.refuses)?;
+            Some(Complaint::PeerRefuses(peer.report.from.replica))
+        };
+        self.refused.or_else(promised_more).or_else(refuses)
+    }
+
     /// What is to be done, oldest first; empties the list. Called after each of the methods below.
     pub fn take_actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
@@ -229,6 +263,7 @@ impl Replica {
 
     /// Time has passed. Called at least each 100 ms.
     pub fn tick(&mut self, now: Duration) {
+        self.note_durable();
         self.give_up_requests(now);
         if now >= self.next_tell {
             self.tell(now);
@@ -257,6 +292,7 @@ impl Replica {
         if self.asking.as_ref().is_none_or(|asking| asking.request != request) {
             return;
         }
+        self.note_durable();
         let sent = self.asking.take().map_or(now, |asking| asking.sent);
         let Some((record, lease)) = found else {
             self.read_failed();
@@ -265,6 +301,9 @@ impl Replica {
         self.is_current = true;
         self.lease.read(now, sent, lease);
         self.see_record(now, record);
+        if self.refused.is_none() {
+            self.obeyed_read = sent;
+        }
     }
 
     /// The answer to [`Action::SwapRecord`].
@@ -272,6 +311,7 @@ impl Replica {
         let Some(asking) = self.asking.take_if(|asking| asking.request == request) else {
             return;
         };
+        self.note_durable();
         match (swapped, asking.swap) {
             (Swapped::Won(version), Some(record)) => self.see_record(now, (version, record)),
             _ => {
@@ -286,8 +326,11 @@ impl Replica {
         if !self.is_credible(now, &report) {
             return;
         }
-        let peer = Peer { report, heard: now };
-        let known = self.peers.insert(report.from.replica, peer);
+        self.note_durable();
+        let known = self.peers.get(&report.from.replica).copied();
+        let is_same = |known: &Peer| known.report.promised_version == report.promised_version;
+        let obeys_since = known.filter(is_same).map_or(now, |known| known.obeys_since);
+        self.peers.insert(report.from.replica, Peer { report, heard: now, obeys_since });
         self.remember_confirmed();
         if report.promised > self.promise.epoch {
             // It read of another master, or is one.
@@ -306,13 +349,12 @@ impl Replica {
     /// Only the record's master says so, so the record stood there once: this is as good as a
     /// read that took long. Nothing is asked for before the authority was read.
     pub fn heard_record(&mut self, now: Duration, from: Member, record: Record) {
-        let order = |record: &Record| (record.epoch, record.in_sync_version);
-        let is_news = self.record().is_none_or(|known| order(known) < order(&record));
+        let version = record.in_sync_version;
+        let is_news = self.record().is_none_or(|known| known.in_sync_version < version);
         let is_leading = record.master == Some(from) && from.replica != self.me.replica;
-        if !is_news || !is_leading || record.epoch < self.promise.epoch {
-            return;
-        }
-        if self.settings.group.contains(&from.replica) {
+        let is_refused = self.promise.complaint_about(&record).is_some();
+        if is_news && is_leading && !is_refused && self.settings.group.contains(&from.replica) {
+            self.note_durable();
             self.is_current = false;
             self.next_read = now;
             self.obey(now, None, record);
@@ -343,6 +385,7 @@ impl Replica {
 
     /// The log ends elsewhere, or more of it is flushed.
     pub fn log_moved(&mut self, now: Duration, position: LogPosition) {
+        self.note_durable();
         self.position = position;
         if let Part::Master(leading) = &mut self.part
             && leading.base.is_none()
@@ -357,6 +400,7 @@ impl Replica {
 
     /// The log was cut to what it shares with the master of this epoch, durably.
     pub fn aligned(&mut self, now: Duration, epoch: u64, position: LogPosition) {
+        self.note_durable();
         self.position = position;
         if let Part::Follower { epoch: followed, is_aligned, .. } = &mut self.part
             && *followed == epoch
@@ -382,18 +426,12 @@ impl Replica {
     }
 
     fn see_record(&mut self, now: Duration, (version, record): (Version, Record)) {
-        if record.epoch < self.promise.epoch {
-            // The record was lost or restored from a copy. Nobody may lead by it.
-            self.stop();
-            self.record = Some((Some(version), record));
-            return;
-        }
-        let is_older = |known: &Record| {
-            known.epoch == record.epoch && known.in_sync_version > record.in_sync_version
-        };
-        if self.record().is_some_and(is_older) {
-            // Restored, or not what stands there now: the set that is known counts.
+        self.refused = self.promise.complaint_about(&record);
+        if self.refused.is_some() {
+            // Who leads or follows goes on as it may without the authority, since what stands there
+            // now says nothing about it. Nobody is elected by it, and no set changes.
             self.is_current = false;
+            self.campaigning_since = None;
             return;
         }
         self.obey(now, Some(version), record);
@@ -402,20 +440,21 @@ impl Replica {
     /// Acts on a record, `version` of which was read or written; a record that was heard has none.
     fn obey(&mut self, now: Duration, version: Option<Version>, record: Record) {
         let is_new = self.record.as_ref().is_none_or(|(known, _)| *known != version);
-        self.forget_unneeded(&record);
+        self.promise_record(&record);
         let predecessor = self.record.as_ref().and_then(|(_, known)| known.master);
         let (epoch, master) = (record.epoch, record.master);
         match &mut self.part {
-            Part::Master(leading) if leading.epoch == epoch => {
+            Part::Master(leading) if leading.epoch == epoch && master == Some(self.me) => {
                 if is_new {
-                    leading.in_sync.commit(record.in_sync.clone(), now);
+                    leading.in_sync.commit(&record, now);
                     leading.is_handing_over = false;
                 }
             }
             Part::Master(_) => self.stop(),
             Part::Waiting | Part::Follower { .. } => {}
         }
-        let in_sync = record.in_sync.clone();
+        let confirmed = self.confirmed.min(self.position.end);
+        let in_sync = InSync::new(&record, confirmed, now);
         self.record = Some((version, record));
         let Some(master) = master else { return };
         if master == self.me && epoch > self.led {
@@ -423,16 +462,17 @@ impl Replica {
         } else if master != self.me && self.role() != (Role::Follower { master, epoch }) {
             self.follow(now, master, epoch);
         } else if is_new {
+            // The master hears at once who promised the new version.
+            self.tell(now);
             self.share();
         }
     }
 
-    fn lead(&mut self, now: Duration, epoch: u64, in_sync: Members, predecessor: Option<Member>) {
+    fn lead(&mut self, now: Duration, epoch: u64, in_sync: InSync, predecessor: Option<Member>) {
         self.led = epoch;
-        self.promise_epoch(epoch);
         self.part = Part::Master(Leading {
             epoch,
-            in_sync: InSync::new(in_sync, self.confirmed.min(self.position.end), now),
+            in_sync,
             predecessor,
             base: None,
             heir: None,
@@ -447,7 +487,6 @@ impl Replica {
     }
 
     fn follow(&mut self, now: Duration, master: Member, epoch: u64) {
-        self.promise_epoch(epoch);
         self.part = Part::Follower { master, epoch, is_aligned: false };
         self.campaigning_since = None;
         self.actions.push(Action::Follow { master, epoch });
@@ -455,19 +494,24 @@ impl Replica {
         self.tell(now);
     }
 
-    fn promise_epoch(&mut self, epoch: u64) {
-        if self.promise.epoch != epoch {
-            self.promise.epoch = epoch;
+    /// Promises to obey no record that did not come from this one, and forgets earlier starts
+    /// that it does not count on.
+    fn promise_record(&mut self, record: &Record) {
+        let before = self.promise.clone();
+        self.promise.epoch = record.epoch;
+        self.promise.in_sync_version = record.in_sync_version;
+        self.promise.tag = record.trail.last();
+        self.promise.prune(self.me.replica, [&record.in_sync, &record.eligible]);
+        if self.promise != before {
             self.actions.push(Action::Promise(self.promise.clone()));
         }
     }
 
-    /// Forgets earlier starts that the record does not count on.
-    fn forget_unneeded(&mut self, record: &Record) {
-        let holds = self.promise.holds.len();
-        self.promise.prune(self.me.replica, [&record.in_sync, &record.eligible]);
-        if self.promise.holds.len() != holds {
-            self.actions.push(Action::Promise(self.promise.clone()));
+    /// What was promised is durable once the replica is told something after its actions were
+    /// taken.
+    fn note_durable(&mut self) {
+        if self.actions.is_empty() {
+            self.durable = self.promise.in_sync_version;
         }
     }
 
@@ -511,6 +555,8 @@ impl Replica {
         self.actions.push(Action::Tell(Report {
             from: self.me,
             promised: self.promise.epoch,
+            promised_version: self.promise.in_sync_version,
+            refuses: self.refused.is_some(),
             position: self.position,
             leads,
             follows,

@@ -36,6 +36,10 @@ pub struct Report {
     pub from: Member,
     /// The highest epoch that it obeys.
     pub promised: u64,
+    /// The version of the newest record that it obeys.
+    pub promised_version: u64,
+    /// Whether it refuses the record that it read last ([`crate::Replica::complaint`]).
+    pub refuses: bool,
     pub position: LogPosition,
     /// The epoch in which it leads.
     pub leads: Option<u64>,

@@ -15,9 +15,13 @@ impl Replica {
         }
         let Some((_, record)) = self.record.clone() else { return };
         // Somebody obeys an epoch that the record has not had: it was lost or restored.
-        let has_been_higher =
-            |peer: &Peer| self.is_linked(peer, now) && peer.report.promised > record.epoch;
-        if record.epoch < self.promise.epoch || self.peers.values().any(has_been_higher) {
+        let has_been_higher = |peer: &Peer| {
+            let report = peer.report;
+            let is_higher =
+                report.promised > record.epoch || report.promised_version > record.in_sync_version;
+            self.is_linked(peer, now) && is_higher
+        };
+        if self.peers.values().any(has_been_higher) {
             return;
         }
         // Its own entry first: also a replica that does not campaign is counted on by it.

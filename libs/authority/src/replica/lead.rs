@@ -120,6 +120,7 @@ impl Replica {
     pub(super) fn confirm(&mut self) {
         let own = self.position.counted(&self.settings);
         if let Part::Master(leading) = &mut self.part {
+            let own = (own, self.durable);
             leading.in_sync.confirm(self.me, own, leading.epoch, &self.peers, &self.settings);
             self.confirmed = self.confirmed.max(leading.in_sync.confirmed);
         }

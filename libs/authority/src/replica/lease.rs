@@ -114,12 +114,15 @@ impl Replica {
 
     pub(super) fn is_lease_free(&self, now: Duration) -> bool {
         let Some((_, lease)) = &self.lease.known else { return false };
-        let Some(holder) = lease.holder else { return true };
+        let is_over = |since| now.saturating_sub(since) >= self.settings.lease;
+        let is_over = self.lease.unchanged_since.is_some_and(is_over);
+        // Without a holder although there was a master: somebody deleted it.
+        let is_first = self.record().is_none_or(|record| record.epoch == 0);
+        let Some(holder) = lease.holder else { return is_first || is_over };
         // An earlier start of this replica cannot be alive: the data directory has a lock.
         let is_own =
             holder.replica == self.me.replica && self.promise.holds.contains(&holder.incarnation);
-        let is_over = |since| now.saturating_sub(since) >= self.settings.lease;
-        is_own || self.lease.unchanged_since.is_some_and(is_over)
+        is_own || is_over
     }
 
     /// Whether the lease was taken so lately that nobody else can have it.

@@ -10,7 +10,7 @@ fn replica(settings: Settings, promise: Promise) -> Replica {
 }
 
 fn promise(epoch: u64) -> Promise {
-    let before = Promise { epoch, holds: Vec::new() };
+    let before = Promise { epoch, ..Promise::default() };
     Promise::at_start(Some(before), true, Incarnation(1))
 }
 
@@ -55,8 +55,9 @@ fn a_group_of_one_leads_at_once_and_promises_first() {
     let mut replica = replica(Settings::new(1), promise(0));
     let (mut record, mut lease) = Default::default();
     let actions = settle(&mut replica, at(10), &mut record, &mut lease);
-    let promised = Promise { epoch: 1, holds: vec![Incarnation(1)] };
-    assert_eq!(actions, [Action::Promise(promised), Action::Lead { epoch: 1 }]);
+    let Action::Promise(promised) = &actions[0] else { panic!("{actions:?}") };
+    assert_eq!((promised.epoch, &promised.holds[..]), (1, &[Incarnation(1)][..]));
+    assert_eq!(actions[1], Action::Lead { epoch: 1 });
     assert!(!replica.standing(at(10)).may_append, "the epoch record is not there yet");
     replica.log_moved(at(20), LogPosition { epoch: 1, end: 9, flushed: 0 });
     assert!(!replica.standing(at(20)).may_append, "it is not flushed");
@@ -102,6 +103,8 @@ fn report(sent: u64) -> Report {
     Report {
         from: Member { replica: ReplicaId(1), incarnation: Incarnation(5) },
         promised: 0,
+        promised_version: 0,
+        refuses: false,
         position: LogPosition::default(),
         leads: None,
         follows: None,
@@ -129,8 +132,15 @@ fn a_standing_says_until_when_it_may_be_used() {
         let expected = if replication == Replication::Sync { at(0) } else { Duration::MAX };
         assert_eq!(alone.until, expected);
         let (follows, echo) = (Some(1), Some(at(1_200)));
-        replica.heard(at(1_300), Report { promised: 1, position, follows, echo, ..report(2) });
+        let follower = Report { promised: 1, position, follows, echo, ..report(2) };
+        replica.heard(at(1_300), follower);
         settle(&mut replica, at(1_300), &mut record, &mut lease);
+        if replication == Replication::Sync {
+            // It did not promise yet what says that it is in the set.
+            assert_eq!(replica.standing(at(1_300)), Standing::default());
+        }
+        let (promised_version, sent) = (record.in_sync_version, at(3));
+        replica.heard(at(1_300), Report { promised_version, sent, ..follower });
         let standing = replica.standing(at(1_300));
         // What it echoed lately counts as much as the lease; what was confirmed stays so.
         let until = 5_200;
@@ -150,7 +160,7 @@ fn who_cannot_read_the_record_follows_the_master_that_is_heard() {
         in_sync: [master].into_iter().collect(),
         ..Record::default()
     };
-    let record = |epoch| Record { epoch, ..first.clone() };
+    let record = |epoch| Record { epoch, in_sync_version: epoch, ..first.clone() };
     let mut replica = replica(Settings::new(2), promise(2));
     // It went backwards, or somebody else says so.
     replica.heard_record(at(10), master, record(1));
@@ -158,12 +168,64 @@ fn who_cannot_read_the_record_follows_the_master_that_is_heard() {
     assert_eq!((replica.take_actions(), replica.role()), (vec![], Role::Waiting));
     replica.heard_record(at(20), master, record(3));
     let follow = Action::Follow { master, epoch: 3 };
-    let promised = Action::Promise(Promise { epoch: 3, holds: vec![Incarnation(1)] });
-    assert_eq!(replica.take_actions()[..2], [promised, follow]);
+    let actions = replica.take_actions();
+    assert!(matches!(&actions[0], Action::Promise(promised) if promised.epoch == 3));
+    assert_eq!(actions[1], follow);
     // It may not swap what it did not read.
     replica.heard_record(at(30), master, record(4));
     assert_eq!(replica.role(), Role::Follower { master, epoch: 4 });
     replica.tick(at(60_000));
     let asks = |action: &Action| matches!(action, Action::SwapRecord { .. });
     assert!(!replica.take_actions().iter().any(asks));
+}
+
+/// A read that finds this.
+fn found(replica: &mut Replica, now: Duration, record: &Record) {
+    replica.tick(now);
+    for action in replica.take_actions() {
+        if let Action::Read { request } = action {
+            let version = Version(format!("{}-{}", record.epoch, record.in_sync_version));
+            let lease = (Version("1".into()), Lease::default());
+            replica.read(now, request, Some(((version, record.clone()), lease)));
+        }
+    }
+}
+
+#[test]
+fn a_record_that_was_restored_is_refused_with_a_reason() {
+    let master = report(1).from;
+    let third = Member { replica: ReplicaId(2), incarnation: Incarnation(7) };
+    let first = Record::default().elect(master, 2);
+    let second = first.elect(third, 2).serving();
+    let mut replica = replica(Settings::new(3), promise(0));
+    found(&mut replica, at(1_000), &second);
+    let follows = Role::Follower { master: third, epoch: 2 };
+    assert_eq!((replica.role(), replica.complaint(at(1_000))), (follows, None));
+    // It was restored, and then deleted: nobody is left for that.
+    for (now, record) in [(2_000, first.clone()), (3_000, Record::default())] {
+        found(&mut replica, at(now), &record);
+        let complaint = replica.complaint(at(now)).unwrap();
+        assert!(matches!(complaint, Complaint::WentBack { promised_epoch: 2, .. }), "{complaint}");
+        assert_eq!(replica.role(), follows);
+    }
+    // It was restored, and somebody was elected by it: that is no later record.
+    let other = first.elect(master, 2).serving().elect(master, 2);
+    found(&mut replica, at(4_000), &other);
+    let complaint = replica.complaint(at(4_000)).unwrap();
+    assert!(matches!(complaint, Complaint::Forked { epoch: 3, .. }), "{complaint}");
+    replica.heard_record(at(4_000), master, other.serving());
+    assert_eq!(replica.role(), follows);
+    // It was put back.
+    found(&mut replica, at(5_000), &second.serving());
+    assert_eq!((replica.role(), replica.complaint(at(5_000))), (follows, None));
+    // Others say that it went further, and still after the next read.
+    let ahead = Report { promised: 9, promised_version: 9, ..report(2) };
+    replica.heard(at(5_100), ahead);
+    assert_eq!(replica.complaint(at(5_100)), None);
+    found(&mut replica, at(6_000), &second.serving());
+    let complaint = Complaint::PeerPromisedMore { replica: ReplicaId(1), epoch: 9, found: 2 };
+    assert_eq!(replica.complaint(at(6_000)), Some(complaint));
+    let refuses = Report { promised: 2, refuses: true, ..report(3) };
+    replica.heard(at(6_100), refuses);
+    assert_eq!(replica.complaint(at(6_100)), Some(Complaint::PeerRefuses(ReplicaId(1))));
 }

@@ -29,6 +29,8 @@ pub(super) enum Rule {
     RecordKept,
     /// Once everything is mended the group serves.
     Serves,
+    /// Who does not, because of what was done to the record, says why.
+    SaysWhy,
     /// The simulation does what it should.
     Simulation,
 }
@@ -48,6 +50,8 @@ pub(super) struct Summary {
     pub(super) faults: u64,
     /// Elections after which messages may be missing, because no disk was left that had all.
     pub(super) elections_with_loss: u64,
+    /// Runs in which a restored record was swapped.
+    pub(super) forks: u64,
     /// After such elections, or with asynchronous replication.
     pub(super) lost: u64,
 }
@@ -59,15 +63,18 @@ impl AddAssign for Summary {
         self.handovers += other.handovers;
         self.faults += other.faults;
         self.elections_with_loss += other.elections_with_loss;
+        self.forks += other.forks;
         self.lost += other.lost;
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acknowledged, elections, handovers, faults, elections_with_loss, lost } = self;
+        let Self { acknowledged, elections, handovers, faults, elections_with_loss, forks, lost } =
+            self;
         write!(f, "{acknowledged} acknowledged, {faults} faults, {elections} elections, ")?;
         write!(f, "{handovers} handovers, {elections_with_loss} elections with loss, ")?;
+        write!(f, "{forks} forked records, ")?;
         write!(f, "{lost} lost with them or with asynchronous replication")
     }
 }
@@ -79,6 +86,9 @@ pub(super) struct Check {
     seen: HashMap<u64, Entry>,
     leaders: HashMap<u64, Member>,
     acknowledged_epoch: u64,
+    acknowledgers: HashMap<u64, Member>,
+    /// The record was restored and then swapped.
+    pub(super) is_forked: bool,
     loss_epoch: u64,
     pub(super) summary: Summary,
 }
@@ -91,6 +101,8 @@ impl Check {
             seen: HashMap::new(),
             leaders: HashMap::new(),
             acknowledged_epoch: 0,
+            acknowledgers: HashMap::new(),
+            is_forked: false,
             loss_epoch: 0,
             summary: Summary::default(),
         }
@@ -98,7 +110,8 @@ impl Check {
 
     pub(super) fn led(&mut self, epoch: u64, member: Member) -> Result<(), Problem> {
         let leader = *self.leaders.entry(epoch).or_insert(member);
-        if leader != member {
+        // Then one of them acknowledges nothing.
+        if leader != member && !self.is_forked {
             let text = format!("epoch {epoch} has two masters: {leader:?} and {member:?}");
             return Err(Rule::OneMaster.broken(text));
         }
@@ -124,8 +137,18 @@ impl Check {
         self.seen.clear();
     }
 
-    pub(super) fn acknowledge(&mut self, at: u64, message: u64, epoch: u64) -> Result<(), Problem> {
+    pub(super) fn acknowledge(
+        &mut self,
+        at: u64,
+        message: u64,
+        (epoch, member): (u64, Member),
+    ) -> Result<(), Problem> {
         self.summary.acknowledged += 1;
+        let first = *self.acknowledgers.entry(epoch).or_insert(member);
+        if first != member {
+            let text = format!("{first:?} and {member:?} acknowledge in epoch {epoch}");
+            return Err(Rule::OneMaster.broken(text));
+        }
         if self.replication == Replication::Async && epoch < self.acknowledged_epoch {
             let later = self.acknowledged_epoch;
             let text = format!("epoch {epoch} acknowledges after epoch {later} did");
@@ -182,6 +205,18 @@ impl Check {
             }
             None => Ok(()),
         }
+    }
+
+    /// The record was restored and then swapped, and the group may have stopped for it. What was
+    /// acknowledged is somewhere.
+    pub(super) fn end_forked(&mut self, nodes: &[Node]) -> Result<Summary, Problem> {
+        self.summary.forks += 1;
+        let lost = nodes.iter().map(|node| self.lost(node).len()).min().unwrap_or(0);
+        if lost > 0 {
+            let text = format!("{lost} acknowledged are in no log that has the others");
+            return Err(Rule::NothingLost.broken(text));
+        }
+        Ok(self.summary)
     }
 
     /// Acknowledged messages that are not in this log, by offset.

@@ -28,6 +28,10 @@ impl Network {
         self.cut.len() - 1
     }
 
+    pub(super) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cut[from][to]
+    }
+
     /// How long a message takes, or nothing where it does not arrive.
     pub(super) fn passage(&self, from: usize, to: usize, random: &mut Random) -> Option<Duration> {
         let is_lost = self.loss > 0 && random.one_in(self.loss);
@@ -54,6 +58,10 @@ pub(super) enum Fault {
     Cut {
         pairs: Vec<(usize, usize)>,
     },
+    /// From the authority, and a while later from the peers.
+    CutInSteps {
+        node: usize,
+    },
     Slow {
         delay: Duration,
         loss: u64,
@@ -63,15 +71,48 @@ pub(super) enum Fault {
     /// within 3 s.
     Ambush,
     HandOver,
+    /// Somebody deletes the lease, and this node is cut off.
+    DeleteLease {
+        alone: usize,
+    },
+    /// Reads may find what stood there before.
+    StaleReads,
+    Record(Damage),
+}
+
+/// What somebody does to the record.
+#[derive(Debug)]
+pub(super) enum Damage {
+    Restore,
+    Delete,
+    PutBack,
+    /// To what it was before the others went on without this replica, which then is the only one
+    /// that hears of it.
+    Fork {
+        late: usize,
+    },
 }
 
 impl Fault {
     /// `leading` may be hit more often than others.
-    pub(super) fn random(replicas: usize, leading: Option<usize>, random: &mut Random) -> Self {
-        let leading = leading.filter(|_| random.one_in(2));
+    pub(super) fn random(
+        replicas: usize,
+        leading: Option<usize>,
+        is_damaged: bool,
+        random: &mut Random,
+    ) -> Self {
         let node = random.below(replicas as u64) as usize;
+        let leading = leading.filter(|_| random.one_in(2));
+        if is_damaged && random.one_in(8) {
+            return Self::Record(match random.below(12) {
+                0 => Damage::Delete,
+                8.. => Damage::Fork { late: node },
+                1..=3 => Damage::PutBack,
+                _ => Damage::Restore,
+            });
+        }
         let authority = replicas;
-        match random.below(13) {
+        match random.below(16) {
             0 | 1 => Self::Kill { node },
             2 => Self::PowerLoss { node },
             3 if random.one_in(3) => Self::PowerLossOfAll,
@@ -104,12 +145,23 @@ impl Fault {
             8 => Self::Slow { delay: random.millis(20, 3_000), loss: random.below(2) * 4 },
             9 | 10 => Self::Mend,
             11 => Self::Ambush,
+            12 => Self::StaleReads,
+            14 => Self::DeleteLease { alone: leading.unwrap_or(node) },
+            13 => Self::CutInSteps { node: leading.unwrap_or(node) },
             _ => Self::HandOver,
         }
     }
 }
 
 impl Network {
+    /// Cuts both directions between a node and these others.
+    pub(super) fn part(&mut self, node: usize, others: impl Iterator<Item = usize>) {
+        others.filter(|other| *other != node).for_each(|other| {
+            self.cut[node][other] = true;
+            self.cut[other][node] = true;
+        });
+    }
+
     pub(super) fn cut(&mut self, pairs: &[(usize, usize)]) {
         pairs.iter().for_each(|&(from, to)| self.cut[from][to] = true);
     }

@@ -80,6 +80,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
     let is_async = |schedule: &Schedule| schedule.replication == Replication::Async;
     let is_unflushed =
         |schedule: &Schedule| schedule.replication == Replication::Sync && !schedule.sync_flush;
+    let is_damaged = |schedule: &Schedule| schedule.is_damaged && schedule.is_quorum();
     let lost = &[Rule::NothingLost, Rule::OneMessageAnOffset, Rule::WhatWasSeenStays];
     let plants = [
         Plant(Planted::AcknowledgeUnasked, is_sync, lost),
@@ -87,6 +88,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::ShrinkBeforeTheSwap, is_sync, lost),
         Plant(Planted::ExpandAfterTheSwap, is_sync, lost),
         Plant(Planted::ConfirmWithoutTheUnheard, is_sync, lost),
+        Plant(Planted::ObeyAnyHigherEpoch, is_damaged, lost),
         Plant(Planted::ClaimLostBytes, is_unflushed, lost),
         Plant(Planted::FollowWithoutCut, any, lost),
         Plant(Planted::CampaignAtOnce, is_async, &[Rule::OneMaster]),

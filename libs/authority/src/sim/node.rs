@@ -34,6 +34,7 @@ pub(super) enum Stream {
         epoch: u64,
     },
     Welcome {
+        from: Member,
         epoch: u64,
         epochs: EpochTable,
         end: u64,
@@ -44,6 +45,7 @@ pub(super) enum Stream {
         at: usize,
     },
     Entries {
+        from: Member,
         epoch: u64,
         at: usize,
         entries: Vec<Entry>,

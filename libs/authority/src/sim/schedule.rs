@@ -15,6 +15,9 @@ pub(super) struct Schedule {
     pub(super) length: Duration,
     /// The mean time between faults.
     pub(super) fault_every: Duration,
+    pub(super) continue_without_lease: bool,
+    /// Whether the record is restored and deleted.
+    pub(super) is_damaged: bool,
 }
 
 impl Schedule {
@@ -29,7 +32,15 @@ impl Schedule {
             min_in_sync: if random.one_in(4) { 1 } else { 2 },
             length: random.millis(30_000, 120_000),
             fault_every: random.millis(1_000, 8_000),
+            continue_without_lease: !random.one_in(4),
+            is_damaged: random.one_in(4),
         }
+    }
+
+    /// Whether any two sets of replicas that can acknowledge have a replica in common. Otherwise
+    /// nobody can notice that there are two, once the record was restored and swapped.
+    pub(super) fn is_quorum(&self) -> bool {
+        self.replication == Replication::Sync && 2 * self.min_in_sync > self.replicas as usize
     }
 
     pub(super) fn settings(&self) -> Settings {
@@ -37,6 +48,7 @@ impl Schedule {
             replication: self.replication,
             sync_flush: self.sync_flush,
             min_in_sync: self.min_in_sync,
+            continue_without_lease: self.continue_without_lease,
             ..Settings::new(self.replicas)
         }
     }
@@ -47,6 +59,7 @@ impl fmt::Display for Schedule {
         let flush = if self.sync_flush { "sync" } else { "async" };
         let (replicas, min) = (self.replicas, self.min_in_sync);
         write!(f, "{replicas} replicas, {:?} replication, {flush} flush", self.replication)?;
-        write!(f, ", min in-sync {min}")
+        let damage = if self.is_damaged { ", damaged record" } else { "" };
+        write!(f, ", min in-sync {min}{damage}")
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::check::{Check, Problem, Rule, Summary};
-use super::faults::{Fault, Network};
+use super::faults::{Damage, Fault, Network};
 use super::node::{Entry, Node, Stream};
-use super::objects::Objects;
+use super::objects::{Found, Objects};
 use super::random::Random;
 use super::schedule::Schedule;
 use crate::{Lease, Member, Record, Replica, ReplicaId, Report, Settings, Swapped, Version};
@@ -46,6 +46,13 @@ enum Event {
     },
     Send,
     Fault,
+    Part {
+        node: usize,
+    },
+    Fork {
+        late: usize,
+        step: u32,
+    },
     Restart {
         node: usize,
     },
@@ -58,7 +65,7 @@ enum Event {
 enum Input {
     Tick,
     Flushed { end: usize },
-    Read { request: u64, found: ((Version, Record), (Version, Lease)) },
+    Read { request: u64, found: Found },
     RecordSwapped { request: u64, swapped: Swapped },
     LeaseSwapped { request: u64, swapped: Swapped },
 }
@@ -86,6 +93,10 @@ pub(super) struct World {
     is_healing: bool,
     /// The next who swaps the record does not hear of it and is gone soon after.
     ambush: bool,
+    is_damaged: bool,
+    is_quorum: bool,
+    reads_are_stale: bool,
+    is_forking: bool,
     is_traced: bool,
 }
 
@@ -109,6 +120,10 @@ impl World {
             messages: 0,
             is_healing: false,
             ambush: false,
+            is_damaged: schedule.is_damaged,
+            is_quorum: schedule.is_quorum(),
+            reads_are_stale: false,
+            is_forking: false,
             is_traced: std::env::var_os("TRACE").is_some(),
             random,
         }
@@ -125,8 +140,18 @@ impl World {
         self.schedule_fault();
         while self.now < self.length {
             self.step()?;
+            self.check.is_forked = self.objects.is_forked;
+            if self.objects.is_forked && !self.is_quorum {
+                // Nobody can notice, so nothing is promised.
+                return Ok(self.check.summary);
+            }
         }
         self.heal();
+        if self.objects.is_forked {
+            let healed = self.become_whole(&|_| true);
+            healed.or_else(|problem| self.everybody_says_why(problem))?;
+            return self.check.end_forked(&self.nodes);
+        }
         self.become_whole(&|_| true)?;
         self.serve_without_a_minority()?;
         self.heal();
@@ -200,6 +225,7 @@ impl World {
             Event::Stream { to, .. } => Some(*to),
             Event::Ask { .. } | Event::Send | Event::Fault => None,
             Event::Restart { .. } | Event::Crash { .. } => None,
+            Event::Part { .. } | Event::Fork { .. } => None,
         };
         if let Some(paused) = node.map(|node| self.nodes[node].paused_until)
             && paused > self.now
@@ -235,9 +261,16 @@ impl World {
             Event::Stream { to, stream } => self.stream(to, stream),
             Event::Ask { node, start, ask } => self.ask(node, start, ask)?,
             Event::Send => self.send(),
+            Event::Part { node } if !self.is_healing => {
+                self.network.part(node, 0..self.nodes.len());
+            }
+            Event::Fork { late, step } if !self.is_healing => self.fork(late, step),
+            Event::Part { .. } | Event::Fork { .. } => {}
             Event::Fault => {
                 if !self.is_healing {
-                    self.fault();
+                    if !self.is_forking {
+                        self.fault();
+                    }
                     self.schedule_fault();
                 }
             }
@@ -287,7 +320,14 @@ impl World {
     fn ask(&mut self, node: usize, start: u64, ask: Ask) -> Result<(), Problem> {
         let swapped = |version: Option<Version>| version.map_or(Swapped::Lost, Swapped::Won);
         let input = match ask {
-            Ask::Read { request } => Input::Read { request, found: self.objects.read() },
+            Ask::Read { request } => {
+                let is_stale = self.reads_are_stale && self.random.one_in(2);
+                let found = match is_stale {
+                    true => self.objects.read_stale(&mut self.random),
+                    false => self.objects.read(),
+                };
+                Input::Read { request, found }
+            }
             Ask::SwapRecord { request, expected, record } => {
                 let version = self.objects.swap_record(&expected, record);
                 let version = version
@@ -319,7 +359,8 @@ impl World {
 
     fn fault(&mut self) {
         let leading = self.nodes.iter().position(|node| node.leading.is_some());
-        let fault = Fault::random(self.nodes.len(), leading, &mut self.random);
+        let random = &mut self.random;
+        let fault = Fault::random(self.nodes.len(), leading, self.is_damaged, random);
         if self.is_traced {
             eprintln!("{:?} {fault:?}", self.now);
         }
@@ -337,7 +378,24 @@ impl World {
                 self.network.delay = delay;
                 self.network.loss = loss;
             }
-            Fault::Mend => self.network.mend(),
+            Fault::Mend => {
+                self.network.mend();
+                self.reads_are_stale = false;
+            }
+            Fault::DeleteLease { alone } => {
+                self.objects.delete_lease();
+                self.network.part(alone, 0..=self.nodes.len());
+            }
+            Fault::StaleReads => self.reads_are_stale = true,
+            Fault::Record(Damage::Restore) => self.objects.restore(&mut self.random),
+            Fault::Record(Damage::Delete) => self.objects.delete(),
+            Fault::Record(Damage::PutBack) => self.objects.put_back(),
+            Fault::Record(Damage::Fork { late }) => self.fork(late, 0),
+            Fault::CutInSteps { node } => {
+                let authority = self.network.authority();
+                self.network.part(node, std::iter::once(authority));
+                self.schedule_random(7_000, 12_000, Event::Part { node });
+            }
             Fault::Ambush => self.ambush = true,
             Fault::HandOver => {
                 for node in &mut self.nodes {
@@ -346,6 +404,41 @@ impl World {
                     self.check.summary.handovers += u64::from(asked == Some(true));
                 }
             }
+        }
+    }
+
+    /// The steps by which a record forks: the others go on without `late`, the record is restored
+    /// to what it was before, only `late` hears of it, and then all meet.
+    fn fork(&mut self, late: usize, step: u32) {
+        let peers = 0..self.nodes.len();
+        let authority = self.network.authority();
+        self.network.mend();
+        self.reads_are_stale = false;
+        self.is_forking = step < 3;
+        match step {
+            0 => {
+                self.objects.mark();
+                self.network.part(late, 0..=authority);
+            }
+            1 => {
+                self.objects.restore_marked();
+                self.network.part(late, peers.clone());
+                self.network.part(authority, peers.filter(|peer| *peer != late));
+            }
+            2 => {
+                // A second election there, or the master of the others is gone when they meet.
+                let leading = self.nodes.iter().position(|node| node.leading.is_some());
+                self.network.part(late, peers);
+                match self.random.below(3) {
+                    0 => self.crash(late, false),
+                    1 => self.crash(leading.unwrap_or(late), false),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        if step < 3 && !self.is_healing {
+            self.schedule_random(9_000, 16_000, Event::Fork { late, step: step + 1 });
         }
     }
 
@@ -367,8 +460,35 @@ impl World {
         }
     }
 
+    /// The group stopped, because the record was restored and then swapped. Everybody who does not
+    /// serve says so.
+    fn everybody_says_why(&self, problem: Problem) -> Result<(), Problem> {
+        let serves = |node: &Node| node.may_append(self.now);
+        let follows = |node: &Node| {
+            let master = node.following.filter(|(_, _, is_aligned)| *is_aligned);
+            master.is_some_and(|(master, ..)| serves(&self.nodes[master.replica.0 as usize]))
+        };
+        let complains = |node: &Node| {
+            let local = node.local(self.now);
+            node.replica.as_ref().is_some_and(|replica| replica.complaint(local).is_some())
+        };
+        let mut silent =
+            self.nodes.iter().filter(|node| !serves(node) && !follows(node) && !complains(node));
+        match silent.next() {
+            Some(node) => {
+                let text = format!("replica {} does not say why: {}", node.id.0, problem.text);
+                Err(Rule::SaysWhy.broken(text))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn heal(&mut self) {
         self.is_healing = true;
+        self.reads_are_stale = false;
+        if !self.objects.is_forked || self.random.one_in(2) {
+            self.objects.put_back();
+        }
         self.ambush = false;
         self.network.mend();
         for place in 0..self.nodes.len() {
@@ -381,14 +501,13 @@ impl World {
     fn is_whole(&self, counts: &dyn Fn(&Node) -> bool) -> bool {
         let mut masters = self.nodes.iter().filter(|node| node.leading.is_some());
         let (Some(master), None) = (masters.next(), masters.next()) else { return false };
-        let counted = self.nodes.iter().filter(|node| counts(node)).count();
+        let mut counted = self.nodes.iter().filter(|node| counts(node));
+        // A master that cannot ask the authority cannot change the set.
+        let authority = self.network.authority();
         let ((_, record), _) = self.objects.read();
-        record.in_sync.len() >= counted
-            && self
-                .nodes
-                .iter()
-                .filter(|node| counts(node))
-                .all(|node| node.disk.log == master.disk.log)
+        let is_set_whole = record.in_sync.len() >= counted.clone().count()
+            || self.network.is_cut(master.id.0 as usize, authority);
+        is_set_whole && counted.all(|node| node.disk.log == master.disk.log)
     }
 
     fn is_acknowledged(&self, message: u64, counts: &dyn Fn(&Node) -> bool) -> bool {

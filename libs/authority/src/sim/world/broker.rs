@@ -4,7 +4,7 @@ use super::{Ask, Event, Input, World};
 use crate::planted::{self, Planted};
 use crate::sim::check::Problem;
 use crate::sim::node::{Entry, Stream};
-use crate::{Action, Replica};
+use crate::{Action, Member, Replica};
 
 impl World {
     /// Carries out what a replica wants, and acknowledges what may be.
@@ -34,10 +34,12 @@ impl World {
     pub(super) fn answer(&mut self, place: usize) -> Result<(), Problem> {
         let node = &mut self.nodes[place];
         let acknowledged = node.acknowledged(self.now);
-        let epoch = node.leading.unwrap_or(0);
         let due = node.waiting.iter().take_while(|(end, _)| *end <= acknowledged).count();
-        for (end, message) in node.waiting.drain(..due) {
-            self.check.acknowledge(end - 1, message, epoch)?;
+        if due > 0 {
+            let office = (node.leading.unwrap_or(0), node.me()?);
+            for (end, message) in node.waiting.drain(..due) {
+                self.check.acknowledge(end - 1, message, office)?;
+            }
         }
         if let Some(visible) = node.standing.visible
             && self.random.one_in(4)
@@ -131,13 +133,14 @@ impl World {
         if !node.may_append(self.now) {
             return;
         }
+        let Ok(from) = node.me() else { return };
         self.messages += 1;
         let entry = Entry { epoch, message: self.messages };
         let at = node.disk.log.len();
         node.waiting.push((at as u64 + 1, self.messages));
         self.append(place, vec![entry]);
         for to in (0..self.nodes.len()).filter(|to| *to != place) {
-            let stream = Stream::Entries { epoch, at, entries: vec![entry] };
+            let stream = Stream::Entries { from, epoch, at, entries: vec![entry] };
             self.pass(place, to, Event::Stream { to, stream });
         }
     }
@@ -167,15 +170,19 @@ impl World {
         let answer = match stream {
             Stream::Hello { from, epoch } if node.leading == Some(epoch) => {
                 let (epochs, end) = (node.epochs(), node.disk.log.len() as u64);
-                Some((from, Stream::Welcome { epoch, epochs, end }))
+                node.me().ok().map(|me| (from, Stream::Welcome { from: me, epoch, epochs, end }))
             }
             Stream::Fetch { from, epoch, at } if node.leading == Some(epoch) => {
                 let entries = node.entries_from(at);
-                (!entries.is_empty()).then_some((from, Stream::Entries { epoch, at, entries }))
+                let is_more = !entries.is_empty();
+                let me = node.me();
+                let entries = |from| Stream::Entries { from, epoch, at, entries };
+                me.ok().filter(|_| is_more).map(|me| (from, entries(me)))
             }
-            Stream::Welcome { epoch, epochs, end } => {
-                let is_asked =
-                    |(_, followed, is_aligned): (_, u64, bool)| followed == epoch && !is_aligned;
+            Stream::Welcome { from, epoch, epochs, end } => {
+                let is_asked = |(master, followed, is_aligned): (Member, u64, bool)| {
+                    (master, followed) == (from, epoch) && !is_aligned
+                };
                 if !node.following.is_some_and(is_asked) {
                     return;
                 }
@@ -189,10 +196,8 @@ impl World {
                 self.ask_master(place);
                 None
             }
-            Stream::Entries { epoch, at, entries } => {
-                let follows = node
-                    .following
-                    .is_some_and(|(_, followed, is_aligned)| followed == epoch && is_aligned);
+            Stream::Entries { from, epoch, at, entries } => {
+                let follows = node.following == Some((from, epoch, true));
                 let fits = at == node.disk.log.len() || planted::is_on(Planted::FollowWithoutCut);
                 if follows && fits {
                     let is_more = entries.len() > 1;
