@@ -317,8 +317,11 @@ impl Broker {
             is_absent.then(|| StateRecord::Group { group: Box::new(group.clone()) })
         });
         match made {
-            // A full disk serves readers, new ones too; the group is noted when there is room.
-            Err(StateError::Store(StoreError::Full { .. })) => return Ok(Arc::new(group)),
+            // A full disk, or one that does not keep up, serves readers, new ones too; the group is
+            // noted when there is room.
+            Err(StateError::Store(StoreError::Full { .. } | StoreError::Busy { .. })) => {
+                return Ok(Arc::new(group));
+            }
             made => made?,
         };
         self.state.groups.get(name).ok_or_else(missing)

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use weirmq_remoting::body::{Body as _, SubscriptionGroupConfig};
 use weirmq_remoting::command::{Head, HeaderWriter, Language, SerializeType, Text};
 use weirmq_remoting::header::{Header as _, QueueHeader, SendMessageHeader};
 use weirmq_remoting::net::{Connection, NoRequests, OwnedCommand, connect};
@@ -192,6 +193,56 @@ async fn sends_that_waited_too_long_are_refused_and_those_before_them_are_not() 
     let (sent, refused) = outcomes(sends).await;
     let bytes = sent * BODY.len();
     assert!((6 << 20..9 << 20).contains(&bytes), "{sent} sent, {refused} refused");
+    running.stop().await;
+}
+
+/// Creates groups with long attributes, which are records of state, until the disk has no room for
+/// them either; comes back when the broker has taken all of them.
+async fn create_too_many_groups(connection: &Connection) -> JoinSet<i32> {
+    let mut created = JoinSet::new();
+    for number in 0..SENDS {
+        let connection = connection.clone();
+        let create = async move {
+            let config = SubscriptionGroupConfig {
+                group_name: format!("g{number}"),
+                attributes: [("long".to_owned(), "x".repeat(BODY.len()))].into(),
+                ..SubscriptionGroupConfig::default()
+            };
+            let request = RequestCode::UpdateAndCreateSubscriptionGroup;
+            code(&call(&connection, request, |_| {}, &config.encode()).await)
+        };
+        let mut create = Box::pin(create);
+        let first = poll_fn(|context| Poll::Ready(create.as_mut().poll(context))).await;
+        assert!(first.is_pending());
+        created.spawn(create);
+    }
+    created
+}
+
+#[tokio::test]
+async fn records_of_state_wait_for_a_busy_disk_and_others_are_served() {
+    let running = Running::start(PATIENCE).await;
+    let connection = running.connect_and_send().await;
+    let other = running.connect().await;
+    let held = Held::hold(&running.disk);
+    let created = create_too_many_groups(&connection).await;
+    let sends = send_too_much(&other).await;
+    drop(held);
+    assert_eq!(outcomes(created).await, (SENDS, 0), "all of them were in time");
+    assert!(outcomes(sends).await.0 > 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn records_of_state_that_waited_too_long_are_refused() {
+    let running = Running::start(Duration::ZERO).await;
+    let connection = running.connect_and_send().await;
+    let held = Held::hold(&running.disk);
+    let created = create_too_many_groups(&connection).await;
+    assert_eq!(offset(&max_offset(&connection).await), "1", "answered behind all of them");
+    drop(held);
+    let (created, refused) = outcomes(created).await;
+    assert!(created > 50 && refused > 50, "{created} created, {refused} refused");
     running.stop().await;
 }
 

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 use crate::Broker;
 use crate::append_batch::AppendBatch;
 
-/// How soon a batch for which the disk had no room is tried again.
-const BUSY_RETRY: Duration = Duration::from_millis(5);
+/// How soon that for which the disk had no room is tried again.
+pub(crate) const BUSY_RETRY: Duration = Duration::from_millis(5);
 
 /// What the connections of one thread share.
 #[derive(Default)]

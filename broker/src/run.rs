@@ -207,7 +207,7 @@ fn recover_state(
 }
 
 fn close(broker: &Broker) -> Result<(), BrokerError> {
-    broker.state.log_offsets()?;
+    broker.state.patiently(|| broker.state.log_offsets())?;
     close_state(&broker.state, &broker.config.data_dir)?;
     tracing::info!("store closed");
     Ok(())
@@ -235,7 +235,8 @@ async fn log_offsets(broker: Arc<Broker>) {
         broker.offsets_committed.notified().await;
         tokio::time::sleep(OFFSETS_WITHIN).await;
         let worker = broker.clone();
-        let logged = tokio::task::spawn_blocking(move || worker.state.log_offsets()).await;
+        let work = move || worker.state.patiently(|| worker.state.log_offsets());
+        let logged = tokio::task::spawn_blocking(work).await;
         if let Ok(Err(error)) = logged {
             tracing::warn!(%error, "consumer offsets not logged, trying on");
             broker.offsets_committed.notify_one();

@@ -1,13 +1,13 @@
 //! One connection: requests in, answers out.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use weirmq_remoting::command::response;
 use weirmq_remoting::net::{Connection, Requests, Service, Session};
 use weirmq_remoting::{RequestCode, ResponseCode};
 
 use crate::Broker;
-use crate::io_threads::IoThread;
+use crate::io_threads::{BUSY_RETRY, IoThread};
 use crate::request::{Context, Refusal, send};
 
 /// The listeners' service: every connection gets a session.
@@ -25,6 +25,7 @@ impl Service for BrokerService {
             io_thread: self.io_threads[io_thread].clone(),
             connection: connection.clone(),
             sent_in: None,
+            busy_since: None,
         }
     }
 }
@@ -35,6 +36,8 @@ pub(crate) struct BrokerSession {
     connection: Connection,
     /// The batch that took this connection's newest send.
     sent_in: Option<u64>,
+    /// Since when one of its requests waits for a disk that does not keep up.
+    busy_since: Option<Instant>,
 }
 
 impl Session for BrokerSession {
@@ -44,7 +47,18 @@ impl Session for BrokerSession {
         let context = Context { broker: &self.broker, connection: &self.connection, topics_before };
         let mut batch = self.io_thread.batch.lock();
         while let Some(request) = requests.next(out) {
-            if !send::is_send(request.head.code) {
+            let is_send = send::is_send(request.head.code);
+            let outcome = if is_send {
+                match batch.is_choked() {
+                    true => {
+                        Err(Refusal::new(ResponseCode::SystemBusy, "the disk does not keep up"))
+                    }
+                    false => {
+                        let body = batch.kept(requests.share(request.body));
+                        batch.add(&context, &request, body)
+                    }
+                }
+            } else {
                 // What was sent before this request is there when it is acted upon, and what others
                 // sent to a topic comes before its end; except while the disk is too far behind,
                 // because this must not wait for it.
@@ -54,25 +68,16 @@ impl Session for BrokerSession {
                 if is_deletion || self.sent_in == Some(batch.number()) {
                     batch.append(&self.broker);
                 }
-                context.answer(&request, out);
-                continue;
-            }
-            let added = match batch.is_choked() {
-                true => Err(Refusal::new(ResponseCode::SystemBusy, "the disk does not keep up")),
-                false => {
-                    let body = batch.kept(requests.share(request.body));
-                    batch.add(&context, &request, body)
-                }
+                context.answer(&request, out)
             };
-            match added {
-                Ok(()) => self.sent_in = Some(batch.number()),
-                Err(refusal) => {
-                    self.broker.metrics.refused(request.head.code, refusal.code);
-                    if !request.head.is_one_way() {
-                        let remark = Some(refusal.remark.as_str());
-                        response(out, &request.head, refusal.code, remark).finish(b"");
-                    }
-                }
+            if is_worth_waiting(&self.broker, &mut self.busy_since, &outcome) {
+                requests.postpone(BUSY_RETRY);
+                break;
+            }
+            match outcome {
+                Ok(()) if is_send => self.sent_in = Some(batch.number()),
+                Ok(()) => {}
+                Err(refusal) => context.refuse(&request.head, &refusal, out),
             }
             if batch.is_full() {
                 batch.append(&self.broker);
@@ -93,5 +98,25 @@ impl Session for BrokerSession {
         let connection = self.connection.id();
         self.broker.long_polls.take_of_connection(connection);
         self.broker.members_changed(self.broker.clients.disconnected(connection));
+    }
+}
+
+/// Whether a request that met a busy disk is to be tried again. As long as it is, its connection
+/// waits: what came behind may build on it.
+fn is_worth_waiting(
+    broker: &Broker,
+    busy_since: &mut Option<Instant>,
+    outcome: &Result<(), Refusal>,
+) -> bool {
+    match outcome {
+        Err(refusal) if refusal.waits_for_disk => {
+            let since = busy_since.get_or_insert_with(Instant::now);
+            since.elapsed() < broker.config.busy_timeout()
+        }
+        _ => {
+            // While the disk is behind, the connection's next request does not wait anew.
+            *busy_since = busy_since.filter(|_| !broker.store.has_room(0));
+            false
+        }
     }
 }

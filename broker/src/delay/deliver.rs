@@ -95,7 +95,8 @@ fn deliver_level(broker: &Broker, level: DelayLevel) -> Result<Option<Duration>,
     if next_offset > from {
         let progress = StateRecord::DelayProgress { level: level.number(), offset: next_offset };
         // Told after the delivery: a crash between the two delivers again, it never loses.
-        broker.state.change(|| Some(progress)).map_err(|error| error.to_string())?;
+        let told = broker.state.patiently(|| broker.state.change(|| Some(progress.clone())));
+        told.map_err(|error| error.to_string())?;
     }
     if let Some(reason) = failure {
         return Err(reason);

@@ -38,6 +38,7 @@ pub(super) fn heartbeat(
         ResourceName::group(&producer.group_name)?;
     }
     let broker = context.broker;
+    let mut waiting = Ok(());
     for consumer in &data.consumer_data_set {
         let group = ResourceName::group(&consumer.group_name)?;
         // A group that may not be created does not take the client's other groups down with it.
@@ -45,9 +46,13 @@ pub(super) fn heartbeat(
         if let Err(refusal) = created.and_then(|config| broker.create_retry_topic(&group, &config))
         {
             tracing::debug!(%group, reason = refusal.remark, "consumer group not created");
+            if refusal.waits_for_disk {
+                waiting = Err(refusal);
+            }
         }
     }
     broker.members_changed(broker.clients.heartbeat(context.connection, &request.head, data));
+    waiting?;
     succeed_with_body(out, &request.head, b"");
     Ok(())
 }

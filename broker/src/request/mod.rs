@@ -40,11 +40,13 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Refusal {
     pub code: ResponseCode,
     pub remark: String,
+    /// Nothing was done because the disk does not keep up; the same may be tried again.
+    pub waits_for_disk: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(code: ResponseCode, remark: impl Into<String>) -> Self {
-        Self { code, remark: remark.into() }
+        Self { code, remark: remark.into(), waits_for_disk: false }
     }
 }
 
@@ -85,7 +87,8 @@ impl From<StoreError> for Refusal {
             | StoreError::Unreadable { .. }
             | StoreError::Damaged { .. } => ResponseCode::SystemError,
         };
-        Self::new(code, error.to_string())
+        let waits_for_disk = matches!(error, StoreError::Busy { .. });
+        Self { waits_for_disk, ..Self::new(code, error.to_string()) }
     }
 }
 
@@ -116,8 +119,8 @@ pub(crate) fn succeed_with_body(out: &mut Vec<u8>, head: &Head, body: &[u8]) {
 }
 
 impl Context<'_> {
-    /// Answers a request that is no send: always, with success or with what went wrong.
-    pub(crate) fn answer(&self, request: &Command<'_>, out: &mut Vec<u8>) {
+    /// Answers a request that is no send, unless it is refused; see [`Context::refuse`].
+    pub(crate) fn answer(&self, request: &Command<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let before = out.len();
         let outcome = match Code::<RequestCode>::from(request.head.code) {
             Code::Known(code) => match permit(code) {
@@ -126,13 +129,17 @@ impl Context<'_> {
             },
             Code::Unknown(_) => Err(unsupported(&request.head, "nobody knows it")),
         };
-        if let Err(refusal) = outcome {
+        if outcome.is_err() || request.head.is_one_way() {
             out.truncate(before);
-            self.broker.metrics.refused(request.head.code, refusal.code);
-            response(out, &request.head, refusal.code, Some(&refusal.remark)).finish(b"");
         }
-        if request.head.is_one_way() {
-            out.truncate(before);
+        outcome
+    }
+
+    /// Tells the peer why a request was refused.
+    pub(crate) fn refuse(&self, head: &Head, refusal: &Refusal, out: &mut Vec<u8>) {
+        self.broker.metrics.refused(head.code, refusal.code);
+        if !head.is_one_way() {
+            response(out, head, refusal.code, Some(&refusal.remark)).finish(b"");
         }
     }
 

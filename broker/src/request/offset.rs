@@ -53,7 +53,7 @@ fn is_young(broker: &Broker, topic: &str, queue: i32) -> Result<bool, Refusal> {
     if range.min > 0 {
         return Ok(false);
     }
-    let Some(first) = broker.store.queue_entry(topic, queue, 0)? else {
+    let Some(first) = broker.store.queue_entry_cached(topic, queue, 0)? else {
         return Ok(false);
     };
     let written_since = broker.store.watermarks().written().saturating_sub(first.physical_offset);
@@ -88,8 +88,12 @@ pub(super) fn update(
         return Ok(());
     }
     let logged = broker.state.log_offsets();
-    // What the log refused is tried again by and by.
-    let position = logged.inspect_err(|_| broker.offsets_committed.notify_one())?;
+    let position = logged.map_err(|error| {
+        // What the log refused is tried again by and by. Not by this request: by then somebody may
+        // have committed a later offset.
+        broker.offsets_committed.notify_one();
+        Refusal { waits_for_disk: false, ..Refusal::from(error) }
+    })?;
     context.succeed_at(position, out, &request.head, |_| {}, b"");
     Ok(())
 }

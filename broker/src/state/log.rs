@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use weirmq_store::{Appended, NewMessage, ReadLimits, Store, StoreError};
 
 use super::image::Image;
@@ -18,6 +19,12 @@ use crate::topics::{STATE_TOPIC, Topics};
 const STATE_QUEUE: i32 = 0;
 /// How much of the state topic one read of the replay takes.
 const REPLAY_READ: ReadLimits = ReadLimits { messages: 1024, bytes: 8 << 20 };
+
+/// How long an I/O thread waits for others who change the state. Who appends an image may have to
+/// wait for the disk meanwhile.
+const TURN_MAX: Duration = Duration::from_millis(1);
+/// How long threads that may wait do so for a disk that does not keep up.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All tables, and the log that they are folded from.
 pub(crate) struct State {
@@ -90,12 +97,13 @@ impl State {
     }
 
     /// Appends and applies what `decide` wants after it looked at the tables, which nobody else
-    /// changes meanwhile. `None`: nothing to do.
+    /// changes meanwhile. `None`: nothing to do. Never waits for the disk:
+    /// [`StoreError::Busy`], with nothing done; see [`State::patiently`].
     pub(crate) fn change(
         &self,
         decide: impl FnOnce() -> Option<StateRecord>,
     ) -> Result<Change, StateError> {
-        let mut writing = self.writing.lock();
+        let mut writing = self.turn()?;
         let is_made = match decide() {
             Some(record) => {
                 self.append(&mut writing, &record)?;
@@ -106,9 +114,32 @@ impl State {
         Ok(Change { is_made, position: writing.end })
     }
 
+    /// Does what meets a busy disk again until that has come further, on threads that may wait.
+    /// Nobody else who changes the state waits meanwhile.
+    pub(crate) fn patiently<T>(
+        &self,
+        mut act: impl FnMut() -> Result<T, StateError>,
+    ) -> Result<T, StateError> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match act() {
+                Err(StateError::Store(StoreError::Busy { .. })) if Instant::now() < until => {
+                    self.store.flush()?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The right to change the state, unless somebody has it for longer.
+    fn turn(&self) -> Result<MutexGuard<'_, Writing>, StateError> {
+        let turn = self.writing.try_lock_for(TURN_MAX);
+        turn.ok_or(StateError::Store(StoreError::Busy { waited: TURN_MAX }))
+    }
+
     /// Deletes a topic with its offsets, locks and queues, before anybody can make it anew.
     pub(crate) fn delete_topic(&self, name: &str) -> Result<Change, StateError> {
-        let mut writing = self.writing.lock();
+        let mut writing = self.turn()?;
         let is_made = self.topics.get(name).is_some();
         if is_made {
             self.append(&mut writing, &StateRecord::TopicDeleted { name: name.to_owned() })?;
@@ -129,13 +160,14 @@ impl State {
     }
 
     /// Tells the log which offsets were committed since the last time. The result is the position
-    /// to wait for: somebody else may have told the log a moment ago.
+    /// to wait for: somebody else may have told the log a moment ago. Never waits for the disk, as
+    /// [`State::change`].
     pub(crate) fn log_offsets(&self) -> Result<Option<u64>, StateError> {
-        let mut writing = self.writing.lock();
+        let mut writing = self.turn()?;
         let offsets = self.offsets.take_dirty();
         for chunk in offsets.chunks(super::image::OFFSETS_PER_RECORD) {
             let record = StateRecord::Offsets { offsets: chunk.to_vec() };
-            if let Err(error) = self.append_only(&mut writing, &record) {
+            if let Err(error) = self.append_only(&mut writing, &record, false) {
                 self.offsets.put_back(&offsets);
                 return Err(error);
             }
@@ -157,12 +189,13 @@ impl State {
         let mut writing = self.writing.lock();
         let number = writing.next_image;
         let image = Image::of(self);
-        self.append_only(&mut writing, &StateRecord::ImageBegin { number })?;
+        // Nothing may come in between, so this waits for the disk with the turn in hand.
+        self.append_only(&mut writing, &StateRecord::ImageBegin { number }, true)?;
         let begin = writing.appended[0].physical_offset;
         for record in image.records() {
-            self.append_only(&mut writing, record)?;
+            self.append_only(&mut writing, record, true)?;
         }
-        let end = self.append_only(&mut writing, &StateRecord::ImageEnd { number })?;
+        let end = self.append_only(&mut writing, &StateRecord::ImageEnd { number }, true)?;
         writing.next_image = number + 1;
         *self.image.lock() = (begin, end);
         Ok((image.at(writing.applied, end), begin))
@@ -219,15 +252,24 @@ impl State {
     }
 
     fn append(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
-        let end = self.append_only(writing, record)?;
+        let end = self.append_only(writing, record, false)?;
         self.apply(record);
         Ok(end)
     }
 
-    fn append_only(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
+    fn append_only(
+        &self,
+        writing: &mut Writing,
+        record: &StateRecord,
+        may_wait: bool,
+    ) -> Result<u64, StateError> {
         let body = record.encode();
         let message = NewMessage::plain(STATE_TOPIC, STATE_QUEUE, &body);
-        self.store.append(&[message], &mut writing.appended)?;
+        let appended = &mut writing.appended;
+        match may_wait {
+            true => self.store.append(&[message], appended)?,
+            false => self.store.append_now(&[message], appended)?,
+        }
         let appended = writing.appended[0];
         writing.applied = appended.queue_offset + 1;
         writing.end = Some(appended.end_offset);

@@ -158,7 +158,7 @@ impl Queue {
         {
             let count = part.count - block_start(part.blocks.len());
             let mut tail = Vec::new();
-            part.file.read_block(last, count, 0..count, &mut tail)?;
+            part.file.read_block(last, count, 0..count, true, &mut tail)?;
             state.tail = tail;
         }
         state.next = part.end();
@@ -273,9 +273,21 @@ impl Queue {
         count: u64,
         out: &mut Vec<(u64, QueueEntry)>,
     ) -> Result<(), StoreError> {
+        self.entries_if(from, count, true, out).map(|_| ())
+    }
+
+    /// The same for who may not wait for the disk: `false`, with nothing appended, where that would
+    /// be needed.
+    pub(crate) fn entries_if(
+        &self,
+        from: u64,
+        count: u64,
+        may_wait: bool,
+        out: &mut Vec<(u64, QueueEntry)>,
+    ) -> Result<bool, StoreError> {
         let state = self.state.lock();
         let index = state.parts.partition_point(|part| part.end() <= from);
-        let Some(part) = state.parts.get(index) else { return Ok(()) };
+        let Some(part) = state.parts.get(index) else { return Ok(true) };
         let from = from.max(part.first);
         let place = from - part.first;
         let in_blocks = if index + 1 == state.parts.len() {
@@ -286,7 +298,7 @@ impl Queue {
         if place >= in_blocks {
             let tail = state.tail[(place - in_blocks) as usize..].iter();
             out.extend((from..).zip(tail.copied()).take(count as usize));
-            return Ok(());
+            return Ok(true);
         }
         let (block, skip) = block_of(place);
         let held = block_entries(block).min(in_blocks - block_start(block));
@@ -294,9 +306,10 @@ impl Queue {
         let (at, file) = (part.blocks[block], Arc::clone(&part.file));
         drop(state);
         let mut entries = Vec::with_capacity(left.min(count) as usize);
-        file.read_block(at, held, skip..skip + left.min(count), &mut entries)?;
+        let places = skip..skip + left.min(count);
+        let is_read = file.read_block(at, held, places, may_wait, &mut entries)?;
         out.extend((from..).zip(entries));
-        Ok(())
+        Ok(is_read)
     }
 }
 

@@ -56,7 +56,7 @@ impl Inner {
 
     /// See [`crate::Store::store_time`].
     pub(crate) fn store_time(&self, queue: &Queue, offset: u64) -> Result<Option<i64>, StoreError> {
-        let Some(entry) = self.queue_entry(queue, offset)? else { return Ok(None) };
+        let Some(entry) = self.queue_entry(queue, offset, true)? else { return Ok(None) };
         let Some(segment) = self.log.segment_at(entry.physical_offset) else { return Ok(None) };
         let head = read_head(&segment, entry.physical_offset)?;
         let is_meant = head.is_some_and(|head| head.physical_offset == entry.physical_offset);

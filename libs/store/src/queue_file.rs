@@ -140,6 +140,7 @@ impl QueueFile {
     }
 
     /// Appends the entries of a block to `out`: those at `places` of the `held` that it holds.
+    /// `false` when they would have to come from the disk and may not.
     ///
     /// # Errors
     /// [`StoreError::Io`]; [`StoreError::Unreadable`] when the block is not what was written.
@@ -148,8 +149,9 @@ impl QueueFile {
         block: u32,
         held: u64,
         places: Range<u64>,
+        may_wait: bool,
         out: &mut Vec<QueueEntry>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let at = u64::from(block) * UNIT_BYTES as u64;
         let mut bytes = [0; BLOCK_ENTRIES[LARGEST] as usize * ENTRY_BYTES + SUM_BYTES];
         let bytes = &mut bytes[..held as usize * ENTRY_BYTES + SUM_BYTES];
@@ -162,7 +164,13 @@ impl QueueFile {
         } else {
             let file = self.file(&mut state).map_err(StoreError::io("open", &self.path))?;
             drop(state);
-            read_exact_at(&*file, bytes, at).map_err(StoreError::io("read", &self.path))?;
+            let read = match may_wait {
+                true => read_exact_at(&*file, bytes, at).map(|()| true),
+                false => file.read_cached(bytes, at),
+            };
+            if !read.map_err(StoreError::io("read", &self.path))? {
+                return Ok(false);
+            }
         }
         let (entries, sum) = bytes.as_chunks::<ENTRY_BYTES>();
         if sum != crc32fast::hash(entries.as_flattened()).to_be_bytes() {
@@ -177,7 +185,7 @@ impl QueueFile {
         out.extend(
             entries[places.start as usize..places.end as usize].iter().map(QueueEntry::decode),
         );
-        Ok(())
+        Ok(true)
     }
 
     /// Completes the file: everything in it is durable on return, and the file says that it covers
@@ -321,7 +329,7 @@ mod tests {
                 let (block, place) = block_of(n);
                 let mut out = Vec::new();
                 let held = block_entries(block);
-                file.read_block(blocks[block], held, place..place + 1, &mut out).unwrap();
+                file.read_block(blocks[block], held, place..place + 1, true, &mut out).unwrap();
                 assert_eq!(out, [entry(n)]);
             }
         };

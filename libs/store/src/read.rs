@@ -118,7 +118,10 @@ impl Inner {
         'read: while read.next < read.range.max && (read.scanned as u64) < SCANNED_ENTRIES_MAX {
             let count = (read.range.max - read.next).min(SCANNED_ENTRIES_MAX - read.scanned as u64);
             entries.clear();
-            queue.entries(read.next, count, &mut entries)?;
+            if !queue.entries_if(read.next, count, run.may_wait, &mut entries)? {
+                run.is_put_off = true;
+                return Ok(());
+            }
             if entries.is_empty() {
                 break;
             }
@@ -251,14 +254,15 @@ impl Inner {
         result.map(|()| is_whole.then_some(size))
     }
 
-    /// The entry at an offset, if it is visible.
+    /// The entry at an offset, if it is visible, and if it is in memory or the disk may be asked.
     pub(crate) fn queue_entry(
         &self,
         queue: &Queue,
         offset: u64,
+        may_wait: bool,
     ) -> Result<Option<QueueEntry>, StoreError> {
         let mut entries = Vec::with_capacity(1);
-        queue.entries(offset, 1, &mut entries)?;
+        queue.entries_if(offset, 1, may_wait, &mut entries)?;
         let visible = self.marks.visible();
         let found = entries.first().filter(|(found, _)| *found == offset).map(|(_, entry)| *entry);
         Ok(found.filter(|entry| entry.end_offset() <= visible))

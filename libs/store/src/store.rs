@@ -309,11 +309,11 @@ impl Store {
     }
 
     /// The same as [`Store::read_queue`] for threads that must not wait for the disk: `None`, with
-    /// nothing appended to `out`, when not all of the records are in memory. `accept` may have been
-    /// asked by then.
+    /// nothing appended to `out`, when not all of the queue's entries and records are in memory.
+    /// `accept` may have been asked by then.
     ///
     /// What was appended since the store was opened counts as in memory until a read of the queue
-    /// has shown that it is not; so do queue entries.
+    /// has shown that it is not.
     pub fn read_queue_cached(
         &self,
         topic: &str,
@@ -337,7 +337,18 @@ impl Store {
         offset: u64,
     ) -> Result<Option<QueueEntry>, StoreError> {
         let Some(queue) = self.queue(topic, queue_id)? else { return Ok(None) };
-        self.inner().queue_entry(&queue, offset)
+        self.inner().queue_entry(&queue, offset, true)
+    }
+
+    /// The ConsumeQueue entry at a visible offset, if it is in memory; the disk is not asked.
+    pub fn queue_entry_cached(
+        &self,
+        topic: &str,
+        queue_id: i32,
+        offset: u64,
+    ) -> Result<Option<QueueEntry>, StoreError> {
+        let Some(queue) = self.queue(topic, queue_id)? else { return Ok(None) };
+        self.inner().queue_entry(&queue, offset, false)
     }
 
     /// Appends the record at a position to `out` and says how long it is. `None` when no whole

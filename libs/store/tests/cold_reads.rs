@@ -52,3 +52,34 @@ fn a_read_that_must_not_wait_is_put_off_until_somebody_has_read() {
     let read = store.read_queue_cached("t", 0, 11_900, EVERYTHING, &mut |_| true, &mut out);
     assert_eq!(read.unwrap().map(|read| read.found), Some(100));
 }
+
+#[test]
+fn a_read_that_must_not_wait_is_put_off_by_queue_entries_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store");
+    let store = open(&path);
+    let messages: Vec<_> = (0..100).map(|_| Message::new("t", 0, vec![7; 10])).collect();
+    for _ in 0..120 {
+        append(&store, &messages).unwrap();
+    }
+    store.close().unwrap();
+    let store = open(&path);
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 12_000);
+    let evict = |directory: &str| {
+        let file = path.join(directory).join("00000000000000000000");
+        let file = std::fs::File::open(file).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+    };
+    evict("commitlog");
+    let mut out = Vec::new();
+    if read_cached(&store, &mut out).unwrap().is_some() {
+        eprintln!("skipped: this file system keeps files in memory or cannot tell");
+        return;
+    }
+    assert_eq!(read_all(&store, "t", 0, 0).len(), 12_000);
+    assert!(store.queue_entry_cached("t", 0, 5000).unwrap().is_some());
+    evict("weir/queues");
+    assert_eq!(store.queue_entry_cached("t", 0, 5000).unwrap(), None);
+    assert!(read_cached(&store, &mut out).unwrap().is_none() && out.is_empty());
+    assert!(store.queue_entry("t", 0, 5000).unwrap().is_some(), "who may wait gets it");
+}

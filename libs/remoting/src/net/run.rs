@@ -51,9 +51,13 @@ pub struct Requests<'a> {
     /// Whole frames.
     bytes: &'a Bytes,
     at: usize,
+    /// Where the newest request begins.
+    newest: usize,
     frame_bytes_max: usize,
     connection: &'a Connection,
     is_paused: bool,
+    /// How long to wait before the rest is tried again.
+    retry_after: Option<Duration>,
 }
 
 impl<'a> Requests<'a> {
@@ -71,6 +75,7 @@ impl<'a> Requests<'a> {
             else {
                 return None;
             };
+            self.newest = self.at;
             self.at += length;
             match Command::decode(&frame) {
                 Ok(command) if command.head.is_response() => {
@@ -95,6 +100,15 @@ impl<'a> Requests<'a> {
                 }
             }
         }
+    }
+
+    /// Puts the newest request back: it comes again after so long, with those behind it, and nothing
+    /// is read from this peer until then. For what cannot be done at the moment; who waits on his
+    /// thread holds up all its connections.
+    pub fn postpone(&mut self, retry_after: Duration) {
+        self.at = self.newest;
+        self.is_paused = true;
+        self.retry_after = Some(retry_after);
     }
 
     /// A handle of a part of these requests, such as a body. It keeps the read buffer alive.
@@ -146,8 +160,12 @@ async fn drive<S: Session>(
 ) -> Result<(), Ended> {
     let mut input = BytesMut::new();
     let mut read_bytes = IDLE_READ_BYTES;
-    // Frames that nobody has acted upon, because the answers to others have to leave first.
+    // Frames that nobody has acted upon, because the answers to others have to leave first, or
+    // because the session wants to try again later.
     let mut paused = Bytes::new();
+    let mut is_postponed = false;
+    let retry = sleep_until(Instant::now());
+    tokio::pin!(retry);
     // What is wrong behind the last whole frame.
     let mut broken = None;
     let mut out: Vec<u8> = Vec::new();
@@ -156,10 +174,15 @@ async fn drive<S: Session>(
     let idle_check = sleep_until(last_moved + IDLE_CHECK);
     tokio::pin!(idle_check);
     loop {
-        if !paused.is_empty() && out.len() - sent < UNSENT_BYTES_MAX {
+        if !paused.is_empty() && !is_postponed && out.len() - sent < UNSENT_BYTES_MAX {
             out.drain(..sent);
             sent = 0;
-            paused = receive(paused, connection, session, &mut out, limits);
+            let retry_after;
+            (paused, retry_after) = receive(paused, connection, session, &mut out, limits);
+            if let Some(retry_after) = retry_after {
+                is_postponed = true;
+                retry.as_mut().reset(Instant::now() + retry_after);
+            }
         }
         if paused.is_empty()
             && let Some(error) = broken.take()
@@ -214,9 +237,15 @@ async fn drive<S: Session>(
                         // The rest of a buffer that one large frame blew up is given back.
                         input = BytesMut::from(&input[..]);
                     }
-                    paused = receive(frames, connection, session, &mut out, limits);
+                    let retry_after;
+                    (paused, retry_after) = receive(frames, connection, session, &mut out, limits);
+                    if let Some(retry_after) = retry_after {
+                        is_postponed = true;
+                        retry.as_mut().reset(Instant::now() + retry_after);
+                    }
                 }
             }
+            () = &mut retry, if is_postponed => is_postponed = false,
             () = connection.outbox_changed() => {}
             () = &mut idle_check => {
                 let idle = last_moved.elapsed();
@@ -248,28 +277,30 @@ fn whole_frames(input: &[u8], frame_bytes_max: usize) -> (usize, Option<FrameErr
 }
 
 /// Hands whole frames to the session. Gives those back that have to wait until the answers to the
-/// others have left.
+/// others have left, or as long as the session says.
 fn receive<S: Session>(
     mut frames: Bytes,
     connection: &Connection,
     session: &mut S,
     out: &mut Vec<u8>,
     limits: &Limits,
-) -> Bytes {
+) -> (Bytes, Option<Duration>) {
     let mut requests = Requests {
         bytes: &frames,
         at: 0,
+        newest: 0,
         frame_bytes_max: limits.frame_bytes_max,
         connection,
         is_paused: false,
+        retry_after: None,
     };
     session.received(&mut requests, out);
-    let Requests { at, is_paused, .. } = requests;
+    let Requests { at, is_paused, retry_after, .. } = requests;
     if !is_paused {
-        return Bytes::new();
+        return (Bytes::new(), None);
     }
     frames.advance(at);
-    frames
+    (frames, retry_after)
 }
 
 fn clear(buffer: &mut Vec<u8>) {

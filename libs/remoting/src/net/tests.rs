@@ -134,3 +134,56 @@ async fn an_idle_connection_is_closed() {
     idle.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty());
 }
+
+/// Postpones each request with code 9 once.
+struct Postponing(bool);
+
+impl Session for Postponing {
+    fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
+        while let Some(request) = requests.next(out) {
+            if request.head.code == 9 && !std::mem::replace(&mut self.0, true) {
+                requests.postpone(Duration::from_millis(1));
+                return;
+            }
+            self.0 = false;
+            response(out, &request.head, ResponseCode::Success, None).finish(request.body);
+        }
+    }
+}
+
+impl Service for Postponing {
+    type Session = Self;
+
+    fn connected(&self, _: &Connection, _: usize) -> Self {
+        Self(false)
+    }
+}
+
+#[tokio::test]
+async fn a_postponed_request_comes_again_before_those_behind_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let service = Arc::new(Postponing(false));
+    let server = tokio::spawn(serve(listener, service, ServerConfig::default(), shutdown.clone()));
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    let mut requests = Vec::new();
+    for (opaque, code) in [1, 9, 2, 9, 9].into_iter().enumerate() {
+        let json = SerializeType::Json;
+        crate::command::request(&mut requests, json, code, opaque as i32, false).finish(b"");
+    }
+    peer.write_all(&requests).await.unwrap();
+    let (mut answers, mut opaques) = (Vec::new(), Vec::new());
+    while opaques.len() < 5 {
+        assert!(peer.read_buf(&mut answers).await.unwrap() > 0);
+        while let Ok(crate::frame::Split::Frame(frame, length)) =
+            crate::frame::split(&answers, usize::MAX)
+        {
+            opaques.push(crate::command::Command::decode(&frame).unwrap().head.opaque);
+            answers.drain(..length);
+        }
+    }
+    assert_eq!(opaques, [0, 1, 2, 3, 4]);
+    shutdown.cancel();
+    server.await.unwrap();
+}

@@ -83,7 +83,7 @@ pub(super) fn read_part(
         let before = block_start(index);
         let count = block_entries(index).min(part.count.saturating_sub(before));
         entries.clear();
-        segment.queues.read_block(*at, count, 0..count, &mut entries)?;
+        segment.queues.read_block(*at, count, 0..count, true, &mut entries)?;
         out.extend((part.first.saturating_add(before)..).zip(entries.iter().copied()));
     }
     Ok(())

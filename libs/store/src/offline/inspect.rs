@@ -167,7 +167,7 @@ impl Directory {
             let Some(block) = part.blocks.len().checked_sub(1) else { continue };
             let count = part.count - crate::queue_file::block_start(block);
             entries.clear();
-            segment.queues.read_block(part.blocks[block], count, 0..count, &mut entries)?;
+            segment.queues.read_block(part.blocks[block], count, 0..count, true, &mut entries)?;
             last = last.max(entries.last().map(|entry| entry.physical_offset));
         }
         Ok(last.filter(|position| (segment.start..segment.end()).contains(position)))
