@@ -21,6 +21,8 @@ pub(crate) struct Peer {
 pub(crate) struct InSync {
     /// In the record, as far as known.
     pub(crate) committed: Members,
+    /// Who can be elected by that record beside them.
+    eligible: Members,
     /// The version of that record.
     version: u64,
     /// Asked for by swaps of the record's version as it is known: each may yet succeed.
@@ -49,9 +51,10 @@ impl InSync {
     /// `confirmed` is what is known to be confirmed from the epochs before.
     pub(crate) fn new(record: &Record, confirmed: u64, now: Duration) -> Self {
         let (committed, version) = (record.in_sync.clone(), record.in_sync_version);
+        let eligible = record.eligible.clone();
         let members = committed.iter().map(|member| (member.replica, Patience::from(now)));
         let patience = members.collect();
-        Self { committed, version, asked: Vec::new(), confirmed, patience }
+        Self { committed, eligible, version, asked: Vec::new(), confirmed, patience }
     }
 
     /// Everybody that an acknowledgement waits for: the set, and whom a swap in flight may already
@@ -73,6 +76,7 @@ impl InSync {
     /// Takes in the set of a record of a new version, after which swaps of older ones fail.
     pub(crate) fn commit(&mut self, record: &Record, now: Duration) {
         (self.committed, self.version) = (record.in_sync.clone(), record.in_sync_version);
+        self.eligible = record.eligible.clone();
         self.asked.clear();
         self.patience.retain(|replica, _| self.committed.incarnation_of(*replica).is_some());
         for member in self.committed.iter() {
@@ -88,7 +92,7 @@ impl InSync {
     ///
     /// It stays where it is while the position of a member is not known, since a member without a
     /// connection has not confirmed anything more (apache/rocketmq #6662), and while the set is
-    /// too small: an eligible replica that lacks these bytes could still be elected.
+    /// too small.
     pub(crate) fn confirm(
         &mut self,
         me: Member,
@@ -98,7 +102,7 @@ impl InSync {
         settings: &Settings,
     ) {
         let knows = |promised| promised >= self.version;
-        if self.committed.len() < settings.needed_in_sync() {
+        if !self.is_enough(settings) {
             return;
         }
         let position = |member: Member| {
@@ -122,6 +126,17 @@ impl InSync {
         self.confirmed = self.confirmed.max(lowest.unwrap_or(0));
     }
 
+    /// Whether the set is large enough, and nobody outside of it can be elected. The second says no
+    /// more than the first where all masters had the same `min_in_sync`.
+    pub(crate) fn is_enough(&self, settings: &Settings) -> bool {
+        self.committed.len() >= settings.needed_in_sync() && self.eligible.is_empty()
+    }
+
+    /// Whether there are others who could be elected and need not be.
+    pub(crate) fn is_to_be_closed(&self, settings: &Settings) -> bool {
+        self.committed.len() >= settings.needed_in_sync() && !self.eligible.is_empty()
+    }
+
     /// Notes who is connected and keeps up. `own` is the master's own end.
     ///
     /// Who has all that is confirmed need not keep up: that is what every member has.
@@ -143,9 +158,9 @@ impl InSync {
         }
     }
 
-    /// The set that the master should ask for, if it is another one: connected replicas that have
-    /// all that was confirmed, and at least `base`, come in; members that did not for
-    /// `shrink_after` go.
+    /// The set that the master should ask for, if it is another one: connected replicas of the
+    /// group that have all that was confirmed, and at least `base`, come in; members that did not for
+    /// `shrink_after`, or that do not belong to the group any more, go.
     ///
     /// `base` is the end of the log at the master's election: what was acknowledged before is
     /// somewhere below it.
@@ -160,7 +175,8 @@ impl InSync {
         settings: &Settings,
     ) -> Option<Members> {
         let mut wanted = self.committed.clone();
-        for peer in peers.values() {
+        let belongs = |member: &Member| settings.group.contains(&member.replica);
+        for peer in peers.values().filter(|peer| belongs(&peer.report.from)) {
             let member = peer.report.from;
             let has_all = peer.report.position.counted(settings) >= self.confirmed.max(base);
             if has_all && is_following(peer, member.incarnation, epoch, now, settings) {
@@ -171,7 +187,8 @@ impl InSync {
             let patience = self.patience.get(&member.replica);
             let since = patience.map_or(now, |patience| patience.caught_up);
             let is_late = now.saturating_sub(since) >= settings.shrink_after;
-            if is_late && wanted.has(member) && wanted.len() > settings.needed_in_sync() {
+            let is_to_go = is_late || !belongs(&member);
+            if is_to_go && wanted.has(member) && wanted.len() > settings.needed_in_sync() {
                 wanted.remove(member.replica);
             }
         }

@@ -232,6 +232,22 @@ impl Replica {
         self.record.as_ref().map(|(_, record)| record)
     }
 
+    /// The settings of the group are others: `min_in_sync`, or who belongs to it. Replicas may
+    /// disagree about these for a while, since what the record says of the set holds whatever they
+    /// think. Replication, flush and the times stay as they were for all.
+    ///
+    /// Who is added joins as any other that was empty. Who is not in the group any more leaves the
+    /// set as soon as it is large enough without; a master goes on until it hands over.
+    pub fn configure(&mut self, now: Duration, settings: Settings) {
+        self.note_durable();
+        self.settings = settings;
+        let known = self.peers.keys().copied().filter(|peer| self.knows(*peer));
+        let known: Vec<_> = known.collect();
+        self.peers.retain(|peer, _| known.contains(peer));
+        self.confirm();
+        self.tell(now);
+    }
+
     /// What is wrong, for somebody to mend; nothing in a group that is well, also while it waits for
     /// replicas or for the authority. A change of it is worth a line in the log.
     pub fn complaint(&self, now: Duration) -> Option<Complaint> {
@@ -353,12 +369,18 @@ impl Replica {
         let is_news = self.record().is_none_or(|known| known.in_sync_version < version);
         let is_leading = record.master == Some(from) && from.replica != self.me.replica;
         let is_refused = self.promise.complaint_about(&record).is_some();
-        if is_news && is_leading && !is_refused && self.settings.group.contains(&from.replica) {
+        if is_news && is_leading && !is_refused && self.knows(from.replica) {
             self.note_durable();
             self.is_current = false;
             self.next_read = now;
             self.obey(now, None, record);
         }
+    }
+
+    /// Whether a replica belongs to the group, or did when the record was written.
+    fn knows(&self, replica: ReplicaId) -> bool {
+        let is_in = |record: &Record| record.electable().any(|member| member.replica == replica);
+        self.settings.group.contains(&replica) || self.record().is_some_and(is_in)
     }
 
     fn is_credible(&self, now: Duration, report: &Report) -> bool {
@@ -376,7 +398,7 @@ impl Replica {
             Part::Waiting | Part::Follower { .. } => false,
         };
         sender != self.me.replica
-            && self.settings.group.contains(&sender)
+            && self.knows(sender)
             && report.position.flushed <= report.position.end
             && report.echo.is_none_or(|echo| echo <= now)
             && !is_ahead_of_master

@@ -14,7 +14,8 @@ pub enum Replication {
     Sync,
 }
 
-/// The settings of one group, the same at all of its replicas.
+/// The settings of one group, the same at all of its replicas. About `group` and `min_in_sync` they
+/// may disagree for a while once somebody was elected ([`crate::Replica::configure`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// All replicas of the group, at least one.

@@ -111,6 +111,7 @@ impl Replica {
     /// and nobody may remember a master.
     fn is_first_election(&self, now: Duration) -> bool {
         self.promise.epoch == 0
+            && self.settings.group.contains(&self.me.replica)
             && self.settings.group.iter().all(|replica| {
                 *replica == self.me.replica
                     || self

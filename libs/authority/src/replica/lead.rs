@@ -21,6 +21,9 @@ impl Replica {
         let Part::Master(leading) = &mut self.part else { return false };
         let epoch = leading.epoch;
         let others = leading.in_sync.committed.iter().filter(|member| {
+            if !settings.group.contains(&member.replica) {
+                return false;
+            }
             let peer = self.peers.get(&member.replica);
             peer.is_some_and(|peer| is_following(peer, member.incarnation, epoch, now, settings))
         });
@@ -75,6 +78,8 @@ impl Replica {
         } else if let Some(wanted) = wanted.filter(|_| leading.heir.is_none()) {
             leading.in_sync.ask(&wanted);
             record.with_in_sync(wanted, settings.needed_in_sync())
+        } else if leading.in_sync.is_to_be_closed(settings) {
+            record.with_in_sync(record.in_sync.clone(), settings.needed_in_sync())
         } else if record.phase == Phase::Promoting && leading.in_sync.confirmed >= base {
             record.serving()
         } else {
@@ -133,7 +138,7 @@ impl Replica {
             Replication::Async => own,
         };
         let serves = leading.base.is_some_and(|base| reached >= base);
-        let is_enough = leading.in_sync.committed.len() >= self.settings.needed_in_sync();
+        let is_enough = leading.in_sync.is_enough(&self.settings);
         let until = self.allowed_until(leading).filter(|until| now < *until);
         let visible = match serves {
             true => Some(reached),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Incarnation, Replication};
+use crate::{Incarnation, Members, Replication};
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -228,4 +228,50 @@ fn a_record_that_was_restored_is_refused_with_a_reason() {
     let refuses = Report { promised: 2, refuses: true, ..report(3) };
     replica.heard(at(6_100), refuses);
     assert_eq!(replica.complaint(at(6_100)), Some(Complaint::PeerRefuses(ReplicaId(1))));
+}
+
+#[test]
+fn a_lower_min_in_sync_counts_once_nobody_else_can_be_elected() {
+    let three = Settings::new(3);
+    let mut replica = replica(three.clone(), promise(0));
+    // Elected alone; both others could be elected as well.
+    let others = [report(1).from, Member { replica: ReplicaId(2), incarnation: Incarnation(7) }];
+    let all = others.into_iter().chain([replica.me()]).collect();
+    let mut record =
+        Record::default().elect(others[0], 2).with_in_sync(all, 2).elect(replica.me(), 2);
+    let mut lease = Lease::default();
+    found(&mut replica, at(1_000), &record);
+    let position = LogPosition { epoch: 2, end: 9, flushed: 9 };
+    replica.log_moved(at(1_000), position);
+    replica.configure(at(1_000), Settings { min_in_sync: 1, ..three.clone() });
+    replica.log_moved(at(1_000), position);
+    assert_eq!(replica.standing(at(1_000)), Standing::default());
+    settle(&mut replica, at(1_100), &mut record, &mut lease);
+    assert_eq!((record.eligible.len(), replica.standing(at(1_100)).acknowledged), (0, 9));
+    // A higher one counts at once.
+    replica.configure(at(1_200), three);
+    assert_eq!(replica.standing(at(1_200)).acknowledged, 0);
+}
+
+#[test]
+fn who_left_the_group_leaves_the_set_once_it_is_large_enough_without() {
+    let mut replica = replica(Settings::new(3), promise(0));
+    let follower = report(1).from;
+    let left = Member { replica: ReplicaId(2), incarnation: Incarnation(7) };
+    let set = |members: &[Member]| members.iter().copied().collect::<Members>();
+    let me = replica.me();
+    let mut record = Record::default().elect(me, 1).with_in_sync(set(&[me, left]), 1);
+    let mut lease = Lease::default();
+    found(&mut replica, at(1_000), &record);
+    let position = LogPosition { epoch: 1, end: 9, flushed: 9 };
+    replica.log_moved(at(1_000), position);
+    replica.configure(at(1_000), Settings::new(2));
+    settle(&mut replica, at(1_100), &mut record, &mut lease);
+    assert!(record.in_sync.has(left), "two are needed");
+    let joins = Report { promised: 1, follows: Some(1), position, ..report(2) };
+    replica.heard(at(1_200), joins);
+    // Who left follows as well and is not taken in again.
+    replica.heard(at(1_200), Report { from: left, ..joins });
+    settle(&mut replica, at(1_300), &mut record, &mut lease);
+    assert_eq!(record.in_sync, set(&[me, follower]));
 }

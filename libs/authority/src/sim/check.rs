@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::AddAssign;
 
 use super::node::{Entry, Node};
+use super::schedule::Schedule;
 use crate::{Member, Replication};
 
 /// What was found broken.
@@ -19,6 +20,8 @@ pub(super) struct Problem {
 pub(super) enum Rule {
     /// What was acknowledged is in the log of each later master.
     NothingLost,
+    /// What is acknowledged is on the disks of `min_in_sync` replicas.
+    EnoughCopies,
     /// An offset is acknowledged for one message.
     OneMessageAnOffset,
     /// What a consumer saw at an offset stays there.
@@ -81,6 +84,8 @@ impl fmt::Display for Summary {
 
 pub(super) struct Check {
     replication: Replication,
+    /// The least that `min_in_sync` was; nothing where a power cut takes what was confirmed.
+    pub(super) min_in_sync: usize,
     /// Which message was acknowledged or seen by a consumer at an offset.
     acknowledged: HashMap<u64, u64>,
     seen: HashMap<u64, Entry>,
@@ -94,9 +99,10 @@ pub(super) struct Check {
 }
 
 impl Check {
-    pub(super) fn new(replication: Replication) -> Self {
+    pub(super) fn new(schedule: &Schedule) -> Self {
         Self {
-            replication,
+            replication: schedule.replication,
+            min_in_sync: if schedule.sync_flush { schedule.settings().needed_in_sync() } else { 0 },
             acknowledged: HashMap::new(),
             seen: HashMap::new(),
             leaders: HashMap::new(),
@@ -162,6 +168,15 @@ impl Check {
             }
             _ => Ok(()),
         }
+    }
+
+    /// So many replicas have a message when it is acknowledged.
+    pub(super) fn is_copied(&self, copies: usize) -> Result<(), Problem> {
+        if copies < self.min_in_sync {
+            let text = format!("acknowledged with {copies} copies, not {}", self.min_in_sync);
+            return Err(Rule::EnoughCopies.broken(text));
+        }
+        Ok(())
     }
 
     /// A consumer read a node's log up to `visible`.

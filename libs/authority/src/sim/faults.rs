@@ -71,6 +71,8 @@ pub(super) enum Fault {
     /// within 3 s.
     Ambush,
     HandOver,
+    /// The configuration of the group is to be another one.
+    Configure,
     /// Somebody deletes the lease, and this node is cut off.
     DeleteLease {
         alone: usize,
@@ -98,11 +100,14 @@ impl Fault {
     pub(super) fn random(
         replicas: usize,
         leading: Option<usize>,
-        is_damaged: bool,
+        (is_damaged, is_changing): (bool, bool),
         random: &mut Random,
     ) -> Self {
         let node = random.below(replicas as u64) as usize;
         let leading = leading.filter(|_| random.one_in(2));
+        if is_changing && random.one_in(6) {
+            return Self::Configure;
+        }
         if is_damaged && random.one_in(8) {
             return Self::Record(match random.below(12) {
                 0 => Damage::Delete,

@@ -12,6 +12,7 @@ mod random;
 mod schedule;
 mod world;
 
+use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::Replication;
@@ -24,20 +25,29 @@ fn run(seed: u64) -> Result<Summary, Problem> {
     world::World::new(seed, &Schedule::of(seed)).run()
 }
 
-fn run_all(seeds: impl Iterator<Item = u64>) {
+/// Runs seeds on two threads.
+fn run_all(seeds: impl Iterator<Item = u64> + Send) {
     let begin = Instant::now();
-    let mut total = Summary::default();
-    let mut schedules = 0;
-    for seed in seeds {
+    let state = Mutex::new((seeds, Summary::default(), 0));
+    let work = || loop {
+        let Some(seed) = state.lock().unwrap().0.next() else { return };
         match run(seed) {
-            Ok(summary) => total += summary,
+            Ok(summary) => {
+                let (_, total, schedules) = &mut *state.lock().unwrap();
+                *total += summary;
+                *schedules += 1;
+            }
             Err(Problem { rule, text }) => panic!(
                 "seed {seed}, {}: {rule:?}: {text}\nSEEDS={seed}..={seed} TRACE=1 make sim replays it",
                 Schedule::of(seed)
             ),
         }
-        schedules += 1;
-    }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    let (_, total, schedules) = state.into_inner().unwrap();
     println!("{schedules} schedules in {:.1} s: {total}", begin.elapsed().as_secs_f64());
     assert!(total.acknowledged > 0 && total.elections > 0, "nothing happened: {total}");
 }

@@ -62,6 +62,8 @@ pub(super) struct Node {
     /// Sends that are appended and not acknowledged: end and message.
     pub(super) waiting: Vec<(u64, u64)>,
     pub(super) starts: u64,
+    /// What its configuration says.
+    pub(super) settings: Settings,
     /// What the replica said last: what other threads of the broker act on.
     pub(super) standing: Standing,
     /// Events before this time wait until then.
@@ -75,7 +77,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(id: ReplicaId, random: &mut Random) -> Self {
+    pub(super) fn new(id: ReplicaId, settings: Settings, random: &mut Random) -> Self {
         Self {
             id,
             disk: Disk::default(),
@@ -83,6 +85,7 @@ impl Node {
             following: None,
             leading: None,
             waiting: Vec::new(),
+            settings,
             standing: Standing::default(),
             starts: 0,
             paused_until: Duration::ZERO,
@@ -93,7 +96,7 @@ impl Node {
         }
     }
 
-    pub(super) fn start(&mut self, settings: &Settings, now: Duration) {
+    pub(super) fn start(&mut self, now: Duration) {
         self.starts += 1;
         let incarnation = Incarnation(u64::from(self.id.0 + 1) * 1_000_000 + self.starts);
         let is_lossless = self.is_lossless || planted::is_on(Planted::ClaimLostBytes);
@@ -104,11 +107,11 @@ impl Node {
         self.disk.flushed = self.disk.log.len();
         let position = self.position();
         self.replica =
-            Some(Replica::new(settings.clone(), self.id, promise, position, self.local(now)));
+            Some(Replica::new(self.settings.clone(), self.id, promise, position, self.local(now)));
     }
 
     /// The process ends; with `power` the unflushed end of the log goes with it, or a part.
-    pub(super) fn crash(&mut self, power: bool, settings: &Settings, random: &mut Random) {
+    pub(super) fn crash(&mut self, power: bool, random: &mut Random) {
         self.replica = None;
         self.following = None;
         self.leading = None;
@@ -118,7 +121,16 @@ impl Node {
             let unflushed = (self.disk.log.len() - self.disk.flushed) as u64;
             let kept = self.disk.flushed + random.below(unflushed + 1) as usize;
             self.disk.log.truncate(kept);
-            self.is_lossless &= settings.sync_flush;
+            self.is_lossless &= self.settings.sync_flush;
+        }
+    }
+
+    /// Its configuration says something else, and its process is told.
+    pub(super) fn configure(&mut self, settings: Settings, now: Duration) {
+        self.settings = settings.clone();
+        let local = self.local(now);
+        if let Some(replica) = &mut self.replica {
+            replica.configure(local, settings);
         }
     }
 

@@ -16,6 +16,8 @@ pub(super) struct Schedule {
     /// The mean time between faults.
     pub(super) fault_every: Duration,
     pub(super) continue_without_lease: bool,
+    /// Whether `min_in_sync` and the members of the group change.
+    pub(super) is_changing: bool,
     /// Whether the record is restored and deleted.
     pub(super) is_damaged: bool,
 }
@@ -25,6 +27,7 @@ impl Schedule {
         let mut random = Random(seed ^ 0x5EED);
         let replicas = if random.one_in(3) { 2 } else { 3 };
         let is_sync = !random.one_in(4);
+        let is_changing = random.one_in(4);
         Self {
             replicas,
             replication: if is_sync { Replication::Sync } else { Replication::Async },
@@ -33,7 +36,8 @@ impl Schedule {
             length: random.millis(30_000, 120_000),
             fault_every: random.millis(1_000, 8_000),
             continue_without_lease: !random.one_in(4),
-            is_damaged: random.one_in(4),
+            is_changing,
+            is_damaged: !is_changing && random.one_in(3),
         }
     }
 
@@ -60,6 +64,7 @@ impl fmt::Display for Schedule {
         let (replicas, min) = (self.replicas, self.min_in_sync);
         write!(f, "{replicas} replicas, {:?} replication, {flush} flush", self.replication)?;
         let damage = if self.is_damaged { ", damaged record" } else { "" };
-        write!(f, ", min in-sync {min}{damage}")
+        let change = if self.is_changing { ", changing" } else { "" };
+        write!(f, ", min in-sync {min}{damage}{change}")
     }
 }

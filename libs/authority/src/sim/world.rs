@@ -46,6 +46,10 @@ enum Event {
     },
     Send,
     Fault,
+    Configure {
+        node: usize,
+        settings: Settings,
+    },
     Part {
         node: usize,
     },
@@ -94,6 +98,7 @@ pub(super) struct World {
     /// The next who swaps the record does not hear of it and is gone soon after.
     ambush: bool,
     is_damaged: bool,
+    is_changing: bool,
     is_quorum: bool,
     reads_are_stale: bool,
     is_forking: bool,
@@ -104,8 +109,10 @@ impl World {
     pub(super) fn new(seed: u64, schedule: &Schedule) -> Self {
         let mut random = Random(seed);
         let settings = schedule.settings();
+        // One more, which may come in.
+        let all = 0..schedule.replicas + u32::from(schedule.is_changing);
         let nodes: Vec<_> =
-            (0..schedule.replicas).map(|id| Node::new(ReplicaId(id), &mut random)).collect();
+            all.map(|id| Node::new(ReplicaId(id), settings.clone(), &mut random)).collect();
         Self {
             now: Duration::ZERO,
             settings,
@@ -116,11 +123,12 @@ impl World {
             network: Network::new(nodes.len()),
             nodes,
             objects: Objects::default(),
-            check: Check::new(schedule.replication),
+            check: Check::new(schedule),
             messages: 0,
             is_healing: false,
             ambush: false,
             is_damaged: schedule.is_damaged,
+            is_changing: schedule.is_changing,
             is_quorum: schedule.is_quorum(),
             reads_are_stale: false,
             is_forking: false,
@@ -164,16 +172,17 @@ impl World {
 
     /// One of three replicas goes, or cannot ask the authority: the others have to go on.
     fn serve_without_a_minority(&mut self) -> Result<(), Problem> {
-        if self.nodes.len() < 3 {
+        let group: Vec<_> = self.settings.group.iter().map(|id| id.0 as usize).collect();
+        if group.len() < 3 {
             return Ok(());
         }
-        let gone = self.random.below(self.nodes.len() as u64) as usize;
+        let gone = group[self.random.below(group.len() as u64) as usize];
         let is_killed = self.random.one_in(2);
         if self.is_traced {
             eprintln!("{:?} without {gone}, killed: {is_killed}", self.now);
         }
         if is_killed {
-            self.nodes[gone].crash(false, &self.settings, &mut self.random);
+            self.nodes[gone].crash(false, &mut self.random);
         } else {
             let authority = self.network.authority();
             self.network.cut(&[(gone, authority), (authority, gone)]);
@@ -186,8 +195,11 @@ impl World {
     fn become_whole(&mut self, counts: &dyn Fn(&Node) -> bool) -> Result<(), Problem> {
         let end = self.now + HEAL;
         let mut asked = None;
+        let group = self.settings.group.clone();
+        let counts = &|node: &Node| counts(node) && group.contains(&node.id);
         while self.now < end {
             self.step()?;
+            self.hand_over_from_strangers();
             match asked {
                 None if self.is_whole(counts) => asked = Some(self.messages + 1),
                 Some(message) if self.is_acknowledged(message, counts) => return Ok(()),
@@ -204,7 +216,7 @@ impl World {
 
     /// One replica brings a log from before there was a record; nothing of it may go.
     fn begin_with_a_log(&mut self) {
-        let place = self.random.below(self.nodes.len() as u64) as usize;
+        let place = self.random.below(self.settings.group.len() as u64) as usize;
         let disk = &mut self.nodes[place].disk;
         for _ in 0..30 {
             self.messages += 1;
@@ -226,6 +238,7 @@ impl World {
             Event::Ask { .. } | Event::Send | Event::Fault => None,
             Event::Restart { .. } | Event::Crash { .. } => None,
             Event::Part { .. } | Event::Fork { .. } => None,
+            Event::Configure { node, .. } => Some(*node),
         };
         if let Some(paused) = node.map(|node| self.nodes[node].paused_until)
             && paused > self.now
@@ -261,6 +274,12 @@ impl World {
             Event::Stream { to, stream } => self.stream(to, stream),
             Event::Ask { node, start, ask } => self.ask(node, start, ask)?,
             Event::Send => self.send(),
+            Event::Configure { node, settings } => {
+                // Afterwards an older one may come, as with a slow roll-out.
+                if !self.is_healing {
+                    self.nodes[node].configure(settings, self.now);
+                }
+            }
             Event::Part { node } if !self.is_healing => {
                 self.network.part(node, 0..self.nodes.len());
             }
@@ -360,7 +379,8 @@ impl World {
     fn fault(&mut self) {
         let leading = self.nodes.iter().position(|node| node.leading.is_some());
         let random = &mut self.random;
-        let fault = Fault::random(self.nodes.len(), leading, self.is_damaged, random);
+        let fault =
+            Fault::random(self.nodes.len(), leading, (self.is_damaged, self.is_changing), random);
         if self.is_traced {
             eprintln!("{:?} {fault:?}", self.now);
         }
@@ -386,6 +406,7 @@ impl World {
                 self.objects.delete_lease();
                 self.network.part(alone, 0..=self.nodes.len());
             }
+            Fault::Configure => self.configure(),
             Fault::StaleReads => self.reads_are_stale = true,
             Fault::Record(Damage::Restore) => self.objects.restore(&mut self.random),
             Fault::Record(Damage::Delete) => self.objects.delete(),
@@ -442,10 +463,48 @@ impl World {
         }
     }
 
+    /// The operator wants another `min_in_sync` or other members, and each replica learns of it
+    /// some time.
+    fn configure(&mut self) {
+        let ((_, record), _) = self.objects.read();
+        if record.epoch == 0 {
+            return;
+        }
+        let group = &mut self.settings.group;
+        let replica = ReplicaId(self.random.below(self.nodes.len() as u64) as u32);
+        match self.random.below(3) {
+            0 => self.settings.min_in_sync = 1 + self.random.below(2) as usize,
+            1 if group.len() > 2 => {
+                group.remove(&replica);
+            }
+            _ => {
+                group.insert(replica);
+            }
+        }
+        self.check.min_in_sync = self.check.min_in_sync.min(self.settings.needed_in_sync());
+        for node in 0..self.nodes.len() {
+            let settings = self.settings.clone();
+            self.schedule_random(0, 20_000, Event::Configure { node, settings });
+        }
+    }
+
+    /// The operator has masters that are to go hand over.
+    fn hand_over_from_strangers(&mut self) {
+        for node in &mut self.nodes {
+            let local = node.local(self.now);
+            if let Some(replica) = &mut node.replica
+                && !self.settings.group.contains(&node.id)
+                && self.random.one_in(50)
+            {
+                let _ = replica.hand_over(local, None);
+            }
+        }
+    }
+
     fn crash(&mut self, place: usize, power: bool) {
         let node = &mut self.nodes[place];
         let was_up = node.replica.is_some();
-        node.crash(power, &self.settings, &mut self.random);
+        node.crash(power, &mut self.random);
         node.paused_until = Duration::ZERO;
         if was_up {
             self.schedule_random(100, 15_000, Event::Restart { node: place });
@@ -455,7 +514,7 @@ impl World {
     fn restart(&mut self, place: usize) {
         let node = &mut self.nodes[place];
         if node.replica.is_none() {
-            node.start(&self.settings, self.now);
+            node.start(self.now);
             self.schedule_input(place, Duration::ZERO, Input::Tick);
         }
     }
@@ -494,6 +553,7 @@ impl World {
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until = self.now;
             self.restart(place);
+            self.nodes[place].configure(self.settings.clone(), self.now);
         }
     }
 
@@ -505,7 +565,9 @@ impl World {
         // A master that cannot ask the authority cannot change the set.
         let authority = self.network.authority();
         let ((_, record), _) = self.objects.read();
+        let belongs = |member: Member| self.settings.group.contains(&member.replica);
         let is_set_whole = record.in_sync.len() >= counted.clone().count()
+            && record.in_sync.iter().all(belongs)
             || self.network.is_cut(master.id.0 as usize, authority);
         is_set_whole && counted.all(|node| node.disk.log == master.disk.log)
     }

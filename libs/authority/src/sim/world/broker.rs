@@ -3,7 +3,7 @@
 use super::{Ask, Event, Input, World};
 use crate::planted::{self, Planted};
 use crate::sim::check::Problem;
-use crate::sim::node::{Entry, Stream};
+use crate::sim::node::{Entry, Node, Stream};
 use crate::{Action, Member, Replica};
 
 impl World {
@@ -37,11 +37,18 @@ impl World {
         let due = node.waiting.iter().take_while(|(end, _)| *end <= acknowledged).count();
         if due > 0 {
             let office = (node.leading.unwrap_or(0), node.me()?);
-            for (end, message) in node.waiting.drain(..due) {
+            let due: Vec<_> = node.waiting.drain(..due).collect();
+            for (end, message) in due {
+                let has = |node: &&Node| {
+                    let entry = node.disk.log.get(end as usize - 1);
+                    node.disk.flushed as u64 >= end
+                        && entry.is_some_and(|entry| entry.message == message)
+                };
+                self.check.is_copied(self.nodes.iter().filter(has).count())?;
                 self.check.acknowledge(end - 1, message, office)?;
             }
         }
-        if let Some(visible) = node.standing.visible
+        if let Some(visible) = self.nodes[place].standing.visible
             && self.random.one_in(4)
         {
             self.check.see(&self.nodes[place], visible)?;
