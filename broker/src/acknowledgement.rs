@@ -17,8 +17,8 @@ use weirmq_store::{Appended, NewMessage};
 
 /// What happens when a position is reached.
 pub(crate) enum Then {
-    /// These replies to so many requests go out; after the deadline, the same ones as
-    /// FLUSH_DISK_TIMEOUT. Those that make a topic go on waiting for the NameServers.
+    /// These replies to so many requests go out; after the deadline, the same ones with the code
+    /// that says what was waited for. Those that make a topic go on waiting for the NameServers.
     Answer { connection: Connection, reply: Vec<u8>, requests: usize, makes_topic: bool },
     /// The entries become visible to those who wait for their queues.
     Show(Vec<Arrival>),
@@ -87,7 +87,11 @@ impl Acknowledgements {
     /// Sends the late replies of everything that waited too long; runs for ever. What is only to
     /// be shown goes on waiting. `act_on_reached` answers what is not late after all: whoever does
     /// that may be busy.
-    pub(crate) async fn expire(&self, act_on_reached: impl Fn()) {
+    pub(crate) async fn expire(
+        &self,
+        act_on_reached: impl Fn(),
+        late_answer: impl Fn(u64) -> (ResponseCode, &'static str),
+    ) {
         loop {
             let first = self.waiting.lock().front().map(|first| first.since);
             match first {
@@ -95,7 +99,7 @@ impl Acknowledgements {
                 Some(since) => {
                     tokio::time::sleep_until((since + self.timeout).into()).await;
                     act_on_reached();
-                    self.answer_late(self.timeout);
+                    self.answer_late(self.timeout, &late_answer);
                     // Entries that only wait to be shown may be old; they need no attention.
                     tokio::time::sleep(self.timeout / 8).await;
                 }
@@ -104,7 +108,11 @@ impl Acknowledgements {
     }
 
     /// Sends the late replies of everything that has waited for so long.
-    pub(crate) fn answer_late(&self, waited: Duration) {
+    pub(crate) fn answer_late(
+        &self,
+        waited: Duration,
+        late_answer: impl Fn(u64) -> (ResponseCode, &'static str),
+    ) {
         let now = Instant::now();
         let mut waiting = self.waiting.lock();
         let is_late = |entry: &Waiting| {
@@ -115,7 +123,8 @@ impl Acknowledgements {
         drop(waiting);
         for entry in late {
             if let Then::Answer { connection, reply, .. } = entry.then {
-                let _ = connection.write(|out| write_late(&reply, out));
+                let answer = late_answer(entry.position);
+                let _ = connection.write(|out| write_late(&reply, answer, out));
             }
         }
     }
@@ -131,13 +140,11 @@ impl Acknowledgements {
 }
 
 /// Writes replies again, with the same fields, as answers that came too late to be sure.
-fn write_late(mut replies: &[u8], out: &mut Vec<u8>) {
-    let remark = "it was written, but the disk has not confirmed it in time; whether it survives a \
-                  power failure is unknown";
+fn write_late(mut replies: &[u8], (code, remark): (ResponseCode, &str), out: &mut Vec<u8>) {
     while let Some((frame, length)) = split_written(replies) {
         replies = &replies[length..];
         let Ok(reply) = Command::decode(&frame) else { continue };
-        let mut writer = response(out, &reply.head, ResponseCode::FlushDiskTimeout, Some(remark));
+        let mut writer = response(out, &reply.head, code, Some(remark));
         for (name, value) in reply.ext.iter() {
             writer.text(name, value);
         }
@@ -171,7 +178,7 @@ mod tests {
                 writer.finish(b"body");
             }
             let mut late = Vec::new();
-            write_late(&replies, &mut late);
+            write_late(&replies, (ResponseCode::FlushDiskTimeout, "unknown"), &mut late);
             let mut rest = late.as_slice();
             for opaque in [7, 8] {
                 let (frame, length) = split_written(rest).unwrap();

@@ -263,7 +263,7 @@ impl AppendBatch {
                 let is_done = done == front.len();
                 return done + if is_done { self.append_or_refuse(back, broker) } else { 0 };
             }
-            Err(error) => self.refuse(broker, sends, &Refusal::from(error)),
+            Err(error) => self.refuse(broker, sends, &broker.refusal(error)),
         }
         sends.len()
     }
@@ -282,11 +282,12 @@ impl AppendBatch {
         broker.append(&new, &mut appended)?;
         let stored_of =
             |send: &PendingSend| &appended[send.messages.start - first..send.messages.end - first];
-        let visible = broker.store.watermarks().visible();
+        let acknowledged = broker.acknowledged();
         for of_read in sends.chunk_by(|a, b| a.read == b.read) {
             let read = &self.reads[of_read[0].read];
             let is_due = |send: &PendingSend| {
-                !send.waits || stored_of(send).last().is_none_or(|last| last.end_offset <= visible)
+                !send.waits
+                    || stored_of(send).last().is_none_or(|last| last.end_offset <= acknowledged)
             };
             let answered = || of_read.iter().filter(|send| !send.head.is_one_way());
             let write = |out: &mut Vec<u8>, is_due_now: bool| {

@@ -19,9 +19,10 @@ use weirmq_store::{Appended, NewMessage, Store, StoreError};
 use crate::acknowledgement::{Acknowledgements, Arrival, Then};
 use crate::clients::{Changed, Clients};
 use crate::cold_reads::ColdReads;
-use crate::config::BrokerConfig;
+use crate::config::{BrokerConfig, Flush};
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
+use crate::replication::{self, Restart, RoleStatus};
 use crate::request::{Refusal, pull};
 use crate::state::{State, StateError, StateRecord};
 use crate::topic_changes::TopicChanges;
@@ -37,13 +38,24 @@ const BUFFERS_MAX: usize = 8;
 /// Larger buffers are given back to the system.
 const BUFFER_BYTES_MAX: usize = 1 << 20;
 
+/// Why a broker ends by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// Nothing can be promised any more.
+    Failed(String),
+    /// It has to begin anew, with another log or without what only its tables hold.
+    Restart(Restart),
+}
+
 /// A running broker. Requests come in on I/O threads; everything here may be used from any thread.
 pub(crate) struct Broker {
     pub config: BrokerConfig,
     pub store: Store,
     pub state: State,
     pub clients: Clients,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
+    /// What there is to know of the replica that this broker is; `None` for one that is alone.
+    pub(crate) replication: Option<Arc<replication::Shared>>,
     /// The port of the main listener; the fast one is two below.
     pub main_port: u16,
     /// When the broker started, in milliseconds since 1970.
@@ -68,12 +80,11 @@ pub(crate) struct Broker {
     pub(crate) offsets_committed: Notify,
     /// So much was written that the log needs an image.
     pub(crate) image_due: Notify,
-    pub(crate) admin: weirmq_admin::Admin,
     registration: Registration,
     /// The control runtime.
     pub(crate) runtime: tokio::runtime::Handle,
-    /// Why the broker cannot go on; set once.
-    failure: watch::Sender<Option<String>>,
+    /// Why the broker ends; set once.
+    end: watch::Sender<Option<End>>,
     bound: SocketAddr,
     buffers: Mutex<Vec<Vec<u8>>>,
 }
@@ -86,6 +97,8 @@ impl Broker {
         state: State,
         bound: SocketAddr,
         admin: weirmq_admin::Admin,
+        metrics: Arc<Metrics>,
+        replication: Option<Arc<replication::Shared>>,
     ) -> Self {
         let mut cluster_property = Vec::new();
         properties::push(&mut cluster_property, properties::names::CLUSTER, &config.cluster);
@@ -110,18 +123,18 @@ impl Broker {
             delayed_arrived: Notify::new(),
             offsets_committed: Notify::new(),
             image_due: Notify::new(),
-            metrics: Metrics::new(&config, &admin),
+            metrics,
+            replication,
             main_port: bound.port(),
             started_ms: now_ms,
             clients: Clients::default(),
             registration: Registration::new(&admin),
             runtime: tokio::runtime::Handle::current(),
-            failure: watch::Sender::new(None),
+            end: watch::Sender::new(None),
             buffers: Mutex::default(),
             config,
             store,
             state,
-            admin,
             bound,
         }
     }
@@ -162,6 +175,14 @@ impl Broker {
     pub(crate) fn advertised_address(&self) -> String {
         let default = self.config.advertise.get("default");
         default.cloned().unwrap_or_else(|| self.bound.to_string())
+    }
+
+    /// Where other replicas reach this one; `None` for a broker that is alone.
+    pub(crate) fn replication_address(&self) -> Option<String> {
+        self.replication.as_ref()?;
+        let address = self.advertised_address();
+        let (host, port) = address.rsplit_once(':')?;
+        Some(format!("{host}:{}", port.parse::<u16>().ok()?.checked_add(1)?))
     }
 
     /// The address that a message says it is stored at: the one the producer reached us by, with
@@ -251,19 +272,134 @@ impl Broker {
         }
     }
 
-    /// Does `then` once everything below `position` is visible. Its deadline counts from `since`.
+    /// Up to where messages and changes may be acknowledged: what is visible and, of a replica, what
+    /// its group has.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let visible = self.store.watermarks().visible();
+        match &self.replication {
+            None => visible,
+            Some(replication) => visible.min(replication.acknowledged(self.store.clock().uptime())),
+        }
+    }
+
+    /// Refuses what only a master does.
+    pub(crate) fn check_master(&self) -> Result<(), Refusal> {
+        let refusal = self.replication.as_ref().and_then(|replication| replication.refusal());
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Whether another replica is the master, or nobody is known to be.
+    pub(crate) fn is_slave(&self) -> bool {
+        self.replication.as_ref().is_some_and(|replication| {
+            !matches!(replication.status().role, RoleStatus::Master { .. })
+        })
+    }
+
+    /// Refuses to speak of what is in the queues while this replica does not know what of it is
+    /// confirmed: an unknown end must not be taken for 0, to which a consumer would go back.
+    pub(crate) fn check_visible(&self) -> Result<(), Refusal> {
+        let is_known = self.replication.is_none()
+            || self.store.watermarks().visible() > 0
+            || self.store.max_offset() == 0;
+        if is_known {
+            return Ok(());
+        }
+        let remark = "this replica does not know yet what of its log is confirmed; ask again";
+        Err(Refusal::new(ResponseCode::SystemBusy, remark))
+    }
+
+    /// The id under which clients find this broker, 0 for a master; `None` while it is not known
+    /// who is.
+    pub(crate) fn registration_id(&self) -> Option<i64> {
+        let Some(replication) = &self.replication else { return Some(0) };
+        match replication.status().role {
+            RoleStatus::Master { .. } => Some(0),
+            RoleStatus::Slave { .. } => Some(self.config.broker_id as i64),
+            RoleStatus::Waiting => None,
+        }
+    }
+
+    /// Grows with each change of the group's master; 0 for a broker that is alone.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.replication.as_ref().map_or(0, |replication| replication.status().epoch)
+    }
+
+    /// From which broker of the group a consumer should pull next, after one pull that waited for
+    /// the disk or not: the master, a slave that can read old messages in its place, or this
+    /// slave while the master is away.
+    pub(crate) fn suggested_broker(&self, is_cold: bool) -> i64 {
+        let Some(replication) = &self.replication else { return 0 };
+        let status = replication.status();
+        let mut connected = status.peers.iter().filter(|peer| peer.is_connected);
+        match status.role {
+            RoleStatus::Master { .. } if is_cold => {
+                let slave = connected.find(|peer| peer.is_in_sync && peer.replica > 0);
+                slave.map_or(0, |slave| i64::from(slave.replica))
+            }
+            RoleStatus::Master { .. } => 0,
+            RoleStatus::Slave { master } if connected.any(|peer| peer.replica == master) => 0,
+            RoleStatus::Slave { .. } | RoleStatus::Waiting => self.config.broker_id as i64,
+        }
+    }
+
+    /// What a client is told of this error of an append.
+    pub(crate) fn refusal(&self, error: StoreError) -> Refusal {
+        let of_replica = self.replication.as_ref().and_then(|replication| replication.refusal());
+        match (error, of_replica) {
+            (StoreError::NotMaster, of_replica) => {
+                if let Some(replication) = &self.replication {
+                    replication.count_fenced();
+                }
+                of_replica.unwrap_or_else(|| StoreError::NotMaster.into())
+            }
+            (error, _) => error.into(),
+        }
+    }
+
+    /// What a client is told of this error of a change.
+    pub(crate) fn state_refusal(&self, error: StateError) -> Refusal {
+        match error {
+            StateError::Store(error) => self.refusal(error),
+            error => error.into(),
+        }
+    }
+
+    /// The code and the remark for what waited in vain for `position`.
+    pub(crate) fn late_answer(&self, position: u64) -> (ResponseCode, &'static str) {
+        let is_flushed = self.store.watermarks().flushed() >= position
+            || self.config.store.flush == Flush::Async;
+        let Some(replication) = self.replication.as_ref().filter(|_| is_flushed) else {
+            return (
+                ResponseCode::FlushDiskTimeout,
+                "it was written, but the disk has not confirmed it in time; whether it survives a \
+                 power failure is unknown",
+            );
+        };
+        let is_reached = replication.status().peers.iter().any(|peer| peer.is_connected);
+        let code = match is_reached {
+            true => ResponseCode::FlushSlaveTimeout,
+            false => ResponseCode::SlaveNotAvailable,
+        };
+        (
+            code,
+            "it was written here, but not all replicas in sync have confirmed it in time; whether \
+             it survives the loss of this one is unknown",
+        )
+    }
+
+    /// Does `then` once everything below `position` may be acknowledged. Its deadline counts from
+    /// `since`.
     pub(crate) fn wait(&self, position: u64, since: Instant, then: Then) {
         self.acknowledgements.wait(position, since, then);
         // The flush may have come between the caller's look and the line above.
-        if self.store.watermarks().visible() >= position {
+        if self.acknowledged() >= position {
             self.reached();
         }
     }
 
-    /// Does everything that waited for a position that is visible by now.
+    /// Does everything that waited for a position that may be acknowledged by now.
     pub(crate) fn reached(&self) {
-        let visible = self.store.watermarks().visible();
-        for then in self.acknowledgements.take_reached(visible) {
+        for then in self.acknowledgements.take_reached(self.acknowledged()) {
             match then {
                 Then::Answer { connection, reply, makes_topic: true, .. } => {
                     self.write_when_registered(&connection, reply);
@@ -317,9 +453,11 @@ impl Broker {
             is_absent.then(|| StateRecord::Group { group: Box::new(group.clone()) })
         });
         match made {
-            // A full disk, or one that does not keep up, serves readers, new ones too; the group is
-            // noted when there is room.
-            Err(StateError::Store(StoreError::Full { .. } | StoreError::Busy { .. })) => {
+            // A full disk, or one that does not keep up, serves readers, new ones too, and so does
+            // a slave; the group is noted when there is room.
+            Err(StateError::Store(
+                StoreError::Full { .. } | StoreError::Busy { .. } | StoreError::NotMaster,
+            )) => {
                 return Ok(Arc::new(group));
             }
             made => made?,
@@ -336,7 +474,8 @@ impl Broker {
         self.check_topic_count(&name)?;
         let created = self.state.change(|| {
             self.state.topics.get(&name).is_none().then_some(StateRecord::Topic { topic })
-        })?;
+        });
+        let created = created.map_err(|error| self.state_refusal(error))?;
         if created.is_made {
             tracing::info!(topic = name, "topic created automatically");
         }
@@ -452,21 +591,29 @@ impl Broker {
 
     /// Ends the broker: after a failed write-back nothing can be promised any more.
     pub(crate) fn fail(&self, cause: String) {
-        self.failure.send_if_modified(|failure| {
-            let is_first = failure.is_none();
-            failure.get_or_insert(cause);
-            is_first
-        });
-        self.acknowledgements.answer_late(Duration::ZERO);
+        self.end_with(End::Failed(cause));
+        self.acknowledgements.answer_late(Duration::ZERO, |position| self.late_answer(position));
     }
 
-    /// Waits until the broker cannot go on, and says why.
-    pub(crate) async fn failed(&self) -> String {
-        let mut failure = self.failure.subscribe();
-        let cause = failure.wait_for(Option::is_some).await.map(|cause| cause.clone());
-        match cause {
-            Ok(cause) => cause.unwrap_or_default(),
-            Err(_) => std::future::pending().await,
+    /// Ends the broker, to begin anew.
+    pub(crate) fn restart(&self, restart: Restart) {
+        self.end_with(End::Restart(restart));
+    }
+
+    fn end_with(&self, end: End) {
+        self.end.send_if_modified(|known| {
+            let is_first = known.is_none();
+            known.get_or_insert(end);
+            is_first
+        });
+    }
+
+    /// Waits until the broker ends by itself, and says why.
+    pub(crate) async fn ended(&self) -> End {
+        let mut end = self.end.subscribe();
+        match end.wait_for(Option::is_some).await.map(|end| end.clone()) {
+            Ok(Some(end)) => end,
+            Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 

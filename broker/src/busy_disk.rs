@@ -74,7 +74,7 @@ impl Running {
         let ended = tokio::spawn(run_on(
             Arc::new(disk.clone()),
             config(&folder, busy_timeout),
-            Listeners { main, vip: None },
+            Listeners { main, vip: None, replication: None },
             weirmq_admin::Admin::default(),
             shutdown.clone(),
         ));
@@ -253,8 +253,9 @@ async fn a_batch_whose_room_somebody_else_took_waits_like_others() {
     let address = listener.local_addr().unwrap();
     let disk = SimulatedDisk::new();
     let config = config(&folder, PATIENCE);
-    let broker =
-        open(Arc::new(disk.clone()), config, address, weirmq_admin::Admin::default()).unwrap();
+    let admin = weirmq_admin::Admin::default();
+    let metrics = crate::metrics::Metrics::new(&config, &admin);
+    let (broker, _) = open(Arc::new(disk.clone()), config, address, admin, metrics).unwrap();
     let nobody = |_: &Connection| NoRequests;
     let connection =
         connect(&address.to_string(), PATIENCE, Default::default(), nobody).await.unwrap();

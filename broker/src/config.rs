@@ -15,6 +15,8 @@ use weirmq_store::{FlushMode, StoreConfig};
 const STRANGER_BYTES: usize = 64 << 10;
 /// How much may gather for one synchronous flush, beside the longest message.
 const SYNC_GROUP_BYTES: u64 = 8 << 20;
+/// Replicas of one group.
+pub(crate) const REPLICAS_MAX: u64 = 64;
 /// Waiting longer without sleep than a slow wake-up takes gains nothing.
 const BUSY_POLL_US_MAX: u64 = 1_000;
 
@@ -27,7 +29,7 @@ pub struct BrokerConfig {
     /// The broker group's name, the same for a master and its slaves. Default: `broker-a`; it is
     /// written into the data directory, so it does not follow the host's name.
     pub name: String,
-    /// 0 for a master. Default: 0.
+    /// The replica's place in its group: 0 for a master, and for its slaves 1 and up. Default: 0.
     pub broker_id: u64,
     /// Where messages and state live. Default: `weir-data`.
     pub data_dir: PathBuf,
@@ -47,6 +49,7 @@ pub struct BrokerConfig {
     pub permission: u32,
     /// Told to clients in the reply to a send, for traces. Default: `DefaultRegion`.
     pub region: String,
+    pub replication: ReplicationSection,
     pub store: StoreSection,
     pub limits: LimitsSection,
     pub tls: TlsSection,
@@ -57,6 +60,46 @@ pub struct BrokerConfig {
     /// it sleeps, up to 1,000. It takes a processor meanwhile, and answers a single producer
     /// sooner where waking a processor is slow, as on most virtual machines; try 100. Default: 0.
     pub busy_poll_us: u64,
+}
+
+/// The other replicas of the group. It is on once `master`, `secret_file` or `insecure` is given.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReplicationSection {
+    /// `async` answers a send when the master has it, `sync` when every replica in sync has it.
+    /// The same at all replicas. Default: `async`.
+    pub mode: ReplicationMode,
+    /// With `sync` no message is taken while fewer replicas are in sync, the master counted.
+    /// Default: none, with `sync` it has to be chosen. With two replicas 1 loses, when the
+    /// master's disk is lost while the slave is away, what only the master acknowledged; 2 takes
+    /// no messages while one of them is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_in_sync: Option<usize>,
+    /// Makes this a slave: the master's `host:port` for replication, one above its main port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+    /// A file with what only the group's replicas know, at least 16 bytes, the same at all of
+    /// them. It proves who connects; it does not encrypt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret_file: Option<PathBuf>,
+    /// Believe everybody who reaches the replication port. Default: false.
+    pub insecure: bool,
+}
+
+/// When replication lets a send be answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicationMode {
+    #[default]
+    Async,
+    Sync,
+}
+
+impl ReplicationSection {
+    /// Whether the broker is one of several replicas.
+    pub fn is_on(&self) -> bool {
+        self.master.is_some() || self.secret_file.is_some() || self.insecure
+    }
 }
 
 /// The commit log and what goes with it.
@@ -147,6 +190,7 @@ impl Default for BrokerConfig {
             default_topic_queues: 8,
             permission: 6,
             region: "DefaultRegion".into(),
+            replication: ReplicationSection::default(),
             store: StoreSection::default(),
             limits: LimitsSection::default(),
             tls: TlsSection::default(),
@@ -192,6 +236,12 @@ impl Default for LimitsSection {
     }
 }
 
+/// Whether it is `host:port`.
+fn is_address(address: &str) -> bool {
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    port.is_some()
+}
+
 /// Which setting is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{setting} is {value}: {problem}")]
@@ -212,13 +262,7 @@ impl BrokerConfig {
                 return wrong(setting, name, &error);
             }
         }
-        if self.broker_id != 0 {
-            return wrong(
-                "broker_id",
-                &self.broker_id,
-                &"slaves are not supported yet; set it to 0 to run a master",
-            );
-        }
+        self.validate_replication()?;
         if !matches!(self.permission, 2 | 4 | 6) {
             return wrong("permission", &self.permission, &"use 6 (read and write), 4 or 2");
         }
@@ -248,8 +292,7 @@ impl BrokerConfig {
             return wrong("store.segment_bytes", &self.store.segment_bytes, &problem);
         }
         for address in self.name_servers.iter().chain(self.advertise.values()) {
-            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-            if port.is_none() {
+            if !is_address(address) {
                 return wrong("name_servers or advertise", address, &"use host:port");
             }
         }
@@ -262,6 +305,55 @@ impl BrokerConfig {
     /// How long sends wait for a disk that does not keep up.
     pub(crate) fn busy_timeout(&self) -> Duration {
         Duration::from_millis(self.limits.busy_timeout_ms)
+    }
+
+    fn validate_replication(&self) -> Result<(), ConfigError> {
+        let wrong = |setting, value: String, problem: &str| {
+            Err(ConfigError { setting, value, problem: problem.to_owned() })
+        };
+        let section = &self.replication;
+        let id = self.broker_id.to_string();
+        match &section.master {
+            None if self.broker_id != 0 => {
+                return wrong(
+                    "broker_id",
+                    id,
+                    "a slave needs replication.master, `--master HOST:PORT`",
+                );
+            }
+            Some(_) if self.broker_id == 0 => {
+                return wrong("broker_id", id, "0 is the master's; give a slave 1 or more");
+            }
+            Some(_) if self.broker_id >= REPLICAS_MAX => {
+                return wrong("broker_id", id, "use less than 64");
+            }
+            Some(address) if !is_address(address) => {
+                return wrong("replication.master", address.clone(), "use host:port");
+            }
+            _ => {}
+        }
+        if section.master.is_some() && section.secret_file.is_none() && !section.insecure {
+            let problem = "whoever can pretend to be a replica can lose messages; give all \
+                           replicas one replication.secret_file, or say replication.insecure";
+            return wrong("replication.secret_file", "not set".to_owned(), problem);
+        }
+        if section.secret_file.is_some() && section.insecure {
+            let problem = "replication.secret_file is set as well; choose one";
+            return wrong("replication.insecure", "true".to_owned(), problem);
+        }
+        match (section.mode, section.min_in_sync) {
+            (ReplicationMode::Sync, _) if !section.is_on() => {
+                let problem = "give replication.secret_file, so that slaves can connect";
+                wrong("replication.mode", "sync".to_owned(), problem)
+            }
+            (ReplicationMode::Sync, None) => {
+                let problem = "choose how many replicas have to be in sync, the master counted: 2, \
+                               or 1 to take messages also while no slave is there";
+                wrong("replication.min_in_sync", "not set".to_owned(), problem)
+            }
+            (_, Some(0)) => wrong("replication.min_in_sync", "0".to_owned(), "use 1 or more"),
+            _ => Ok(()),
+        }
     }
 
     /// The longest frame that a connection may send. There are no accounts yet, so everybody is a
@@ -325,6 +417,15 @@ mod tests {
         assert!(wrong.validate().unwrap_err().to_string().starts_with("name is ../a"));
         let wrong = BrokerConfig { name_servers: vec!["here".into()], ..BrokerConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().contains("use host:port"));
+        let slave = BrokerConfig { broker_id: 1, ..BrokerConfig::default() };
+        assert!(slave.validate().unwrap_err().to_string().contains("--master"));
+        let mut slave = slave;
+        slave.replication.master = Some("here:10912".into());
+        assert!(slave.validate().unwrap_err().to_string().contains("secret_file"));
+        slave.replication.insecure = true;
+        slave.validate().unwrap();
+        slave.replication.mode = ReplicationMode::Sync;
+        assert!(slave.validate().unwrap_err().to_string().contains("min_in_sync"));
         let wrong = BrokerConfig { busy_poll_us: 1_001, ..BrokerConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("busy_poll_us is 1001"));
     }

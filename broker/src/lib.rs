@@ -24,6 +24,7 @@ mod metrics;
 mod offsets;
 mod order_locks;
 mod registration;
+mod replication;
 mod request;
 mod retry;
 mod run;
@@ -34,6 +35,10 @@ mod topics;
 mod unique_keys;
 
 pub(crate) use broker::Broker;
-pub use config::{BrokerConfig, ConfigError, Flush, LimitsSection, StoreSection};
+pub use config::{
+    BrokerConfig, ConfigError, Flush, LimitsSection, ReplicationMode, ReplicationSection,
+    StoreSection,
+};
+pub use replication::StartError;
 pub use run::{BrokerError, Listeners, close_directory, run};
 pub use weirmq_remoting::net::TlsSection;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use weirmq_remoting::net::{Connection, Limits, NoRequests, Requests, Session, co
 use weirmq_remoting::{Code, RequestCode, ResponseCode};
 
 use crate::Broker;
+use crate::replication::Status;
 use crate::topics::{STATE_TOPIC, Topic};
 
 /// How often a broker registers when nothing changes. Apache's `registerNameServerPeriod`.
@@ -62,6 +63,7 @@ pub(crate) async fn run(broker: Arc<Broker>, shutdown: CancellationToken) {
 
 async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: CancellationToken) {
     let mut changes = broker.topic_changes.subscribe();
+    let mut role = Role::of(&broker);
     let mut peer = NameServer {
         broker: &broker,
         address: &address,
@@ -69,6 +71,7 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         lost: Arc::default(),
         counter: 0,
         told: Told::Nothing,
+        id: 0,
     };
     let lost = peer.lost.clone();
     let mut pause = RETRY_FIRST;
@@ -77,7 +80,10 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         changes.borrow_and_update();
         let told = tokio::select! {
             () = shutdown.cancelled() => break,
-            told = peer.tell() => told,
+            told = async {
+                let id = role.known(&broker).await;
+                peer.tell(id).await
+            } => told,
         };
         let next_time = match told {
             Ok(()) => {
@@ -101,6 +107,7 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
                 remind_at = Instant::now() + PERIOD;
             }
             () = lost.notified(), if peer.is_registered() => {}
+            () = role.changed(&broker) => {}
             changed = changes.changed(), if peer.is_registered() => {
                 if changed.is_err() {
                     break;
@@ -109,7 +116,7 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         }
     }
     if let Some(connection) = peer.connection.take().filter(|_| peer.is_registered()) {
-        unregister(&broker, &connection).await;
+        unregister(&broker, peer.id, &connection).await;
         connection.close();
     }
 }
@@ -126,6 +133,49 @@ struct NameServer<'a> {
     /// `TopicConfigManager.buildSerializeWrapper`.
     counter: i64,
     told: Told,
+    /// The id that it knows this broker by.
+    id: i64,
+}
+
+/// What the broker is in its group, as its registration goes by it.
+struct Role {
+    /// `None` for a broker that is alone.
+    status: Option<watch::Receiver<Status>>,
+    told: (Option<i64>, u64),
+}
+
+impl Role {
+    fn of(broker: &Broker) -> Self {
+        let status = broker.replication.as_ref().map(|replication| replication.watch());
+        Self { status, told: (None, 0) }
+    }
+
+    /// Waits until it is known, and says which id that is.
+    async fn known(&mut self, broker: &Broker) -> i64 {
+        loop {
+            if let Some(status) = &mut self.status {
+                status.borrow_and_update();
+            }
+            self.told = (broker.registration_id(), broker.epoch());
+            if let Some(id) = self.told.0 {
+                return id;
+            }
+            let Some(status) = &mut self.status else { return 0 };
+            if status.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until it is another one than was known.
+    async fn changed(&mut self, broker: &Broker) {
+        let Some(status) = &mut self.status else { return std::future::pending().await };
+        while (broker.registration_id(), broker.epoch()) == self.told {
+            if status.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
 }
 
 /// The broker's side of a connection to a NameServer, which asks nothing.
@@ -174,7 +224,14 @@ impl NameServer<'_> {
 
     /// Tells everything that this NameServer has to hear now. What changes meanwhile comes with the
     /// next call; while a large table goes out, between its parts.
-    async fn tell(&mut self) -> Result<(), String> {
+    async fn tell(&mut self, id: i64) -> Result<(), String> {
+        if self.id != id
+            && let Some(connection) = self.connection.as_ref().filter(|_| self.is_registered())
+        {
+            unregister(self.broker, self.id, connection).await;
+            self.told = Told::Nothing;
+        }
+        self.id = id;
         if self.connection.as_ref().is_some_and(Connection::is_closed) {
             // It has forgotten this broker together with the connection.
             self.connection = None;
@@ -259,8 +316,12 @@ impl NameServer<'_> {
                 let perm = config.perm & broker.permission_mask();
                 (topic.name.clone(), TopicConfig { perm, ..config })
             });
-        let data_version =
-            DataVersion { counter: self.counter, state_version: 0, timestamp: broker.started_ms };
+        let data_version = DataVersion {
+            counter: self.counter,
+            // A NameServer knows by this which of two masters is the later one.
+            state_version: i64::try_from(broker.epoch()).unwrap_or(i64::MAX),
+            timestamp: broker.started_ms,
+        };
         let body = RegisterBrokerBody {
             filter_server_list: Vec::new(),
             listener_addresses: broker.config.advertise.clone(),
@@ -272,23 +333,25 @@ impl NameServer<'_> {
         };
         let body = body.encode_form(false);
         let Some(connection) = &self.connection else { return Ok(()) };
-        register(broker, connection, &body, is_part).await
+        register(broker, self.id, connection, &body, is_part).await
     }
 }
 
 async fn register(
     broker: &Broker,
+    id: i64,
     connection: &Connection,
     body: &[u8],
     is_part: bool,
 ) -> Result<(), String> {
     let address = broker.advertised_address();
+    let replication_address = broker.replication_address().unwrap_or_default();
     let header = RegisterBrokerHeader {
         broker_name: broker.config.name.as_str().into(),
         broker_addr: address.as_str().into(),
         cluster_name: broker.config.cluster.as_str().into(),
-        ha_server_addr: "".into(),
-        broker_id: broker.config.broker_id as i64,
+        ha_server_addr: replication_address.as_str().into(),
+        broker_id: id,
         heartbeat_timeout_millis: Some(HEARTBEAT_TIMEOUT_MS),
         enable_acting_master: Some(false),
         compressed: Some(false),
@@ -307,13 +370,13 @@ async fn register(
     }
 }
 
-async fn unregister(broker: &Broker, connection: &Connection) {
+async fn unregister(broker: &Broker, id: i64, connection: &Connection) {
     let address = broker.advertised_address();
     let header = BrokerIdentityHeader {
         broker_name: broker.config.name.as_str().into(),
         broker_addr: address.as_str().into(),
         cluster_name: broker.config.cluster.as_str().into(),
-        broker_id: broker.config.broker_id as i64,
+        broker_id: id,
     };
     let code = RequestCode::UnregisterBroker.number();
     let call = connection.call(

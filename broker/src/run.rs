@@ -11,26 +11,36 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
 use weirmq_remoting::net::{Limits, ServerConfig, TlsError, serve};
-use weirmq_store::{Disk, RealDisk, RecoveryReport, Store, StoreConfig, StoreError, SystemClock};
+use weirmq_store::{
+    Disk, RealDisk, RecoveryReport, Store, StoreConfig, StoreError, SystemClock, offline,
+};
 
 use crate::Broker;
+use crate::broker::End;
 use crate::cold_reads::ColdReadThreads;
 use crate::config::{BrokerConfig, ConfigError};
 use crate::io_threads::IoThreads;
+use crate::metrics::Metrics;
+use crate::replication::{
+    OF_THE_LOG, Prepared, ReplicationThread, Restart, RoleStatus, StartError, Status, prepare,
+    refuse_what_others_wrote,
+};
 use crate::session::BrokerService;
 use crate::state::{ImportError, State, StateError};
 use crate::topics::Topics;
-use crate::{delay, metrics, registration};
+use crate::{delay, registration};
 
 /// Offsets that were committed one-way are in the log within this time.
 const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
 
-/// Where clients connect.
+/// Where clients and other replicas connect.
 pub struct Listeners {
     /// Port p, for everything.
     pub main: TcpListener,
     /// Port p − 2, the "fast" port that some clients choose for sends.
     pub vip: Option<TcpListener>,
+    /// Port p + 1, for the other replicas of the group; needed with replication only.
+    pub replication: Option<TcpListener>,
 }
 
 /// Why a broker does not start, or stopped by itself.
@@ -46,13 +56,22 @@ pub enum BrokerError {
     Import(#[from] ImportError),
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
+    #[error("begin as a replica: {0}")]
+    Replication(#[from] StartError),
     #[error("{what}: {error}")]
     Io { what: &'static str, error: io::Error },
+}
+
+fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> BrokerError {
+    move |error| BrokerError::Io { what, error }
 }
 
 /// Runs a broker until `shutdown`, then stops it cleanly: connections are closed, the log is flushed
 /// and closed, a snapshot of the state is written. Sends that still wait for the disk get no answer,
 /// which means unknown, as when a broker dies.
+///
+/// A replica that is master no more, or whose log goes on elsewhere than its master's, begins anew in
+/// between, without the process: its ports stay open, its connections are closed.
 pub async fn run(
     config: BrokerConfig,
     listeners: Listeners,
@@ -71,80 +90,194 @@ pub(crate) async fn run_on(
     shutdown: CancellationToken,
 ) -> Result<(), BrokerError> {
     config.validate()?;
-    let recovered = admin.check("broker/recovered");
-    let listening = admin.check("broker/listening");
-    admin.check("broker/registered");
-    let io_error = |what| move |error| BrokerError::Io { what, error };
-    let bound = listeners.main.local_addr().map_err(io_error("listen"))?;
+    let sockets = Sockets::of(listeners).map_err(io_error("listen"))?;
     let tls = config.tls.server_config()?;
-    let registering = admin.clone();
-    let broker = tokio::task::spawn_blocking(move || open(disk, config, bound, registering));
-    let broker = broker.await.map_err(|error| BrokerError::Io {
-        what: "open the store",
-        error: io::Error::other(error),
-    })??;
-    recovered.ok();
-    let log = admin.check("broker/log");
-    broker.store.set_damage_listener(Box::new(move |damaged| match damaged.first() {
-        None => log.ok(),
-        Some(first) => log.degraded(format!(
-            "{} ranges of the log are damaged and cannot be read, the first from {} to {}; \
-             stop the broker and see `weir store verify`",
-            damaged.len(),
-            first.from,
-            first.to
-        )),
-    }));
-    metrics::collect(&broker);
-
-    let threads = IoThreads::start(&broker).map_err(io_error("start threads"))?;
-    let cold_reads = ColdReadThreads::start(&broker).map_err(io_error("start threads"))?;
-    let server_config = ServerConfig {
-        limits: Limits {
-            frame_bytes_max: broker.config.frame_bytes(),
-            idle_timeout: Some(Duration::from_secs(broker.config.limits.idle_seconds)),
-        },
-        connections_max: Some(broker.config.limits.connections_max),
-        tls,
-        io_threads: threads.handles.clone(),
-    };
-    let io_threads = threads.threads.clone();
-    let service = Arc::new(BrokerService { broker: broker.clone(), io_threads });
-    let mut servers = JoinSet::new();
-    for listener in [Some(listeners.main), listeners.vip].into_iter().flatten() {
-        let stop = shutdown.clone();
-        servers.spawn(serve(listener, service.clone(), server_config.clone(), stop));
+    let metrics = Metrics::new(&config, &admin);
+    loop {
+        let life = Life {
+            disk: disk.clone(),
+            config: config.clone(),
+            sockets: &sockets,
+            tls: tls.clone(),
+            admin: admin.clone(),
+            metrics: metrics.clone(),
+        };
+        let Some(restart) = life.live(&shutdown).await? else { return Ok(()) };
+        tracing::info!(?restart, "the broker begins anew");
+        let (disk, config) = (disk.clone(), config.clone());
+        in_background("cut the log", move || begin_anew(&disk, &config, restart)).await??;
     }
-    listening.ok();
+}
 
+/// Ports that outlive a broker which begins anew.
+struct Sockets {
+    main: std::net::TcpListener,
+    vip: Option<std::net::TcpListener>,
+    replication: Option<std::net::TcpListener>,
+}
+
+impl Sockets {
+    fn of(listeners: Listeners) -> io::Result<Self> {
+        let Listeners { main, vip, replication } = listeners;
+        let into_std = |listener: Option<TcpListener>| listener.map(TcpListener::into_std);
+        let (vip, replication) = (into_std(vip).transpose()?, into_std(replication).transpose()?);
+        Ok(Self { main: main.into_std()?, vip, replication })
+    }
+
+    fn of_clients(&self) -> io::Result<Vec<TcpListener>> {
+        let listeners = [Some(&self.main), self.vip.as_ref()].into_iter().flatten();
+        listeners.map(|listener| TcpListener::from_std(listener.try_clone()?)).collect()
+    }
+}
+
+/// One life of a broker: from opening its store to closing it.
+struct Life<'a> {
+    disk: Arc<dyn Disk>,
+    config: BrokerConfig,
+    sockets: &'a Sockets,
+    tls: Option<Arc<rustls::ServerConfig>>,
+    admin: Admin,
+    metrics: Arc<Metrics>,
+}
+
+impl Life<'_> {
+    /// Lives until `shutdown`, or until the broker has to begin anew.
+    async fn live(self, shutdown: &CancellationToken) -> Result<Option<Restart>, BrokerError> {
+        let Self { disk, config, sockets, tls, admin, metrics } = self;
+        let recovered = admin.check("broker/recovered");
+        let listening = admin.check("broker/listening");
+        admin.check("broker/registered");
+        let bound = sockets.main.local_addr().map_err(io_error("listen"))?;
+        let registering = admin.clone();
+        let opening = move || open(disk, config, bound, registering, metrics);
+        let (broker, replica) = in_background("open the store", opening).await??;
+        recovered.ok();
+        let log = admin.check("broker/log");
+        broker.store.set_damage_listener(Box::new(move |damaged| match damaged.first() {
+            None => log.ok(),
+            Some(first) => log.degraded(format!(
+                "{} ranges of the log are damaged and cannot be read, the first from {} to {}; \
+                 stop the broker and see `weir store verify`",
+                damaged.len(),
+                first.from,
+                first.to
+            )),
+        }));
+        broker.metrics.look_at(&broker);
+
+        let stop = shutdown.child_token();
+        let threads = IoThreads::start(&broker).map_err(io_error("start threads"))?;
+        let cold_reads = ColdReadThreads::start(&broker).map_err(io_error("start threads"))?;
+        let replication = match (replica, &sockets.replication) {
+            (Some(replica), Some(listener)) => {
+                let listener = listener.try_clone().map_err(io_error("listen for replicas"))?;
+                Some(ReplicationThread::start(replica, broker.clone(), listener)?)
+            }
+            (Some(_), None) => {
+                let error = io::Error::other("a replica needs a port for the others");
+                return Err(io_error("listen for replicas")(error));
+            }
+            (None, _) => None,
+        };
+        let server_config = ServerConfig {
+            limits: Limits {
+                frame_bytes_max: broker.config.frame_bytes(),
+                idle_timeout: Some(Duration::from_secs(broker.config.limits.idle_seconds)),
+            },
+            connections_max: Some(broker.config.limits.connections_max),
+            tls,
+            io_threads: threads.handles.clone(),
+        };
+        let io_threads = threads.threads.clone();
+        let service = Arc::new(BrokerService { broker: broker.clone(), io_threads });
+        let mut servers = JoinSet::new();
+        for listener in sockets.of_clients().map_err(io_error("listen"))? {
+            let (service, server_config) = (service.clone(), server_config.clone());
+            servers.spawn(serve(listener, service, server_config, stop.clone()));
+        }
+        listening.ok();
+
+        let mut tasks = spawn_tasks(&broker, &stop);
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => None,
+            end = broker.ended() => Some(end),
+        };
+        stop.cancel();
+        while servers.join_next().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
+        threads.stop(&broker);
+        cold_reads.stop();
+        let restart = match ended {
+            Some(End::Failed(cause)) => {
+                replication.into_iter().for_each(ReplicationThread::stop);
+                return Err(StoreError::Poisoned { cause }.into());
+            }
+            Some(End::Restart(restart)) => Some(restart),
+            None => None,
+        };
+        in_background("close the store", move || close(&broker, replication)).await??;
+        Ok(restart)
+    }
+}
+
+/// Everything that a broker does beside answering requests.
+fn spawn_tasks(broker: &Arc<Broker>, stop: &CancellationToken) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    tasks.spawn(registration::run(broker.clone(), shutdown.clone()));
-    tasks.spawn(delay::run(broker.clone(), shutdown.clone()));
-    tasks.spawn(until(shutdown.clone(), log_offsets(broker.clone())));
-    tasks.spawn(until(shutdown.clone(), append_images(broker.clone())));
-    tasks.spawn(until(shutdown.clone(), expire_pulls(broker.clone())));
+    tasks.spawn(registration::run(broker.clone(), stop.clone()));
+    tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), delay::run)));
+    let offsets = |broker, _| log_offsets(broker);
+    tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), offsets)));
+    let images = |broker, _| append_images(broker);
+    tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), images)));
+    tasks.spawn(until(stop.clone(), expire_pulls(broker.clone())));
     let late = broker.clone();
-    tasks.spawn(until(shutdown.clone(), async move {
-        late.acknowledgements.expire(|| late.reached()).await;
+    tasks.spawn(until(stop.clone(), async move {
+        let late_answer = |position| late.late_answer(position);
+        late.acknowledgements.expire(|| late.reached(), late_answer).await;
     }));
+    tasks
+}
 
-    let failed = tokio::select! {
-        () = shutdown.cancelled() => None,
-        cause = broker.failed() => Some(cause),
-    };
-    shutdown.cancel();
-    while servers.join_next().await.is_some() {}
-    while tasks.join_next().await.is_some() {}
-    threads.stop(&broker);
-    cold_reads.stop();
-    if let Some(cause) = failed {
-        return Err(StoreError::Poisoned { cause }.into());
+/// Does what only a master does, once this broker is one.
+async fn as_master<F: Future<Output = ()>>(
+    broker: Arc<Broker>,
+    stop: CancellationToken,
+    work: impl FnOnce(Arc<Broker>, CancellationToken) -> F,
+) {
+    if let Some(replication) = &broker.replication {
+        let serves =
+            |status: &Status| matches!(status.role, RoleStatus::Master { may_append: true });
+        let mut status = replication.watch();
+        if status.wait_for(serves).await.is_err() {
+            return;
+        }
     }
-    let closing = tokio::task::spawn_blocking(move || close(&broker));
-    closing.await.map_err(|error| BrokerError::Io {
-        what: "close the store",
-        error: io::Error::other(error),
-    })?
+    work(broker, stop).await;
+}
+
+async fn in_background<T: Send + 'static>(
+    what: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, BrokerError> {
+    let working = tokio::task::spawn_blocking(work);
+    working.await.map_err(|error| BrokerError::Io { what, error: io::Error::other(error) })
+}
+
+/// Changes the log of a broker that has closed it, so that it can follow its master.
+fn begin_anew(
+    disk: &Arc<dyn Disk>,
+    config: &BrokerConfig,
+    restart: Restart,
+) -> Result<(), BrokerError> {
+    let directory = &config.data_dir;
+    match restart {
+        Restart::Demoted => {}
+        Restart::CutAt(at) => offline::truncate(directory, disk, at, OF_THE_LOG)?,
+        Restart::BeginAt { start, store_id } => {
+            offline::begin_at(directory, disk, start, store_id, OF_THE_LOG)?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens the directory of a broker that does not run and leaves it as a clean stop does: recovered,
@@ -164,12 +297,21 @@ pub(crate) fn open(
     config: BrokerConfig,
     bound: SocketAddr,
     admin: Admin,
-) -> Result<Arc<Broker>, BrokerError> {
+    metrics: Arc<Metrics>,
+) -> Result<(Arc<Broker>, Option<Prepared>), BrokerError> {
     let (store, _) = Store::open(config.store_config(), disk, Arc::new(SystemClock))?;
+    if config.replication.is_on() {
+        refuse_what_others_wrote(&store)?;
+    }
     let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
     let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
     let state = recover_state(&store, topics, &config.data_dir, &config.cluster)?;
-    let broker = Arc::new(Broker::new(config, store, state, bound, admin));
+    let replica = prepare(&config, &store, &admin)?;
+    let shared = replica.as_ref().map(|replica| replica.shared.clone());
+    if let Some(replication) = shared.clone() {
+        store.set_append_listener(Box::new(move || replication.appended()));
+    }
+    let broker = Arc::new(Broker::new(config, store, state, bound, admin, metrics, shared));
     let listener = Arc::downgrade(&broker);
     broker.store.set_flush_listener(Box::new(move |_| {
         if let Some(broker) = listener.upgrade() {
@@ -177,6 +319,7 @@ pub(crate) fn open(
                 broker.fail(cause.to_owned());
             }
             broker.flushed.notify_one();
+            broker.replication.iter().for_each(|replication| replication.moved.notify_one());
         }
     }));
     let listener = Arc::downgrade(&broker);
@@ -185,7 +328,7 @@ pub(crate) fn open(
             broker.image_due.notify_one();
         }
     }));
-    Ok(broker)
+    Ok((broker, replica))
 }
 
 /// The state as the log and, if Apache's broker used the directory last, its files say.
@@ -206,8 +349,13 @@ fn recover_state(
     Ok(state)
 }
 
-fn close(broker: &Broker) -> Result<(), BrokerError> {
-    broker.state.patiently(|| broker.state.log_offsets())?;
+fn close(broker: &Broker, replication: Option<ReplicationThread>) -> Result<(), BrokerError> {
+    match broker.state.patiently(|| broker.state.log_offsets()) {
+        // A slave's are its master's; who is master no more has nothing to say.
+        Err(StateError::Store(StoreError::NotMaster)) if broker.replication.is_some() => {}
+        logged => drop(logged?),
+    }
+    replication.into_iter().for_each(ReplicationThread::stop);
     close_state(&broker.state, &broker.config.data_dir)?;
     tracing::info!("store closed");
     Ok(())

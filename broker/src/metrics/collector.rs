@@ -7,13 +7,15 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::Metrics;
 use crate::Broker;
+use crate::replication::Status;
 use crate::topics::STATE_TOPIC;
 
 /// The most lag series of one scrape.
 const LAG_SERIES_MAX: usize = 10_000;
 
-pub(crate) struct BrokerCollector(Weak<Broker>);
+pub(crate) struct BrokerCollector(Weak<Metrics>);
 
 impl fmt::Debug for BrokerCollector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,14 +24,15 @@ impl fmt::Debug for BrokerCollector {
 }
 
 impl BrokerCollector {
-    pub(crate) fn of(broker: &Arc<Broker>) -> Self {
-        Self(Arc::downgrade(broker))
+    pub(crate) fn of(metrics: &Arc<Metrics>) -> Self {
+        Self(Arc::downgrade(metrics))
     }
 }
 
 impl Collector for BrokerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Some(broker) = self.0.upgrade() else {
+        let metrics = self.0.upgrade();
+        let Some(broker) = metrics.and_then(|metrics| metrics.broker.read().upgrade()) else {
             return Ok(());
         };
         let marks = broker.store.watermarks();
@@ -75,13 +78,34 @@ impl Collector for BrokerCollector {
             ),
             ("weirmq_disk_free_bytes", "Free bytes of the store's disk", stats.disk_free),
         ];
-        for (name, help, value) in gauges {
+        let of_replica = broker.replication.as_ref().map(|replication| replication.gauges());
+        for (name, help, value) in gauges.into_iter().chain(of_replica.into_iter().flatten()) {
             let gauge = ConstGauge::new(value);
             let descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
             gauge.encode(descriptor)?;
         }
+        if let Some(replication) = &broker.replication {
+            encode_replica_lag(&replication.status(), marks.written(), &mut encoder)?;
+        }
         encode_lag(&broker, &mut encoder)
     }
+}
+
+fn encode_replica_lag(
+    status: &Status,
+    end: u64,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let help = "Bytes of this replica's log that another one does not have yet";
+    let gauge = ConstGauge::new(0u64);
+    let name = "weirmq_replica_lag_bytes";
+    let mut descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+    for peer in &status.peers {
+        let labels = [("replica", peer.replica.to_string())];
+        let lag = end.saturating_sub(peer.end);
+        ConstGauge::new(lag).encode(descriptor.encode_family(&labels)?)?;
+    }
+    Ok(())
 }
 
 fn encode_lag(broker: &Broker, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {

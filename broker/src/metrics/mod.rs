@@ -5,8 +5,9 @@ mod collector;
 mod rate;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
+use parking_lot::RwLock;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -15,6 +16,7 @@ use weirmq_message::Record;
 use weirmq_remoting::ResponseCode;
 use weirmq_store::Appended;
 
+use crate::Broker;
 use crate::config::BrokerConfig;
 use crate::topics::{Topic, Topics};
 
@@ -93,6 +95,8 @@ pub(crate) struct Metrics {
     got: AtomicU64,
     put_rate: RateWindow,
     got_rate: RateWindow,
+    /// The broker that lives now.
+    broker: RwLock<Weak<Broker>>,
 }
 
 /// The labels that every metric of a broker has.
@@ -105,8 +109,8 @@ pub(crate) fn common_labels(config: &BrokerConfig) -> [(&'static str, String); 3
 }
 
 impl Metrics {
-    pub(crate) fn new(config: &BrokerConfig, admin: &weirmq_admin::Admin) -> Self {
-        let metrics = Self {
+    pub(crate) fn new(config: &BrokerConfig, admin: &weirmq_admin::Admin) -> Arc<Self> {
+        let metrics = Arc::new(Self {
             messages_in: Family::default(),
             bytes_in: Family::default(),
             messages_out: Family::default(),
@@ -118,7 +122,8 @@ impl Metrics {
             got: AtomicU64::new(0),
             put_rate: RateWindow::default(),
             got_rate: RateWindow::default(),
-        };
+            broker: RwLock::new(Weak::new()),
+        });
         admin.metrics(|registry| {
             let labels = common_labels(config).map(|(key, value)| (key.into(), value.into()));
             let registry = registry.sub_registry_with_labels(labels.into_iter());
@@ -146,8 +151,14 @@ impl Metrics {
                 "1 while registered at this NameServer",
                 m.registered.clone(),
             );
+            registry.register_collector(Box::new(BrokerCollector::of(&metrics)));
         });
         metrics
+    }
+
+    /// Has the gauges computed from this broker from now on.
+    pub(crate) fn look_at(&self, broker: &Arc<Broker>) {
+        *self.broker.write() = Arc::downgrade(broker);
     }
 
     pub(crate) fn count_in<'a>(
@@ -249,14 +260,4 @@ impl Metrics {
     pub(crate) fn rates(&self, now_ms: i64) -> Rates {
         Rates { put: self.put_rate.per_second(now_ms), got: self.got_rate.per_second(now_ms) }
     }
-}
-
-/// Shared by the collector and the broker that it looks at.
-pub(crate) fn collect(broker: &Arc<crate::Broker>) {
-    let collector = BrokerCollector::of(broker);
-    broker.admin.metrics(|registry| {
-        let labels = common_labels(&broker.config).map(|(key, value)| (key.into(), value.into()));
-        let registry = registry.sub_registry_with_labels(labels.into_iter());
-        registry.register_collector(Box::new(collector));
-    });
 }

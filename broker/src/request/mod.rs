@@ -157,8 +157,7 @@ impl Context<'_> {
             write(&mut writer);
             writer.finish(body);
         };
-        let Some(position) = position.filter(|at| *at > self.broker.store.watermarks().visible())
-        else {
+        let Some(position) = position.filter(|at| *at > self.broker.acknowledged()) else {
             reply(out);
             return;
         };
@@ -180,6 +179,9 @@ impl Context<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         use RequestCode as C;
+        if speaks_of_queues(code) {
+            self.broker.check_visible()?;
+        }
         match code {
             C::PullMessage | C::LitePullMessage => pull::pull(self, request, out),
             C::QueryMessage => query::by_key(self, request, out),
@@ -227,6 +229,25 @@ impl Context<'_> {
             other => Err(unsupported(&request.head, other.name())),
         }
     }
+}
+
+/// Whether the answer says where queues begin or end, or what groups have consumed of them.
+fn speaks_of_queues(code: RequestCode) -> bool {
+    use RequestCode as C;
+    matches!(
+        code,
+        C::PullMessage
+            | C::LitePullMessage
+            | C::QueryConsumerOffset
+            | C::UpdateConsumerOffset
+            | C::SearchOffsetByTimestamp
+            | C::GetMaxOffset
+            | C::GetMinOffset
+            | C::GetEarliestMessageStoreTime
+            | C::GetTopicStatsInfo
+            | C::GetConsumeStats
+            | C::InvokeBrokerToResetOffset
+    )
 }
 
 fn unsupported(head: &Head, why: &str) -> Refusal {

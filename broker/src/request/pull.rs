@@ -125,7 +125,7 @@ pub(super) fn pull(
         let connection = context.connection.clone();
         hold(broker, HeldPull { wanted, connection, deadline });
     } else {
-        write_reply(broker, out, &wanted, &pulled, &body);
+        write_reply(broker, out, &wanted, &pulled, false, &body);
     }
     broker.give_buffer(body);
     Ok(())
@@ -137,7 +137,8 @@ pub(crate) fn resume(broker: &Broker, held: HeldPull) {
     match read(broker, &held.wanted, &mut body) {
         Ok(Some(pulled)) if pulled.outcome == Outcome::NotFound => hold(broker, held),
         Ok(Some(pulled)) => {
-            let reply = |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, &body);
+            let reply =
+                |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, false, &body);
             let _ = held.connection.write(reply);
         }
         Ok(None) => {
@@ -156,7 +157,8 @@ pub(crate) fn answer_cold(broker: &Broker, held: HeldPull) -> usize {
     let mut body = broker.take_buffer();
     match read_waiting(broker, &held.wanted, &mut body) {
         Ok(pulled) => {
-            let reply = |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, &body);
+            let reply =
+                |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, true, &body);
             let _ = held.connection.write(reply);
         }
         Err(error) => refuse(&held, &Refusal::from(error)),
@@ -182,7 +184,8 @@ pub(crate) fn expire(broker: &Broker, held: HeldPull) {
     let late = HeldPull { deadline: Instant::now(), ..held };
     let mut body = broker.take_buffer();
     if let Ok(Some(pulled)) = read(broker, &late.wanted, &mut body) {
-        let reply = |out: &mut Vec<u8>| write_reply(broker, out, &late.wanted, &pulled, &body);
+        let reply =
+            |out: &mut Vec<u8>| write_reply(broker, out, &late.wanted, &pulled, false, &body);
         let _ = late.connection.write(reply);
     } else {
         resume(broker, late);
@@ -202,7 +205,8 @@ fn hold(broker: &Broker, pull: HeldPull) {
             max: refused.wanted.offset,
             messages: 0,
         };
-        let reply = |out: &mut Vec<u8>| write_reply(broker, out, &refused.wanted, &pulled, b"");
+        let reply =
+            |out: &mut Vec<u8>| write_reply(broker, out, &refused.wanted, &pulled, false, b"");
         let _ = refused.connection.write(reply);
         return;
     }
@@ -353,6 +357,9 @@ fn read_as(
 ) -> Result<Option<Pulled>, StoreError> {
     let nothing = |outcome, next, min, max| Pulled { outcome, next, min, max, messages: 0 };
     let Some(range) = broker.store.queue_range(&wanted.topic.name, wanted.queue) else {
+        if broker.is_slave() {
+            return Ok(Some(nothing(Outcome::NotFound, wanted.offset, 0, 0)));
+        }
         let outcome = if wanted.offset == 0 { Outcome::NotFound } else { Outcome::OffsetMoved };
         return Ok(Some(nothing(outcome, 0, 0, 0)));
     };
@@ -360,7 +367,9 @@ fn read_as(
     let outside = match wanted.offset {
         offset if offset < min => Some((Outcome::OffsetMoved, min)),
         offset if offset == max => Some((Outcome::NotFound, offset)),
-        offset if offset > max => Some((Outcome::OffsetMoved, max)),
+        // What a slave does not have yet may well be there: nobody has to go back for it.
+        offset if offset > max && !broker.is_slave() => Some((Outcome::OffsetMoved, max)),
+        offset if offset > max => Some((Outcome::NotFound, offset)),
         _ => None,
     };
     if let Some((outcome, next)) = outside {
@@ -382,9 +391,16 @@ fn read_as(
     Ok(Some(Pulled { outcome, next: read.next as i64, min, max, messages: read.found }))
 }
 
-fn write_reply(broker: &Broker, out: &mut Vec<u8>, wanted: &Wanted, pulled: &Pulled, body: &[u8]) {
+fn write_reply(
+    broker: &Broker,
+    out: &mut Vec<u8>,
+    wanted: &Wanted,
+    pulled: &Pulled,
+    is_cold: bool,
+    body: &[u8],
+) {
     let fields = PullMessageResponseHeader {
-        suggest_which_broker_id: 0,
+        suggest_which_broker_id: broker.suggested_broker(is_cold),
         next_begin_offset: pulled.next,
         min_offset: pulled.min,
         max_offset: pulled.max,

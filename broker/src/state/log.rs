@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
+use weirmq_message::Record;
 use weirmq_store::{Appended, NewMessage, ReadLimits, Store, StoreError};
 
 use super::image::Image;
@@ -50,6 +51,8 @@ struct Writing {
     end: Option<u64>,
     /// Whether the log had no beginning and no image, so that the tables miss something.
     is_incomplete: bool,
+    /// The image that is being read.
+    unfinished: Option<UnfinishedImage>,
 }
 
 /// An image whose end has not been read yet.
@@ -135,6 +138,62 @@ impl State {
     fn turn(&self) -> Result<MutexGuard<'_, Writing>, StateError> {
         let turn = self.writing.try_lock_for(TURN_MAX);
         turn.ok_or(StateError::Store(StoreError::Busy { waited: TURN_MAX }))
+    }
+
+    /// Logs that this replica is master from here on, although nobody else may append yet; says
+    /// where that record begins.
+    pub(crate) fn begin_epoch(&self, epoch: u64, replica: u32) -> Result<u64, StateError> {
+        let mut writing = self.writing.lock();
+        // An image that the master before began and did not end says nothing.
+        writing.unfinished = None;
+        let body = StateRecord::Epoch { epoch, replica }.encode();
+        let message = NewMessage::plain(STATE_TOPIC, STATE_QUEUE, &body);
+        self.store.append_while_closed(&[message], &mut writing.appended)?;
+        let appended = writing.appended[0];
+        writing.applied = appended.queue_offset + 1;
+        writing.end = Some(appended.end_offset);
+        Ok(appended.physical_offset)
+    }
+
+    /// Applies a change that another replica logged in `record`, which ends at `end` of the log and
+    /// is in it by now. Says which topics it changed.
+    pub(crate) fn apply_copied(
+        &self,
+        change: StateRecord,
+        record: &Record<'_>,
+        end: u64,
+    ) -> Result<Vec<String>, StateError> {
+        let mut writing = self.writing.lock();
+        let changed = match &change {
+            StateRecord::Topic { topic } => vec![topic.name.clone()],
+            StateRecord::TopicDeleted { name } => vec![name.clone()],
+            _ => Vec::new(),
+        };
+        if writing.applied == 0 && record.queue_offset > 0 {
+            // This log begins later than its master's did.
+            writing.is_incomplete = true;
+        }
+        let was_incomplete = writing.is_incomplete;
+        if let StateRecord::ImageEnd { .. } = change {
+            // The image before protects the log until the new one is on disk.
+            self.store.flush()?;
+        }
+        let deleted = match &change {
+            StateRecord::TopicDeleted { name } => Some(name.clone()),
+            _ => None,
+        };
+        self.replay_one(change, record.physical_offset..end, &mut writing);
+        writing.applied = record.queue_offset + 1;
+        writing.end = Some(end);
+        // What came out of the log is not news to it.
+        self.offsets.take_dirty();
+        if let Some(name) = deleted {
+            self.store.delete_queues(&[name.as_str()])?;
+        }
+        if was_incomplete && !writing.is_incomplete {
+            return Ok(self.topics.logged().iter().map(|topic| topic.name.clone()).collect());
+        }
+        Ok(changed)
     }
 
     /// Deletes a topic with its offsets, locks and queues, before anybody can make it anew.
@@ -297,7 +356,9 @@ impl State {
                 self.order_locks.apply(group, topic, *queue, owner.as_deref());
             }
             StateRecord::DelayProgress { level, offset } => self.delay.apply(*level, *offset),
-            StateRecord::ImageBegin { .. } | StateRecord::ImageEnd { .. } => {}
+            StateRecord::Epoch { .. }
+            | StateRecord::ImageBegin { .. }
+            | StateRecord::ImageEnd { .. } => {}
         }
     }
 
@@ -323,7 +384,6 @@ impl State {
             self.image_is(begin, end);
             writing.is_incomplete = false;
         }
-        let mut unfinished = None;
         let mut deleted = HashSet::new();
         let mut bodies = Vec::new();
         while next < range.max {
@@ -354,12 +414,7 @@ impl State {
                     StateRecord::Topic { topic } => deleted.remove(&topic.name),
                     _ => false,
                 };
-                self.replay_one(
-                    record,
-                    message.physical_offset..end,
-                    &mut writing,
-                    &mut unfinished,
-                );
+                self.replay_one(record, message.physical_offset..end, &mut writing);
             }
             next = read.next;
         }
@@ -371,24 +426,19 @@ impl State {
         Ok(())
     }
 
-    fn replay_one(
-        &self,
-        record: StateRecord,
-        at: Range<u64>,
-        writing: &mut Writing,
-        unfinished: &mut Option<UnfinishedImage>,
-    ) {
-        match (record, &mut *unfinished) {
+    fn replay_one(&self, record: StateRecord, at: Range<u64>, writing: &mut Writing) {
+        match (record, writing.unfinished.take()) {
             (StateRecord::ImageBegin { number }, _) => {
-                *unfinished =
-                    Some(UnfinishedImage { number, begin: at.start, records: Vec::new() });
+                let (begin, records) = (at.start, Vec::new());
+                writing.unfinished = Some(UnfinishedImage { number, begin, records });
             }
             (StateRecord::ImageEnd { number }, Some(image)) if number == image.number => {
-                // Replaces whatever an incomplete beginning of the log left in the tables.
-                self.clear();
-                image.records.iter().for_each(|record| self.apply(record));
+                if writing.is_incomplete {
+                    // Replaces what a log without its beginning left in the tables.
+                    self.clear();
+                    image.records.iter().for_each(|record| self.apply(record));
+                }
                 self.image_is(image.begin, at.end);
-                *unfinished = None;
                 writing.is_incomplete = false;
                 writing.next_image = number + 1;
             }
@@ -396,9 +446,10 @@ impl State {
             (record, image) => {
                 // An image that never ended changes nothing: its records say what already holds.
                 self.apply(&record);
-                if let Some(image) = image {
+                writing.unfinished = image.map(|mut image| {
                     image.records.push(record);
-                }
+                    image
+                });
             }
         }
     }

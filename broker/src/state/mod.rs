@@ -20,3 +20,4 @@ mod unserved;
 pub(crate) use import::ImportError;
 pub(crate) use log::{State, StateError};
 pub(crate) use record::StateRecord;
+pub(crate) use snapshot::FILE as SNAPSHOT_FILE;

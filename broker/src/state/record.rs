@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use weirmq_remoting::body::SubscriptionGroupConfig;
 
+use super::log::StateError;
 use crate::offsets::CommittedOffset;
 use crate::topics::Topic;
 
@@ -49,6 +50,11 @@ pub(crate) enum StateRecord {
         level: usize,
         offset: u64,
     },
+    /// A replica became master: from here on the log is its own. Nothing of the state changes.
+    Epoch {
+        epoch: u64,
+        replica: u32,
+    },
     /// The state as a whole follows, up to the end record of the same number.
     ImageBegin {
         number: u64,
@@ -78,6 +84,12 @@ impl StateRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Only maps with keys that are no text fail to become JSON, and there are none.
         serde_json::to_vec(&Versioned { version: VERSION, record: self }).unwrap_or_default()
+    }
+
+    /// The change that a record of the state topic says, which another replica logged.
+    pub(crate) fn decode_copied(record: &weirmq_message::Record<'_>) -> Result<Self, StateError> {
+        Self::decode(record.body)
+            .map_err(|error| StateError::Record { entry: record.queue_offset, error })
     }
 
     pub(crate) fn decode(body: &[u8]) -> Result<Self, RecordError> {

@@ -8,7 +8,7 @@ use super::log::State;
 use super::record::StateRecord;
 
 /// The file's name under the store's `weir/`.
-const FILE: &str = "state-snapshot.json";
+pub(crate) const FILE: &str = "state-snapshot.json";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::config::{self, Kind};
 use crate::exit::Failure;
-use crate::server::{self, CommonArgs, FlushArg, Plan, Roles, parse_advertise};
+use crate::server::{self, CommonArgs, FlushArg, Plan, ReplicationArgs, Roles, parse_advertise};
 
 /// Run a broker that registers with NameServers elsewhere
 #[derive(clap::Args)]
@@ -37,6 +37,8 @@ pub(crate) struct BrokerArgs {
     #[arg(long, value_enum, env = "WEIRMQ_FLUSH", hide_env = true)]
     flush: Option<FlushArg>,
     #[command(flatten)]
+    replication: ReplicationArgs,
+    #[command(flatten)]
     common: CommonArgs,
 }
 
@@ -59,6 +61,7 @@ pub(crate) async fn run(args: BrokerArgs) -> anyhow::Result<()> {
     broker.data_dir = args.data.unwrap_or_else(|| std::mem::take(&mut broker.data_dir));
     broker.store.flush = args.flush.map_or(broker.store.flush, Into::into);
     broker.advertise.extend(args.advertise);
+    args.replication.apply(broker);
     config::validate(&config)?;
     if args.common.print_config {
         print!("{}", config::to_toml(&config)?);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use weirmq_broker::Flush;
+use weirmq_broker::{BrokerConfig, Flush, ReplicationMode};
 
 /// Flags of every server command.
 #[derive(Debug, clap::Args)]
@@ -36,6 +36,57 @@ impl From<FlushArg> for Flush {
             FlushArg::Async => Flush::Async,
             FlushArg::Sync => Flush::Sync,
         }
+    }
+}
+
+/// The other replicas of the broker's group.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Replication")]
+pub(crate) struct ReplicationArgs {
+    /// The replica's place in its group: 0 for the master, 1 and up for its slaves [default: 0]
+    #[arg(long, value_name = "N", env = "WEIRMQ_BROKER_ID", hide_env = true)]
+    broker_id: Option<u64>,
+    /// Follow this master; its replication port is one above its main port
+    #[arg(long, value_name = "HOST:PORT", env = "WEIRMQ_MASTER", hide_env = true)]
+    master: Option<String>,
+    /// Whether a send waits for the slaves that are in sync [default: async]
+    #[arg(long, value_enum, env = "WEIRMQ_REPLICATION", hide_env = true)]
+    replication: Option<ReplicationArg>,
+    /// With sync replication: take messages only while so many replicas are in sync, the master
+    /// counted
+    #[arg(long, value_name = "N", env = "WEIRMQ_MIN_IN_SYNC", hide_env = true)]
+    min_in_sync: Option<usize>,
+    /// A file with the group's secret, by which replicas know each other
+    #[arg(long, value_name = "FILE", env = "WEIRMQ_REPLICATION_SECRET_FILE", hide_env = true)]
+    replication_secret_file: Option<PathBuf>,
+    /// Believe everybody who reaches the replication port
+    #[arg(long, env = "WEIRMQ_REPLICATION_INSECURE", hide_env = true)]
+    replication_insecure: bool,
+}
+
+/// When replication lets a send be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ReplicationArg {
+    /// When the master has the message
+    Async,
+    /// When every replica in sync has it
+    Sync,
+}
+
+impl ReplicationArgs {
+    /// Puts what was given in place of what the file says.
+    pub(crate) fn apply(self, broker: &mut BrokerConfig) {
+        broker.broker_id = self.broker_id.unwrap_or(broker.broker_id);
+        let section = &mut broker.replication;
+        section.master = self.master.or(section.master.take());
+        section.mode = match self.replication {
+            None => section.mode,
+            Some(ReplicationArg::Async) => ReplicationMode::Async,
+            Some(ReplicationArg::Sync) => ReplicationMode::Sync,
+        };
+        section.min_in_sync = self.min_in_sync.or(section.min_in_sync);
+        section.secret_file = self.replication_secret_file.or(section.secret_file.take());
+        section.insecure |= self.replication_insecure;
     }
 }
 

@@ -44,11 +44,21 @@ pub(super) fn open(ip: IpAddr, port: u16, what: &str, flag: &str) -> anyhow::Res
     })
 }
 
-/// Opens the broker's port and its VIP port, two below. With port 0 both are chosen together.
+/// The ports of a broker.
+pub(super) struct BrokerPorts {
+    pub(super) main: TcpListener,
+    /// Two below, for old clients.
+    pub(super) vip: Option<TcpListener>,
+    /// One above, for the other replicas of the group.
+    pub(super) replication: Option<TcpListener>,
+}
+
+/// Opens the ports of a broker. With port 0 all are chosen together.
 pub(super) fn open_broker(
     ip: IpAddr,
     port: u16,
-) -> anyhow::Result<(TcpListener, Option<TcpListener>)> {
+    is_replicated: bool,
+) -> anyhow::Result<BrokerPorts> {
     const FLAG: &str = "--broker-port";
     if port > 0 {
         let main = open(ip, port, "broker", FLAG)?;
@@ -56,17 +66,29 @@ pub(super) fn open_broker(
             Some(vip) => Some(open(ip, vip, "broker VIP", FLAG)?),
             None => None,
         };
-        return Ok((main, vip));
+        let above = port.checked_add(1).ok_or_else(|| anyhow!("port {port} has none above it"));
+        let replication = match is_replicated {
+            true => Some(open(ip, above?, "replication", FLAG)?),
+            false => None,
+        };
+        return Ok(BrokerPorts { main, vip, replication });
     }
-    let mut main = open(ip, 0, "broker", FLAG)?;
     for _ in 0..PAIR_ATTEMPTS {
-        let vip = main.local_addr()?.port() - 2;
-        if let Ok(vip) = bind(SocketAddr::new(ip, vip)) {
-            return Ok((main, Some(vip)));
+        let main = open(ip, 0, "broker", FLAG)?;
+        let port = main.local_addr()?.port();
+        let Ok(vip) = bind(SocketAddr::new(ip, port - 2)) else { continue };
+        let replication = match is_replicated {
+            true => bind(SocketAddr::new(ip, port.saturating_add(1))).ok(),
+            false => None,
+        };
+        if replication.is_some() == is_replicated {
+            return Ok(BrokerPorts { main, vip: Some(vip), replication });
         }
-        main = open(ip, 0, "broker", FLAG)?;
     }
-    Ok((main, None))
+    if is_replicated {
+        return Err(anyhow!("no port with a free one above it; choose one with {FLAG}"));
+    }
+    Ok(BrokerPorts { main: open(ip, 0, "broker", FLAG)?, vip: None, replication: None })
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

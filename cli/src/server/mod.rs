@@ -20,8 +20,10 @@ use weirmq_namesrv::{DEFAULT_LISTENER, Listener};
 use crate::config::FileConfig;
 use crate::signals::Signals;
 
+use listen::BrokerPorts;
+
 pub(crate) use advertise::parse_advertise;
-pub(crate) use args::{CommonArgs, FlushArg, parse_listener};
+pub(crate) use args::{CommonArgs, FlushArg, ReplicationArgs, parse_listener};
 
 /// Everything that is decided before the first port is opened.
 pub(crate) struct Plan {
@@ -133,8 +135,10 @@ impl Ports {
         }
         let mut broker = None;
         if plan.roles.broker {
-            let (main, vip) = listen::open_broker(ip, listen.broker_port)?;
-            broker = Some(Listeners { main, vip });
+            let is_replicated = plan.config.broker.replication.is_on();
+            let ports = listen::open_broker(ip, listen.broker_port, is_replicated)?;
+            let BrokerPorts { main, vip, replication } = ports;
+            broker = Some(Listeners { main, vip, replication });
         }
         let admin = listen::open(ip, listen.admin_port, "admin", "--admin-port")?;
         Ok(Self { namesrv, broker, admin })

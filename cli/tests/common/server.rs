@@ -1,4 +1,6 @@
-//! A `weir standalone` process: started, watched, killed.
+//! A server process: started, watched, killed.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
@@ -46,6 +48,7 @@ pub(crate) struct Server {
     process: Starting,
     pub(crate) namesrv: String,
     pub(crate) broker: String,
+    pub(crate) admin: String,
 }
 
 impl Starting {
@@ -76,10 +79,11 @@ impl Starting {
             Ok(line) => {
                 let address = |role: &str| {
                     let mut parts = line.split(' ');
-                    parts.find_map(|part| part.strip_prefix(role)).unwrap().to_owned()
+                    parts.find_map(|part| part.strip_prefix(role)).unwrap_or_default().to_owned()
                 };
                 let (namesrv, broker) = (address("namesrv="), address("broker="));
-                Server { process: self, namesrv, broker }
+                let admin = address("admin=");
+                Server { process: self, namesrv, broker, admin }
             }
             Err(RecvTimeoutError::Disconnected) => {
                 let (status, errors) = self.end();

@@ -15,7 +15,7 @@ use weirmq_remoting::header::{Header as _, RouteHeader};
 use crate::inbound::Groups;
 use crate::pool::Pool;
 use crate::reply::Reply;
-use crate::route::{CachedRoute, Route, RouteCache, master_of};
+use crate::route::{CachedRoute, MASTER_ID, Route, RouteCache, master_of, member_of};
 use crate::{ClientConfig, ClientError, unique_key};
 
 /// After this many bytes one way the broker has to prove that it reads.
@@ -290,12 +290,42 @@ impl Core {
         request: RequestCode,
         fields: impl Fn(&mut HeaderWriter<'_>) + Send + Sync,
     ) -> Result<Reply, ClientError> {
-        let address = self.master(queue).await?;
+        self.call_found(queue, request, fields, master_of).await
+    }
+
+    /// The same for what a slave answers as well while the master is away: everything about
+    /// consuming.
+    pub(crate) async fn call_reader(
+        &self,
+        queue: &MessageQueue,
+        request: RequestCode,
+        fields: impl Fn(&mut HeaderWriter<'_>) + Send + Sync,
+    ) -> Result<Reply, ClientError> {
+        let reader = |route: &Route, broker: &str| {
+            member_of(route, broker, MASTER_ID).map(|(_, address)| address)
+        };
+        self.call_found(queue, request, fields, reader).await
+    }
+
+    async fn call_found(
+        &self,
+        queue: &MessageQueue,
+        request: RequestCode,
+        fields: impl Fn(&mut HeaderWriter<'_>) + Send + Sync,
+        find: impl Fn(&Route, &str) -> Result<String, ClientError>,
+    ) -> Result<Reply, ClientError> {
+        let mut route = self.route(&queue.topic).await?;
+        let address = match find(&route, &queue.broker_name) {
+            Ok(address) => address,
+            Err(_) => {
+                route = self.newer_route(&queue.topic, Some(&route)).await?;
+                find(&route, &queue.broker_name)?
+            }
+        };
         match self.call(&address, request, &fields, b"").await {
             Err(error) if error.doubts_route() => {
-                let seen = self.route(&queue.topic).await?;
-                let route = self.newer_route(&queue.topic, Some(&seen)).await?;
-                let again = master_of(&route, &queue.broker_name)?;
+                let route = self.newer_route(&queue.topic, Some(&route)).await?;
+                let again = find(&route, &queue.broker_name)?;
                 if again == address {
                     return Err(error);
                 }

@@ -28,7 +28,7 @@ impl Core {
             .encode(writer);
         };
         let request = RequestCode::QueryConsumerOffset;
-        let reply = match self.call_master(queue, request, fields).await {
+        let reply = match self.call_reader(queue, request, fields).await {
             Err(ClientError::Refused {
                 code: Code::Known(ResponseCode::QueryNotFound), ..
             }) => {
@@ -60,7 +60,7 @@ impl Core {
             }
             .encode(writer);
         };
-        let _ = self.call_master(queue, RequestCode::UpdateConsumerOffset, fields).await?;
+        let _ = self.call_reader(queue, RequestCode::UpdateConsumerOffset, fields).await?;
         Ok(())
     }
 
@@ -80,7 +80,7 @@ impl Core {
         request: RequestCode,
     ) -> Result<u64, ClientError> {
         let fields = |writer: &mut HeaderWriter<'_>| queue_header(queue).encode(writer);
-        let reply = self.call_master(queue, request, fields).await?;
+        let reply = self.call_reader(queue, request, fields).await?;
         let header: OffsetResponseHeader = reply.header()?;
         reply.offset("offset", header.offset)
     }
@@ -100,7 +100,7 @@ impl Core {
             }
             .encode(writer);
         };
-        let reply = self.call_master(queue, RequestCode::SearchOffsetByTimestamp, fields).await?;
+        let reply = self.call_reader(queue, RequestCode::SearchOffsetByTimestamp, fields).await?;
         let header: OffsetResponseHeader = reply.header()?;
         reply.offset("offset", header.offset)
     }
@@ -112,7 +112,7 @@ impl Core {
     ) -> Result<Option<i64>, ClientError> {
         let fields = |writer: &mut HeaderWriter<'_>| queue_header(queue).encode(writer);
         let request = RequestCode::GetEarliestMessageStoreTime;
-        let reply = self.call_master(queue, request, fields).await?;
+        let reply = self.call_reader(queue, request, fields).await?;
         let header: TimestampResponseHeader = reply.header()?;
         Ok(Some(header.timestamp).filter(|timestamp| *timestamp >= 0))
     }

@@ -118,6 +118,24 @@ impl Inner {
         messages: &[NewMessage<'_>],
         appended: &mut Vec<Appended>,
     ) -> Result<(), StoreError> {
+        self.append_if(messages, appended, true)
+    }
+
+    /// See [`crate::Store::append_while_closed`].
+    pub(crate) fn append_while_closed(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        self.when_not_busy(|| self.append_if(messages, appended, false))
+    }
+
+    fn append_if(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+        heeds_gate: bool,
+    ) -> Result<(), StoreError> {
         appended.clear();
         self.check_open()?;
         self.check_writable()?;
@@ -129,6 +147,7 @@ impl Inner {
         // Closing takes this lock after it said so; nobody may write behind its back.
         self.check_open()?;
         match appender.gate {
+            _ if !heeds_gate => {}
             Gate::Open => {}
             Gate::OpenUntil(end) if self.clock.uptime() < end => {}
             Gate::OpenUntil(_) | Gate::Closed => return Err(StoreError::NotMaster),

@@ -218,6 +218,19 @@ impl Store {
         appender.position()
     }
 
+    /// Appends although [`Store::close_for_appends`] was called: the record with which a master's
+    /// time begins.
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_while_closed(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        self.inner().append_while_closed(messages, appended)
+    }
+
     /// Appends whole records of the log from `from` on to `out`, as they stand there, to about
     /// `bytes_max`: at least one if there is one, also if it is not visible. Where a segment ends
     /// its padding's head comes last. Unless the read `may_wait` the disk is not asked.
@@ -245,6 +258,21 @@ impl Store {
     /// take. In all cases nothing was written.
     pub fn append_copy(&self, position: u64, bytes: &[u8]) -> Result<u64, StoreError> {
         self.inner().append_copy(position, bytes)
+    }
+
+    /// The longest record that the store takes, in bytes.
+    pub fn record_bytes_max(&self) -> usize {
+        self.inner().config.taken_record_bytes_max()
+    }
+
+    /// Length of a log segment.
+    pub fn segment_bytes(&self) -> u64 {
+        self.inner().config.segment_bytes
+    }
+
+    /// Where the store lies.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.inner().config.directory
     }
 
     /// The clock that times of the store are told by.

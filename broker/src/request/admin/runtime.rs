@@ -6,6 +6,7 @@ use weirmq_remoting::ResponseCode;
 use weirmq_remoting::body::{Body as _, KVTable};
 use weirmq_remoting::command::{Command, response};
 
+use crate::config::ReplicationMode;
 use crate::request::{Context, Refusal, succeed_with_body};
 
 /// Apache's keys, as far as they mean something here: the dashboard and exporters read them.
@@ -90,14 +91,20 @@ pub(in crate::request) fn config(
         crate::config::Flush::Async => "ASYNC_FLUSH",
         crate::config::Flush::Sync => "SYNC_FLUSH",
     };
+    let broker_id = context.broker.registration_id().unwrap_or(config.broker_id as i64);
+    let role = match (broker_id, config.replication.mode) {
+        (0, ReplicationMode::Async) => "ASYNC_MASTER",
+        (0, ReplicationMode::Sync) => "SYNC_MASTER",
+        _ => "SLAVE",
+    };
     let delete_when: Vec<_> =
         config.store.retention_at_hours.iter().map(|hour| format!("{hour:02}")).collect();
     let lines = [
         ("brokerClusterName", config.cluster.clone()),
         ("brokerName", config.name.clone()),
-        ("brokerId", config.broker_id.to_string()),
+        ("brokerId", broker_id.to_string()),
         ("namesrvAddr", config.name_servers.join(";")),
-        ("brokerRole", "ASYNC_MASTER".into()),
+        ("brokerRole", role.into()),
         ("flushDiskType", flush.into()),
         ("autoCreateTopicEnable", config.auto_create_topics.to_string()),
         ("autoCreateSubscriptionGroup", config.auto_create_groups.to_string()),

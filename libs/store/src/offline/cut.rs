@@ -278,7 +278,7 @@ fn remove_derived(disk: &dyn Disk, layout: &Layout, segments: &[u64]) -> Result<
     Ok(())
 }
 
-pub(super) fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreError> {
+fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreError> {
     if let Some(mark) = DurableMark::read(disk, layout)?
         && mark.flushed > at
     {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::cut::{list, lower_marks, take_away};
+use super::cut::{list, take_away};
 use crate::config::is_segment_length;
 use crate::disk::Disk;
 use crate::durable_mark::DurableMark;
@@ -58,20 +58,21 @@ pub(crate) fn finish(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), StoreE
     small_file::remove(&**disk, &layout.cut())
 }
 
-/// Has the log of a store without records begin at `start`, and makes it one of the logs of
-/// `store_id`. Durable on return.
+/// Has the log of a store begin at `start`, empty, and makes it one of the logs of `store_id`:
+/// what it had is gone, and so are these small files of the store's user. Durable on return; a
+/// crash in between leaves the log that was, or none, or this.
 ///
 /// # Errors
-/// [`StoreError::InUse`] while somebody has the store open; [`StoreError::Unreadable`] if it has
-/// records or segments of another length; [`StoreError::Io`].
+/// [`StoreError::InUse`] while somebody has the store open; [`StoreError::Unreadable`] if its
+/// segments have another length; [`StoreError::Io`].
 pub fn begin_at(
     root: &Path,
     disk: &Arc<dyn Disk>,
     start: u64,
     store_id: Uuid,
+    user_files: &[&'static str],
 ) -> Result<(), StoreError> {
     let layout = Layout::under(root);
-    let _lock = lock(&**disk, &layout)?;
     let unreadable = |reason: &str| {
         Err(StoreError::Unreadable { path: layout.root.clone(), reason: reason.to_owned() })
     };
@@ -83,14 +84,16 @@ pub fn begin_at(
         return unreadable("no segment of this store's length begins there");
     }
     let before = list(&**disk, &layout)?;
-    let begins = before.first().copied().unwrap_or(0);
-    let mark = DurableMark::read(&**disk, &layout)?;
-    if before.len() > 1 || mark.is_some_and(|mark| mark.flushed > begins) {
-        return unreadable("the store has records, and keeps them");
+    truncate(root, disk, before.first().copied().unwrap_or(0), user_files)?;
+    let _lock = lock(&**disk, &layout)?;
+    // Twice, so that the version before does not promise anything either.
+    for _ in 0..2 {
+        let mark = DurableMark::read(&**disk, &layout)?;
+        if let Some(mark) = mark {
+            DurableMark { flushed: 0, ..mark }.write(&**disk, &layout)?;
+        }
     }
-    // The new beginning first: a log that begins before its first segment is taken for damaged.
-    take_away(disk, &layout, begins)?;
-    lower_marks(&**disk, &layout, 0)?;
+    small_file::remove(&**disk, &layout.queue_state())?;
     small_file::write_json(&**disk, &layout.format(), &Format { store_id, ..format })?;
     Segment::create(disk, &layout, start, bytes)?.sync()?;
     disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;

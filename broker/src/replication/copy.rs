@@ -1,0 +1,84 @@
+//! A follower takes its master's log: into the store, and what is state into the tables.
+
+use weirmq_authority::EpochTable;
+use weirmq_message::{Decoded, Record};
+use weirmq_store::StoreError;
+
+use super::frame::LogBytes;
+use super::kept;
+use crate::Broker;
+use crate::state::{StateError, StateRecord};
+use crate::topics::STATE_TOPIC;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CopyError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Appends the bytes and applies the changes of state in them, each before what follows it: what
+/// comes behind the deletion of a topic must find its queues gone.
+pub(super) fn take(
+    broker: &Broker,
+    epochs: &mut EpochTable,
+    log: &LogBytes,
+) -> Result<(), CopyError> {
+    let (mut position, mut rest) = (log.position, &log.bytes[..]);
+    if rest.is_empty() {
+        // The end of a segment that has no padding.
+        broker.store.append_copy(position, rest)?;
+        return Ok(());
+    }
+    while !rest.is_empty() {
+        let (bytes, state) = up_to_state(rest, position)?;
+        // Before the append: what is not understood must not be in the log either.
+        let change = state.map(|record| StateRecord::decode_copied(&record)).transpose()?;
+        if let (Some(StateRecord::Epoch { epoch, .. }), Some(record)) = (&change, &state) {
+            let start = record.physical_offset;
+            if !epochs.begin(*epoch, start) {
+                let (position, last) = (start, epochs.last());
+                let reason = format!("epoch {epoch} cannot follow epoch {last}");
+                return Err(StoreError::NoContinuation { position, reason }.into());
+            }
+            kept::write_epochs(&broker.store, epochs)?;
+        }
+        broker.store.append_copy(position, &rest[..bytes])?;
+        if let (Some(change), Some(record)) = (change, &state) {
+            let end = position + bytes as u64;
+            for topic in broker.state.apply_copied(change, record, end)? {
+                broker.topic_changed(&topic);
+            }
+        }
+        position += bytes as u64;
+        rest = &rest[bytes..];
+    }
+    Ok(())
+}
+
+/// How many bytes there are up to the end of the first state record, and that record.
+fn up_to_state(bytes: &[u8], position: u64) -> Result<(usize, Option<Record<'_>>), StoreError> {
+    let mut at = 0;
+    while at < bytes.len() {
+        match Record::decode(&bytes[at..], false) {
+            Ok(Decoded::Record(record, size)) => {
+                at += size;
+                if record.topic == STATE_TOPIC {
+                    return Ok((at, Some(record)));
+                }
+            }
+            // Padding comes last.
+            Ok(Decoded::Blank(_)) => return Ok((bytes.len(), None)),
+            Ok(Decoded::End) => {
+                let (position, reason) = (position + at as u64, "zeros".to_owned());
+                return Err(StoreError::NoContinuation { position, reason });
+            }
+            Err(error) => {
+                let (position, reason) = (position + at as u64, error.to_string());
+                return Err(StoreError::NoContinuation { position, reason });
+            }
+        }
+    }
+    Ok((at, None))
+}

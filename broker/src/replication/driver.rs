@@ -1,0 +1,558 @@
+//! Carries out what the deciding state machine wants, and tells it what happens.
+//!
+//! One task owns the machine, so everything that it is told and wants has one order. It runs on a
+//! thread of its own: a follower's disk that stalls keeps it from reporting, which is what the
+//! others should see; a master's does not, because the master writes nothing here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use weirmq_authority::{
+    Action, EpochTable, Lease, LogPosition, Member, Record, Replica, ReplicaId, Replication,
+    Report, Role, Settings, Standing, Swapped, Version,
+};
+use weirmq_store::StoreError;
+
+use super::authority::Authority;
+use super::frame::{Fetch, Follow, Frame, Lead, LogBytes};
+use super::link::{FromLink, Link};
+use super::status::{PeerStatus, RoleStatus, Status};
+use super::{Restart, Shared, kept};
+use crate::Broker;
+
+/// How often the machine looks at the clock.
+const TICK: Duration = Duration::from_millis(100);
+/// How often a follower asks its master again that did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// The answer to a request to the authority.
+pub(super) enum FromAuthority {
+    Read { request: u64, found: Option<((Version, Record), (Version, Lease))> },
+    RecordSwapped { request: u64, swapped: Swapped },
+    LeaseSwapped { request: u64, swapped: Swapped },
+}
+
+pub(super) struct Driver {
+    broker: Arc<Broker>,
+    shared: Arc<Shared>,
+    settings: Settings,
+    authority: Authority,
+    replica: Replica,
+    epochs: EpochTable,
+    /// What the machine was told of the log last.
+    position: LogPosition,
+    leading: Option<u64>,
+    following: Option<Following>,
+    links: HashMap<ReplicaId, Link>,
+    reports: HashMap<ReplicaId, Report>,
+    heard: HashMap<ReplicaId, Duration>,
+    /// When the master that this replica followed was heard last.
+    master_heard: Option<Duration>,
+    /// What was published last.
+    published: Standing,
+    answers: mpsc::Sender<FromAuthority>,
+}
+
+/// Whom this replica follows.
+struct Following {
+    master: Member,
+    epoch: u64,
+    /// Whether the log is the master's as far as it goes, so that what comes continues it.
+    is_aligned: bool,
+    asked: Option<Duration>,
+}
+
+/// Why the driver ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DriverError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("replica state: {0}")]
+    State(#[from] crate::state::StateError),
+}
+
+impl Driver {
+    pub(super) fn new(
+        broker: Arc<Broker>,
+        shared: Arc<Shared>,
+        settings: Settings,
+        authority: Authority,
+        replica: Replica,
+        epochs: EpochTable,
+        answers: mpsc::Sender<FromAuthority>,
+    ) -> Self {
+        Self {
+            broker,
+            shared,
+            settings,
+            authority,
+            replica,
+            epochs,
+            position: LogPosition::default(),
+            leading: None,
+            following: None,
+            links: HashMap::new(),
+            reports: HashMap::new(),
+            heard: HashMap::new(),
+            master_heard: None,
+            published: Standing::default(),
+            answers,
+        }
+    }
+
+    /// Runs until `stop`, or until the broker has to begin anew, which it is told.
+    ///
+    /// # Errors
+    /// When the replica cannot go on: its disk failed, or it does not understand the log.
+    pub(super) async fn run(
+        mut self,
+        mut links: mpsc::Receiver<FromLink>,
+        mut answers: mpsc::Receiver<FromAuthority>,
+        stop: CancellationToken,
+    ) -> Result<(), DriverError> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.shared.moved.notified() => self.log_moved(),
+                Some(event) = links.recv() => self.on_link(event).await?,
+                Some(answer) = answers.recv() => self.on_answer(answer),
+                _ = tick.tick() => self.replica.tick(self.now()),
+            }
+            self.act().await?;
+            self.publish();
+        }
+        self.broker.store.close_for_appends();
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.broker.store.clock().uptime()
+    }
+
+    /// Tells the machine where the log ends, if that counts for anything.
+    fn log_moved(&mut self) {
+        let marks = self.broker.store.watermarks();
+        let flushed = marks.flushed();
+        let position = LogPosition { epoch: self.epochs.last(), end: marks.written(), flushed };
+        // A follower that flushes first has nothing to report before it has.
+        let is_news = self.leading.is_some()
+            || !self.settings.sync_flush
+            || (position.epoch, flushed) != (self.position.epoch, self.position.flushed);
+        if position != self.position && is_news {
+            self.position = position;
+            self.replica.log_moved(self.now(), position);
+        }
+    }
+
+    fn on_answer(&mut self, answer: FromAuthority) {
+        let now = self.now();
+        match answer {
+            FromAuthority::Read { request, found } => self.replica.read(now, request, found),
+            FromAuthority::RecordSwapped { request, swapped } => {
+                self.replica.record_swapped(now, request, swapped);
+            }
+            FromAuthority::LeaseSwapped { request, swapped } => {
+                self.replica.lease_swapped(now, request, swapped);
+            }
+        }
+    }
+
+    async fn on_link(&mut self, event: FromLink) -> Result<(), DriverError> {
+        match event {
+            FromLink::Up(link) => {
+                let replica = link.peer.replica;
+                let other = self.links.get(&replica).filter(|known| known.peer != link.peer);
+                let is_alive = self.heard.get(&replica).is_some_and(|heard| {
+                    self.now().saturating_sub(*heard) < self.settings.link_timeout
+                });
+                if other.is_some() && is_alive {
+                    tracing::error!(
+                        replica = replica.0,
+                        "two processes say that they are this replica; the second is refused"
+                    );
+                    link.send(Frame::Refused(format!(
+                        "another process is replica {} and connected; give each its own broker id",
+                        replica.0
+                    )));
+                    return Ok(());
+                }
+                tracing::info!(replica = replica.0, "replica connected");
+                self.links.insert(replica, link);
+                self.ask_master(true);
+            }
+            FromLink::Down { link, peer, why } => {
+                if self.links.get(&peer.replica).is_some_and(|known| known.number == link) {
+                    self.links.remove(&peer.replica);
+                    tracing::info!(replica = peer.replica.0, why, "replica disconnected");
+                }
+            }
+            FromLink::Received { link, peer, frame } => {
+                if self.links.get(&peer.replica).is_some_and(|known| known.number == link) {
+                    self.on_frame(peer, frame).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_frame(&mut self, peer: Member, frame: Frame) -> Result<(), DriverError> {
+        match frame {
+            Frame::Report(report) => self.on_report(report),
+            Frame::Follow(Follow { epoch }) => self.on_follow(peer, epoch),
+            Frame::Lead(lead) => self.on_lead(peer, lead)?,
+            Frame::Fetch(fetch) => self.on_fetch(peer, fetch),
+            Frame::Log(log) => self.on_log(peer, log)?,
+            Frame::Refused(why) => {
+                tracing::warn!(replica = peer.replica.0, why, "replica refuses");
+                if let Some(following) = &mut self.following {
+                    // The log may have gone on without what was asked for.
+                    following.is_aligned = false;
+                }
+            }
+            Frame::Record(record) => self.replica.heard_record(self.now(), peer, record),
+            Frame::Hello(_) | Frame::Proof(_) => {
+                self.links.remove(&peer.replica);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_report(&mut self, report: Report) {
+        // What a follower confirms may be newer than what the machine knows of its own log.
+        self.log_moved();
+        let replica = report.from.replica;
+        if self.leading.is_some_and(|epoch| report.follows == Some(epoch))
+            && report.position.end > self.position.end
+        {
+            self.shared.refused_reports.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tracing::error!(
+                replica = replica.0,
+                reported = report.position.end,
+                end = self.position.end,
+                "replica reports more than it was sent; it is disconnected"
+            );
+            self.links.remove(&replica);
+            return;
+        }
+        self.reports.insert(replica, report);
+        self.heard.insert(replica, self.now());
+        let is_master = |following: &Following| following.master == report.from;
+        if self.following.as_ref().is_some_and(is_master) {
+            self.master_heard = Some(self.now());
+        }
+        self.replica.heard(self.now(), report);
+        self.ask_master(false);
+    }
+
+    /// A replica wants to follow: it gets what it needs to find where its log parts from this one.
+    fn on_follow(&mut self, peer: Member, epoch: u64) {
+        let Some(link) = self.links.get(&peer.replica) else { return };
+        if self.leading != Some(epoch) {
+            link.send(Frame::Refused(format!("this replica does not lead in epoch {epoch}")));
+            return;
+        }
+        let store = &self.broker.store;
+        link.send_log(None);
+        link.send(Frame::Lead(Lead {
+            epoch,
+            store_id: store.store_id(),
+            epochs: self.epochs.clone(),
+            start: store.min_offset(),
+            end: store.max_offset(),
+        }));
+    }
+
+    fn on_fetch(&mut self, peer: Member, fetch: Fetch) {
+        if let Some(link) = self.links.get(&peer.replica)
+            && self.leading == Some(fetch.epoch)
+        {
+            tracing::info!(replica = peer.replica.0, from = fetch.from, "replica takes the log");
+            link.send_log(Some(fetch));
+        }
+    }
+
+    /// The master says what its log is. Its follower goes on where both are the same; for that it
+    /// may have to cut its own, which takes a restart.
+    fn on_lead(&mut self, peer: Member, lead: Lead) -> Result<(), DriverError> {
+        let now = self.now();
+        let Some(following) = &mut self.following else { return Ok(()) };
+        if following.master != peer || following.epoch != lead.epoch || following.is_aligned {
+            return Ok(());
+        }
+        let store = &self.broker.store;
+        let (start, end) = (store.min_offset(), store.max_offset());
+        let is_empty = start == end;
+        let is_same_log = store.store_id() == lead.store_id;
+        if !is_same_log && !is_empty {
+            let why = format!(
+                "the log of replica {} has the id {}, this one {}; this directory belongs to \
+                 another group, or its master was replaced by an empty one. Empty it to follow",
+                peer.replica.0,
+                lead.store_id,
+                store.store_id()
+            );
+            self.shared.say(Err(why));
+            return Ok(());
+        }
+        let common = self.epochs.common_end(end, &lead.epochs, lead.end);
+        let begin = Restart::BeginAt { start: lead.start, store_id: lead.store_id };
+        let restart = if is_empty {
+            (!is_same_log || !(lead.start..=lead.end).contains(&start)).then_some(begin)
+        } else if common < lead.start || common < start {
+            // Nothing of this log is in the master's any more.
+            Some(begin)
+        } else {
+            (common < end).then_some(Restart::CutAt(common))
+        };
+        if let Some(restart) = restart {
+            tracing::warn!(
+                ?restart,
+                end,
+                master = peer.replica.0,
+                "the log has to be cut to follow"
+            );
+            self.broker.restart(restart);
+            self.following = None;
+            return Ok(());
+        }
+        self.epochs = lead.epochs;
+        self.epochs.truncate(end);
+        kept::write_epochs(store, &self.epochs)?;
+        following.is_aligned = true;
+        let epoch = following.epoch;
+        let marks = store.watermarks();
+        self.position = LogPosition { epoch: self.epochs.last(), end, flushed: marks.flushed() };
+        self.replica.aligned(now, epoch, self.position);
+        self.shared.say(Ok(()));
+        if let Some(link) = self.links.get(&peer.replica) {
+            link.send(Frame::Fetch(Fetch { epoch, from: end }));
+        }
+        Ok(())
+    }
+
+    fn on_log(&mut self, peer: Member, log: LogBytes) -> Result<(), DriverError> {
+        let is_wanted = self.following.as_ref().is_some_and(|following| {
+            following.master == peer && following.epoch == log.epoch && following.is_aligned
+        });
+        if !is_wanted {
+            return Ok(());
+        }
+        match super::copy::take(&self.broker, &mut self.epochs, &log) {
+            Ok(()) => self.log_moved(),
+            Err(super::copy::CopyError::Store(StoreError::NoContinuation { position, reason })) => {
+                tracing::error!(position, reason, "what the master sent is refused");
+                self.shared.say(Err(format!("at {position}: {reason}")));
+                self.links.remove(&peer.replica);
+                self.following.iter_mut().for_each(|following| following.is_aligned = false);
+            }
+            Err(super::copy::CopyError::Store(
+                error @ (StoreError::Full { .. }
+                | StoreError::Busy { .. }
+                | StoreError::TooLarge { .. }),
+            )) => {
+                self.shared.say(Err(error.to_string()));
+                // Asked for again after a while, when there may be room.
+                self.links.remove(&peer.replica);
+                self.following.iter_mut().for_each(|following| following.is_aligned = false);
+            }
+            Err(super::copy::CopyError::Store(error)) => return Err(error.into()),
+            Err(super::copy::CopyError::State(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    /// Asks the master to lead this replica, unless it was asked a moment ago.
+    fn ask_master(&mut self, is_new: bool) {
+        let now = self.now();
+        let Some(following) = &mut self.following else { return };
+        if is_new {
+            following.is_aligned = false;
+        }
+        let was_asked = following.asked.is_some_and(|asked| now < asked + ASK_AGAIN);
+        if following.is_aligned || was_asked && !is_new {
+            return;
+        }
+        if let Some(link) = self.links.get(&following.master.replica)
+            && link.peer == following.master
+        {
+            following.asked = Some(now);
+            link.send(Frame::Follow(Follow { epoch: following.epoch }));
+        }
+    }
+
+    /// Carries out what the machine wants, in its order.
+    async fn act(&mut self) -> Result<(), DriverError> {
+        loop {
+            let actions = self.replica.take_actions();
+            if actions.is_empty() {
+                return Ok(());
+            }
+            // Before anybody hears of it: other threads act on what was published.
+            self.publish();
+            for action in actions {
+                self.act_on(action).await?;
+            }
+        }
+    }
+
+    async fn act_on(&mut self, action: Action) -> Result<(), DriverError> {
+        let (authority, answers) = (self.authority.clone(), self.answers.clone());
+        match action {
+            Action::Read { request } => {
+                tokio::spawn(async move {
+                    let found = authority.read().await;
+                    let _ = answers.send(FromAuthority::Read { request, found }).await;
+                });
+            }
+            Action::SwapRecord { request, expected, record } => {
+                tokio::spawn(async move {
+                    let swapped = authority.swap_record(expected, record).await;
+                    let _ = answers.send(FromAuthority::RecordSwapped { request, swapped }).await;
+                });
+            }
+            Action::SwapLease { request, expected, lease } => {
+                tokio::spawn(async move {
+                    let swapped = authority.swap_lease(expected, lease).await;
+                    let _ = answers.send(FromAuthority::LeaseSwapped { request, swapped }).await;
+                });
+            }
+            Action::Promise(promise) => {
+                let (store, sync_flush) = (self.broker.store.clone(), self.settings.sync_flush);
+                let write = move || kept::write_promise(&store, &promise, sync_flush);
+                let written = tokio::task::spawn_blocking(write).await;
+                written.map_err(|error| StoreError::Poisoned { cause: error.to_string() })??;
+            }
+            Action::Lead { epoch } => self.lead(epoch)?,
+            Action::Follow { master, epoch } => {
+                tracing::info!(epoch, master = master.replica.0, "following");
+                self.following = Some(Following { master, epoch, is_aligned: false, asked: None });
+                if self.leading.take().is_some() {
+                    // What was applied and is in nobody else's log goes with the process's tables.
+                    self.broker.restart(Restart::Demoted);
+                }
+                self.ask_master(true);
+            }
+            Action::Stop => {
+                self.following = None;
+                if self.leading.take().is_some() {
+                    tracing::warn!("no longer master");
+                    self.broker.restart(Restart::Demoted);
+                }
+            }
+            Action::Share(record) => {
+                self.links.values().for_each(|link| link.send(Frame::Record(record.clone())));
+            }
+            Action::Tell(report) => self.links.values().for_each(|link| link.report(report)),
+        }
+        Ok(())
+    }
+
+    fn lead(&mut self, epoch: u64) -> Result<(), DriverError> {
+        tracing::info!(epoch, replica = self.replica.me().replica.0, "master");
+        self.following = None;
+        self.leading = Some(epoch);
+        let start = self.broker.store.close_for_appends();
+        let mut epochs = self.epochs.clone();
+        if !epochs.begin(epoch, start) {
+            let last = epochs.last();
+            let cause = format!("epoch {epoch} cannot begin at {start}, after epoch {last}");
+            return Err(StoreError::Poisoned { cause }.into());
+        }
+        kept::write_epochs(&self.broker.store, &epochs)?;
+        let began = self.broker.state.begin_epoch(epoch, self.replica.me().replica.0)?;
+        if began != start {
+            // Nobody else may append before this.
+            let cause = format!("epoch {epoch} began at {began}, not at {start}");
+            return Err(StoreError::Poisoned { cause }.into());
+        }
+        self.epochs = epochs;
+        self.log_moved();
+        Ok(())
+    }
+
+    /// Tells all other threads what this replica is and may do.
+    fn publish(&mut self) {
+        let standing = self.replica.standing(self.now());
+        let store = &self.broker.store;
+        if standing.visible != self.published.visible
+            && let Some(visible) = standing.visible
+        {
+            store.watermarks().confirm(visible);
+        }
+        if standing.may_append != self.published.may_append
+            || standing.may_append && standing.until != self.published.until
+        {
+            match standing.may_append {
+                true => {
+                    let is_for_ever = standing.until == Duration::MAX;
+                    store.open_for_appends((!is_for_ever).then_some(standing.until));
+                }
+                false => {
+                    store.close_for_appends();
+                }
+            }
+        }
+        if standing.may_append && !self.published.may_append {
+            self.note_failover();
+        }
+        let is_news = (standing.acknowledged, standing.visible)
+            != (self.published.acknowledged, self.published.visible);
+        self.published = standing;
+        self.shared.set_acknowledged(standing.acknowledged, standing.acknowledged_until);
+        if is_news {
+            self.broker.flushed.notify_one();
+        }
+        let status = self.status();
+        if let Some(complaint) = self.replica.complaint(self.now()) {
+            self.shared.say(Err(complaint.to_string()));
+        } else if standing.may_append || self.leading.is_some() && status.is_short {
+            self.shared.say(Ok(()));
+        }
+        self.shared.set_status(status);
+    }
+
+    /// Notes how long nobody was master, once for each time that this replica became it.
+    fn note_failover(&mut self) {
+        if let Some(last_heard) = self.master_heard.take() {
+            let gone = self.now().saturating_sub(last_heard).as_millis();
+            let gone = u64::try_from(gone).unwrap_or(u64::MAX);
+            self.shared.failover_ms.store(gone, std::sync::atomic::Ordering::Relaxed);
+            tracing::info!(without_master_ms = gone, "this replica takes messages");
+        }
+    }
+
+    fn status(&self) -> Status {
+        let record = self.replica.record();
+        let peers = self.reports.values().map(|report| PeerStatus {
+            replica: report.from.replica.0,
+            is_connected: self.links.contains_key(&report.from.replica),
+            is_in_sync: record.is_some_and(|record| record.in_sync.has(report.from)),
+            end: report.position.end,
+            flushed: report.position.flushed,
+        });
+        let in_sync = record.map_or(0, |record| record.in_sync.len());
+        let is_short =
+            self.settings.replication == Replication::Sync && in_sync < self.settings.min_in_sync;
+        Status {
+            role: match self.replica.role() {
+                Role::Waiting => RoleStatus::Waiting,
+                Role::Follower { master, .. } => RoleStatus::Slave { master: master.replica.0 },
+                Role::Master { .. } => RoleStatus::Master { may_append: self.published.may_append },
+            },
+            epoch: match self.replica.role() {
+                Role::Waiting => self.epochs.last(),
+                Role::Follower { epoch, .. } | Role::Master { epoch } => epoch,
+            },
+            replica: self.replica.me().replica.0,
+            in_sync,
+            is_short,
+            min_in_sync: self.settings.min_in_sync,
+            peers: peers.collect(),
+        }
+    }
+}

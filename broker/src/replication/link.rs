@@ -1,0 +1,263 @@
+//! One connection to another replica: its reports and requests come in, ours and the log go out.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use weirmq_authority::{Member, Report};
+use weirmq_store::{LogRead, Store, StoreError};
+
+use super::Shared;
+use super::frame::{Fetch, Frame, FrameError, HEAD_BYTES, contents_bytes, encode_log};
+
+/// How much log goes into one frame, at least one record.
+const CHUNK_BYTES: usize = 256 << 10;
+/// What a frame of a known peer may have beside a record of the greatest length.
+const FRAME_BYTES: usize = 2 << 20;
+/// Requests and answers that wait to be written.
+const CONTROL_FRAMES: usize = 16;
+
+/// The driver's end of a connection. Dropping it ends the connection.
+pub(super) struct Link {
+    pub(super) peer: Member,
+    /// Which connection this is: numbers are never used again.
+    pub(super) number: u64,
+    report: watch::Sender<Option<Report>>,
+    control: mpsc::Sender<Frame>,
+    /// From where the log is to be sent.
+    fetch: watch::Sender<Option<Fetch>>,
+    _end: tokio_util::sync::DropGuard,
+}
+
+/// What connections tell the driver.
+pub(super) enum FromLink {
+    Up(Link),
+    Received { link: u64, peer: Member, frame: Frame },
+    Down { link: u64, peer: Member, why: String },
+}
+
+/// What ends a connection.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("the peer closed it")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Protocol(&'static str),
+    #[error("read the log for it: {0}")]
+    Store(#[from] StoreError),
+}
+
+impl Link {
+    /// Sends this report instead of an earlier one that is still to be sent.
+    pub(super) fn report(&self, report: Report) {
+        self.report.send_replace(Some(report));
+    }
+
+    /// Sends a request or an answer; a peer that reads none loses its connection soon.
+    pub(super) fn send(&self, frame: Frame) {
+        if self.control.try_send(frame).is_err() {
+            tracing::debug!(replica = self.peer.replica.0, "replica reads too slowly");
+        }
+    }
+
+    /// Sends the log from there on, or nothing any more.
+    pub(super) fn send_log(&self, fetch: Option<Fetch>) {
+        self.fetch.send_replace(fetch);
+    }
+}
+
+/// Serves a connection until it ends, and tells the driver what comes.
+pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
+    stream: S,
+    peer: Member,
+    store: &Store,
+    shared: &Arc<Shared>,
+    events: mpsc::Sender<FromLink>,
+) {
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let end = CancellationToken::new();
+    let (report, reports) = watch::channel(None);
+    let (control, controls) = mpsc::channel(CONTROL_FRAMES);
+    let (fetch, fetches) = watch::channel(None);
+    let link = Link { peer, number, report, control, fetch, _end: end.clone().drop_guard() };
+    if events.send(FromLink::Up(link)).await.is_err() {
+        return;
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    let limit = store.frame_bytes_max();
+    let ended = tokio::select! {
+        () = end.cancelled() => return,
+        ended = read(reader, peer, number, limit, &events) => ended,
+        ended = write(writer, reports, controls, fetches, store, shared) => ended,
+    };
+    let why = ended.err().map_or_else(String::new, |error| error.to_string());
+    let _ = events.send(FromLink::Down { link: number, peer, why }).await;
+}
+
+/// How long a frame may be in which a record of this store comes.
+trait FrameBytes {
+    fn frame_bytes_max(&self) -> usize;
+}
+
+impl FrameBytes for Store {
+    fn frame_bytes_max(&self) -> usize {
+        self.record_bytes_max() + FRAME_BYTES
+    }
+}
+
+async fn read(
+    mut reader: impl AsyncRead + Unpin,
+    peer: Member,
+    link: u64,
+    limit: usize,
+    events: &mpsc::Sender<FromLink>,
+) -> Result<(), LinkError> {
+    let mut buffer = BytesMut::new();
+    loop {
+        while let Some(head) = buffer.first_chunk::<HEAD_BYTES>() {
+            let (kind, bytes) = contents_bytes(*head, limit)?;
+            if buffer.len() < HEAD_BYTES + bytes {
+                buffer.reserve(HEAD_BYTES + bytes - buffer.len());
+                break;
+            }
+            let contents = buffer.split_to(HEAD_BYTES + bytes).freeze().slice(HEAD_BYTES..);
+            let frame = Frame::decode(kind, contents)?;
+            if matches!(&frame, Frame::Report(report) if report.from != peer) {
+                return Err(LinkError::Protocol("it reports in the name of another replica"));
+            }
+            if events.send(FromLink::Received { link, peer, frame }).await.is_err() {
+                return Ok(());
+            }
+        }
+        if buffer.capacity() - buffer.len() < 4096 {
+            buffer.reserve(CHUNK_BYTES);
+        }
+        if reader.read_buf(&mut buffer).await? == 0 {
+            return Err(LinkError::Closed);
+        }
+    }
+}
+
+async fn write(
+    mut writer: impl AsyncWrite + Unpin,
+    mut reports: watch::Receiver<Option<Report>>,
+    mut controls: mpsc::Receiver<Frame>,
+    mut fetches: watch::Receiver<Option<Fetch>>,
+    store: &Store,
+    shared: &Shared,
+) -> Result<(), LinkError> {
+    let mut written = shared.written.subscribe();
+    let mut log = None;
+    let mut out = Vec::new();
+    loop {
+        out.clear();
+        let mut is_at_end = true;
+        if let Some(fetch) = &mut log {
+            is_at_end = append_log(store, fetch, &mut out).await?;
+            if out.is_empty() && !is_at_end {
+                Frame::Refused(gone(fetch)).encode(&mut out);
+                log = None;
+            }
+        }
+        if reports.has_changed().unwrap_or(false)
+            && let Some(report) = *reports.borrow_and_update()
+        {
+            Frame::Report(report).encode(&mut out);
+        }
+        while let Ok(frame) = controls.try_recv() {
+            frame.encode(&mut out);
+        }
+        if !out.is_empty() {
+            writer.write_all(&out).await?;
+            writer.flush().await?;
+            if !is_at_end {
+                // Others on this thread have their turn.
+                tokio::task::yield_now().await;
+                continue;
+            }
+        }
+        tokio::select! {
+            biased;
+            changed = fetches.changed() => {
+                changed.map_err(|_| LinkError::Closed)?;
+                log.clone_from(&fetches.borrow_and_update());
+                written.borrow_and_update();
+            }
+            frame = controls.recv() => {
+                let frame = frame.ok_or(LinkError::Closed)?;
+                out.clear();
+                frame.encode(&mut out);
+                writer.write_all(&out).await?;
+                writer.flush().await?;
+            }
+            changed = written.changed(), if log.is_some() => {
+                changed.map_err(|_| LinkError::Closed)?;
+            }
+            changed = async { reports.changed().await } => {
+                changed.map_err(|_| LinkError::Closed)?;
+                reports.mark_changed();
+            }
+        }
+    }
+}
+
+/// Appends a frame with what follows in the log; says whether the log ends there.
+async fn append_log(
+    store: &Store,
+    fetch: &mut Fetch,
+    out: &mut Vec<u8>,
+) -> Result<bool, StoreError> {
+    let from = fetch.from;
+    let mut read = LogRead::End;
+    let is_read = |read: &LogRead| matches!(read, LogRead::Read { .. }).then_some(());
+    let mut failed = None;
+    let _ = encode_log(out, fetch.epoch, from, |out| {
+        match store.read_log(from, CHUNK_BYTES, false, out) {
+            Ok(found) => read = found,
+            Err(error) => failed = Some(error),
+        }
+        is_read(&read)
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if read == LogRead::OnDisk {
+        // What a slave that is far behind gets is not in memory; others do not wait for it.
+        let (store, epoch) = (store.clone(), fetch.epoch);
+        let reading = tokio::task::spawn_blocking(move || {
+            let (mut out, mut read) = (Vec::new(), Ok(LogRead::End));
+            let _ = encode_log(&mut out, epoch, from, |out| {
+                read = store.read_log(from, CHUNK_BYTES, true, out);
+                read.as_ref().ok().and_then(is_read)
+            });
+            read.map(|read| (read, out))
+        });
+        let (found, bytes) = reading.await.map_err(|error| StoreError::NoContinuation {
+            position: from,
+            reason: error.to_string(),
+        })??;
+        read = found;
+        out.extend_from_slice(&bytes);
+    }
+    match read {
+        LogRead::Read { next } => {
+            fetch.from = next;
+            Ok(next >= store.watermarks().written())
+        }
+        LogRead::End => Ok(true),
+        LogRead::Gone | LogRead::OnDisk => Ok(false),
+    }
+}
+
+fn gone(fetch: &Fetch) -> String {
+    format!("the log has no record at {} any more", fetch.from)
+}

@@ -1,0 +1,209 @@
+//! A broker as one replica of its group: it leads, or follows whoever leads.
+//!
+//! Replicas keep one connection between any two of them, on the port above the main one. On it go
+//! reports of where each is, and from the master its log, in the same moment as it is written. Who
+//! is master is decided by `weirmq_authority`; [`driver`] carries out what it decides.
+//! `docs/replication.md` says why nothing that was acknowledged is lost.
+
+mod authority;
+mod copy;
+mod dial;
+mod driver;
+mod frame;
+mod handshake;
+mod kept;
+mod link;
+mod start;
+mod static_roles;
+mod status;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
+use weirmq_remoting::ResponseCode;
+
+pub(crate) use kept::OF_THE_LOG;
+pub use start::StartError;
+pub(crate) use start::{Prepared, ReplicationThread, prepare, refuse_what_others_wrote};
+pub(crate) use status::{RoleStatus, Status};
+
+use crate::request::Refusal;
+
+/// Why the broker has to begin anew in its directory, without the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// It was master and is not any more: its tables hold what its log may lose.
+    Demoted,
+    /// Its log goes on elsewhere than its master's, from this position on.
+    CutAt(u64),
+    /// It has nothing of its master's log, which begins here and is this one.
+    BeginAt { start: u64, store_id: Uuid },
+}
+
+/// What the broker's other threads know of the replica, and what they tell it.
+pub(crate) struct Shared {
+    /// The log has grown, or more of it is flushed.
+    pub(crate) moved: Notify,
+    /// The log has grown, for those who send it.
+    written: watch::Sender<()>,
+    status: watch::Sender<Status>,
+    /// Messages up to here may be acknowledged …
+    acknowledged: AtomicU64,
+    /// … until the store's clock says this, in nanoseconds.
+    acknowledged_until: AtomicU64,
+    /// Reports that could not be true.
+    refused_reports: AtomicU64,
+    /// Appends that were refused because this replica is not the master.
+    fenced: AtomicU64,
+    /// How long the group was without a master when this replica became one, in milliseconds; 0
+    /// where it never did in another's place.
+    failover_ms: AtomicU64,
+    /// What was last said of this replica: that it does its part, or why not.
+    said: Mutex<Option<Result<(), String>>>,
+    check: weirmq_admin::Check,
+}
+
+impl Shared {
+    fn new(status: Status, check: weirmq_admin::Check) -> Self {
+        Self {
+            moved: Notify::new(),
+            written: watch::Sender::new(()),
+            status: watch::Sender::new(status),
+            acknowledged: AtomicU64::new(0),
+            acknowledged_until: AtomicU64::new(0),
+            refused_reports: AtomicU64::new(0),
+            fenced: AtomicU64::new(0),
+            failover_ms: AtomicU64::new(0),
+            said: Mutex::default(),
+            check,
+        }
+    }
+
+    /// Something was appended.
+    pub(crate) fn appended(&self) {
+        self.written.send_replace(());
+        self.moved.notify_one();
+    }
+
+    /// Up to where messages may be acknowledged at this time.
+    pub(crate) fn acknowledged(&self, now: Duration) -> u64 {
+        let acknowledged = self.acknowledged.load(Ordering::Acquire);
+        let until = self.acknowledged_until.load(Ordering::Acquire);
+        let is_over = until != u64::MAX && now >= Duration::from_nanos(until);
+        if is_over { 0 } else { acknowledged }
+    }
+
+    /// A smaller position first: who reads between the two must not have the old one with the
+    /// newer time.
+    fn set_acknowledged(&self, position: u64, until: Duration) {
+        let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+        if position < self.acknowledged.load(Ordering::Acquire) {
+            self.acknowledged.store(position, Ordering::Release);
+            self.acknowledged_until.store(until, Ordering::Release);
+        } else {
+            self.acknowledged_until.store(until, Ordering::Release);
+            self.acknowledged.store(position, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn count_fenced(&self) {
+        self.fenced.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Names, meanings and values of what is counted here.
+    pub(crate) fn gauges(&self) -> [(&'static str, &'static str, u64); 7] {
+        let status = self.status.borrow();
+        let is_master = matches!(status.role, RoleStatus::Master { .. });
+        let may_append = matches!(status.role, RoleStatus::Master { may_append: true });
+        [
+            ("weirmq_master_epoch", "Grows with each change of the group's master", status.epoch),
+            ("weirmq_is_master", "1 at the master", u64::from(is_master)),
+            ("weirmq_takes_messages", "1 at a master that takes messages", u64::from(may_append)),
+            (
+                "weirmq_in_sync_replicas",
+                "Replicas in sync, the master counted",
+                status.in_sync as u64,
+            ),
+            (
+                "weirmq_fenced_appends",
+                "Appends refused because this is not the master, or too few replicas are in sync",
+                self.fenced.load(Ordering::Relaxed),
+            ),
+            (
+                "weirmq_refused_replica_reports",
+                "Reports of replicas that could not be true",
+                self.refused_reports.load(Ordering::Relaxed),
+            ),
+            (
+                "weirmq_failover_milliseconds",
+                "How long there was no master when this replica became it",
+                self.failover_ms.load(Ordering::Relaxed),
+            ),
+        ]
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Changes of the status.
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    fn set_status(&self, status: Status) {
+        self.status.send_if_modified(|known| {
+            let is_new = *known != status;
+            if is_new {
+                *known = status;
+            }
+            is_new
+        });
+    }
+
+    /// Says that this replica does its part, or once for each reason why it does not.
+    fn say(&self, said: Result<(), String>) {
+        let mut known = self.said.lock();
+        if known.as_ref() == Some(&said) {
+            return;
+        }
+        match &said {
+            Err(why) => {
+                tracing::error!(why, "this replica does not follow");
+                self.check.degraded(why.clone());
+            }
+            Ok(()) => self.check.ok(),
+        }
+        *known = Some(said);
+    }
+
+    /// Why this replica takes no messages, as clients are told; `None` where it takes them.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let status = self.status.borrow();
+        let (code, why) = match status.role {
+            RoleStatus::Master { may_append: true } => return None,
+            RoleStatus::Master { .. } if status.is_short => (
+                ResponseCode::SystemError,
+                format!(
+                    "{} replicas are in sync, {} are needed (replication.min_in_sync)",
+                    status.in_sync, status.min_in_sync
+                ),
+            ),
+            RoleStatus::Master { .. } => (
+                ResponseCode::ServiceNotAvailable,
+                "this master is not sure that it still is, or is about to hand over".to_owned(),
+            ),
+            RoleStatus::Slave { master } => (
+                ResponseCode::ServiceNotAvailable,
+                format!("this is a slave, replica {master} is the master"),
+            ),
+            RoleStatus::Waiting => {
+                (ResponseCode::ServiceNotAvailable, "no master is known yet".to_owned())
+            }
+        };
+        Some(Refusal::new(code, why))
+    }
+}

@@ -1,0 +1,197 @@
+//! Begins a broker's life as a replica, before it serves anybody.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use weirmq_authority::{
+    EpochTable, LogPosition, Member, Promise, Replica, ReplicaId, Replication, Settings,
+};
+use weirmq_store::{Store, StoreError};
+
+use super::authority::Authority;
+use super::dial::{Ends, keep_dialling, listen};
+use super::driver::Driver;
+use super::frame::Hello;
+use super::handshake::{PROTOCOL, PROTOCOL_MIN, Trust};
+use super::static_roles::{StaticRoles, StaticRolesError};
+use super::{Shared, Status, kept};
+use crate::Broker;
+use crate::config::{BrokerConfig, Flush, REPLICAS_MAX, ReplicationMode};
+
+/// Events of connections that wait for the driver; each may hold a frame of the log.
+const EVENTS: usize = 32;
+const ANSWERS: usize = 8;
+/// With roles by configuration nobody leaves the in-sync set.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Why a replica cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Roles(#[from] StaticRolesError),
+    #[error("replication.secret_file {path}: {reason}")]
+    Secret { path: String, reason: String },
+    #[error(
+        "Apache's broker was the last to use this directory, which has been one of several \
+         replicas: what it wrote is in none of the others. Empty the directory and let it follow, \
+         or start it without replication"
+    )]
+    WrittenByApache,
+    #[error("start the replication thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// A replica that is ready to begin.
+pub(crate) struct Prepared {
+    pub(crate) shared: Arc<Shared>,
+    settings: Settings,
+    authority: Authority,
+    promise: Promise,
+    epochs: EpochTable,
+    me: Member,
+    trust: Trust,
+}
+
+/// Reads what the replica kept, hides what is not known to be confirmed, and lets nobody append
+/// before it is master. `None` where the configuration names no replication.
+pub(crate) fn prepare(
+    config: &BrokerConfig,
+    store: &Store,
+    admin: &weirmq_admin::Admin,
+) -> Result<Option<Prepared>, StartError> {
+    if !config.replication.is_on() {
+        return Ok(None);
+    }
+    let settings = settings(config);
+    let trust = trust(config)?;
+    let epochs = kept::epochs(store)?;
+    let promise = kept::begin_promise(store, settings.sync_flush)?;
+    let incarnation = promise.holds.last().copied().unwrap_or(weirmq_authority::Incarnation(0));
+    let replica = ReplicaId(u32::try_from(config.broker_id).unwrap_or(u32::MAX));
+    let me = Member { replica, incarnation };
+    let authority = match config.replication.master {
+        None => {
+            let roles = StaticRoles::take_office(store, me, &promise, settings.replication)?;
+            Authority::Here(Arc::new(roles))
+        }
+        Some(_) => Authority::AtTheMaster,
+    };
+    store.hide_unconfirmed();
+    store.close_for_appends();
+    let status = Status::new(replica.0, settings.min_in_sync);
+    let shared = Arc::new(Shared::new(status, admin.check("broker/replication")));
+    Ok(Some(Prepared { shared, settings, authority, promise, epochs, me, trust }))
+}
+
+/// # Errors
+/// When Apache's broker wrote to a log that others have copies of.
+pub(crate) fn refuse_what_others_wrote(store: &Store) -> Result<(), StartError> {
+    let is_foreign = store.stats().recovery.apache.is_some();
+    match is_foreign && kept::epochs(store)?.last() > 0 {
+        true => Err(StartError::WrittenByApache),
+        false => Ok(()),
+    }
+}
+
+fn settings(config: &BrokerConfig) -> Settings {
+    let section = &config.replication;
+    let replication = match section.mode {
+        ReplicationMode::Async => Replication::Async,
+        ReplicationMode::Sync => Replication::Sync,
+    };
+    Settings {
+        group: (0..REPLICAS_MAX as u32).map(ReplicaId).collect::<BTreeSet<_>>(),
+        replication,
+        sync_flush: config.store.flush == Flush::Sync,
+        min_in_sync: section.min_in_sync.unwrap_or(1),
+        continue_without_lease: false,
+        shrink_after: NEVER,
+        ..Settings::new(1)
+    }
+}
+
+fn trust(config: &BrokerConfig) -> Result<Trust, StartError> {
+    let Some(path) = &config.replication.secret_file else { return Ok(Trust::Anybody) };
+    let wrong = |reason: String| StartError::Secret { path: path.display().to_string(), reason };
+    let secret = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    Trust::of_secret(&secret).map_err(wrong)
+}
+
+/// The thread on which the replica lives.
+pub(crate) struct ReplicationThread {
+    stop: CancellationToken,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl ReplicationThread {
+    pub(crate) fn start(
+        prepared: Prepared,
+        broker: Arc<Broker>,
+        listener: std::net::TcpListener,
+    ) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let stop = CancellationToken::new();
+        let token = stop.clone();
+        let live = move || {
+            let lived = runtime.block_on(live(prepared, broker.clone(), listener, token));
+            if let Err(cause) = lived {
+                broker.fail(cause);
+            }
+            // A read of old log for a slave that is gone must not hold the end up.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name("weir-replication".to_owned()).spawn(live)?;
+        Ok(Self { stop, thread })
+    }
+
+    pub(crate) fn stop(self) {
+        self.stop.cancel();
+        if self.thread.join().is_err() {
+            tracing::error!("the replication thread panicked");
+        }
+    }
+}
+
+async fn live(
+    prepared: Prepared,
+    broker: Arc<Broker>,
+    listener: std::net::TcpListener,
+    stop: CancellationToken,
+) -> Result<(), String> {
+    let Prepared { shared, settings, authority, promise, epochs, me, trust } = prepared;
+    let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+    let (events, links) = mpsc::channel(EVENTS);
+    let (answers, from_authority) = mpsc::channel(ANSWERS);
+    let hello = Hello {
+        protocol: PROTOCOL,
+        protocol_min: PROTOCOL_MIN,
+        cluster: broker.config.cluster.clone(),
+        group: broker.config.name.clone(),
+        member: me,
+        segment_bytes: broker.store.segment_bytes(),
+        nonce: Uuid::nil(),
+        address: broker.advertised_address(),
+    };
+    let ends = Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, events };
+    tokio::spawn(listen(listener, ends.clone(), stop.clone()));
+    if let Some(address) = broker.config.replication.master.clone() {
+        tokio::spawn(keep_dialling(address, ends.clone(), stop.clone()));
+    }
+    drop(ends);
+    let marks = broker.store.watermarks();
+    let position =
+        LogPosition { epoch: epochs.last(), end: marks.written(), flushed: marks.flushed() };
+    let now = broker.store.clock().uptime();
+    let replica = Replica::new(settings.clone(), me.replica, promise, position, now);
+    let driver = Driver::new(broker, shared, settings, authority, replica, epochs, answers);
+    let running = driver.run(links, from_authority, stop);
+    running.await.map_err(|error| format!("replication: {error}"))
+}

@@ -1,0 +1,336 @@
+//! A master and its slaves, by configuration: what is acknowledged is in all of them, slaves serve
+//! readers, and whoever has no business there is refused.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use weirmq_client::{
+    Client, ClientConfig, ClientError, Filter, Message, Producer, ProducerConfig, PullConsumer,
+    PullOptions, PullStatus, SendStatus,
+};
+
+use common::random::{Random, seed};
+use common::server::{Server, Starting, weir};
+
+const TOPIC: &str = "replicated";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Small segments, so that every test crosses some borders.
+const CONFIG: &str = "[broker.store]\nsegment_bytes = 1048576\nfree_bytes_min = 4096\n\
+                      [broker.limits]\nmessage_bytes_max = 131072\nflush_timeout_ms = 700\n";
+
+/// A NameServer, and a place for a broker group.
+struct Group {
+    folder: TempDir,
+    namesrv: Server,
+    runtime: Runtime,
+    extra: Vec<String>,
+}
+
+impl Group {
+    fn new(extra: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("weir.toml"), CONFIG).unwrap();
+        std::fs::write(folder.path().join("secret"), "only the replicas know").unwrap();
+        let mut command = weir();
+        command.args(["namesrv", "--bind", "127.0.0.1", "--namesrv-port", "0"]);
+        command.args(["--admin-port", "0", "--log-level", "warn"]).stdin(Stdio::null());
+        let namesrv = Starting::spawn(&mut command).ready();
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let extra = extra.iter().map(|text| (*text).to_owned()).collect();
+        Self { folder, namesrv, runtime, extra }
+    }
+
+    fn data(&self, replica: u32) -> PathBuf {
+        self.folder.path().join(format!("replica-{replica}"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn start(&self, replica: u32, arguments: &[&str]) -> Starting {
+        let mut command = weir();
+        command.args(["broker", "--bind", "127.0.0.1", "--admin-port", "0"]);
+        command.args(["--log-level", "error", "-n", &self.namesrv.namesrv]);
+        command.args(["--config", &self.path("weir.toml")]);
+        command.args(["--replication-secret-file", &self.path("secret")]);
+        command.args(["--broker-id", &replica.to_string()]).args(&self.extra).args(arguments);
+        command.arg("--data").arg(self.data(replica)).stdin(Stdio::null());
+        Starting::spawn(&mut command)
+    }
+
+    fn master(&self) -> Server {
+        self.start(0, &["--broker-port", "0"]).ready()
+    }
+
+    /// The master again, at the port that it had.
+    fn master_at(&self, address: &str) -> Server {
+        let port = address.rsplit_once(':').unwrap().1;
+        self.start(0, &["--broker-port", port]).ready()
+    }
+
+    fn slave(&self, replica: u32, master: &Server) -> Server {
+        let master = replication_port(&master.broker);
+        self.start(replica, &["--broker-port", "0", "--master", &master]).ready()
+    }
+
+    fn client(&self) -> (Client, Producer) {
+        let config = ClientConfig {
+            name_servers: vec![self.namesrv.namesrv.clone()],
+            ..ClientConfig::default()
+        };
+        let _runtime = self.runtime.enter();
+        let client = Client::start(config).unwrap();
+        let config = ProducerConfig { retries: 0, ..ProducerConfig::default() };
+        let producer = Producer::start(&client, config).unwrap();
+        (client, producer)
+    }
+
+    /// Sends so many messages, one after the other, and says what became of each.
+    fn send(
+        &self,
+        producer: &Producer,
+        from: u64,
+        count: u64,
+    ) -> Vec<Result<SendStatus, ClientError>> {
+        self.runtime.block_on(async {
+            let mut sent = Vec::new();
+            for number in from..from + count {
+                let body = vec![number as u8; 2_000 + (number % 500) as usize];
+                let mut message = Message::new(TOPIC, body);
+                message.properties.insert("number".to_owned(), number.to_string());
+                sent.push(producer.send(message).await.map(|result| result.status));
+            }
+            sent
+        })
+    }
+
+    /// The numbers of all messages that consumers see, with where each was read.
+    fn read(&self, client: &Client, group: &str) -> Vec<u64> {
+        let consumer = PullConsumer::new(client, group).unwrap();
+        self.runtime.block_on(async {
+            let mut numbers = Vec::new();
+            for queue in consumer.queues(TOPIC).await.unwrap() {
+                let mut offset = 0;
+                loop {
+                    let options = PullOptions { filter: Filter::All, ..PullOptions::default() };
+                    let pulled = consumer.pull(&queue, offset, &options).await.unwrap();
+                    if pulled.status != PullStatus::Found {
+                        break;
+                    }
+                    let number = |message: &weirmq_client::ReceivedMessage| {
+                        message.properties["number"].parse::<u64>().unwrap()
+                    };
+                    numbers.extend(pulled.messages.iter().map(number));
+                    offset = pulled.next_offset;
+                }
+            }
+            numbers.sort_unstable();
+            // Who tries again until it succeeds sends twice.
+            numbers.dedup();
+            numbers
+        })
+    }
+}
+
+fn replication_port(broker: &str) -> String {
+    let (host, port) = broker.rsplit_once(':').unwrap();
+    format!("{host}:{}", port.parse::<u16>().unwrap() + 1)
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// All bytes of the log, as far as they are written in both.
+fn log(data: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut segments: Vec<_> = std::fs::read_dir(data.join("commitlog"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            let mut bytes = std::fs::read(&path).unwrap();
+            let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            bytes.truncate(end);
+            (path.file_name().unwrap().to_string_lossy().into_owned(), bytes)
+        })
+        .filter(|(_, bytes)| !bytes.is_empty())
+        .collect();
+    segments.sort();
+    segments
+}
+
+fn is_ok(sent: &[Result<SendStatus, ClientError>]) -> bool {
+    sent.iter().all(|status| matches!(status, Ok(SendStatus::Ok)))
+}
+
+#[test]
+fn with_synchronous_replication_a_slave_has_what_was_acknowledged_and_serves_it() {
+    for flush in ["async", "sync"] {
+        let group = Group::new(&["--replication", "sync", "--min-in-sync", "2", "--flush", flush]);
+        let master = group.master();
+        let (client, producer) = group.client();
+        // Alone it takes nothing, and says why.
+        let refused = group.send(&producer, 0, 1).remove(0).unwrap_err().to_string();
+        assert!(refused.contains("1 replicas are in sync, 2 are needed"), "{refused}");
+        let slave = group.slave(1, &master);
+        until("the slave is in sync", || is_ok(&group.send(&producer, 0, 1)));
+        assert!(is_ok(&group.send(&producer, 1, 400)));
+        master.kill();
+        // The slave shows what it knows to be confirmed: all but what its master was about to say.
+        let shown = group.read(&client, "readers");
+        let numbers: Vec<u64> = (0..=400).collect();
+        assert!(shown.len() > 390 && numbers.starts_with(&shown), "flush {flush}: {shown:?}");
+        let refused = group.send(&producer, 1_000, 1).remove(0).unwrap_err();
+        println!("without a master: {refused}");
+        let (status, errors) = slave.terminate();
+        assert!(status.success(), "{errors}");
+        assert_eq!(log(&group.data(1)), log(&group.data(0)));
+        group.runtime.block_on(client.shutdown());
+    }
+}
+
+#[test]
+fn a_slave_that_was_away_catches_up_and_one_from_nothing_gets_everything() {
+    let group = Group::new(&["--replication", "async"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 600)));
+    let slave = group.slave(1, &master);
+    let has_all = |replica: u32| log(&group.data(replica)) == log(&group.data(0));
+    until("the slave has everything", || has_all(1));
+    slave.kill();
+    assert!(is_ok(&group.send(&producer, 600, 600)));
+    let slave = group.slave(1, &master);
+    until("it has caught up", || has_all(1));
+    // The master goes and comes back, under a new epoch.
+    let address = master.broker.clone();
+    let errors = master.kill();
+    assert!(errors.is_empty(), "{errors}");
+    let master = group.master_at(&address);
+    until("the master serves", || is_ok(&group.send(&producer, 1_200, 1)));
+    assert!(is_ok(&group.send(&producer, 1_201, 100)));
+    until("the slave follows again", || has_all(1));
+    let second = group.slave(2, &master);
+    until("a second slave has everything", || has_all(2));
+    for server in [second, slave, master] {
+        let (status, errors) = server.terminate();
+        assert!(status.success() && errors.is_empty(), "{errors}");
+    }
+    assert!(log(&group.data(0)).len() > 2);
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
+fn what_waits_for_a_slave_in_vain_is_answered_as_unknown() {
+    let group = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 10)));
+    let slave = group.slave(1, &master);
+    until("the slave has everything", || log(&group.data(1)) == log(&group.data(0)));
+    assert!(is_ok(&group.send(&producer, 10, 10)));
+    until("it is in the set", || {
+        // Only then the loss of it is felt.
+        let body = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+        body.lines().any(|line| line.starts_with("weirmq_in_sync_replicas") && line.ends_with(" 2"))
+    });
+    slave.kill();
+    let sent = group.send(&producer, 20, 1).remove(0);
+    assert!(matches!(sent, Ok(SendStatus::SlaveNotAvailable)), "{sent:?}");
+    // It is stored and not shown: a consumer sees nothing that can still vanish.
+    assert_eq!(group.read(&client, "readers"), (0..20).collect::<Vec<_>>());
+    let _slave = group.slave(1, &master);
+    until("the slave is back", || is_ok(&group.send(&producer, 21, 1)));
+    assert_eq!(group.read(&client, "readers"), (0..22).collect::<Vec<_>>());
+    group.runtime.block_on(client.shutdown());
+}
+
+fn http(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut body = String::new();
+    stream.read_to_string(&mut body).unwrap();
+    body
+}
+
+#[test]
+fn whoever_has_no_business_on_the_replication_port_is_refused() {
+    let seed = seed();
+    let mut random = Random::new(seed);
+    let group = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
+    let master = group.master();
+    let port = replication_port(&master.broker);
+    for round in 0..60 {
+        let mut stream = TcpStream::connect(&port).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let length = random.below(2_000) as usize;
+        let mut bytes: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
+        if round % 2 == 0 && bytes.len() > 5 {
+            // A frame that says its length and kind.
+            let claimed = (bytes.len() as u32 - 4).to_be_bytes();
+            bytes[..4].copy_from_slice(&claimed);
+            bytes[4] = 1 + random.below(12) as u8;
+        }
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(answer.len() < 1_000, "seed {seed}: {} bytes for a stranger", answer.len());
+    }
+    // Another secret.
+    std::fs::write(group.folder.path().join("secret"), "what somebody guessed").unwrap();
+    let stranger = group.start(1, &["--broker-port", "0", "--master", &port]);
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 100)), "seed {seed}");
+    let (was_ready, errors) = { stranger }.kill();
+    assert!(!was_ready, "seed {seed}: {errors}");
+    assert!(log(&group.data(1)).is_empty(), "seed {seed}");
+    let (status, errors) = master.terminate();
+    assert!(status.success(), "seed {seed}: {errors}");
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
+fn a_store_of_another_log_is_kept_and_does_not_follow() {
+    let group = Group::new(&["--replication", "async"]);
+    // It was a master of its own.
+    let data = group.data(3);
+    let alone = {
+        let mut command = weir();
+        command.args(["standalone", "--host", "127.0.0.1", "--log-level", "error"]);
+        command.args(["--namesrv-port", "0", "--broker-port", "0", "--admin-port", "0"]);
+        command.args(["--config", &group.path("weir.toml")]).arg("--data").arg(&data);
+        Starting::spawn(command.stdin(Stdio::null())).ready()
+    };
+    let topic =
+        weir().args(["topic", "create", "mine", "--namesrv", &alone.namesrv]).output().unwrap();
+    assert!(topic.status.success(), "{topic:?}");
+    let (status, _) = alone.terminate();
+    assert!(status.success());
+    let before = log(&data);
+    assert!(!before.is_empty());
+    let master = group.master();
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 50)));
+    let port = replication_port(&master.broker);
+    let slave = group.start(3, &["--broker-port", "0", "--master", &port]).ready();
+    until("it says why it does not follow", || {
+        http(&slave.admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n").contains("another group")
+    });
+    let (status, errors) = slave.terminate();
+    assert!(status.success() && errors.contains("another group"), "{errors}");
+    assert_eq!(log(&data)[0].1[..before[0].1.len()], before[0].1[..]);
+    group.runtime.block_on(client.shutdown());
+}
