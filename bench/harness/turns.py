@@ -72,7 +72,8 @@ class Turns:
         if error or not before or not after or None in (position, ended):
             return report, error, None
         stored = ended - position if broker.speaks_remoting else report["stored_bytes"]
-        return report, error, {"stored_bytes": stored, "device_bytes": after[1] - before[1]}
+        return report, error, {"stored_bytes": stored, "device_bytes": after[1] - before[1],
+                               "device_read_bytes": after[0] - before[0]}
 
     def end(self):
         for broker in self.brokers.values():

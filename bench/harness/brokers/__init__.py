@@ -10,4 +10,4 @@ from .weirmq import Weirmq, build_weir
 BROKERS = {broker.name: broker for broker in (Apache, Weirmq, RocketmqRust, RocketmqRustNoWait, Nats)}
 APACHE, WEIRMQ = Apache.name, Weirmq.name
 
-__all__ = ["APACHE", "BROKERS", "WEIRMQ", "Broker", "NotMeasured", "build_weir"]
+__all__ = ["APACHE", "BROKERS", "WEIRMQ", "Broker", "NotMeasured", "Weirmq", "build_weir"]

@@ -1,5 +1,6 @@
 """WeirMQ: NameServer and broker in one process, as `weir` alone starts them."""
 
+import json
 import os
 import pathlib
 import queue
@@ -13,13 +14,18 @@ from .process import Broker, NotMeasured
 
 class Weirmq(Broker):
     name, shown = "weirmq", "WeirMQ"
+    # More of the section `broker.store`, by name.
+    store_settings = {}
 
     def launch(self):
         words = ["standalone", "--data", self.home / "data", "--host", "127.0.0.1",
                  "--namesrv-port", "0", "--broker-port", "0", "--admin-port", "0"]
-        if self.flush == "sync":
+        settings = self.store_settings | ({"flush": "sync"} if self.flush == "sync" else {})
+        if settings:
             config = self.home / "weir.toml"
-            config.write_text('[broker.store]\nflush = "sync"\n')
+            # A list, number or text in JSON is the same in TOML.
+            lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+            config.write_text("\n".join(["[broker.store]", *lines, ""]))
             words += ["--config", config]
         with open(self.home / "output", "w") as output:
             began = time.monotonic()

@@ -4,6 +4,7 @@ that has its turn, and answers figures; it leaves a broker behind that runs."""
 from .cold_pull import cold_pull
 from .idle_connections import idle_connections
 from .restart import restart
+from .segments import batches, syncs
 from .topics import topics
 
 SCENARIO_STEPS = {
@@ -11,4 +12,8 @@ SCENARIO_STEPS = {
     "idle connections": idle_connections,
     "topics": topics,
     "restart": restart,
+    "batch segments": batches,
+    "sync segments": syncs,
 }
+# What others than WeirMQ have no counterpart of.
+OF_WEIRMQ = {"batch segments", "sync segments"}

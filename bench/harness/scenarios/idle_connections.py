@@ -1,4 +1,4 @@
-"""Ten thousand connections that do nothing."""
+"""Ten thousand connections that do nothing but stay alive."""
 
 import json
 import statistics
@@ -14,7 +14,12 @@ REPEATS = 2
 
 
 def idle_connections(turns, broker):
-    """What each costs in anonymous memory of the broker, and what 64 busy ones lose beside them."""
+    """What each costs in anonymous memory of the broker, and what 64 busy ones lose beside them.
+
+    Brokers close what is silent for two minutes, so each connection asks a question a minute.
+    """
+    # Once: a broker that starts again meanwhile has none of the connections left.
+    turns.restart_if_large(broker)
     alone = rates(turns, broker)
     before = memory(broker.pid, "RssAnon")
     words = [turns.options.weir, "bench", "idle", "--broker", broker.address, "--topic", "bench",
@@ -26,7 +31,7 @@ def idle_connections(turns, broker):
         if not line:
             raise NotMeasured(f"idle connections: {idle.stderr.read().strip()[-300:]}")
         opened = json.loads(line)
-        held = memory(broker.pid, "RssAnon")
+        held, rss = memory(broker.pid, "RssAnon"), memory(broker.pid, "VmRSS")
         beside = rates(turns, broker)
         ended, _ = idle.communicate(timeout=120)
     finally:
@@ -39,6 +44,7 @@ def idle_connections(turns, broker):
         "connections": opened["connections"],
         "opened_per_second": opened["connections"] / opened["seconds"],
         "bytes_per_connection": None if broker.has_fixed_heap else (held - before) / opened["connections"],
+        "rss_bytes": rss,
         "rate_alone": statistics.median(alone),
         "rate_beside": statistics.median(beside),
         "loss_percent": 100 * (1 - statistics.median(beside) / statistics.median(alone)),
@@ -49,7 +55,6 @@ def idle_connections(turns, broker):
 def rates(turns, broker):
     found = []
     for _ in range(REPEATS):
-        turns.restart_if_large(broker)
         turns.settle()
         report, error = turns.load(broker, SENDS, turns.options.seconds, turns.options.warmup)
         if error:

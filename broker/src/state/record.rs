@@ -83,7 +83,12 @@ pub enum RecordError {
 impl StateRecord {
     pub(crate) fn encode(&self) -> Vec<u8> {
         // Only maps with keys that are no text fail to become JSON, and there are none.
-        serde_json::to_vec(&Versioned { version: VERSION, record: self }).unwrap_or_default()
+        serde_json::to_vec(&self.versioned()).unwrap_or_default()
+    }
+
+    /// What [`StateRecord::encode`] writes, as a part of something larger.
+    pub(super) fn versioned(&self) -> impl Serialize {
+        Versioned { version: VERSION, record: self }
     }
 
     /// The change that a record of the state topic says, which another replica logged.

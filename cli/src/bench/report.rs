@@ -40,6 +40,9 @@ pub(super) struct Report {
     pub(super) verified: Option<Verified>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) created: Option<Created>,
+    /// How long after the last acknowledgement the queues had everything, to 5 s; 0: at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) dispatch_behind_seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     broker_cpu_us_per_message: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +83,7 @@ impl Report {
             errors: errors.clone(),
             verified: None,
             created: None,
+            dispatch_behind_seconds: None,
             broker_cpu_us_per_message: None,
             broker_written_bytes_per_message: None,
             generator_cpu_us_per_message: 0.0,

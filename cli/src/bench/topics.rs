@@ -19,6 +19,11 @@ use super::window::{Watch, measure};
 
 /// Questions for offsets on their way at a time.
 const OFFSETS_IN_FLIGHT: u32 = 256;
+/// A broker may put messages into their queues after it acknowledged them; it is waited for as
+/// long as it makes progress, and at most so long.
+const DISPATCH_MAX: Duration = Duration::from_secs(240);
+/// Two questions in a row with the same answer mean that nothing comes any more.
+const DISPATCH_PAUSE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone, Args, Serialize)]
 pub(super) struct TopicsArgs {
@@ -64,13 +69,15 @@ pub(super) fn run(args: &TopicsArgs) -> anyhow::Result<()> {
         Watch { broker_pid: args.target.broker_pid, store_dir: args.target.store_dir.as_deref() };
     let (tally, usage) =
         measure(&args.span, watch, |window| closed_loop(window, load, shape, streams, None))?;
-    let stored = stored(args, &address, created.topics)? - before;
     let acknowledged = tally.acknowledged;
+    let (stored, behind) = dispatched(args, &address, created.topics, before + acknowledged)?;
+    let stored = stored - before;
     let mut report = Report::new("topics", args, &tally.errors, usage)?;
     report.messages(tally.measured, load, tally.window.length());
     report.latency = Some(tally.latencies.summary());
     report.verified = Some(Verified { acknowledged, stored, agrees: acknowledged == stored });
     report.created = Some(created);
+    report.dispatch_behind_seconds = Some(behind.as_secs_f64());
     report.finish(args.output.output)
 }
 
@@ -89,6 +96,27 @@ fn create(args: &TopicsArgs, address: &str) -> anyhow::Result<Created> {
     )?;
     let seconds = began.elapsed().as_secs_f64();
     Ok(Created { topics, seconds, per_second: f64::from(topics) / seconds })
+}
+
+/// The sum of the queues' ends once it is `expected` or stands still, and how long that took.
+fn dispatched(
+    args: &TopicsArgs,
+    address: &str,
+    topics: u32,
+    expected: u64,
+) -> anyhow::Result<(u64, Duration)> {
+    let began = Instant::now();
+    let mut found = stored(args, address, topics)?;
+    if found == expected {
+        return Ok((found, Duration::ZERO));
+    }
+    loop {
+        std::thread::sleep(DISPATCH_PAUSE);
+        let was = std::mem::replace(&mut found, stored(args, address, topics)?);
+        if found >= expected || found == was || began.elapsed() > DISPATCH_MAX {
+            return Ok((found, began.elapsed()));
+        }
+    }
 }
 
 /// The sum of the queues' ends.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::MutexGuard;
 
 use crate::background;
-use crate::batch::{Batch, Piece, TRAILER};
+use crate::batch::{Batch, PAGE_BYTES, Piece, TRAILER};
 use crate::block_tail::BlockTail;
 use crate::error::StoreError;
 use crate::message::{Appended, NewMessage};
@@ -14,8 +14,6 @@ use crate::segment::Segment;
 use crate::store::Inner;
 use crate::zero_ahead::ZeroAhead;
 
-/// What a file system allocates at once, or a part of it.
-const PAGE_BYTES: usize = 4096;
 /// The longest topic, in bytes: Apache's limit for retry topics.
 const TOPIC_BYTES_MAX: usize = 255;
 /// The longest properties, in bytes.
@@ -213,11 +211,14 @@ impl Inner {
         while appender.zero_ahead.is_writing_into(appender.position, end) {
             self.zeroed.wait(appender);
         }
-        let batch = &appender.batch;
+        let batch = &mut appender.batch;
         // Files are made before anything is written, so that most errors leave no trace at all.
         let mut segments = Vec::with_capacity(batch.pieces.len());
         for piece in &batch.pieces {
             segments.push(self.segment_for(piece.position).map_err(|error| self.explain(error))?);
+        }
+        if let Some(segment) = segments.last().filter(|segment| segment.is_recycled()) {
+            batch.fill_page(segment.records_end());
         }
         for (index, (piece, segment)) in batch.pieces.iter().zip(&segments).enumerate() {
             if let Err(error) = segment.write(&batch.bytes[piece.bytes.clone()], piece.position) {

@@ -17,6 +17,8 @@ use crate::store::Inner;
 
 /// Every write ends with this many zeros, so that whatever stood there cannot pass for a record.
 pub(crate) const TRAILER: [u8; 8] = [0; 8];
+/// What a file system reads, writes and allocates at once, or a part of it.
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// Buffers that one huge batch blew up beyond this are given back.
 const BUFFER_BYTES_KEPT: usize = 8 << 20;
 /// How many of a batch's queues a message is compared with.
@@ -117,6 +119,22 @@ impl Batch {
             self.pieces.pop();
         }
         self.end = end;
+    }
+
+    /// Lengthens the last piece by zeros up to the end of the page that it ends in, if it is the
+    /// first to write there, but not beyond `end_max`.
+    ///
+    /// In a file that was written in a life before, a page that is written in part has to be read
+    /// from the disk first.
+    pub(crate) fn fill_page(&mut self, end_max: u64) {
+        let Some(piece) = self.pieces.last_mut() else { return };
+        let end = piece.position + piece.bytes.len() as u64;
+        let page_end = end.next_multiple_of(PAGE_BYTES as u64);
+        let is_first = page_end - PAGE_BYTES as u64 >= piece.position;
+        if is_first && page_end.min(end_max) > end {
+            self.bytes.resize(piece.bytes.end + (page_end.min(end_max) - end) as usize, 0);
+            piece.bytes.end = self.bytes.len();
+        }
     }
 
     pub(crate) fn begin_piece(&mut self, position: u64) {

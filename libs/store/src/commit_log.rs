@@ -1,6 +1,7 @@
 //! The segments that make up the log, and which of them holds a position.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,6 +15,9 @@ use crate::spare::SpareSegments;
 
 /// So many of the newest segments are read through mappings.
 const MAPPED_SEGMENTS: usize = 2;
+
+/// A question for what is in memory takes in so much.
+const LOOK_BYTES: u64 = 256 << 10;
 
 /// What came of a look for records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,8 +191,26 @@ impl CommitLog {
         self.segments.write().pop_front();
     }
 
+    /// Whether `[position, position + length)` can be read through a mapping without the disk.
+    /// `known` is what the caller heard before, so that records near each other are one question.
+    pub(crate) fn is_in_memory(
+        &self,
+        position: u64,
+        length: usize,
+        known: &mut Range<u64>,
+    ) -> bool {
+        let end = position + length as u64;
+        if !(known.start <= position && end <= known.end) {
+            let segment = self.segment_at(position).filter(|segment| end <= segment.end());
+            let looked_at = (length as u64).max(LOOK_BYTES);
+            let found = segment.map_or(0, |segment| segment.bytes_in_memory(position, looked_at));
+            *known = position..position + found;
+        }
+        end <= known.end
+    }
+
     /// Appends `[position, position + length)` to `out`, all of it visible records; `is_cold` when
-    /// they have probably left the page cache. Unless the read may wait, the disk is not asked.
+    /// they have left the page cache. Unless the read may wait, the disk is not asked.
     pub(crate) fn read_visible(
         &self,
         position: u64,

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -33,8 +33,6 @@ pub(crate) struct Queue {
     /// The queue offset of the next append; touched under the append lock only. It runs ahead of
     /// the entries while an append is being written.
     assigned: AtomicU64,
-    /// So many reads still go without the mappings, because one had to wait for the disk.
-    pub(crate) cold_reads: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -75,7 +73,6 @@ impl Queue {
             queue_id,
             topic_seed: dispatch::topic_seed(topic),
             assigned: AtomicU64::new(next),
-            cold_reads: AtomicU32::new(0),
             state: Mutex::new(State { next, known_visible: next, ..State::default() }),
         }
     }

@@ -1,7 +1,6 @@
 //! Reads messages by queue offset and records by position, never beyond what is visible.
 
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::ops::Range;
 
 use weirmq_message::record::{Decoded, MAGIC_V1, MAGIC_V2, PHYSICAL_OFFSET_AT, Record};
 use weirmq_message::sys_flag;
@@ -18,9 +17,8 @@ use crate::store::Inner;
 const SCANNED_ENTRIES_MAX: u64 = 16_384;
 /// Records that follow each other are read at once up to this size.
 const RUN_BYTES_MAX: u64 = 1 << 20;
-/// So many reads of a queue go by `pread`, which reads ahead, after one through the mappings that
-/// waited for the disk.
-const COLD_READS: u32 = 16;
+/// The newest records are in memory on any machine that can keep up; nobody asks whether they are.
+const RECENT_BYTES: u64 = 64 << 20;
 /// Bytes of a record up to its store timestamp, with an IPv6 born host.
 const HEAD_BYTES: usize = 76;
 
@@ -61,8 +59,8 @@ struct Run {
     /// With their queue offsets.
     entries: Vec<(u64, QueueEntry)>,
     bytes: u64,
-    /// Whether to leave the mappings alone.
-    is_cold: bool,
+    /// What is known to be in memory.
+    in_memory: Range<u64>,
     /// Whether the disk may be asked.
     may_wait: bool,
     /// Whether it had to be and was not.
@@ -89,15 +87,8 @@ impl Inner {
             return Ok(Some(read));
         }
         let before = out.len();
-        let cold_reads = queue.cold_reads.load(Ordering::Relaxed);
-        let started = Instant::now();
-        let mut run = Run { is_cold: cold_reads > 0, may_wait, ..Run::default() };
+        let mut run = Run { may_wait, ..Run::default() };
         let result = self.collect(queue, &mut run, limits, accept, &mut read, out);
-        if cold_reads > 0 {
-            queue.cold_reads.store(cold_reads - 1, Ordering::Relaxed);
-        } else if read.found > 0 && started.elapsed() > hot_read_max(&read) {
-            queue.cold_reads.store(COLD_READS, Ordering::Relaxed);
-        }
         if result.is_err() || run.is_put_off {
             out.truncate(before);
         }
@@ -176,7 +167,10 @@ impl Inner {
         let start = out.len();
         let mut at = start;
         let (position, length) = (run.position, run.bytes as usize);
-        let found = self.log.read_visible(position, length, run.is_cold, run.may_wait, out)?;
+        // A page of a mapping that is not in memory would hold up whoever touches it.
+        let is_cold = position + RECENT_BYTES < self.marks.written()
+            && !self.log.is_in_memory(position, length, &mut run.in_memory);
+        let found = self.log.read_visible(position, length, is_cold, run.may_wait, out)?;
         run.is_put_off = found == Found::OnDisk;
         // A segment that expired meanwhile takes its messages with it. Nothing else does.
         if found == Found::Gone && self.log.start().is_some_and(|start| position >= start) {
@@ -267,12 +261,6 @@ impl Inner {
         let found = entries.first().filter(|(found, _)| *found == offset).map(|(_, entry)| *entry);
         Ok(found.filter(|entry| entry.end_offset() <= visible))
     }
-}
-
-/// How long a read may take when all its pages are in memory: 20 us a message, 0.1 us an entry, a
-/// nanosecond a byte. The first touch of a page takes 3 us, a page from a quick disk 70.
-fn hot_read_max(read: &QueueRead) -> Duration {
-    Duration::from_nanos((20_000 * read.found + 100 * read.scanned + read.bytes) as u64)
 }
 
 /// Why bytes read for an entry are not the record that it means.

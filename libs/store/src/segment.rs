@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::block_sums::BlockSums;
 use crate::disk::{Disk, DiskFile, Mapping, OpenMode, read_exact_at};
@@ -186,16 +186,30 @@ impl Segment {
     /// appended, when there is none. The bytes must be visible, so that nobody writes them again.
     pub(crate) fn append_mapped(&self, position: u64, length: usize, out: &mut Vec<u8>) -> bool {
         let Ok(from) = usize::try_from(position - self.start) else { return false };
-        let mut map = self.map.read();
-        if let Map::NotYet = *map {
-            drop(map);
-            self.make_map();
-            map = self.map.read();
-        }
-        match &*map {
+        match &*self.map() {
             Map::Here(mapping) => mapping.append_to(from..from + length, out),
             Map::NotYet | Map::Never => false,
         }
+    }
+
+    /// How many bytes from `position` on are in memory and mapped; those behind `length` do not
+    /// count, nor those behind the segment's end.
+    pub(crate) fn bytes_in_memory(&self, position: u64, length: u64) -> u64 {
+        let (from, to) = (position - self.start, (position - self.start + length).min(self.bytes));
+        match (&*self.map(), usize::try_from(from), usize::try_from(to)) {
+            (Map::Here(mapping), Ok(from), Ok(to)) => mapping.bytes_in_memory(from..to) as u64,
+            _ => 0,
+        }
+    }
+
+    fn map(&self) -> RwLockReadGuard<'_, Map> {
+        let map = self.map.read();
+        if !matches!(*map, Map::NotYet) {
+            return map;
+        }
+        drop(map);
+        self.make_map();
+        self.map.read()
     }
 
     fn make_map(&self) {

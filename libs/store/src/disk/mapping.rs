@@ -46,6 +46,31 @@ impl Mapping {
         out.extend_from_slice(bytes);
         true
     }
+
+    /// How many bytes of `range`, from its start on, are in memory. A moment later the kernel may
+    /// think otherwise. 0 where it does not say.
+    pub(crate) fn bytes_in_memory(&self, range: Range<usize>) -> usize {
+        let end = range.end.min(self.0.len());
+        // SAFETY: It reads a constant of the system.
+        let page_bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let Some(page_bytes) = usize::try_from(page_bytes).ok().filter(|bytes| *bytes > 0) else {
+            return 0;
+        };
+        if range.start >= end {
+            return 0;
+        }
+        let first = range.start - range.start % page_bytes;
+        let mut pages = vec![0_u8; (end - first).div_ceil(page_bytes)];
+        // SAFETY: The range begins at a page and lies inside the map, which `self` keeps alive;
+        // the kernel writes one byte for each of its pages, for which `pages` has room.
+        let result = unsafe {
+            let start = self.0.as_mut_ptr().add(first).cast();
+            libc::mincore(start, end - first, pages.as_mut_ptr())
+        };
+        let is_there = |page: &&u8| result == 0 && **page & 1 != 0;
+        let behind = first + pages.iter().take_while(is_there).count() * page_bytes;
+        behind.min(end).saturating_sub(range.start)
+    }
 }
 
 #[cfg(test)]
@@ -63,5 +88,7 @@ mod tests {
         assert!(!mapping.append_to(8999..9001, &mut out));
         assert!(!mapping.append_to(Range { start: 9000, end: 8000 }, &mut out));
         assert_eq!(out, [1, 5, 5]);
+        assert_eq!(mapping.bytes_in_memory(5000..20_000), 4000);
+        assert_eq!(mapping.bytes_in_memory(9000..9001), 0);
     }
 }

@@ -69,14 +69,21 @@ fn an_expired_segment_has_another_life_under_another_name() {
     assert_eq!(names(&disk, "commitlog"), ["24576"]);
     inner.maintain().unwrap();
     assert_eq!(names(&disk, "commitlog"), ["24576", "32768"]);
-    append(&inner, 6);
+    append(&inner, 3);
     assert!(inner.log.newest().unwrap().is_recycled());
     // At its start and behind its end stand zeros, further on what it held before.
     let mut bytes = [0; 8192 - 512];
-    inner.log.newest().unwrap().read_exact(&mut bytes, 32768).unwrap();
-    let end = (inner.marks.written() - 32768) as usize;
+    let mut read = || {
+        inner.log.newest().unwrap().read_exact(&mut bytes, 32768).unwrap();
+        (bytes, (inner.marks.written() - 32768) as usize)
+    };
+    let (bytes, end) = read();
     assert_eq!(bytes[end..end + 8], [0; 8]);
-    assert!(bytes[end + 8..].contains(&7));
+    assert!(bytes[4096..].contains(&7));
+    // An append that begins a page fills it, so that nothing has to be read to write it.
+    append(&inner, 3);
+    let (bytes, end) = read();
+    assert!(end > 4096 && bytes[end..].iter().all(|byte| *byte == 0));
     let queue = inner.queues.find("t", 0).unwrap();
     assert_eq!(queue.range(inner.marks.visible()).max, 32);
 
