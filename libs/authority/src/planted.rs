@@ -25,6 +25,8 @@ pub(crate) enum Planted {
     FollowWithoutCut,
     /// The simulated broker acts on what it was told without a look at the clock.
     IgnoreUntil,
+    /// The simulated broker does not wait until a promise is durable.
+    ActBeforeThePromise,
     /// Who followed a moment ago campaigns at once.
     CampaignAtOnce,
 }

@@ -99,6 +99,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::ExpandAfterTheSwap, is_sync, lost),
         Plant(Planted::ConfirmWithoutTheUnheard, is_sync, lost),
         Plant(Planted::ObeyAnyHigherEpoch, is_damaged, lost),
+        Plant(Planted::ActBeforeThePromise, is_damaged, lost),
         Plant(Planted::ClaimLostBytes, is_unflushed, lost),
         Plant(Planted::FollowWithoutCut, any, lost),
         Plant(Planted::CampaignAtOnce, is_async, &[Rule::OneMaster]),

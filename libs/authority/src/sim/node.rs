@@ -1,13 +1,15 @@
 //! A stand-in for a broker: a log of records of length one, replicated by asking the master for
 //! what comes next.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::check::{Problem, Rule};
 use super::random::Random;
 use crate::planted::{self, Planted};
 use crate::{
-    EpochTable, Incarnation, LogPosition, Member, Promise, Replica, ReplicaId, Settings, Standing,
+    Action, EpochTable, Incarnation, LogPosition, Member, Promise, Replica, ReplicaId, Settings,
+    Standing,
 };
 
 /// One record; its offset is its place in the log. Message 0 is an epoch record.
@@ -66,6 +68,11 @@ pub(super) struct Node {
     pub(super) settings: Settings,
     /// What the replica said last: what other threads of the broker act on.
     pub(super) standing: Standing,
+    /// What the replica wants done, once the promise that is being written is durable.
+    pub(super) actions: VecDeque<Action>,
+    pub(super) writing: Option<Promise>,
+    /// The log moved, and the replica was not told because of that.
+    pub(super) has_moved: bool,
     /// Events before this time wait until then.
     pub(super) paused_until: Duration,
     /// It was paused, and nothing happened at it since.
@@ -87,6 +94,9 @@ impl Node {
             waiting: Vec::new(),
             settings,
             standing: Standing::default(),
+            actions: VecDeque::new(),
+            writing: None,
+            has_moved: false,
             starts: 0,
             paused_until: Duration::ZERO,
             is_waking: false,
@@ -117,6 +127,11 @@ impl Node {
         self.leading = None;
         self.waiting.clear();
         self.standing = Standing::default();
+        self.actions.clear();
+        self.has_moved = false;
+        // Half of what was being written is there.
+        let written = self.writing.take().filter(|_| random.one_in(2));
+        self.disk.promise = written.or(self.disk.promise.take());
         if power {
             let unflushed = (self.disk.log.len() - self.disk.flushed) as u64;
             let kept = self.disk.flushed + random.below(unflushed + 1) as usize;
@@ -154,6 +169,11 @@ impl Node {
             true => self.standing.may_append,
             false => self.standing.may_append_at(self.local(now)),
         }
+    }
+
+    /// Whether the replica is told nothing because a promise is being written.
+    pub(super) fn waits_for_promise(&self) -> bool {
+        self.writing.is_some() && !planted::is_on(Planted::ActBeforeThePromise)
     }
 
     /// Up to where a thread of the broker may acknowledge now.

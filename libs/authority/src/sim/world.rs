@@ -68,10 +68,23 @@ enum Event {
 #[derive(Clone)]
 enum Input {
     Tick,
-    Flushed { end: usize },
-    Read { request: u64, found: Found },
-    RecordSwapped { request: u64, swapped: Swapped },
-    LeaseSwapped { request: u64, swapped: Swapped },
+    Flushed {
+        end: usize,
+    },
+    /// A promise is durable, or could not be written.
+    Promised,
+    Read {
+        request: u64,
+        found: Found,
+    },
+    RecordSwapped {
+        request: u64,
+        swapped: Swapped,
+    },
+    LeaseSwapped {
+        request: u64,
+        swapped: Swapped,
+    },
 }
 
 #[derive(Clone)]
@@ -89,6 +102,8 @@ pub(super) struct World {
     fault_every: u64,
     events: BTreeMap<(Duration, u64), Event>,
     sequence: u64,
+    /// What arrived at a node while it waits for its promise.
+    deferred: Vec<Vec<Event>>,
     nodes: Vec<Node>,
     objects: Objects,
     network: Network,
@@ -120,6 +135,7 @@ impl World {
             fault_every: schedule.fault_every.as_millis() as u64,
             events: BTreeMap::new(),
             sequence: 0,
+            deferred: vec![Vec::new(); nodes.len()],
             network: Network::new(nodes.len()),
             nodes,
             objects: Objects::default(),
@@ -253,6 +269,13 @@ impl World {
             }
             self.answer(node)?;
         }
+        if let Some(place) = node
+            && self.nodes[place].waits_for_promise()
+            && !matches!(event, Event::Process { input: Input::Promised, .. })
+        {
+            self.deferred[place].push(event);
+            return Ok(());
+        }
         match event {
             Event::Process { node, start, input } => {
                 if self.nodes[node].starts == start {
@@ -317,6 +340,14 @@ impl World {
                 replica.tick(local);
                 self.ask_master(place);
                 self.schedule_input(place, TICK, Input::Tick);
+            }
+            Input::Promised => {
+                node.disk.promise = node.writing.take().or(node.disk.promise.take());
+                self.go_on(place);
+                if self.random.one_in(500) {
+                    // It may be there although the write failed: then the process ends.
+                    self.crash(place, false);
+                }
             }
             Input::Flushed { end } => {
                 node.disk.flushed = node.disk.flushed.max(end.min(node.disk.log.len()));
@@ -421,7 +452,8 @@ impl World {
             Fault::HandOver => {
                 for node in &mut self.nodes {
                     let local = node.local(self.now);
-                    let asked = node.replica.as_mut().map(|it| it.hand_over(local, None));
+                    let idle = node.replica.as_mut().filter(|_| node.writing.is_none());
+                    let asked = idle.map(|it| it.hand_over(local, None));
                     self.check.summary.handovers += u64::from(asked == Some(true));
                 }
             }
@@ -449,10 +481,11 @@ impl World {
             2 => {
                 // A second election there, or the master of the others is gone when they meet.
                 let leading = self.nodes.iter().position(|node| node.leading.is_some());
-                self.network.part(late, peers);
-                match self.random.below(3) {
+                self.network.part(late, peers.clone());
+                match self.random.below(4) {
                     0 => self.crash(late, false),
                     1 => self.crash(leading.unwrap_or(late), false),
+                    2 => peers.for_each(|peer| self.crash(peer, false)),
                     _ => {}
                 }
             }
@@ -494,6 +527,7 @@ impl World {
             let local = node.local(self.now);
             if let Some(replica) = &mut node.replica
                 && !self.settings.group.contains(&node.id)
+                && node.writing.is_none()
                 && self.random.one_in(50)
             {
                 let _ = replica.hand_over(local, None);
@@ -506,8 +540,16 @@ impl World {
         let was_up = node.replica.is_some();
         node.crash(power, &mut self.random);
         node.paused_until = Duration::ZERO;
+        self.go_on(place);
         if was_up {
             self.schedule_random(100, 15_000, Event::Restart { node: place });
+        }
+    }
+
+    /// Nothing is being written any more at this node.
+    fn go_on(&mut self, place: usize) {
+        for event in std::mem::take(&mut self.deferred[place]) {
+            self.schedule(Duration::ZERO, event);
         }
     }
 

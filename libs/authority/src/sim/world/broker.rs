@@ -9,17 +9,21 @@ use crate::{Action, Member, Replica};
 impl World {
     /// Carries out what a replica wants, and acknowledges what may be.
     pub(super) fn act(&mut self, place: usize) -> Result<(), Problem> {
-        loop {
+        while !self.nodes[place].waits_for_promise() {
             let node = &mut self.nodes[place];
-            let local = node.local(self.now);
-            let Some(replica) = &mut node.replica else { return Ok(()) };
-            let actions = replica.take_actions();
-            node.standing = replica.standing(local);
-            if actions.is_empty() {
-                break;
-            }
-            for action in actions {
+            if let Some(action) = node.actions.pop_front() {
                 self.act_on(place, action)?;
+                continue;
+            }
+            let (local, position) = (node.local(self.now), node.position());
+            let Some(replica) = &mut node.replica else { return Ok(()) };
+            if std::mem::take(&mut node.has_moved) {
+                replica.log_moved(local, position);
+            }
+            node.actions = replica.take_actions().into();
+            node.standing = replica.standing(local);
+            if node.actions.is_empty() {
+                break;
             }
         }
         // Otherwise the thread that answers comes later, with what is published now.
@@ -71,7 +75,18 @@ impl World {
             Action::SwapLease { request, expected, lease } => {
                 self.ask_later(place, start, Ask::SwapLease { request, expected, lease });
             }
-            Action::Promise(promise) => self.nodes[place].disk.promise = Some(promise),
+            Action::Promise(promise) => {
+                self.nodes[place].writing = Some(promise);
+                // Who does not wait for it does not notice how long it takes.
+                let is_slow = self.random.one_in(16);
+                let slowest = match planted::is_on(Planted::ActBeforeThePromise) {
+                    true => 20_000,
+                    false if is_slow => 3_000,
+                    false => 20,
+                };
+                let delay = self.random.millis(0, slowest);
+                self.schedule_input(place, delay, Input::Promised);
+            }
             Action::Lead { epoch } => {
                 let node = &mut self.nodes[place];
                 node.following = None;
@@ -117,7 +132,9 @@ impl World {
         let node = &mut self.nodes[place];
         node.disk.log.extend(entries);
         let (end, position, local) = (node.disk.log.len(), node.position(), node.local(self.now));
-        if let Some(replica) = &mut node.replica {
+        if node.waits_for_promise() {
+            node.has_moved = true;
+        } else if let Some(replica) = &mut node.replica {
             replica.log_moved(local, position);
         }
         let delay = self.random.millis(0, 20);
