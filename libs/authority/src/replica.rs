@@ -139,6 +139,8 @@ pub struct Replica {
     /// The end of what is known to be confirmed and is in this log.
     confirmed: u64,
     campaigning_since: Option<Duration>,
+    /// Since when the master is not heard.
+    missing_since: Option<Duration>,
     /// A master that gave up for want of use lets others try first.
     campaigns_after: Duration,
     next_read: Duration,
@@ -205,6 +207,7 @@ impl Replica {
             // What an earlier start told counts as told now.
             told_following: Some(now),
             campaigning_since: None,
+            missing_since: None,
             next_read: now,
             next_tell: now,
             requests: 0,
@@ -391,16 +394,19 @@ impl Replica {
             // waits until the first is not heard any more.
             is_same && report.sent > known.report.sent || !is_same && !self.is_linked(known, now)
         };
+        // What it has of this master, and the time of it by this master's clock. To others that time
+        // says nothing: clocks of two machines have nothing in common.
         let is_ahead_of_master = match &self.part {
             Part::Master(leading) => {
-                report.follows == Some(leading.epoch) && report.position.end > self.position.end
+                let is_later = report.echo.is_some_and(|echo| echo > now);
+                let is_longer = report.position.end > self.position.end;
+                report.follows == Some(leading.epoch) && (is_later || is_longer)
             }
             Part::Waiting | Part::Follower { .. } => false,
         };
         sender != self.me.replica
             && self.knows(sender)
             && report.position.flushed <= report.position.end
-            && report.echo.is_none_or(|echo| echo <= now)
             && !is_ahead_of_master
             && self.peers.get(&sender).is_none_or(is_news)
     }
@@ -511,6 +517,7 @@ impl Replica {
     fn follow(&mut self, now: Duration, master: Member, epoch: u64) {
         self.part = Part::Follower { master, epoch, is_aligned: false };
         self.campaigning_since = None;
+        self.missing_since = None;
         self.actions.push(Action::Follow { master, epoch });
         // The others learn of the new epoch now and not at their next read.
         self.tell(now);

@@ -9,6 +9,10 @@ use crate::{Member, Record, Replication, Report};
 
 impl Replica {
     pub(super) fn tick_candidate(&mut self, now: Duration) {
+        match self.hears_master(now) {
+            true => self.missing_since = None,
+            false => _ = self.missing_since.get_or_insert(now),
+        }
         self.pass_lease_on(now);
         if self.asking.is_some() || self.lease.is_asked_for() || !self.is_current {
             return;
@@ -70,7 +74,27 @@ impl Replica {
             && now >= self.campaigns_after
             && !self.hears_master(now)
             && !self.is_counted_on(now, record)
-            && (self.is_lease_free(now) || self.most_miss_the_master(now, record))
+            && (self.is_lease_free(now)
+                || self.most_miss_the_master(now, record)
+                || self.is_master_stuck(now, record))
+    }
+
+    /// Whether the master had time to do without this member and could not, though it may hold its
+    /// lease: with synchronous replication it confirms nothing without it, and there are enough
+    /// others here that can.
+    fn is_master_stuck(&self, now: Duration, record: &Record) -> bool {
+        let patience = self.settings.lease + self.settings.shrink_after;
+        let is_over = |since| now.saturating_sub(since) >= patience;
+        let linked = || self.peers.values().filter(|peer| self.is_linked(peer, now));
+        let helps = |peer: &&Peer| {
+            let from = peer.report.from;
+            Some(from) != record.master && self.settings.group.contains(&from.replica)
+        };
+        self.settings.replication == Replication::Sync
+            && record.epoch > 0
+            && self.missing_since.is_some_and(is_over)
+            && linked().all(|peer| peer.report.follows.is_none())
+            && linked().filter(helps).count() + 1 >= self.settings.min_in_sync
     }
 
     /// Whether most members are here and none of them follows the master any more. With

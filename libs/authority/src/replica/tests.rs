@@ -275,3 +275,12 @@ fn who_left_the_group_leaves_the_set_once_it_is_large_enough_without() {
     settle(&mut replica, at(1_300), &mut record, &mut lease);
     assert_eq!(record.in_sync, set(&[me, follower]));
 }
+
+#[test]
+fn a_time_of_another_clock_is_no_reason_not_to_believe_a_report() {
+    let mut replica = replica(Settings::new(2), promise(0));
+    let (mut record, mut lease) = Default::default();
+    replica.heard(at(1_000), Report { echo: Some(at(9_000_000)), ..report(1) });
+    settle(&mut replica, at(1_000), &mut record, &mut lease);
+    assert_eq!(record.epoch, 1, "it was heard");
+}

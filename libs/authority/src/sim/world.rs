@@ -186,25 +186,64 @@ impl World {
         Ok(self.check.summary)
     }
 
-    /// One of three replicas goes, or cannot ask the authority: the others have to go on.
+    /// One of three replicas goes, or cannot ask the authority, or does not hear the others: the
+    /// others have to go on.
     fn serve_without_a_minority(&mut self) -> Result<(), Problem> {
         let group: Vec<_> = self.settings.group.iter().map(|id| id.0 as usize).collect();
         if group.len() < 3 {
             return Ok(());
         }
         let gone = group[self.random.below(group.len() as u64) as usize];
-        let is_killed = self.random.one_in(2);
+        let master = self.nodes.iter().position(|node| node.leading.is_some()).unwrap_or(gone);
+        let kind = self.random.below(4);
         if self.is_traced {
-            eprintln!("{:?} without {gone}, killed: {is_killed}", self.now);
+            eprintln!("{:?} without {gone}, kind {kind}", self.now);
         }
-        if is_killed {
-            self.nodes[gone].crash(false, &mut self.random);
-        } else {
-            let authority = self.network.authority();
-            self.network.cut(&[(gone, authority), (authority, gone)]);
+        let without = |gone: usize| move |node: &Node| node.id.0 as usize != gone;
+        match kind {
+            0 => {
+                self.nodes[gone].crash(false, &mut self.random);
+                self.go_on(gone);
+                self.become_whole(&without(gone))
+            }
+            // Who cannot read the record hears of its master.
+            1 => {
+                self.network.part(gone, std::iter::once(self.network.authority()));
+                self.become_whole(&|_| true)
+            }
+            2 => {
+                self.network.part(gone, 0..self.nodes.len());
+                let alone = move |node: &Node| node.id.0 as usize == gone;
+                let others = self.become_whole(&without(gone));
+                // Where one is enough it may go on alone.
+                match self.settings.needed_in_sync() {
+                    1 => others.or_else(|_| self.become_whole(&alone)),
+                    _ => others,
+                }
+            }
+            _ if gone != master => self.serve_without_a_stuck_master(master, gone),
+            _ => Ok(()),
         }
-        // Who cannot read the record hears of its master.
-        self.become_whole(&|node| !is_killed || node.id.0 as usize != gone)
+    }
+
+    /// The master cannot take another member out of the set when it does not hear any more, and a
+    /// third one is there again.
+    fn serve_without_a_stuck_master(&mut self, master: usize, third: usize) -> Result<(), Problem> {
+        let end = self.now + Duration::from_secs(20);
+        self.nodes[third].crash(false, &mut self.random);
+        self.go_on(third);
+        while self.now < end {
+            self.step()?;
+        }
+        self.network.part(master, 0..self.nodes.len());
+        self.restart(third);
+        // Which of the others do: with asynchronous replication, or where one is enough, the master
+        // goes on alone.
+        let needed = self.settings.needed_in_sync();
+        match needed < 2 {
+            true => Ok(()),
+            false => self.become_whole(&move |node| node.id.0 as usize != master),
+        }
     }
 
     /// Waits until a master serves those that count, and they have all that it has.
