@@ -29,6 +29,7 @@ mod request;
 mod retry;
 mod run;
 mod session;
+mod slave_offsets;
 mod state;
 mod topic_changes;
 mod topics;

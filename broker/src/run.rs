@@ -32,6 +32,8 @@ use crate::{delay, registration};
 
 /// Offsets that were committed one-way are in the log within this time.
 const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
+/// Pause after a failed write of the offsets that a slave keeps.
+const SLAVE_OFFSETS_PAUSE: Duration = Duration::from_secs(1);
 
 /// Where clients and other replicas connect.
 pub struct Listeners {
@@ -227,6 +229,9 @@ fn spawn_tasks(broker: &Arc<Broker>, stop: &CancellationToken) -> JoinSet<()> {
     tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), delay::run)));
     let offsets = |broker, _| log_offsets(broker);
     tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), offsets)));
+    if broker.replication.is_some() {
+        tasks.spawn(until(stop.clone(), write_slave_offsets(broker.clone())));
+    }
     let images = |broker, _| append_images(broker);
     tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), images)));
     tasks.spawn(until(stop.clone(), expire_pulls(broker.clone())));
@@ -306,6 +311,7 @@ pub(crate) fn open(
     let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
     let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
     let state = recover_state(&store, topics, &config.data_dir, &config.cluster)?;
+    let was_slave = state.read_slave_offsets()?;
     let replica = prepare(&config, &store, &admin)?;
     let shared = replica.as_ref().map(|replica| replica.shared.clone());
     if let Some(replication) = shared.clone() {
@@ -328,7 +334,20 @@ pub(crate) fn open(
             broker.image_due.notify_one();
         }
     }));
+    if was_slave && replica.is_none() {
+        take_own_offsets(&broker)?;
+    }
     Ok((broker, replica))
+}
+
+/// Logs what was committed at this broker as long as it was a slave: it is alone now.
+fn take_own_offsets(broker: &Broker) -> Result<(), BrokerError> {
+    let offsets = broker.state.offsets.at_slave(|at_slave| at_slave.not_logged());
+    broker.take_slave_offsets(&offsets);
+    broker.state.patiently(|| broker.state.log_offsets())?;
+    broker.store.flush()?;
+    broker.forget_slave_offsets();
+    Ok(broker.write_slave_offsets()?)
 }
 
 /// The state as the log and, if Apache's broker used the directory last, its files say.
@@ -354,6 +373,9 @@ fn close(broker: &Broker, replication: Option<ReplicationThread>) -> Result<(), 
         // A slave's are its master's; who is master no more has nothing to say.
         Err(StateError::Store(StoreError::NotMaster)) if broker.replication.is_some() => {}
         logged => drop(logged?),
+    }
+    if let Err(error) = broker.write_slave_offsets() {
+        tracing::warn!(%error, "offsets that were committed at this slave are not written");
     }
     replication.into_iter().for_each(ReplicationThread::stop);
     close_state(&broker.state, &broker.config.data_dir)?;
@@ -388,6 +410,20 @@ async fn log_offsets(broker: Arc<Broker>) {
         if let Ok(Err(error)) = logged {
             tracing::warn!(%error, "consumer offsets not logged, trying on");
             broker.offsets_committed.notify_one();
+        }
+    }
+}
+
+async fn write_slave_offsets(broker: Arc<Broker>) {
+    loop {
+        broker.slave_offsets_changed.notified().await;
+        let worker = broker.clone();
+        let written = tokio::task::spawn_blocking(move || worker.write_slave_offsets()).await;
+        tokio::time::sleep(OFFSETS_WITHIN).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "offsets that were committed at this slave are not written");
+            tokio::time::sleep(SLAVE_OFFSETS_PAUSE).await;
+            broker.slave_offsets_changed.notify_one();
         }
     }
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use weirmq_client::{
-    Client, ClientConfig, ClientError, Filter, Message, Producer, ProducerConfig, PullConsumer,
-    PullOptions, PullStatus, SendStatus,
+    Client, ClientConfig, ClientError, Filter, Message, MessageQueue, Producer, ProducerConfig,
+    PullConsumer, PullOptions, PullStatus, SendStatus,
 };
 
 use common::random::{Random, seed};
@@ -254,6 +254,111 @@ fn what_waits_for_a_slave_in_vain_is_answered_as_unknown() {
     let _slave = group.slave(1, &master);
     until("the slave is back", || is_ok(&group.send(&producer, 21, 1)));
     assert_eq!(group.read(&client, "readers"), (0..22).collect::<Vec<_>>());
+    group.runtime.block_on(client.shutdown());
+}
+
+/// What the group has committed, in the order of the queues.
+fn committed(group: &Group, consumer: &PullConsumer, queues: &[MessageQueue]) -> Vec<Option<u64>> {
+    let ask = |queue: &MessageQueue| {
+        let asked = group.runtime.block_on(consumer.committed_offset(queue));
+        // While brokers come and go there may be none to answer.
+        asked.unwrap_or_default()
+    };
+    queues.iter().map(ask).collect()
+}
+
+/// Whether a small file, which begins with a line about itself, holds an empty list.
+fn is_empty_list(file: &Path) -> bool {
+    std::fs::read(file).unwrap().ends_with(b"\n[]")
+}
+
+#[test]
+fn what_was_committed_at_a_slave_is_where_the_group_goes_on_at_the_next_master() {
+    for mode in ["async", "sync"] {
+        let group = Group::new(&["--replication", mode, "--min-in-sync", "1"]);
+        let master = group.master();
+        let (address, port) = (master.broker.clone(), replication_port(&master.broker));
+        let (client, producer) = group.client();
+        assert!(is_ok(&group.send(&producer, 0, 80)));
+        let slave = group.slave(1, &master);
+        let consumer = PullConsumer::new(&client, "readers").unwrap();
+        let queues = group.runtime.block_on(consumer.queues(TOPIC)).unwrap();
+        let commit = |offset: u64| {
+            for queue in &queues {
+                until("the offset is committed", || {
+                    group.runtime.block_on(consumer.commit_offset(queue, offset)).is_ok()
+                });
+            }
+        };
+        let all_are =
+            |offset: u64| committed(&group, &consumer, &queues) == vec![Some(offset); queues.len()];
+        commit(3);
+        until("the slave has everything", || log(&group.data(1)) == log(&group.data(0)));
+        master.kill();
+        until("the slave answers", || all_are(3));
+        commit(9);
+        commit(7);
+        assert!(all_are(9), "{mode}: they only grow");
+        slave.kill();
+        // It serves nobody before it has heard of a master.
+        let slave = group.start(1, &["--broker-port", "0", "--master", &port]);
+        let master = group.master_at(&address);
+        let slave = slave.ready();
+        let file = group.data(1).join("weir/user/slave-offsets.json");
+        until("the slave has handed them over", || is_empty_list(&file));
+        slave.kill();
+        assert!(all_are(9), "{mode}: the master answers");
+        // From its log: nobody else knows them any more.
+        master.kill();
+        let slave = group.start(1, &["--broker-port", "0", "--master", &port]);
+        let _master = group.master_at(&address);
+        let _slave = slave.ready();
+        until("they are still there", || all_are(9));
+        commit(8);
+        assert!(all_are(8), "{mode}: a master's may go back");
+        group.runtime.block_on(client.shutdown());
+    }
+}
+
+#[test]
+fn a_slave_that_is_started_alone_or_as_master_keeps_what_was_committed_at_it() {
+    let group = Group::new(&["--replication", "async"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 80)));
+    let slave = group.slave(1, &master);
+    let consumer = PullConsumer::new(&client, "readers").unwrap();
+    let queues = group.runtime.block_on(consumer.queues(TOPIC)).unwrap();
+    until("the slave has everything", || log(&group.data(1)) == log(&group.data(0)));
+    master.kill();
+    let commit = |offset: u64| {
+        until("the offset is committed", || {
+            let commit = consumer.commit_offset(&queues[0], offset);
+            group.runtime.block_on(commit).is_ok()
+        });
+    };
+    commit(5);
+    slave.kill();
+    // It becomes the master, and then it is without any other replica.
+    std::fs::remove_dir_all(group.data(0)).unwrap();
+    std::fs::rename(group.data(1), group.data(0)).unwrap();
+    let file = group.data(0).join("weir/user/slave-offsets.json");
+    let kept = std::fs::read(&file).unwrap();
+    let master = group.master();
+    until("it answers", || committed(&group, &consumer, &queues)[0] == Some(5));
+    until("its log has it", || is_empty_list(&file));
+    master.kill();
+    std::fs::write(&file, kept).unwrap();
+    let mut command = weir();
+    command.args(["broker", "--bind", "127.0.0.1", "--admin-port", "0", "--broker-port", "0"]);
+    command.args(["--log-level", "error", "-n", &group.namesrv.namesrv]);
+    command.args(["--config", &group.path("weir.toml")]);
+    command.arg("--data").arg(group.data(0)).stdin(Stdio::null());
+    let alone = Starting::spawn(&mut command).ready();
+    assert!(is_empty_list(&file));
+    until("it answers alone", || committed(&group, &consumer, &queues)[0] == Some(5));
+    let (status, errors) = alone.terminate();
+    assert!(status.success() && errors.is_empty(), "{errors}");
     group.runtime.block_on(client.shutdown());
 }
 

@@ -110,7 +110,7 @@ fn encode_replica_lag(
 
 fn encode_lag(broker: &Broker, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
     let mut lags = std::collections::BTreeMap::new();
-    for o in broker.state.offsets.all() {
+    for o in broker.state.offsets.current() {
         if o.topic == STATE_TOPIC || lags.len() >= LAG_SERIES_MAX {
             continue;
         }

@@ -28,6 +28,10 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often a follower asks its master again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
+/// So many offsets go into one frame, and so many frames on their way at once.
+const OFFSETS_PER_FRAME: usize = 1000;
+const OFFSET_FRAMES: usize = 8;
+
 /// The answer to a request to the authority.
 pub(super) enum FromAuthority {
     Read { request: u64, found: Option<((Version, Record), (Version, Lease))> },
@@ -54,6 +58,8 @@ pub(super) struct Driver {
     /// What was published last.
     published: Standing,
     answers: mpsc::Sender<FromAuthority>,
+    /// When offsets that were committed here as a slave were passed on last.
+    offsets_passed: Option<Duration>,
 }
 
 /// Whom this replica follows.
@@ -63,6 +69,8 @@ struct Following {
     /// Whether the log is the master's as far as it goes, so that what comes continues it.
     is_aligned: bool,
     asked: Option<Duration>,
+    /// Where the master's log ended when this one was aligned with it.
+    caught_up_at: u64,
 }
 
 /// Why the driver ends before it is told to.
@@ -100,6 +108,7 @@ impl Driver {
             master_heard: None,
             published: Standing::default(),
             answers,
+            offsets_passed: None,
         }
     }
 
@@ -121,7 +130,10 @@ impl Driver {
                 () = self.shared.moved.notified() => self.log_moved(),
                 Some(event) = links.recv() => self.on_link(event).await?,
                 Some(answer) = answers.recv() => self.on_answer(answer),
-                _ = tick.tick() => self.replica.tick(self.now()),
+                _ = tick.tick() => {
+                    self.replica.tick(self.now());
+                    self.pass_offsets_on();
+                }
             }
             self.act().await?;
             self.publish();
@@ -215,6 +227,10 @@ impl Driver {
                 }
             }
             Frame::Record(record) => self.replica.heard_record(self.now(), peer, record),
+            Frame::Offsets(offsets) if self.leading.is_some() => {
+                self.broker.take_slave_offsets(&offsets);
+            }
+            Frame::Offsets(_) => {}
             Frame::Hello(_) | Frame::Proof(_) => {
                 self.links.remove(&peer.replica);
             }
@@ -324,6 +340,7 @@ impl Driver {
         self.epochs.truncate(end);
         kept::write_epochs(store, &self.epochs)?;
         following.is_aligned = true;
+        following.caught_up_at = lead.end;
         let epoch = following.epoch;
         let marks = store.watermarks();
         self.position = LogPosition { epoch: self.epochs.last(), end, flushed: marks.flushed() };
@@ -332,7 +349,37 @@ impl Driver {
         if let Some(link) = self.links.get(&peer.replica) {
             link.send(Frame::Fetch(Fetch { epoch, from: end }));
         }
+        self.offsets_passed = None;
+        self.pass_offsets_on();
         Ok(())
+    }
+
+    /// Sees to it that what consumers committed here as a slave gets into the log, again and again
+    /// until it is there for good. A slave first hears of everything that was deleted before.
+    fn pass_offsets_on(&mut self) {
+        let offsets = &self.broker.state.offsets;
+        if offsets.at_slave(|at_slave| at_slave.is_empty()) {
+            return;
+        }
+        let now = self.now();
+        if self.offsets_passed.is_some_and(|passed| now < passed + ASK_AGAIN) {
+            return;
+        }
+        self.offsets_passed = Some(now);
+        self.broker.forget_slave_offsets();
+        let not_logged = || offsets.at_slave(|at_slave| at_slave.not_logged());
+        if self.leading.is_some() {
+            self.broker.take_slave_offsets(&not_logged());
+        } else if let Some(following) = &self.following
+            && following.is_aligned
+            && self.broker.store.max_offset() >= following.caught_up_at
+            && let Some(link) = self.links.get(&following.master.replica)
+        {
+            // The rest has its turn when these are in the log.
+            for some in not_logged().chunks(OFFSETS_PER_FRAME).take(OFFSET_FRAMES) {
+                link.send(Frame::Offsets(some.to_vec()));
+            }
+        }
     }
 
     fn on_log(&mut self, peer: Member, log: LogBytes) -> Result<(), DriverError> {
@@ -430,7 +477,13 @@ impl Driver {
             Action::Lead { epoch } => self.lead(epoch)?,
             Action::Follow { master, epoch } => {
                 tracing::info!(epoch, master = master.replica.0, "following");
-                self.following = Some(Following { master, epoch, is_aligned: false, asked: None });
+                self.following = Some(Following {
+                    master,
+                    epoch,
+                    is_aligned: false,
+                    asked: None,
+                    caught_up_at: u64::MAX,
+                });
                 if self.leading.take().is_some() {
                     // What was applied and is in nobody else's log goes with the process's tables.
                     self.broker.restart(Restart::Demoted);

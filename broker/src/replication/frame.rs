@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 use weirmq_authority::{EpochTable, Member, Record, Report};
 
+use crate::offsets::CommittedOffset;
+
 /// The longest frame before the peer has shown who it is.
 pub(super) const STRANGER_BYTES_MAX: usize = 16 << 10;
 /// Length and kind.
@@ -94,6 +96,8 @@ pub(super) enum Frame {
     Log(LogBytes),
     /// The authority record by which the sender leads.
     Record(Record),
+    /// What consumers committed at the sender, which is a slave.
+    Offsets(Vec<CommittedOffset>),
 }
 
 /// Why bytes are no frame.
@@ -120,6 +124,7 @@ const LEAD: u8 = 6;
 const FETCH: u8 = 7;
 const LOG: u8 = 8;
 const RECORD: u8 = 9;
+const OFFSETS: u8 = 10;
 
 /// How long the frame is whose head this is, head excluded.
 ///
@@ -151,6 +156,7 @@ impl Frame {
             Self::Lead(lead) => json(out, LEAD, lead),
             Self::Fetch(fetch) => json(out, FETCH, fetch),
             Self::Record(record) => json(out, RECORD, record),
+            Self::Offsets(offsets) => json(out, OFFSETS, offsets),
             Self::Log(log) => encode_log(out, log.epoch, log.position, |out| {
                 out.extend_from_slice(&log.bytes);
                 Some(())
@@ -180,6 +186,7 @@ impl Frame {
                 Self::Log(LogBytes { epoch, position, bytes: contents })
             }
             RECORD => Self::Record(from_json(kind, &contents)?),
+            OFFSETS => Self::Offsets(from_json(kind, &contents)?),
             other => return Err(FrameError::Kind(other)),
         })
     }
@@ -289,6 +296,12 @@ mod tests {
             Frame::Lead(lead),
             Frame::Fetch(Fetch { epoch: 7, from: 1 << 50 }),
             Frame::Record(Record { epoch: 3, master: Some(member), ..Record::default() }),
+            Frame::Offsets(vec![CommittedOffset {
+                group: "g".into(),
+                topic: "%RETRY%g".into(),
+                queue: 3,
+                offset: 1 << 40,
+            }]),
             Frame::Log(LogBytes { epoch: 1, position: 2, bytes: Bytes::from_static(b"records") }),
         ] {
             assert_eq!(back(&frame), frame);

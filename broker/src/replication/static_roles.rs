@@ -6,7 +6,7 @@
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use weirmq_authority::{Lease, Member, Phase, Promise, Record, Replication, Swapped, Version};
+use weirmq_authority::{Lease, Member, Promise, Record, Replication, Swapped, Version};
 use weirmq_store::{Store, StoreError};
 
 /// Under the store's `weir/user/`.
@@ -56,7 +56,7 @@ impl StaticRoles {
                 })?
             }
         };
-        let mut record = before.record;
+        let record = before.record;
         let listed = record.in_sync.incarnation_of(me.replica);
         let may_have_lost = listed.is_some_and(|listed| !promise.holds.contains(&listed));
         let has_slaves = record.in_sync.len() > 1;
@@ -64,15 +64,8 @@ impl StaticRoles {
             let file = store.directory().join("weir/user").join(FILE);
             return Err(StaticRolesError::MayHaveLost { file: file.display().to_string() });
         }
-        record.epoch = record.epoch.max(promise.epoch) + 1;
-        record.phase = Phase::Promoting;
-        record.master = Some(me);
-        if replication == Replication::Async {
-            // Nothing waits for slaves, so none is counted on.
-            record.in_sync = Default::default();
-        }
-        record.in_sync.insert(me);
-        record.in_sync_version += 1;
+        // Without synchronous replication nothing waits for slaves, so none is counted on.
+        let record = record.appoint(me, promise, replication == Replication::Sync);
         let kept = Kept { version: before.version + 1, record };
         let roles = Self { store: store.clone(), state: Mutex::default() };
         roles.keep(&kept)?;

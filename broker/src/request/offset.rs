@@ -83,8 +83,19 @@ pub(super) fn update(
         let remark = format!("commitOffset is {}, offsets begin at 0", header.commit_offset);
         return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
     }
-    broker.commit_offset(&group, &topic, header.queue_id, header.commit_offset);
+    let (queue, offset) = (header.queue_id, header.commit_offset);
+    let is_of_slave = broker.commit_offset(&group, &topic, queue, offset)?;
     if request.head.is_one_way() {
+        return Ok(());
+    }
+    if is_of_slave {
+        if !broker.state.offsets.is_durable_at_slave(&group, &topic, queue, offset) {
+            // Offsets only grow here, so it does no harm when the same is committed once more.
+            let remark = "the offset is not on this slave's disk yet";
+            let refusal = Refusal::new(ResponseCode::SystemBusy, remark);
+            return Err(Refusal { waits_for_disk: true, ..refusal });
+        }
+        succeed_with_body(out, &request.head, b"");
         return Ok(());
     }
     let logged = broker.state.log_offsets();
@@ -169,7 +180,7 @@ pub(super) fn all(
 ) -> Result<(), Refusal> {
     use weirmq_remoting::body::{Body as _, ConsumerOffsetSerializeWrapper};
     let mut body = ConsumerOffsetSerializeWrapper::default();
-    for o in context.broker.state.offsets.all() {
+    for o in context.broker.state.offsets.current() {
         let queues = body.offset_table.entry(format!("{}@{}", o.topic, o.group)).or_default();
         queues.insert(o.queue, o.offset);
     }

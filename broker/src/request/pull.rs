@@ -109,7 +109,7 @@ pub(super) fn pull(
     let wanted = wanted(broker, request.head, &header)?;
     let commit = header.commit_offset.filter(|offset| *offset >= 0);
     if let Some(offset) = commit.filter(|_| header.sys_flag & PULL_COMMIT_OFFSET != 0) {
-        broker.commit_offset(&wanted.group, &wanted.topic.name, wanted.queue, offset);
+        broker.commit_offset(&wanted.group, &wanted.topic.name, wanted.queue, offset)?;
     }
     let mut body = broker.take_buffer();
     let Some(pulled) = read(broker, &wanted, &mut body)? else {

@@ -14,6 +14,7 @@ use crate::delay::DelayProgress;
 use crate::groups::Groups;
 use crate::offsets::Offsets;
 use crate::order_locks::OrderLocks;
+use crate::slave_offsets;
 use crate::topics::{STATE_TOPIC, Topics};
 
 /// The one queue of the state topic.
@@ -232,6 +233,28 @@ impl State {
             }
         }
         Ok(writing.end)
+    }
+
+    /// Reads what was committed at this replica while it was no master, before anything of the log
+    /// is hidden. Says whether there is any.
+    pub(crate) fn read_slave_offsets(&self) -> Result<bool, StoreError> {
+        let offsets = slave_offsets::read(&self.store)?;
+        self.offsets.at_slave(|at_slave| {
+            for o in &offsets {
+                at_slave.commit(&o.group, &o.topic, o.queue, o.offset);
+            }
+            at_slave.written(offsets, true);
+            Ok(!at_slave.is_empty())
+        })
+    }
+
+    /// Forgets of it what the log says for good, and what is of no queue that `exists`. Does
+    /// nothing while somebody else changes the state.
+    pub(crate) fn forget_slave_offsets(&self, exists: impl Fn(&str, i32) -> bool) {
+        let Some(_writing) = self.writing.try_lock() else { return };
+        let marks = self.store.watermarks();
+        let safe = marks.visible().min(marks.flushed());
+        self.offsets.forget_at_slave(marks.written(), safe, exists);
     }
 
     /// Appends a complete image, makes it durable, and protects it from retention instead of the

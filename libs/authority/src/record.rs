@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Incarnation, Member, Members, Trail};
+use crate::{Incarnation, Member, Members, Promise, Trail};
 
 /// What a group is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -97,6 +97,22 @@ impl Record {
     pub(crate) fn hand_over(&self, heir: Member) -> Self {
         let (epoch, phase) = (self.epoch + 1, Phase::Promoting);
         self.changed(Self { epoch, phase, master: Some(heir), ..self.clone() })
+    }
+
+    /// The record with which a master by configuration takes office: after this one, or after the
+    /// one that it promised, where that is newer because it followed another master meanwhile.
+    /// `keeps_set` says whether the others stay in the in-sync set.
+    pub fn appoint(&self, master: Member, promise: &Promise, keeps_set: bool) -> Self {
+        let mut before = self.clone();
+        if before.in_sync_version < promise.in_sync_version {
+            before.in_sync_version = promise.in_sync_version;
+            before.trail = promise.tag.map(Trail::of).unwrap_or_default();
+        }
+        let epoch = self.epoch.max(promise.epoch) + 1;
+        let mut in_sync = if keeps_set { before.in_sync.clone() } else { Members::default() };
+        in_sync.insert(master);
+        let (phase, master) = (Phase::Promoting, Some(master));
+        before.changed(Self { epoch, phase, master, in_sync, ..before.clone() })
     }
 
     /// The record with its master serving.
@@ -211,6 +227,27 @@ mod tests {
         let joined = elected.with_in_sync([member(1, 1), member(2, 1)].into_iter().collect(), 2);
         assert!(joined.eligible.is_empty());
         assert!(stable().elect(member(1, 1), 1).eligible.is_empty());
+    }
+
+    #[test]
+    fn who_is_appointed_again_and_again_is_obeyed_by_those_who_obeyed_it_before() {
+        let mut promise = Promise::default();
+        let mut record = Record::default();
+        for incarnation in 1..100 {
+            // Those who were stopped for a while have not seen every version.
+            let next = record.appoint(member(0, incarnation), &promise, incarnation % 2 == 0);
+            assert_eq!(promise.complaint_about(&next), None, "{incarnation}");
+            record = next.serving();
+            if incarnation % 3 == 0 {
+                promise.epoch = record.epoch;
+                (promise.in_sync_version, promise.tag) =
+                    (record.in_sync_version, record.trail.last());
+            }
+        }
+        // A slave that becomes master has no record, only its promise.
+        let first = Record::default().appoint(member(1, 1), &promise, true);
+        assert_eq!(promise.complaint_about(&first), None);
+        assert!(first.epoch > promise.epoch);
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl TryFrom<String> for Tag {
 pub struct Trail(Vec<Tag>);
 
 impl Trail {
+    /// The trail of which only this newest tag is known.
+    pub(crate) fn of(tag: Tag) -> Self {
+        Self(vec![tag])
+    }
+
     /// The newest tag.
     pub fn last(&self) -> Option<Tag> {
         self.0.last().copied()
