@@ -27,6 +27,7 @@ import queue
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,8 @@ LOGBACK = '''<configuration>
 </configuration>
 '''
 SEGMENT_BYTES = 1 << 20
+# Source: MessageVersion.
+RECORD_MAGICS = (0xDAA320A7, 0xDAA320AB)
 # How long a program may take for anything that it is expected to do.
 PATIENCE_SECONDS = 60
 
@@ -579,6 +582,47 @@ def expired_by_apache(scenario):
     turn(s, s.apache, "5", fourth, has_keys=False)
 
 
+def overwritten(scenario, kill=False):
+    """A power cut loses a page; Apache cuts its log there, which only moves its write position, and
+    writes on over records that were whole. What stays of them behind the end is no damage."""
+    s = scenario
+    turn(s, s.apache, "1", None)
+    s.check("1-apache-is-killed", lambda: s.halt(kill=True))
+    s.check("1-a-page-is-lost", lambda: lose_record(s, 30))
+    s.check("2-apache-opens", lambda: s.switch(s.apache))
+    # Shorter than what was cut, so that old records stay.
+    s.send("plain", "plain", "2", 8)
+    before = s.dump(TOPICS)
+    time.sleep(6 if kill else 0)
+    s.check(f"3-weir-opens{'-after-kill' if kill else ''}", lambda: s.switch(s.weir, kill))
+    s.check("3-weir-serves-all", lambda: expect_equal(before, s.dump(TOPICS)))
+    s.check("3-weir-says-what-it-left-out", lambda: said(s, "they are cut"))
+    third = turn(s, s.apache, "4", before)
+    turn(s, s.weir, "5", third)
+    s.check("5-weir-stops", s.halt)
+
+
+def lose_record(scenario, count):
+    """Takes the head off the record that many before the last one of the newest segment with any."""
+    for segment in sorted((scenario.store / "commitlog").glob("0*"), reverse=True):
+        with open(segment, "r+b") as file:
+            begins, at = [], 0
+            while True:
+                file.seek(at)
+                size, magic = struct.unpack(">iI", file.read(8))
+                if size <= 0 or magic not in RECORD_MAGICS:
+                    break
+                begins.append(at)
+                at += size
+            if begins:
+                if len(begins) <= count:
+                    raise Failed(f"{segment} has only {len(begins)} records")
+                file.seek(begins[-count - 1])
+                file.write(bytes(40))
+                return
+    raise Failed("there are no records")
+
+
 def expire(scenario, broker, name):
     """Has a broker expire all that it may; answers with what is left. Some queue has nothing left."""
     s = scenario
@@ -630,6 +674,8 @@ LONG = SHORT | {
     "exported": (lambda scenario: many_segments(scenario, export=True), {}),
     "expired": (expired, {}),
     "expired-by-apache": (expired_by_apache, {}),
+    "overwritten": (overwritten, {}),
+    "overwritten-killed": (lambda scenario: overwritten(scenario, kill=True), {}),
 }
 
 

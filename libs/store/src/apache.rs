@@ -6,6 +6,7 @@
 //! Apache has used the directory since we last did.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
@@ -15,10 +16,10 @@ use crate::queue_table::{QueueState, QueueTable};
 use crate::recover::ApacheUse;
 
 /// Bytes of a ConsumeQueue unit: physical offset, size, tag hash.
-const UNIT_BYTES: u64 = 20;
+pub(crate) const UNIT_BYTES: u64 = 20;
 /// The size that a unit has which only fills a queue's first file up to its first message.
 /// Source: `ConsumeQueue.fillPreBlank`.
-const FILLER_SIZE: u32 = i32::MAX as u32;
+pub(crate) const FILLER_SIZE: u32 = i32::MAX as u32;
 /// What the names of light message queues begin with. Source: `MixAll.LMQ_PREFIX`.
 const LIGHT_PREFIX: &str = "%LMQ%";
 /// Everything that Apache derives from its log, under the root.
@@ -208,38 +209,53 @@ impl QueueBounds {
     }
 }
 
-struct Unit {
-    physical_offset: u64,
-    size: u32,
+/// One entry of a queue, or filler.
+pub(crate) struct Unit {
+    pub(crate) physical_offset: u64,
+    pub(crate) size: u32,
+}
+
+impl Unit {
+    fn decode(bytes: &[u8; UNIT_BYTES as usize]) -> Self {
+        let (physical_offset, rest) = bytes.split_first_chunk().expect("8 of 20 bytes");
+        let size = rest.first_chunk().expect("4 of 12 bytes");
+        Self {
+            physical_offset: u64::from_be_bytes(*physical_offset),
+            size: u32::from_be_bytes(*size),
+        }
+    }
 }
 
 /// One ConsumeQueue file: filler units, then entries, then zeros.
-struct UnitFile {
+pub(crate) struct UnitFile {
     file: std::sync::Arc<dyn DiskFile>,
     path: PathBuf,
-    units: u64,
+    pub(crate) units: u64,
 }
 
 impl UnitFile {
-    fn open(disk: &dyn Disk, path: PathBuf, units: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(disk: &dyn Disk, path: PathBuf, units: u64) -> Result<Self, StoreError> {
         let file = disk.open(&path, OpenMode::Read).map_err(StoreError::io("open", &path))?;
         Ok(Self { file, path, units })
     }
 
-    fn read(&self, index: u64) -> Result<Unit, StoreError> {
+    pub(crate) fn read(&self, index: u64) -> Result<Unit, StoreError> {
         let mut bytes = [0; UNIT_BYTES as usize];
         read_exact_at(&*self.file, &mut bytes, index * UNIT_BYTES)
             .map_err(StoreError::io("read", &self.path))?;
-        let (physical_offset, rest) = bytes.split_first_chunk().expect("8 of 20 bytes");
-        let size = rest.first_chunk().expect("4 of 12 bytes");
-        Ok(Unit {
-            physical_offset: u64::from_be_bytes(*physical_offset),
-            size: u32::from_be_bytes(*size),
-        })
+        Ok(Unit::decode(&bytes))
+    }
+
+    /// The units of a range, which lies in the file.
+    pub(crate) fn read_many(&self, range: Range<u64>) -> Result<Vec<Unit>, StoreError> {
+        let mut bytes = vec![0; ((range.end - range.start) * UNIT_BYTES) as usize];
+        read_exact_at(&*self.file, &mut bytes, range.start * UNIT_BYTES)
+            .map_err(StoreError::io("read", &self.path))?;
+        Ok(bytes.as_chunks().0.iter().map(Unit::decode).collect())
     }
 
     /// How many units at the beginning fulfil `holds`, which no later one does.
-    fn partition_point(&self, holds: impl Fn(&Unit) -> bool) -> Result<u64, StoreError> {
+    pub(crate) fn partition_point(&self, holds: impl Fn(&Unit) -> bool) -> Result<u64, StoreError> {
         let (mut low, mut high) = (0, self.units);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -290,7 +306,7 @@ pub(crate) fn remove_aside(
 }
 
 /// The directories in `path`; none when it does not exist.
-fn directories(disk: &dyn Disk, path: &Path) -> Result<Vec<String>, StoreError> {
+pub(crate) fn directories(disk: &dyn Disk, path: &Path) -> Result<Vec<String>, StoreError> {
     match disk.list_directories(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         other => other.map_err(StoreError::io("list", path)),

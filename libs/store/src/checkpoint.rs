@@ -21,6 +21,15 @@ const FILE_BYTES: u64 = 4096;
 /// When the last message was stored that Apache knew to be on disk, in milliseconds since 1970.
 /// 0 without a checkpoint, or with one that is shorter than its first field.
 pub(crate) fn flushed_until_ms(disk: &dyn Disk, layout: &Layout) -> Result<i64, StoreError> {
+    field(disk, layout, 0)
+}
+
+/// The same for the last message whose ConsumeQueue entry was on disk.
+pub(crate) fn queues_flushed_until_ms(disk: &dyn Disk, layout: &Layout) -> Result<i64, StoreError> {
+    field(disk, layout, 1)
+}
+
+fn field(disk: &dyn Disk, layout: &Layout, number: u64) -> Result<i64, StoreError> {
     let path = layout.checkpoint();
     let file = match disk.open(&path, OpenMode::Read) {
         Ok(file) => file,
@@ -28,7 +37,7 @@ pub(crate) fn flushed_until_ms(disk: &dyn Disk, layout: &Layout) -> Result<i64, 
         Err(error) => return Err(StoreError::io("open", &path)(error)),
     };
     let mut field = [0; 8];
-    let read = file.read_at(&mut field, 0).map_err(StoreError::io("read", &path))?;
+    let read = file.read_at(&mut field, number * 8).map_err(StoreError::io("read", &path))?;
     Ok(if read == field.len() { i64::from_be_bytes(field) } else { 0 })
 }
 

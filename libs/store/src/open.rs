@@ -8,6 +8,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::apache::{self, ApacheTraces};
+use crate::apache_cut::ApacheCut;
 use crate::append::Appender;
 use crate::background::{self, Background};
 use crate::block_tail::BlockTail;
@@ -61,7 +62,11 @@ impl Inner {
             Some(_) => None,
         };
         let was_apache = traces.is_some();
-        let last = LastUse { mark, noted_start, evidence, was_clean, was_apache };
+        let apache = match was_apache {
+            true => Some(ApacheCut::read(&*disk, &layout, was_clean)?),
+            false => None,
+        };
+        let last = LastUse { mark, noted_start, evidence, was_clean, apache };
         let recovered = recover(&disk, &layout, &config, &last)?;
         let mut report = recovered.report;
         if noted_start.is_none() {

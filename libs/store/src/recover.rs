@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::apache_cut::ApacheCut;
 use crate::block_sums::is_intact;
 use crate::block_tail::BlockTail;
 use crate::config::StoreConfig;
@@ -135,6 +136,8 @@ struct Stop {
     position: u64,
     /// Why, if bytes stand there that are not a record.
     invalid: Option<String>,
+    /// When the record in front of it was stored; `None` without one.
+    last_store_time: Option<i64>,
 }
 
 /// What is known about the last moments before the stop, to tell damage from a torn tail.
@@ -157,10 +160,13 @@ impl Evidence {
                 .filter(|last| *last > stop.saturating_add(bound))
                 .map(|_| "further on than can be unflushed"),
             // Store times grow along the log, so the first record decides.
-            Self::FlushedBefore(time_ms) => remains
-                .first_store_time
-                .filter(|first| *first < time_ms)
-                .map(|_| "which were on disk when Apache's broker ended"),
+            Self::FlushedBefore(time_ms) => {
+                remains.first_store_time.filter(|first| *first < time_ms).map(|_| {
+                    "which were on disk when Apache's broker ended; if it had cut its log there \
+                     after a crash, and cannot be seen to have written on, `weir store repair \
+                     --cut-at-damage` takes them out and keeps a copy"
+                })
+            }
         }
     }
 }
@@ -173,8 +179,8 @@ pub(crate) struct LastUse {
     pub(crate) noted_start: Option<u64>,
     pub(crate) evidence: Evidence,
     pub(crate) was_clean: bool,
-    /// It was Apache's broker.
-    pub(crate) was_apache: bool,
+    /// Set if it was Apache's broker.
+    pub(crate) apache: Option<ApacheCut>,
 }
 
 pub(crate) fn recover(
@@ -183,7 +189,7 @@ pub(crate) fn recover(
     config: &StoreConfig,
     last: &LastUse,
 ) -> Result<RecoveredLog, StoreError> {
-    let LastUse { mark, noted_start, evidence, was_clean, was_apache } = *last;
+    let LastUse { mark, noted_start, evidence, was_clean, apache } = *last;
     let FoundSegments { connected: mut segments, beyond_gap } =
         open_segments(disk, layout, config, mark)?;
     check_beginning(&segments, noted_start, mark, config.segment_bytes)?;
@@ -197,7 +203,7 @@ pub(crate) fn recover(
             reason: "segments are missing whose records were on disk".to_owned(),
         });
     }
-    let tail = Tail::read(&segments, from, was_apache)?;
+    let tail = Tail::read(&segments, from, apache.is_some())?;
     let stop = walk(&segments, from, &tail)?;
     let end = stop.position;
     if end < tail.flushed && !planted::is_on(Planted::CutAtFirstBadRecord) {
@@ -223,7 +229,11 @@ pub(crate) fn recover(
     let is_as_closed = was_clean && end == from && stop.invalid.is_none();
     if !is_as_closed {
         let suspects = segments.iter().chain(&beyond_gap);
-        let remains = find_remains(suspects, &stop, &tail, evidence)?;
+        let is_cut = |remains: &Remains| match apache {
+            Some(apache) => apache.explains(&**disk, layout, end, stop.last_store_time, remains),
+            None => Ok(false),
+        };
+        let remains = find_remains(suspects, &stop, &tail, evidence, is_cut)?;
         cut(disk, layout, &mut segments, beyond_gap, &stop, &remains, &mut report)?;
     }
     if !is_as_closed {
@@ -302,30 +312,34 @@ fn check_beginning(
 /// Proves record after record until there is none.
 fn walk(segments: &[Arc<Segment>], from: u64, tail: &Tail) -> Result<Stop, StoreError> {
     let mut position = from;
+    let mut last_store_time = None;
     for segment in segments.iter().filter(|segment| segment.end() > from) {
         let proved_end = tail.proved_end(segment)?;
         let mut scanner = Scanner::new(segment, position, true);
         loop {
             let position = scanner.position();
-            let (end, is_last) = match scanner.step()? {
-                Step::Record(_, length) => (position + length, false),
-                Step::SegmentEnd => {
-                    (position + PADDING_HEAD_BYTES.min(segment.end() - position), true)
+            let stop = |invalid| Ok(Stop { position, invalid, last_store_time });
+            let (end, is_last, store_time) = match scanner.step()? {
+                Step::Record(record, length) => {
+                    (position + length, false, Some(record.store_timestamp))
                 }
-                Step::Nothing => return Ok(Stop { position, invalid: None }),
-                Step::Invalid(reason) => return Ok(Stop { position, invalid: Some(reason) }),
+                Step::SegmentEnd => {
+                    (position + PADDING_HEAD_BYTES.min(segment.end() - position), true, None)
+                }
+                Step::Nothing => return stop(None),
+                Step::Invalid(reason) => return stop(Some(reason)),
             };
             if end > proved_end {
-                let invalid = Some(format!("at {position}: nothing proves that it is not old"));
-                return Ok(Stop { position, invalid });
+                return stop(Some(format!("at {position}: nothing proves that it is not old")));
             }
+            last_store_time = store_time.or(last_store_time);
             if is_last {
                 break;
             }
         }
         position = segment.end();
     }
-    Ok(Stop { position, invalid: None })
+    Ok(Stop { position, invalid: None, last_store_time })
 }
 
 /// Compares what the walk proved with the checksums that its blocks have. They were written for
@@ -364,12 +378,14 @@ fn forget_newest_sums(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError
     disk.sync_directory(&layout.blocks).map_err(StoreError::io("sync", &layout.blocks))
 }
 
-/// What stands behind the stop, segment by segment. Fails if it is more than a torn tail.
+/// What stands behind the stop, segment by segment. Fails if it is more than a torn tail, unless
+/// `is_cut` says that it was cut before.
 fn find_remains<'a>(
     segments: impl Iterator<Item = &'a Arc<Segment>>,
     stop: &Stop,
     tail: &Tail,
     evidence: Evidence,
+    is_cut: impl Fn(&Remains) -> Result<bool, StoreError>,
 ) -> Result<Vec<(u64, Remains)>, StoreError> {
     let mut found = Vec::new();
     for segment in segments.filter(|segment| segment.end() > stop.position) {
@@ -379,6 +395,7 @@ fn find_remains<'a>(
         if let Some(last) = remains.last_record
             && tail.needed(segment).is_none()
             && let Some(proof) = evidence.of_damage(stop.position, &remains)
+            && !is_cut(&remains)?
         {
             let reason = stop.invalid.clone().unwrap_or_else(|| "zeros".to_owned());
             return Err(StoreError::Damaged {
@@ -413,7 +430,7 @@ fn cut(
             position = stop.position,
             bytes = report.cut_bytes,
             records = report.cut_records,
-            "the log ended in records that were not all on disk; they are cut"
+            "the log ended in records that were not all on disk, or that were cut before; they are cut"
         );
     }
     // From the back, so that a crash in between leaves nothing behind a gap that was not there.

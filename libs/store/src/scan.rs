@@ -125,6 +125,8 @@ pub(crate) struct Remains {
     pub(crate) records: u64,
     /// When the first of them was stored, in milliseconds since 1970.
     pub(crate) first_store_time: Option<i64>,
+    /// When the newest of them was stored.
+    pub(crate) newest_store_time: Option<i64>,
     /// Start of the last of them.
     pub(crate) last_record: Option<u64>,
     /// Behind the last byte that is not zero; in a recycled segment, where old bytes stand
@@ -193,6 +195,7 @@ fn search_data(
                 Some((length, store_time)) => {
                     remains.records += 1;
                     remains.first_store_time = remains.first_store_time.or(Some(store_time));
+                    remains.newest_store_time = remains.newest_store_time.max(Some(store_time));
                     remains.last_record = remains.last_record.max(Some(position + at as u64));
                     remains.end = remains.end.max(Some(position + at as u64 + length));
                     at += length as usize;

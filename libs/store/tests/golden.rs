@@ -274,3 +274,87 @@ fn a_log_that_apache_closed_has_no_torn_tail() {
         }
     }
 }
+
+/// Takes the middle out of a record in the golden log's newest segment; the one before it, which
+/// is the last one then, says that it was stored at `last_time_ms`. Says where the log ends now.
+fn tear(disk: &SimulatedDisk, last_time_ms: i64) -> u64 {
+    const STORE_TIME_AT: u64 = 56;
+    let segments = disk.list(Path::new("/data/commitlog")).unwrap();
+    let name = &segments.last().unwrap().name;
+    let file = disk.open(&Path::new("/data/commitlog").join(name), OpenMode::Write).unwrap();
+    let (mut last, mut hole) = (0, 0);
+    for _ in 0..3 {
+        let mut size = [0; 4];
+        file.read_at(&mut size, hole).unwrap();
+        last = hole;
+        hole += u64::from(u32::from_be_bytes(size));
+    }
+    file.write_all_at(&last_time_ms.to_be_bytes(), last + STORE_TIME_AT).unwrap();
+    file.write_all_at(b"????????", hole).unwrap();
+    name.parse::<u64>().unwrap() + hole
+}
+
+/// Has no queue of Apache's know a record that begins at `position`.
+fn overwrite_entry(disk: &SimulatedDisk, position: u64) {
+    let queues = Path::new("/data/consumequeue");
+    for topic in disk.list_directories(queues).unwrap() {
+        for queue in disk.list_directories(&queues.join(&topic)).unwrap() {
+            let path = queues.join(&topic).join(queue).join("00000000000000000000");
+            let file = disk.open(&path, OpenMode::Write).unwrap();
+            for unit in 0..UNITS_PER_FILE {
+                let mut offset = [0; 8];
+                file.read_at(&mut offset, unit * 20).unwrap();
+                if offset == position.to_be_bytes() {
+                    file.write_all_at(&(position - 1).to_be_bytes(), unit * 20).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_apache_cut_and_wrote_over_is_no_damage_if_queues_and_times_say_so() {
+    for (last_time_ms, is_entry_there, is_clean, queues_until_ms, is_damage) in [
+        (i64::MAX, false, true, 0, false),
+        (i64::MAX, false, false, i64::MAX, false),
+        // The entries of what follows may not have been written yet.
+        (i64::MAX, false, false, 0, true),
+        // The clock went back, but the queues know the record that is gone.
+        (i64::MAX, true, true, 0, true),
+        // The queues do not know the record, whose topic may have been deleted; others follow.
+        (1, false, true, 0, true),
+    ] {
+        let case = format!("{last_time_ms} {is_entry_there} {is_clean} {queues_until_ms}");
+        let disk = golden_disk();
+        add_apache_queues(&disk, "");
+        let end = tear(&disk, last_time_ms);
+        if !is_entry_there {
+            overwrite_entry(&disk, end);
+        }
+        let checkpoint = disk.open(Path::new("/data/checkpoint"), OpenMode::Write).unwrap();
+        checkpoint.write_all_at(&i64::MAX.to_be_bytes(), 0).unwrap();
+        checkpoint.write_all_at(&queues_until_ms.to_be_bytes(), 8).unwrap();
+        if !is_clean {
+            disk.open(Path::new("/data/abort"), OpenMode::Write).unwrap();
+        }
+        let directory = Directory::open(Path::new("/data"), disk.clone()).unwrap();
+        let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
+        assert_eq!(report.torn_tail.is_none(), is_damage, "{case}: {report:?}");
+        drop(directory);
+        match try_open(&disk, &small_config(FlushMode::ASYNC)) {
+            Err(StoreError::Damaged { from, reason, .. }) => {
+                assert!(is_damage, "{case}: {reason}");
+                assert!(from == end && reason.contains("--cut-at-damage"), "{case}: {reason}");
+            }
+            Err(other) => panic!("{case}: {other}"),
+            Ok((store, report)) => {
+                assert!(!is_damage, "{case}");
+                assert_eq!(report.log_end, end);
+                assert!(report.cut_records > 0 && report.cut_bytes > 0, "{report:?}");
+                store.close().unwrap();
+                let (_, report) = open(&disk, &small_config(FlushMode::ASYNC));
+                assert_eq!((report.log_end, report.cut_records), (end, 0));
+            }
+        }
+    }
+}

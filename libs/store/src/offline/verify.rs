@@ -9,6 +9,7 @@ use super::directory::Directory;
 use super::entries::Derived;
 use super::report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
 use super::verify_derived::{compare, compare_blocks};
+use crate::apache_cut::ApacheCut;
 use crate::dispatch::DispatchRule;
 use crate::error::StoreError;
 use crate::format::PADDING_HEAD_BYTES;
@@ -45,6 +46,8 @@ struct Run<'a> {
     /// What proofs say about the end of the log.
     tail: Tail,
     evidence: Evidence,
+    /// When the newest record that was read was stored.
+    last_store_time: Option<i64>,
     total_bytes: u64,
     /// Queue offset that the next record of a queue should have, by topic and queue id.
     expected: HashMap<String, HashMap<i32, u64>>,
@@ -91,6 +94,7 @@ impl<'a> Run<'a> {
             next_progress: 0,
             tail: Tail::read(&directory.segments, mark, directory.was_apache)?,
             evidence: directory.evidence()?,
+            last_store_time: None,
             total_bytes,
             expected: HashMap::new(),
             report,
@@ -185,6 +189,7 @@ impl<'a> Run<'a> {
                 }
                 Step::Record(record, size) => {
                     self.report.records += 1;
+                    self.last_store_time = Some(record.store_timestamp);
                     self.check_order(&record, segment);
                     found.derived.add(&record, size, self.rule);
                     continue;
@@ -234,6 +239,7 @@ impl<'a> Run<'a> {
             let remains = search(segment, segment.start.max(position), to)?;
             if self.tail.needed(segment).is_none()
                 && self.evidence.of_damage(position, &remains).is_some()
+                && !self.is_cut(position, &remains)?
             {
                 return Ok(false);
             }
@@ -244,6 +250,16 @@ impl<'a> Run<'a> {
         let tail = |to| TornTail { from: position, to, records: all.records };
         self.report.torn_tail = all.end.filter(|end| is_torn && *end > position).map(tail);
         Ok(true)
+    }
+
+    /// Whether Apache's broker cut off what stands behind `position` and wrote on up to there.
+    fn is_cut(&self, position: u64, remains: &Remains) -> Result<bool, StoreError> {
+        let (disk, layout) = (&*self.directory.disk, &self.directory.layout);
+        if !self.directory.was_apache {
+            return Ok(false);
+        }
+        let apache = ApacheCut::read(disk, layout, self.directory.was_closed)?;
+        apache.explains(disk, layout, position, self.last_store_time, remains)
     }
 
     fn check_order(&mut self, record: &Record<'_>, segment: &Segment) {
