@@ -110,13 +110,44 @@ fn a_missing_start_is_named_and_given_up_only_when_asked() {
     let disk_of = || Arc::clone(&disk) as Arc<dyn Disk>;
     assert!(matches!(try_open(&disk, &config()), Err(StoreError::Damaged { from: 0, .. })));
     let given_up = accept_missing_start(Path::new(ROOT), &disk_of()).unwrap();
-    assert_eq!(given_up, Some(0..SEGMENT_BYTES));
+    assert_eq!(given_up.unwrap().range, 0..SEGMENT_BYTES);
     assert_eq!(accept_missing_start(Path::new(ROOT), &disk_of()).unwrap(), None);
     assert!(verified(&disk).is_sound);
     let (store, report) = open(&disk, &config());
     assert_eq!(report.log_start, SEGMENT_BYTES);
     let range = store.queue_range("a", 0).unwrap();
     assert!(range.min > 0 && !read_all(&store, "a", 0, range.min).is_empty());
+}
+
+#[test]
+fn queues_whose_messages_were_all_in_a_lost_start_go_on_where_they_were() {
+    for is_queue_file_there in [true, false] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) = open(&disk, &config());
+        let one = |topic| append(&store, &[Message::new(topic, 3, "of segment 0")]).unwrap()[0];
+        for topic in ["lost", "lost", "deleted", "anew", "anew"] {
+            one(topic);
+        }
+        store.delete_queues(&["deleted", "anew"]).unwrap();
+        one("anew");
+        store.close().unwrap();
+        fill(&disk, true);
+        disk.remove(Path::new(&segment(0))).unwrap();
+        let queue_file = Path::new("/data/weir/queues/00000000000000000000");
+        if !is_queue_file_there {
+            disk.remove(queue_file).unwrap();
+        }
+        let disk_of = Arc::clone(&disk) as Arc<dyn Disk>;
+        let given_up = accept_missing_start(Path::new(ROOT), &disk_of).unwrap().unwrap();
+        let (store, _) = open(&disk, &config());
+        let next = |topic| append(&store, &[Message::new(topic, 3, "on")]).unwrap()[0].queue_offset;
+        let nexts = ["lost", "deleted", "anew"].map(next);
+        if is_queue_file_there {
+            assert_eq!((given_up.unknown.len(), nexts), (0, [2, 0, 1]));
+        } else {
+            assert_eq!(given_up.unknown, [queue_file], "nobody knows, and that is said");
+        }
+    }
 }
 
 /// Verify has to say what the next open will do.

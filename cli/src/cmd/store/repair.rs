@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
-use weirmq_store::offline::{self, CutPlan, Finding, FindingKind};
+use weirmq_store::offline::{self, CutPlan, Finding, FindingKind, GivenUp};
 use weirmq_store::{Disk, RealDisk, SystemClock};
 
 use super::verify::verify;
@@ -77,12 +77,23 @@ pub(super) fn run(args: RepairArgs) -> anyhow::Result<()> {
 fn accept_missing_start(args: &RepairArgs, output: &Output) -> anyhow::Result<()> {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let given_up = offline::accept_missing_start(args.place.path(), &disk)?;
-    let text = match &given_up {
-        Some(lost) => format!("the log begins at {}; from {} on it is lost", lost.end, lost.start),
-        None => "nothing to repair: the log's start is there".to_owned(),
+    let Some(GivenUp { range, unknown }) = given_up else {
+        let text = "nothing to repair: the log's start is there";
+        return Ok(output.done(text, &serde_json::json!({ "givenUp": null }))?);
     };
-    let range = given_up.map(|lost| serde_json::json!({ "from": lost.start, "to": lost.end }));
-    Ok(output.done(&text, &serde_json::json!({ "givenUp": range }))?)
+    for path in &unknown {
+        eprintln!(
+            "warning: {} is gone or not whole: queues whose messages were all in that segment begin \
+             at 0 again; set the offsets of their consumer groups back (`weir group reset`)",
+            path.display()
+        );
+    }
+    let text = format!("the log begins at {}; from {} on it is lost", range.end, range.start);
+    let json = serde_json::json!({
+        "givenUp": { "from": range.start, "to": range.end },
+        "unknownQueues": unknown,
+    });
+    Ok(output.done(&text, &json)?)
 }
 
 #[derive(Serialize)]

@@ -15,7 +15,7 @@ pub(crate) mod truncate;
 mod verify;
 mod verify_derived;
 
-pub use beginning::accept_missing_start;
+pub use beginning::{GivenUp, accept_missing_start};
 pub use cut::{Cut, CutPlan, cut, plan_cut};
 pub use directory::Directory;
 pub use export_queues::{ExportReport, export_queues};
