@@ -154,6 +154,11 @@ impl Proofs {
         !self.found.is_empty()
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.found.len()
+    }
+
     /// Everything below was on disk once.
     pub(crate) fn flushed(&self) -> u64 {
         self.found.iter().map(|proof| proof.flushed).max().unwrap_or(0)

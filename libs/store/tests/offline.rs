@@ -150,6 +150,37 @@ fn queues_whose_messages_were_all_in_a_lost_start_go_on_where_they_were() {
     }
 }
 
+#[test]
+fn proofs_of_a_recycled_segment_are_shown_until_it_is_closed() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let clock = Arc::new(ManualClock::at_ms(1_000_000));
+    let config = StoreConfig { retention: std::time::Duration::ZERO, ..config() };
+    let store = || {
+        let disk = Arc::clone(&disk) as Arc<dyn Disk>;
+        Store::open(config.clone(), disk, clock.clone()).unwrap().0
+    };
+    let running = store();
+    running.protect_from(u64::MAX);
+    let mut end = 0;
+    for n in 0..200u32 {
+        let message = Message::new("t", 0, vec![n as u8 | 1; 900]);
+        end = append(&running, &[message]).unwrap()[0].end_offset;
+        clock.advance_ms(60_000);
+        running.flush().unwrap();
+        running.maintain().unwrap();
+    }
+    append(&running, &[Message::new("t", 0, "not flushed")]).unwrap();
+    drop(running);
+    let inspection = look(&disk).inspect().unwrap();
+    let newest = inspection.segments.last().unwrap();
+    let proofs = newest.proofs.expect("it had another life");
+    assert!(proofs.count > 0 && proofs.flushed <= end, "{proofs:?}");
+    assert_eq!(proofs.proved_to, newest.end);
+    store().close().unwrap();
+    let inspection = look(&disk).inspect().unwrap();
+    assert!(inspection.segments.iter().all(|segment| segment.proofs.is_none()));
+}
+
 /// Verify has to say what the next open will do.
 fn foretells(disk: &Arc<SimulatedDisk>, config: &StoreConfig, what: &str) -> VerifyReport {
     let report = verified(disk);

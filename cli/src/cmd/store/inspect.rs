@@ -87,7 +87,7 @@ struct SegmentRow(SegmentView);
 
 impl Row for SegmentRow {
     const HEADER: &'static [&'static str] =
-        &["START", "END", "FIRST STORED", "LAST STORED", "RECORDS", "QUEUES", "KEYS"];
+        &["START", "END", "FIRST STORED", "LAST STORED", "RECORDS", "QUEUES", "KEYS", "PROVED TO"];
 
     fn cells(&self) -> Vec<String> {
         let view = &self.0;
@@ -100,6 +100,7 @@ impl Row for SegmentRow {
             view.records.map_or("-".to_owned(), |records| records.to_string()),
             derived(view.queue_file).to_owned(),
             derived(view.key_file).to_owned(),
+            view.proofs.map_or("-".to_owned(), |proofs| proofs.proved_to.to_string()),
         ]
     }
 }

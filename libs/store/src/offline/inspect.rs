@@ -12,6 +12,7 @@ use super::report::Finding;
 use crate::dispatch::DispatchRule;
 use crate::error::StoreError;
 use crate::format::Format;
+use crate::proof::Proofs;
 use crate::queue_file::QueueEntry;
 use crate::scan::{Scanner, Step};
 use crate::segment::Segment;
@@ -53,6 +54,34 @@ pub struct SegmentView {
     pub last_record: Option<u64>,
     pub queue_file: DerivedState,
     pub key_file: DerivedState,
+    /// What a segment that had another life before says about its end; `None` without proofs, as
+    /// after a clean stop.
+    pub proofs: Option<ProofsView>,
+}
+
+/// The proofs of a recycled segment. A record counts up to `flushed`, or up to `proved_to` if
+/// that is further on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProofsView {
+    /// Places that hold one, of 16.
+    pub count: usize,
+    /// Everything below was on disk when the newest of them was written.
+    pub flushed: u64,
+    /// How far they reach from there on, each with the checksum of the bytes that are there.
+    pub proved_to: u64,
+}
+
+impl ProofsView {
+    fn of(segment: &Segment) -> Result<Option<Self>, StoreError> {
+        let proofs = Proofs::read(segment)?;
+        if !proofs.is_recycled() {
+            return Ok(None);
+        }
+        let flushed = proofs.flushed();
+        let proved_to = proofs.proved_from(segment, flushed.max(segment.start))?;
+        Ok(Some(Self { count: proofs.count(), flushed, proved_to }))
+    }
 }
 
 /// How a derived file is.
@@ -130,6 +159,8 @@ impl Directory {
             last_record: None,
             queue_file: DerivedState::Open,
             key_file: DerivedState::Open,
+            // Of a directory that Apache's broker used last they are old ones.
+            proofs: if self.was_apache { None } else { ProofsView::of(segment)? },
         };
         if let Some(first) = self.one_record(segment, segment.start)? {
             view.first_record = Some(first.position);

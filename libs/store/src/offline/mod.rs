@@ -19,7 +19,7 @@ pub use beginning::{GivenUp, accept_missing_start};
 pub use cut::{Cut, CutPlan, cut, plan_cut};
 pub use directory::Directory;
 pub use export_queues::{ExportReport, export_queues};
-pub use inspect::{DerivedState, Inspection, RecordView, SegmentView, StoredEntry};
+pub use inspect::{DerivedState, Inspection, ProofsView, RecordView, SegmentView, StoredEntry};
 pub use report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
 pub use truncate::{begin_at, truncate};
 pub use verify::verify;
