@@ -28,7 +28,7 @@ const PERIOD: Duration = Duration::from_secs(30);
 const HEARTBEAT_TIMEOUT_MS: i64 = 120_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Pauses between attempts while a NameServer does not answer.
+/// Pauses between attempts while a NameServer does not answer, or closes each connection soon.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// Larger tables go in several registrations. Apache's `splitRegistrationSize`.
@@ -68,6 +68,7 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         broker: &broker,
         address: &address,
         connection: None,
+        connected_at: Instant::now(),
         lost: Arc::default(),
         counter: 0,
         told: Told::Nothing,
@@ -87,7 +88,10 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         };
         let next_time = match told {
             Ok(()) => {
-                pause = RETRY_FIRST;
+                // Sooner, and a NameServer that answers and closes would be called without a pause.
+                if peer.connected_at.elapsed() >= RETRY_MAX {
+                    pause = RETRY_FIRST;
+                }
                 remind_at
             }
             Err(reason) => {
@@ -126,6 +130,8 @@ struct NameServer<'a> {
     broker: &'a Broker,
     address: &'a str,
     connection: Option<Connection>,
+    /// When the connection was opened last.
+    connected_at: Instant,
     /// The connection has ended.
     lost: Arc<Notify>,
     /// The version of the last registration. A NameServer changes a topic that it knows only with
@@ -233,6 +239,9 @@ impl NameServer<'_> {
         }
         self.id = id;
         if self.connection.as_ref().is_some_and(Connection::is_closed) {
+            if self.is_registered() && self.connected_at.elapsed() < RETRY_MAX {
+                return Err("the NameServer closed the connection soon after it answered".into());
+            }
             // It has forgotten this broker together with the connection.
             self.connection = None;
             self.told = Told::Nothing;
@@ -241,6 +250,7 @@ impl NameServer<'_> {
             let session = |_: &Connection| Link { lost: self.lost.clone() };
             let opened = connect(self.address, CONNECT_TIMEOUT, Limits::default(), session);
             self.connection = Some(opened.await.map_err(|error| error.to_string())?);
+            self.connected_at = Instant::now();
         }
         match self.told {
             Told::Nothing => self.tell_all(None).await,
@@ -390,3 +400,6 @@ async fn unregister(broker: &Broker, id: i64, connection: &Connection) {
         tracing::debug!(%error, "not unregistered; the NameServer notices the closed connection");
     }
 }
+
+#[cfg(test)]
+mod tests;
