@@ -1,6 +1,7 @@
 //! Telling every NameServer which topics this broker has: all of them at the start and every 30 s,
 //! and what changed in between. One registration is on its way to each NameServer; the next one
-//! carries everything that changed meanwhile.
+//! carries everything that changed meanwhile. A NameServer that would take what a registration
+//! leaves out for deleted gets whole tables only.
 //! Sources: `BrokerOuterAPI.registerBrokerAll`, `BrokerController.registerIncrementBrokerData`.
 
 use std::sync::Arc;
@@ -71,6 +72,7 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         connected_at: Instant::now(),
         lost: Arc::default(),
         counter: 0,
+        takes_parts: false,
         told: Told::Nothing,
         id: 0,
     };
@@ -138,6 +140,8 @@ struct NameServer<'a> {
     /// a version that it does not know, so each part of a table has its own, as with Apache's
     /// `TopicConfigManager.buildSerializeWrapper`.
     counter: i64,
+    /// What a registration leaves out stays there.
+    takes_parts: bool,
     told: Told,
     /// The id that it knows this broker by.
     id: i64,
@@ -252,6 +256,10 @@ impl NameServer<'_> {
             self.connection = Some(opened.await.map_err(|error| error.to_string())?);
             self.connected_at = Instant::now();
         }
+        // Also with each reminder: an administrator may change it.
+        if !matches!(self.told, Told::UpTo(_)) {
+            self.takes_parts = self.ask_for_parts().await?;
+        }
         match self.told {
             Told::Nothing => self.tell_all(None).await,
             Told::Long(version) => self.tell_all(Some(version)).await,
@@ -259,13 +267,26 @@ impl NameServer<'_> {
         }
     }
 
-    /// Tells the whole table, in parts. `known` is the version that the NameServer has, if any:
+    /// Asks whether topics that a registration leaves out stay: the NameServer does not delete them, or
+    /// understands `isPart`. One that does not say gets whole tables.
+    async fn ask_for_parts(&self) -> Result<bool, String> {
+        let Some(connection) = &self.connection else { return Ok(false) };
+        let code = RequestCode::GetNameServerConfig.number();
+        let asked = connection.call(SerializeType::Json, code, |_| {}, b"", CALL_TIMEOUT);
+        let answer = asked.await.map_err(|error| error.to_string())?;
+        let command = answer.command().map_err(|error| error.to_string())?;
+        let is_told = command.head.code == ResponseCode::Success.number();
+        Ok(is_told && keeps_what_is_left_out(&String::from_utf8_lossy(answer.body())))
+    }
+
+    /// Tells the whole table, in parts if may be. `known` is the version that the NameServer has, if any:
     /// then it hears nothing new, only again what it may have lost.
     async fn tell_all(&mut self, known: Option<i64>) -> Result<(), String> {
         let mut version = known.unwrap_or_else(|| self.broker.topic_changes.version());
         let names: Vec<_> = self.broker.state.topics.all().into_values().collect();
-        let mut parts = names.chunks(TOPICS_PER_REGISTRATION).peekable();
-        let is_whole = names.len() <= TOPICS_PER_REGISTRATION;
+        let part_length = if self.takes_parts { TOPICS_PER_REGISTRATION } else { usize::MAX };
+        let mut parts = names.chunks(part_length).peekable();
+        let is_whole = names.len() <= part_length;
         while let Some(part) = parts.next() {
             if known.is_none() {
                 self.counter += 1;
@@ -285,8 +306,10 @@ impl NameServer<'_> {
     /// Tells what changed after `version`; returns the version that is known now.
     async fn tell_changes(&mut self, version: i64) -> Result<i64, String> {
         let (mut names, now) = match self.broker.topic_changes.since(version) {
-            Some(changes) => changes,
+            Some((changes, now)) if self.takes_parts || changes.is_empty() => (changes, now),
+            Some(_) => return self.tell_table().await,
             // More than is remembered: Apache's brokers tell everything at every change.
+            None if !self.takes_parts => return self.tell_table().await,
             None => {
                 let now = self.broker.topic_changes.version();
                 let all = self.broker.state.topics.all().into_keys();
@@ -303,6 +326,16 @@ impl NameServer<'_> {
             self.knows(now);
         }
         Ok(now)
+    }
+
+    /// Tells the whole table in one registration, as something new.
+    async fn tell_table(&mut self) -> Result<i64, String> {
+        let version = self.broker.topic_changes.version();
+        let names = self.broker.state.topics.all();
+        self.counter += 1;
+        self.register(names.keys().map(|name| &**name), false).await?;
+        self.knows(version);
+        Ok(version)
     }
 
     fn knows(&mut self, version: i64) {
@@ -345,6 +378,17 @@ impl NameServer<'_> {
         let Some(connection) = &self.connection else { return Ok(()) };
         register(broker, self.id, connection, &body, is_part).await
     }
+}
+
+/// Whether the settings of a NameServer, as code 319 answers them, say that a topic stays which a
+/// registration leaves out. Versions of Apache's before 5.1 have no such option.
+fn keeps_what_is_left_out(properties: &str) -> bool {
+    let is_on = |name: &str| {
+        let mut settings = properties.lines().filter_map(|line| line.trim().split_once('='));
+        settings.any(|(key, value)| key == name && value.eq_ignore_ascii_case("true"))
+    };
+    let is_known = properties.contains('=');
+    is_known && (is_on("registrationPartsEnable") || !is_on("deleteTopicWithBrokerRegistration"))
 }
 
 async fn register(

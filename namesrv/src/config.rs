@@ -137,6 +137,8 @@ impl NameServerConfig {
         line("returnOrderTopicConfigToBroker", &self.return_order_topic_config_to_broker);
         line("supportActingMaster", &self.support_acting_master);
         line("deleteTopicWithBrokerRegistration", &self.delete_topic_with_broker_registration);
+        // A registration that says `isPart` deletes nothing. Brokers ask whether this is known here.
+        line("registrationPartsEnable", &true);
         line("frameBytesMax", &self.limits.frame_bytes_max);
         line("connectionsMax", &self.limits.connections_max);
         line("serverChannelMaxIdleTimeSeconds", &self.limits.idle_seconds);

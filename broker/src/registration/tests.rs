@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -5,17 +6,28 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use weirmq_remoting::ResponseCode;
-use weirmq_remoting::command::{Command, response};
+use weirmq_remoting::body::{Body as _, RegisterBrokerBody, TopicConfig};
+use weirmq_remoting::command::{Command, HeaderWriter, SerializeType, response};
 use weirmq_remoting::frame::{Split, split};
+use weirmq_remoting::header::{CreateTopicHeader, Header as _};
+use weirmq_remoting::net::{NoRequests, connect};
+use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::SimulatedDisk;
 
 use super::RETRY_FIRST;
 use crate::BrokerConfig;
 use crate::run::{Listeners, run_on};
 
-/// A broker that registers at this NameServer, until the token is cancelled.
-async fn broker(name_server: &TcpListener) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A broker that registers at a NameServer, until the token is cancelled.
+struct Running {
+    address: String,
+    shutdown: CancellationToken,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+async fn broker(name_server: &TcpListener) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let mut config = BrokerConfig { data_dir: folder.path().into(), ..BrokerConfig::default() };
     config.name_servers = vec![name_server.local_addr().unwrap().to_string()];
@@ -24,26 +36,43 @@ async fn broker(name_server: &TcpListener) -> (CancellationToken, tokio::task::J
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let main = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let running = tokio::spawn(async move {
+    let address = main.local_addr().unwrap().to_string();
+    let ended = tokio::spawn(async move {
         let (disk, admin) = (Arc::new(SimulatedDisk::new()), weirmq_admin::Admin::default());
         run_on(disk, config, Listeners { main, vip: None, replication: None }, admin, stop)
             .await
             .unwrap();
         drop(folder);
     });
-    (shutdown, running)
+    Running { address, shutdown, ended }
 }
 
-/// Answers the next request with success and `body`.
-async fn answer(peer: &mut TcpStream, body: impl Fn(&Command<'_>) -> Vec<u8>) {
+/// What a registration says: its topics, and whether they are all.
+struct Registration {
+    topics: BTreeMap<String, TopicConfig>,
+    is_part: bool,
+}
+
+/// Answers the questions for `settings` until a registration comes, and that.
+async fn answer(peer: &mut TcpStream, settings: &str) -> Registration {
     let mut bytes = Vec::new();
     loop {
-        if let Ok(Split::Frame(frame, _)) = split(&bytes, usize::MAX) {
+        if let Ok(Split::Frame(frame, length)) = split(&bytes, usize::MAX) {
             let command = Command::decode(&frame).unwrap();
             let mut out = Vec::new();
-            response(&mut out, &command.head, ResponseCode::Success, None).finish(&body(&command));
+            let is_question = command.head.code == RequestCode::GetNameServerConfig.number();
+            let body = if is_question { settings.as_bytes() } else { b"" };
+            response(&mut out, &command.head, ResponseCode::Success, None).finish(body);
             peer.write_all(&out).await.unwrap();
-            return;
+            if is_question {
+                bytes.drain(..length);
+                continue;
+            }
+            assert_eq!(command.head.code, RequestCode::RegisterBroker.number());
+            let is_part = command.ext.get("isPart").is_some_and(|part| part.to_cow() == "true");
+            let body = RegisterBrokerBody::decode(command.body).unwrap();
+            let topics = body.topic_config_serialize_wrapper.topic_config_table;
+            return Registration { topics, is_part };
         }
         assert!(peer.read_buf(&mut bytes).await.unwrap() > 0, "the broker hung up");
     }
@@ -52,18 +81,70 @@ async fn answer(peer: &mut TcpStream, body: impl Fn(&Command<'_>) -> Vec<u8>) {
 #[tokio::test]
 async fn a_name_server_that_answers_and_closes_is_called_again_after_longer_and_longer_pauses() {
     let name_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (shutdown, running) = broker(&name_server).await;
+    let running = broker(&name_server).await;
     let mut calls = Vec::new();
     for _ in 0..4 {
         let (mut peer, _) = name_server.accept().await.unwrap();
         calls.push(Instant::now());
-        answer(&mut peer, |_| Vec::new()).await;
+        answer(&mut peer, "").await;
     }
     let pauses: Vec<Duration> = calls.windows(2).map(|two| two[1] - two[0]).collect();
     for (pause, at_least) in pauses.iter().zip([1, 2, 4]) {
         // A timer may be a millisecond early.
         assert!(*pause + Duration::from_millis(5) > at_least * RETRY_FIRST, "{pauses:?}");
     }
-    shutdown.cancel();
-    running.await.unwrap();
+    running.shutdown.cancel();
+    running.ended.await.unwrap();
+}
+
+async fn create_topic(address: String, name: String) {
+    let header = CreateTopicHeader {
+        topic: name.as_str().into(),
+        default_topic: None,
+        read_queue_nums: 1,
+        write_queue_nums: 1,
+        perm: 6,
+        topic_filter_type: None,
+        topic_sys_flag: None,
+        order: None,
+        attributes: None,
+        force: None,
+    };
+    let client = connect(&address, PATIENCE, Default::default(), |_| NoRequests).await.unwrap();
+    let code = RequestCode::UpdateAndCreateTopic.number();
+    let fields = |out: &mut HeaderWriter<'_>| header.encode(out);
+    let created = client.call(SerializeType::Json, code, fields, b"", PATIENCE).await.unwrap();
+    assert_eq!(created.command().unwrap().head.code, ResponseCode::Success.number());
+}
+
+#[tokio::test]
+async fn who_would_delete_what_is_left_out_gets_the_whole_table() {
+    for (settings, gets_parts) in [
+        // Apache's from 5.1 on, with the option and without.
+        ("kvConfigPath=/x\ndeleteTopicWithBrokerRegistration=true\n", false),
+        ("kvConfigPath=/x\ndeleteTopicWithBrokerRegistration=false\n", true),
+        // Apache's 4.9.
+        ("kvConfigPath=/x\n", true),
+        // Ours.
+        ("deleteTopicWithBrokerRegistration=true\nregistrationPartsEnable=true\n", true),
+        // Somebody who does not say.
+        ("", false),
+    ] {
+        let name_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let running = broker(&name_server).await;
+        let (mut peer, _) = name_server.accept().await.unwrap();
+        let first = answer(&mut peer, settings).await;
+        assert!(!first.is_part && first.topics.len() > 1, "{settings}");
+        for name in ["one", "two"] {
+            let created = tokio::spawn(create_topic(running.address.clone(), name.to_owned()));
+            let news = answer(&mut peer, settings).await;
+            created.await.unwrap();
+            assert!(news.topics.contains_key(name), "{settings}");
+            assert_eq!(news.is_part, gets_parts, "{settings}");
+            assert_eq!(news.topics.len() > first.topics.len(), !gets_parts, "{settings}");
+        }
+        drop(peer);
+        running.shutdown.cancel();
+        running.ended.await.unwrap();
+    }
 }
