@@ -21,6 +21,8 @@ pub(super) struct Objects {
     marked: Record,
     /// The record from before it was damaged, while it is.
     newest: Option<Record>,
+    /// Whether it was damaged ever.
+    pub(super) was_damaged: bool,
     /// Somebody swapped a record that was damaged.
     pub(super) is_forked: bool,
 }
@@ -105,6 +107,7 @@ impl Objects {
     }
 
     fn damage(&mut self, copy: Record) {
+        self.was_damaged = true;
         let newest = self.record.1.clone();
         self.newest.get_or_insert(newest);
         self.put(copy);

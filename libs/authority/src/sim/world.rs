@@ -165,6 +165,7 @@ impl World {
         while self.now < self.length {
             self.step()?;
             self.check.is_forked = self.objects.is_forked;
+            self.check.was_damaged = self.objects.was_damaged;
             if self.objects.is_forked && !self.is_quorum {
                 // Nobody can notice, so nothing is promised.
                 return Ok(self.check.summary);
