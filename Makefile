@@ -8,7 +8,7 @@ SEEDS ?= 2000..=20000
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim bench fuzz
+.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim crds bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -55,6 +55,9 @@ crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it 
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given
+
+crds: build ## Writes crds/ again, after a change of a kind
+	$(WEIR) crds > crds/weirmq.yaml
 
 bench: ## WeirMQ beside its peers; about an hour, results in bench/results and docs/benchmarks.md
 	bench/run --page

@@ -59,6 +59,8 @@ enum Command {
     Store(cmd::store::StoreArgs),
     Bench(bench::BenchArgs),
     Config(cmd::config::ConfigArgs),
+    #[cfg(feature = "kubernetes")]
+    Crds(cmd::crds::CrdsArgs),
     Completion(cmd::completion::CompletionArgs),
 }
 
@@ -91,6 +93,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Store(args) => cmd::store::run(args),
         Command::Bench(args) => client_runtime()?.block_on(bench::run(args)),
         Command::Config(args) => cmd::config::run(args),
+        #[cfg(feature = "kubernetes")]
+        Command::Crds(args) => cmd::crds::run(args),
         Command::Completion(args) => cmd::completion::run(args, Cli::command()),
     }
 }

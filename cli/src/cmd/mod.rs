@@ -5,6 +5,8 @@ pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod consume;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod crds;
 pub(crate) mod group;
 pub(crate) mod kv;
 mod member;

@@ -12,6 +12,8 @@
 mod complaint;
 mod epochs;
 mod in_sync;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod lease;
 mod member;
 mod planted;

@@ -1,0 +1,32 @@
+//! `weir crds`: the kinds that WeirMQ adds to Kubernetes.
+
+use kube::CustomResourceExt as _;
+use weirmq_authority::kubernetes::BrokerGroup;
+
+use crate::output::{Format, Output};
+
+/// Print the definitions of WeirMQ's kinds for Kubernetes
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  weir crds | kubectl apply --server-side -f -")]
+pub(crate) struct CrdsArgs {}
+
+pub(crate) fn run(_: CrdsArgs) -> anyhow::Result<()> {
+    Ok(Output::new(Format::Text).line(definitions()?.trim_end())?)
+}
+
+/// One YAML document for each kind.
+fn definitions() -> anyhow::Result<String> {
+    let documents = [BrokerGroup::crd()].map(|crd| serde_yaml::to_string(&crd));
+    documents.into_iter().map(|document| Ok(format!("---\n{}", document?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_definitions_in_the_repository_are_what_is_printed() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crds/weirmq.yaml");
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        let printed = super::definitions().unwrap();
+        assert!(kept == printed, "crds/weirmq.yaml is not what `weir crds` prints: write it again");
+    }
+}
