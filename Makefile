@@ -8,7 +8,7 @@ SEEDS ?= 2000..=20000
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim crds bench fuzz
+.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built crds bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -16,7 +16,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit crash-short client store-format clients apache-store ## Everything that has to pass
+test: lint unit crash-short client store-format clients apache-store kube-if-built ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -55,6 +55,16 @@ crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it 
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given
+
+# As in `unit`, so that nothing is built again.
+KUBE_TESTS = $(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-client --test kubernetes -- \
+	--include-ignored any_server answers rights
+
+kube: ## What concerns Kubernetes against its real API server, which is built the first time: about 4 minutes
+	e2e/kube/run.py -- $(KUBE_TESTS)
+
+kube-if-built: ## The same, or a line that says that it was skipped
+	e2e/kube/run.py --if-built -- $(KUBE_TESTS)
 
 crds: build ## Writes crds/ again, after a change of a kind
 	$(WEIR) crds > crds/weirmq.yaml

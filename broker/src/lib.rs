@@ -15,6 +15,8 @@ mod busy_disk;
 mod clients;
 mod cold_reads;
 mod config;
+#[cfg(feature = "kubernetes")]
+pub mod coordination;
 mod delay;
 mod filter;
 mod groups;
