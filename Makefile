@@ -8,7 +8,7 @@ SEEDS ?= 2000..=20000
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built crds bench fuzz
+.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built failover failover-short crds bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -16,7 +16,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit crash-short client store-format clients apache-store kube-if-built ## Everything that has to pass
+test: lint unit crash-short failover-short client store-format clients apache-store kube-if-built ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -52,6 +52,18 @@ crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it 
 	$(CRASH) cuts --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	$(CRASH) kills --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	e2e/crash/faults.py --weir $(WEIR) $(CRASH_RESULTS)
+
+STAND_IN = target/$(PROFILE)/kube-stand-in
+FAILOVER = e2e/failover/run.py --weir $(WEIR) --stand-in $(STAND_IN)
+
+$(STAND_IN): build
+	$(CARGO) build --profile $(PROFILE) -p weirmq-kube-stand-in
+
+failover-short: build $(STAND_IN) ## A few faults of a master under load; skipped, with the reason, without root
+	$(FAILOVER) --count 1
+
+failover: build $(STAND_IN) ## 100 faults of each kind; about three hours
+	$(FAILOVER) --count 100 --results e2e/failover/results.json
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given

@@ -73,6 +73,7 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::GetBrokerConfig
         | C::CleanExpiredConsumeQueue
         | C::CleanUnusedTopic
+        | C::ControllerElectMaster
         | C::DeleteExpiredCommitLog => Permit::Allowed,
 
         C::PutKvConfig
@@ -162,7 +163,6 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         C::CheckRocksdbCqWriteProgress | C::ExportRocksdbConfigToJson => OTHER_STORE,
 
         C::ControllerAlterSyncStateSet
-        | C::ControllerElectMaster
         | C::ControllerRegisterBroker
         | C::ControllerGetReplicaInfo
         | C::ControllerGetMetadataInfo

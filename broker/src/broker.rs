@@ -300,6 +300,14 @@ impl Broker {
         })
     }
 
+    /// Whether messages may have been shown elsewhere that this replica does not show: it is a slave, or
+    /// a master that does not serve yet.
+    pub(crate) fn may_lack_shown(&self) -> bool {
+        self.replication.as_ref().is_some_and(|replication| {
+            !matches!(replication.status().role, RoleStatus::Master { may_append: true })
+        })
+    }
+
     /// Refuses to speak of what is in the queues while this replica does not know what of it is
     /// confirmed: an unknown end must not be taken for 0, to which a consumer would go back.
     pub(crate) fn check_visible(&self) -> Result<(), Refusal> {
@@ -319,7 +327,7 @@ impl Broker {
         let Some(replication) = &self.replication else { return Some(0) };
         match replication.status().role {
             RoleStatus::Master { .. } => Some(0),
-            RoleStatus::Slave { .. } => Some(self.config.broker_id as i64),
+            RoleStatus::Slave { .. } => Some(self.own_slave_id()),
             RoleStatus::Waiting => None,
         }
     }
@@ -338,13 +346,17 @@ impl Broker {
         let mut connected = status.peers.iter().filter(|peer| peer.is_connected);
         match status.role {
             RoleStatus::Master { .. } if is_cold => {
-                let slave = connected.find(|peer| peer.is_in_sync && peer.replica > 0);
-                slave.map_or(0, |slave| i64::from(slave.replica))
+                let slave = connected.find(|peer| peer.is_in_sync);
+                slave.map_or(0, |slave| self.config.slave_id(slave.replica))
             }
             RoleStatus::Master { .. } => 0,
             RoleStatus::Slave { master } if connected.any(|peer| peer.replica == master) => 0,
-            RoleStatus::Slave { .. } | RoleStatus::Waiting => self.config.broker_id as i64,
+            RoleStatus::Slave { .. } | RoleStatus::Waiting => self.own_slave_id(),
         }
+    }
+
+    fn own_slave_id(&self) -> i64 {
+        self.config.slave_id(u32::try_from(self.config.broker_id).unwrap_or(u32::MAX))
     }
 
     /// What a client is told of this error of an append.

@@ -63,7 +63,7 @@ pub struct BrokerConfig {
 }
 
 /// The other replicas of the group. It is on once `master`, `secret_file` or `insecure` is given.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicationSection {
     /// `async` answers a send when the master has it, `sync` when every replica in sync has it.
@@ -78,12 +78,52 @@ pub struct ReplicationSection {
     /// Makes this a slave: the master's `host:port` for replication, one above its main port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master: Option<String>,
+    /// Makes this one of several replicas that elect their master: the replication addresses of all
+    /// of them, `host:port`, by broker id from 0. Needs `kubernetes`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<String>,
+    /// Where replicas that elect their master keep the authority record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesSection>,
+    /// Replicas that elect their master take the place of one that is not heard and does not renew
+    /// its lease for this long. Shorter is faster, and takes a slow network for a dead master more
+    /// often. Default: 6,000; 1,500 or more.
+    pub lease_ms: u64,
     /// A file with what only the group's replicas know, at least 16 bytes, the same at all of
     /// them. It proves who connects; it does not encrypt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
     /// Believe everybody who reaches the replication port. Default: false.
     pub insecure: bool,
+}
+
+impl Default for ReplicationSection {
+    fn default() -> Self {
+        Self {
+            mode: ReplicationMode::Async,
+            min_in_sync: None,
+            master: None,
+            peers: Vec::new(),
+            kubernetes: None,
+            lease_ms: 6_000,
+            secret_file: None,
+            insecure: false,
+        }
+    }
+}
+
+/// A `BrokerGroup` and a `Lease` of the same name, and what goes with them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KubernetesSection {
+    /// The name of both objects.
+    pub group: String,
+    /// Default: the namespace of this pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// A Service without selector whose endpoint the master moves to itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master_service: Option<String>,
 }
 
 /// When replication lets a send be answered.
@@ -99,6 +139,11 @@ impl ReplicationSection {
     /// Whether the broker is one of several replicas.
     pub fn is_on(&self) -> bool {
         self.master.is_some() || self.secret_file.is_some() || self.insecure
+    }
+
+    /// Whether the replicas elect their master.
+    pub fn is_elected(&self) -> bool {
+        !self.peers.is_empty()
     }
 }
 
@@ -314,6 +359,7 @@ impl BrokerConfig {
         let section = &self.replication;
         let id = self.broker_id.to_string();
         match &section.master {
+            _ if section.is_elected() => self.validate_elected()?,
             None if self.broker_id != 0 => {
                 return wrong(
                     "broker_id",
@@ -332,7 +378,8 @@ impl BrokerConfig {
             }
             _ => {}
         }
-        if section.master.is_some() && section.secret_file.is_none() && !section.insecure {
+        let has_others = section.master.is_some() || section.is_elected();
+        if has_others && section.secret_file.is_none() && !section.insecure {
             let problem = "whoever can pretend to be a replica can lose messages; give all \
                            replicas one replication.secret_file, or say replication.insecure";
             return wrong("replication.secret_file", "not set".to_owned(), problem);
@@ -354,6 +401,50 @@ impl BrokerConfig {
             (_, Some(0)) => wrong("replication.min_in_sync", "0".to_owned(), "use 1 or more"),
             _ => Ok(()),
         }
+    }
+
+    fn validate_elected(&self) -> Result<(), ConfigError> {
+        let wrong = |setting, value: String, problem: &str| {
+            Err(ConfigError { setting, value, problem: problem.to_owned() })
+        };
+        let section = &self.replication;
+        if section.master.is_some() {
+            let problem = "replicas that elect their master, replication.peers, are told none";
+            return wrong("replication.master", "set".to_owned(), problem);
+        }
+        if section.kubernetes.is_none() {
+            let problem = "replicas keep their authority record there";
+            return wrong("replication.kubernetes", "not set".to_owned(), problem);
+        }
+        if let Some(address) = section.peers.iter().find(|address| !is_address(address)) {
+            return wrong("replication.peers", address.clone(), "use host:port");
+        }
+        let count = section.peers.len() as u64;
+        if self.broker_id >= count {
+            let problem = format!("replication.peers has {count} addresses, the first is of id 0");
+            return wrong("broker_id", self.broker_id.to_string(), &problem);
+        }
+        if section.min_in_sync.is_some_and(|min| min as u64 > count) {
+            let problem = "there are not so many replicas in replication.peers";
+            let min = section.min_in_sync.unwrap_or_default();
+            return wrong("replication.min_in_sync", min.to_string(), problem);
+        }
+        if section.lease_ms < 1_500 {
+            return wrong("replication.lease_ms", section.lease_ms.to_string(), "use 1500 or more");
+        }
+        Ok(())
+    }
+
+    /// The id under which a replica is registered while it is a slave. Replicas that elect their
+    /// master count from 0, which is the master's.
+    pub(crate) fn slave_id(&self, replica: u32) -> i64 {
+        i64::from(replica) + i64::from(self.replication.is_elected())
+    }
+
+    /// The replica that is registered under this id while it is a slave.
+    pub(crate) fn replica_of(&self, slave_id: i64) -> Option<u32> {
+        let replica = slave_id.checked_sub(i64::from(self.replication.is_elected()))?;
+        u32::try_from(replica).ok().filter(|replica| self.slave_id(*replica) > 0)
     }
 
     /// The longest frame that a connection may send. There are no accounts yet, so everybody is a

@@ -39,8 +39,8 @@ mod unique_keys;
 
 pub(crate) use broker::Broker;
 pub use config::{
-    BrokerConfig, ConfigError, Flush, LimitsSection, ReplicationMode, ReplicationSection,
-    StoreSection,
+    BrokerConfig, ConfigError, Flush, KubernetesSection, LimitsSection, ReplicationMode,
+    ReplicationSection, StoreSection,
 };
 pub use replication::StartError;
 pub use run::{BrokerError, Listeners, close_directory, run};

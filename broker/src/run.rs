@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -166,8 +166,12 @@ impl Life<'_> {
             )),
         }));
         broker.metrics.look_at(&broker);
+        if let Some(replication) = broker.replication.clone() {
+            admin.ask_before_restart(move || replication.status().reasons_not_to_restart());
+        }
 
-        let stop = shutdown.child_token();
+        // Not a child of `shutdown`: a master serves until it has handed over.
+        let stop = CancellationToken::new();
         let threads = IoThreads::start(&broker).map_err(io_error("start threads"))?;
         let cold_reads = ColdReadThreads::start(&broker).map_err(io_error("start threads"))?;
         let replication = match (replica, &sockets.replication) {
@@ -204,6 +208,9 @@ impl Life<'_> {
             () = shutdown.cancelled() => None,
             end = broker.ended() => Some(end),
         };
+        if ended.is_none() {
+            hand_over_before_the_end(&broker).await;
+        }
         stop.cancel();
         while servers.join_next().await.is_some() {}
         while tasks.join_next().await.is_some() {}
@@ -222,6 +229,20 @@ impl Life<'_> {
     }
 }
 
+/// A master that is told to end gives its office to the slave that has most, so that nobody waits
+/// for its lease.
+async fn hand_over_before_the_end(broker: &Broker) {
+    let Some(replication) = &broker.replication else { return };
+    let status = replication.status();
+    let is_master = matches!(status.role, RoleStatus::Master { .. });
+    if is_master && status.is_elected && status.peers.iter().any(|peer| peer.is_connected) {
+        match replication.hand_over(None).await {
+            Ok(()) => tracing::info!("handed over before the end"),
+            Err(error) => tracing::warn!(%error, "not handed over before the end"),
+        }
+    }
+}
+
 /// Everything that a broker does beside answering requests.
 fn spawn_tasks(broker: &Arc<Broker>, stop: &CancellationToken) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
@@ -235,6 +256,7 @@ fn spawn_tasks(broker: &Arc<Broker>, stop: &CancellationToken) -> JoinSet<()> {
     let images = |broker, _| append_images(broker);
     tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), images)));
     tasks.spawn(until(stop.clone(), expire_pulls(broker.clone())));
+    tasks.spawn(until(stop.clone(), watch_the_disk(broker.clone())));
     let late = broker.clone();
     tasks.spawn(until(stop.clone(), async move {
         let late_answer = |position| late.late_answer(position);
@@ -439,6 +461,30 @@ async fn append_images(broker: Arc<Broker>) {
         };
         if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
             tracing::warn!(%error, "no image of the state, trying again with the next append");
+        }
+    }
+}
+
+/// Has a master give its office up when its disk does not take what it should for so long that
+/// others would do better. On the control runtime, which waits for no disk.
+async fn watch_the_disk(broker: Arc<Broker>) {
+    let Some(replication) = broker.replication.clone() else { return };
+    let patience = Duration::from_millis(broker.config.replication.lease_ms);
+    let mut stuck: Option<(u64, Instant)> = None;
+    loop {
+        tokio::time::sleep(patience / 10).await;
+        let marks = broker.store.watermarks();
+        let flushed = marks.flushed();
+        let is_behind = marks.written() > flushed;
+        match stuck {
+            Some((at, since)) if is_behind && at == flushed => {
+                if since.elapsed() >= patience {
+                    let why = format!("nothing was flushed for {} ms", since.elapsed().as_millis());
+                    replication.resign(why).await;
+                    stuck = None;
+                }
+            }
+            _ => stuck = is_behind.then(|| (flushed, Instant::now())),
         }
     }
 }

@@ -1,30 +1,47 @@
-//! Where a group's authority record is: the backends of `weirmq_authority`.
+//! Where a group's authority record is.
 
 use std::sync::Arc;
 
 use weirmq_authority::{Lease, Record, Swapped, Version};
 
 use super::static_roles::StaticRoles;
+#[cfg(feature = "kubernetes")]
+use crate::coordination::Kubernetes;
 
 /// A group's record and lease, as one replica reaches them.
 #[derive(Clone)]
-pub(crate) enum Authority {
+pub(super) enum Authority {
     /// At the master by configuration: here.
     Here(Arc<StaticRoles>),
     /// At the master by configuration, which is another one: it says itself that it leads.
     AtTheMaster,
+    /// In objects of Kubernetes, by which replicas elect their master.
+    #[cfg(feature = "kubernetes")]
+    Kubernetes(Arc<Kubernetes>),
 }
 
 impl Authority {
-    /// Reads both; nothing where they cannot be asked for.
-    pub(crate) async fn read(&self) -> Option<((Version, Record), (Version, Lease))> {
+    /// Whether nobody else can be elected.
+    pub(super) fn is_by_configuration(&self) -> bool {
         match self {
-            Self::Here(roles) => Some(roles.read()),
-            Self::AtTheMaster => None,
+            Self::Here(_) | Self::AtTheMaster => true,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => false,
         }
     }
 
-    pub(crate) async fn swap_record(&self, expected: Version, record: Record) -> Swapped {
+    /// Reads both; nothing where they cannot be asked for.
+    pub(super) async fn read(&self) -> Option<((Version, Record), (Version, Lease))> {
+        match self {
+            Self::Here(roles) => Some(roles.read()),
+            Self::AtTheMaster => None,
+            // What is wrong was logged there.
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(objects) => objects.read().await.ok(),
+        }
+    }
+
+    pub(super) async fn swap_record(&self, expected: Version, record: Record) -> Swapped {
         match self {
             Self::Here(roles) => {
                 let roles = roles.clone();
@@ -32,13 +49,53 @@ impl Authority {
                 tokio::task::spawn_blocking(swap).await.unwrap_or(Swapped::Unknown)
             }
             Self::AtTheMaster => Swapped::Lost,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(objects) => objects.swap_record(&expected, &record).await,
         }
     }
 
-    pub(crate) async fn swap_lease(&self, expected: Version, lease: Lease) -> Swapped {
+    pub(super) async fn swap_lease(&self, expected: Version, lease: Lease) -> Swapped {
         match self {
             Self::Here(roles) => roles.swap_lease(&expected, lease),
             Self::AtTheMaster => Swapped::Lost,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(objects) => objects.swap_lease(&expected, &lease).await,
         }
     }
+
+    /// Leads clients to this replica as the master of an epoch, where a Service says who that is.
+    /// Ends with the future.
+    pub(super) async fn hold_master_endpoint(&self, endpoint: MasterService, epoch: u64) {
+        match self {
+            Self::Here(_) | Self::AtTheMaster => {
+                let _ = (endpoint, epoch);
+            }
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(objects) => {
+                let MasterService { service, address, port, pod } = endpoint;
+                let ports = vec![("broker".to_owned(), port)];
+                let pod = pod.map(|(name, node)| crate::coordination::Pod { name, node });
+                let objects = objects.clone();
+                match crate::coordination::MasterEndpoint::new(
+                    objects, &service, address, ports, pod,
+                ) {
+                    Ok(endpoint) => {
+                        endpoint.hold(epoch).await;
+                    }
+                    Err(error) => tracing::error!(%error, "clients are not led here"),
+                }
+            }
+        }
+    }
+}
+
+/// The Service through which clients find the master, and where that is.
+#[derive(Debug, Clone)]
+pub(super) struct MasterService {
+    pub(super) service: String,
+    pub(super) address: std::net::IpAddr,
+    /// The broker's main port.
+    pub(super) port: u16,
+    /// The pod's name and its node's.
+    pub(super) pod: Option<(String, Option<String>)>,
 }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_authority::{
     Action, EpochTable, Lease, LogPosition, Member, Record, Replica, ReplicaId, Replication,
@@ -16,15 +17,17 @@ use weirmq_authority::{
 };
 use weirmq_store::StoreError;
 
-use super::authority::Authority;
+use super::authority::{Authority, MasterService};
 use super::frame::{Fetch, Follow, Frame, Lead, LogBytes};
 use super::link::{FromLink, Link};
 use super::status::{PeerStatus, RoleStatus, Status};
-use super::{Restart, Shared, kept};
+use super::{Command, HandOverError, Restart, Shared, kept};
 use crate::Broker;
 
 /// How often the machine looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
+/// The store is told that it takes appends for longer when that is at least so much.
+const GATE_STEP: Duration = Duration::from_millis(250);
 /// How often a follower asks its master again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -44,6 +47,9 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     settings: Settings,
     authority: Authority,
+    endpoint: Option<MasterService>,
+    /// Leads clients here while this replica is master.
+    holding: JoinSet<()>,
     replica: Replica,
     epochs: EpochTable,
     /// What the machine was told of the log last.
@@ -57,9 +63,20 @@ pub(super) struct Driver {
     master_heard: Option<Duration>,
     /// What was published last.
     published: Standing,
+    /// Until when the store was told that it takes appends.
+    gate_until: Duration,
+    /// Who asked for a hand-over.
+    handing_over: Option<oneshot::Sender<Result<(), HandOverError>>>,
     answers: mpsc::Sender<FromAuthority>,
     /// When offsets that were committed here as a slave were passed on last.
     offsets_passed: Option<Duration>,
+}
+
+/// The group's settings, and where its record and its master's endpoint are.
+pub(super) struct GroupPlace {
+    pub(super) settings: Settings,
+    pub(super) authority: Authority,
+    pub(super) endpoint: Option<MasterService>,
 }
 
 /// Whom this replica follows.
@@ -86,17 +103,19 @@ impl Driver {
     pub(super) fn new(
         broker: Arc<Broker>,
         shared: Arc<Shared>,
-        settings: Settings,
-        authority: Authority,
+        group: GroupPlace,
         replica: Replica,
         epochs: EpochTable,
         answers: mpsc::Sender<FromAuthority>,
     ) -> Self {
+        let GroupPlace { settings, authority, endpoint } = group;
         Self {
             broker,
             shared,
             settings,
             authority,
+            endpoint,
+            holding: JoinSet::new(),
             replica,
             epochs,
             position: LogPosition::default(),
@@ -107,6 +126,8 @@ impl Driver {
             heard: HashMap::new(),
             master_heard: None,
             published: Standing::default(),
+            gate_until: Duration::ZERO,
+            handing_over: None,
             answers,
             offsets_passed: None,
         }
@@ -120,6 +141,7 @@ impl Driver {
         mut self,
         mut links: mpsc::Receiver<FromLink>,
         mut answers: mpsc::Receiver<FromAuthority>,
+        mut commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
     ) -> Result<(), DriverError> {
         let mut tick = tokio::time::interval(TICK);
@@ -130,6 +152,7 @@ impl Driver {
                 () = self.shared.moved.notified() => self.log_moved(),
                 Some(event) = links.recv() => self.on_link(event).await?,
                 Some(answer) = answers.recv() => self.on_answer(answer),
+                Some(command) = commands.recv() => self.on_command(command),
                 _ = tick.tick() => {
                     self.replica.tick(self.now());
                     self.pass_offsets_on();
@@ -171,6 +194,43 @@ impl Driver {
             FromAuthority::LeaseSwapped { request, swapped } => {
                 self.replica.lease_swapped(now, request, swapped);
             }
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = self.now();
+        match command {
+            Command::HandOver { answer, .. } if self.leading.is_none() => {
+                let _ = answer.send(Err(HandOverError::NotMaster));
+            }
+            Command::HandOver { answer, .. } if self.authority.is_by_configuration() => {
+                let _ = answer.send(Err(HandOverError::ByConfiguration));
+            }
+            Command::HandOver { heir, answer } => {
+                // Nothing is appended from here on, so the machine knows where the log ends.
+                self.broker.store.close_for_appends();
+                self.published.may_append = false;
+                self.log_moved();
+                if self.replica.hand_over(now, heir) {
+                    tracing::info!(heir = heir.map(|heir| heir.0), "handing over");
+                    self.handing_over = Some(answer);
+                } else {
+                    let _ = answer.send(Err(HandOverError::NoHeir));
+                }
+            }
+            Command::Resign { why } => {
+                if self.leading.is_some() && !self.authority.is_by_configuration() {
+                    tracing::error!(why, "this master gives its office up");
+                    self.replica.resign(now);
+                }
+            }
+        }
+    }
+
+    /// Tells whoever asked for a hand-over what became of it.
+    fn answer_hand_over(&mut self, outcome: Result<(), HandOverError>) {
+        if let Some(answer) = self.handing_over.take() {
+            let _ = answer.send(outcome);
         }
     }
 
@@ -484,7 +544,9 @@ impl Driver {
                     asked: None,
                     caught_up_at: u64::MAX,
                 });
+                self.holding.abort_all();
                 if self.leading.take().is_some() {
+                    self.answer_hand_over(Ok(()));
                     // What was applied and is in nobody else's log goes with the process's tables.
                     self.broker.restart(Restart::Demoted);
                 }
@@ -492,7 +554,9 @@ impl Driver {
             }
             Action::Stop => {
                 self.following = None;
+                self.holding.abort_all();
                 if self.leading.take().is_some() {
+                    self.answer_hand_over(Ok(()));
                     tracing::warn!("no longer master");
                     self.broker.restart(Restart::Demoted);
                 }
@@ -525,6 +589,12 @@ impl Driver {
         }
         self.epochs = epochs;
         self.log_moved();
+        if let Some(endpoint) = self.endpoint.clone() {
+            let authority = self.authority.clone();
+            self.holding.spawn(async move {
+                authority.hold_master_endpoint(endpoint, epoch).await;
+            });
+        }
         Ok(())
     }
 
@@ -537,21 +607,25 @@ impl Driver {
         {
             store.watermarks().confirm(visible);
         }
-        if standing.may_append != self.published.may_append
-            || standing.may_append && standing.until != self.published.until
-        {
-            match standing.may_append {
-                true => {
-                    let is_for_ever = standing.until == Duration::MAX;
-                    store.open_for_appends((!is_for_ever).then_some(standing.until));
-                }
-                false => {
-                    store.close_for_appends();
-                }
+        // With each report the permission reaches a little further; the append lock is not taken
+        // for that.
+        let is_renewed = standing.until >= self.gate_until.saturating_add(GATE_STEP)
+            || standing.until < self.gate_until;
+        match standing.may_append {
+            true if !self.published.may_append || is_renewed => {
+                let is_for_ever = standing.until == Duration::MAX;
+                store.open_for_appends((!is_for_ever).then_some(standing.until));
+                self.gate_until = standing.until;
             }
+            false if self.published.may_append => {
+                store.close_for_appends();
+            }
+            true | false => {}
         }
         if standing.may_append && !self.published.may_append {
             self.note_failover();
+            // The machine has gone back to work.
+            self.answer_hand_over(Err(HandOverError::TooLate));
         }
         let is_news = (standing.acknowledged, standing.visible)
             != (self.published.acknowledged, self.published.visible);
@@ -591,7 +665,11 @@ impl Driver {
         let in_sync = record.map_or(0, |record| record.in_sync.len());
         let is_short =
             self.settings.replication == Replication::Sync && in_sync < self.settings.min_in_sync;
+        let is_self_in_sync = record.is_some_and(|record| record.in_sync.has(self.replica.me()));
         Status {
+            is_self_in_sync,
+            is_handing_over: self.handing_over.is_some(),
+            is_elected: !self.authority.is_by_configuration(),
             role: match self.replica.role() {
                 Role::Waiting => RoleStatus::Waiting,
                 Role::Follower { master, .. } => RoleStatus::Slave { master: master.replica.0 },

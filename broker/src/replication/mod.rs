@@ -21,8 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use uuid::Uuid;
+use weirmq_authority::ReplicaId;
 use weirmq_remoting::ResponseCode;
 
 pub(crate) use kept::OF_THE_LOG;
@@ -43,6 +44,27 @@ pub(crate) enum Restart {
     BeginAt { start: u64, store_id: Uuid },
 }
 
+/// What somebody wants of the replica.
+pub(crate) enum Command {
+    /// Give the office to this replica, or to whichever has most. The answer comes when it is done.
+    HandOver { heir: Option<ReplicaId>, answer: oneshot::Sender<Result<(), HandOverError>> },
+    /// Give it up, because the disk does not answer.
+    Resign { why: String },
+}
+
+/// Why the office stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HandOverError {
+    #[error("this replica is not the master")]
+    NotMaster,
+    #[error("roles are given by configuration; change the configuration")]
+    ByConfiguration,
+    #[error("no such replica follows and is in sync")]
+    NoHeir,
+    #[error("the heir did not take over in time; this replica goes on as master")]
+    TooLate,
+}
+
 /// What the broker's other threads know of the replica, and what they tell it.
 pub(crate) struct Shared {
     /// The log has grown, or more of it is flushed.
@@ -50,6 +72,7 @@ pub(crate) struct Shared {
     /// The log has grown, for those who send it.
     written: watch::Sender<()>,
     status: watch::Sender<Status>,
+    commands: mpsc::Sender<Command>,
     /// Messages up to here may be acknowledged …
     acknowledged: AtomicU64,
     /// … until the store's clock says this, in nanoseconds.
@@ -67,11 +90,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(status: Status, check: weirmq_admin::Check) -> Self {
+    fn new(status: Status, commands: mpsc::Sender<Command>, check: weirmq_admin::Check) -> Self {
         Self {
             moved: Notify::new(),
             written: watch::Sender::new(()),
             status: watch::Sender::new(status),
+            commands,
             acknowledged: AtomicU64::new(0),
             acknowledged_until: AtomicU64::new(0),
             refused_reports: AtomicU64::new(0),
@@ -178,6 +202,22 @@ impl Shared {
             Ok(()) => self.check.ok(),
         }
         *known = Some(said);
+    }
+
+    /// Hands the office over and waits until the heir has it.
+    pub(crate) async fn hand_over(&self, heir: Option<ReplicaId>) -> Result<(), HandOverError> {
+        let (answer, answered) = oneshot::channel();
+        let sent = self.commands.send(Command::HandOver { heir, answer }).await;
+        match sent {
+            // The replica ends: whoever asked finds another master, or none.
+            Err(_) => Err(HandOverError::NotMaster),
+            Ok(()) => answered.await.unwrap_or(Err(HandOverError::TooLate)),
+        }
+    }
+
+    /// Gives the office up without an heir.
+    pub(crate) async fn resign(&self, why: String) {
+        let _ = self.commands.send(Command::Resign { why }).await;
     }
 
     /// Why this replica takes no messages, as clients are told; `None` where it takes them.

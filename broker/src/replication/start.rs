@@ -14,19 +14,20 @@ use weirmq_authority::{
 };
 use weirmq_store::{Store, StoreError};
 
-use super::authority::Authority;
+use super::authority::{Authority, MasterService};
 use super::dial::{Ends, keep_dialling, listen};
-use super::driver::Driver;
+use super::driver::{Driver, GroupPlace};
 use super::frame::Hello;
 use super::handshake::{PROTOCOL, PROTOCOL_MIN, Trust};
 use super::static_roles::{StaticRoles, StaticRolesError};
-use super::{Shared, Status, kept};
+use super::{Command, Shared, Status, kept};
 use crate::Broker;
-use crate::config::{BrokerConfig, Flush, REPLICAS_MAX, ReplicationMode};
+use crate::config::{BrokerConfig, Flush, KubernetesSection, REPLICAS_MAX, ReplicationMode};
 
 /// Events of connections that wait for the driver; each may hold a frame of the log.
 const EVENTS: usize = 32;
 const ANSWERS: usize = 8;
+const COMMANDS: usize = 8;
 /// With roles by configuration nobody leaves the in-sync set.
 const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -37,6 +38,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Roles(#[from] StaticRolesError),
+    #[error("replication.kubernetes: {0}")]
+    Kubernetes(String),
     #[error("replication.secret_file {path}: {reason}")]
     Secret { path: String, reason: String },
     #[error(
@@ -49,15 +52,23 @@ pub enum StartError {
     Thread(#[from] io::Error),
 }
 
+/// Where the authority record is, before anybody is asked.
+enum Plan {
+    Here(StaticRoles),
+    AtTheMaster,
+    Kubernetes(KubernetesSection),
+}
+
 /// A replica that is ready to begin.
 pub(crate) struct Prepared {
     pub(crate) shared: Arc<Shared>,
     settings: Settings,
-    authority: Authority,
+    authority: Plan,
     promise: Promise,
     epochs: EpochTable,
     me: Member,
     trust: Trust,
+    commands: mpsc::Receiver<Command>,
 }
 
 /// Reads what the replica kept, hides what is not known to be confirmed, and lets nobody append
@@ -77,18 +88,21 @@ pub(crate) fn prepare(
     let incarnation = promise.holds.last().copied().unwrap_or(weirmq_authority::Incarnation(0));
     let replica = ReplicaId(u32::try_from(config.broker_id).unwrap_or(u32::MAX));
     let me = Member { replica, incarnation };
-    let authority = match config.replication.master {
-        None => {
-            let roles = StaticRoles::take_office(store, me, &promise, settings.replication)?;
-            Authority::Here(Arc::new(roles))
+    let section = &config.replication;
+    let authority = match (&section.kubernetes, &section.master) {
+        (Some(kubernetes), _) => Plan::Kubernetes(kubernetes.clone()),
+        (None, Some(_)) => Plan::AtTheMaster,
+        (None, None) => {
+            let replication = settings.replication;
+            Plan::Here(StaticRoles::take_office(store, me, &promise, replication)?)
         }
-        Some(_) => Authority::AtTheMaster,
     };
     store.hide_unconfirmed();
     store.close_for_appends();
+    let (sender, commands) = mpsc::channel(COMMANDS);
     let status = Status::new(replica.0, settings.min_in_sync);
-    let shared = Arc::new(Shared::new(status, admin.check("broker/replication")));
-    Ok(Some(Prepared { shared, settings, authority, promise, epochs, me, trust }))
+    let shared = Arc::new(Shared::new(status, sender, admin.check("broker/replication")));
+    Ok(Some(Prepared { shared, settings, authority, promise, epochs, me, trust, commands }))
 }
 
 /// # Errors
@@ -107,15 +121,75 @@ fn settings(config: &BrokerConfig) -> Settings {
         ReplicationMode::Async => Replication::Async,
         ReplicationMode::Sync => Replication::Sync,
     };
-    Settings {
-        group: (0..REPLICAS_MAX as u32).map(ReplicaId).collect::<BTreeSet<_>>(),
+    let common = Settings {
         replication,
         sync_flush: config.store.flush == Flush::Sync,
         min_in_sync: section.min_in_sync.unwrap_or(1),
-        continue_without_lease: false,
-        shrink_after: NEVER,
         ..Settings::new(1)
+    };
+    if !section.is_elected() {
+        return Settings {
+            group: (0..REPLICAS_MAX as u32).map(ReplicaId).collect::<BTreeSet<_>>(),
+            continue_without_lease: false,
+            shrink_after: NEVER,
+            ..common
+        };
     }
+    // All times follow the lease, in the proportions of the defaults.
+    let lease = Duration::from_millis(section.lease_ms);
+    Settings {
+        group: (0..section.peers.len() as u32).map(ReplicaId).collect(),
+        lease,
+        renew_every: lease / 6,
+        step_down: lease * 2 / 3,
+        link_timeout: lease / 3,
+        request_timeout: lease / 3,
+        tick_every: (lease / 12).max(Duration::from_millis(100)),
+        rank_wait: (lease / 12).max(Duration::from_millis(100)),
+        shrink_after: lease * 5 / 3,
+        ..common
+    }
+}
+
+/// Connects to where the authority record is.
+async fn connect(plan: Plan, settings: &Settings) -> Result<Authority, StartError> {
+    match plan {
+        Plan::Here(roles) => Ok(Authority::Here(Arc::new(roles))),
+        Plan::AtTheMaster => Ok(Authority::AtTheMaster),
+        #[cfg(feature = "kubernetes")]
+        Plan::Kubernetes(section) => {
+            let objects = crate::coordination::Kubernetes::from_environment(
+                section.namespace.as_deref(),
+                &section.group,
+                settings.request_timeout,
+            );
+            let objects = objects.await;
+            let objects = objects.map_err(|error| StartError::Kubernetes(error.to_string()))?;
+            Ok(Authority::Kubernetes(Arc::new(objects)))
+        }
+        #[cfg(not(feature = "kubernetes"))]
+        Plan::Kubernetes(section) => {
+            let _ = settings;
+            let why = format!("this build cannot reach the group {} there", section.group);
+            Err(StartError::Kubernetes(why))
+        }
+    }
+}
+
+/// Where the Service that leads to the master should lead, if there is one: to the pod's address, by
+/// the environment that its template gives it.
+fn master_service(broker: &Broker) -> Result<Option<MasterService>, StartError> {
+    let section = broker.config.replication.kubernetes.as_ref();
+    let Some(service) = section.and_then(|section| section.master_service.clone()) else {
+        return Ok(None);
+    };
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let address = set("POD_IP").and_then(|address| address.parse().ok()).ok_or_else(|| {
+        let why = "master_service is set, and POD_IP is not the pod's address".to_owned();
+        StartError::Kubernetes(why)
+    })?;
+    let pod = set("POD_NAME").map(|name| (name, set("NODE_NAME")));
+    Ok(Some(MasterService { service, address, port: broker.main_port, pod }))
 }
 
 fn trust(config: &BrokerConfig) -> Result<Trust, StartError> {
@@ -166,8 +240,10 @@ async fn live(
     listener: std::net::TcpListener,
     stop: CancellationToken,
 ) -> Result<(), String> {
-    let Prepared { shared, settings, authority, promise, epochs, me, trust } = prepared;
+    let Prepared { shared, settings, authority, promise, epochs, me, trust, commands } = prepared;
     let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
+    let endpoint = master_service(&broker).map_err(|error| error.to_string())?;
+    let authority = connect(authority, &settings).await.map_err(|error| error.to_string())?;
     let (events, links) = mpsc::channel(EVENTS);
     let (answers, from_authority) = mpsc::channel(ANSWERS);
     let hello = Hello {
@@ -182,8 +258,11 @@ async fn live(
     };
     let ends = Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, events };
     tokio::spawn(listen(listener, ends.clone(), stop.clone()));
-    if let Some(address) = broker.config.replication.master.clone() {
-        tokio::spawn(keep_dialling(address, ends.clone(), stop.clone()));
+    let section = &broker.config.replication;
+    // One connection between any two: the one with the higher id dials.
+    let lower = section.peers.iter().take(me.replica.0 as usize);
+    for address in section.master.iter().chain(lower) {
+        tokio::spawn(keep_dialling(address.clone(), ends.clone(), stop.clone()));
     }
     drop(ends);
     let marks = broker.store.watermarks();
@@ -191,7 +270,8 @@ async fn live(
         LogPosition { epoch: epochs.last(), end: marks.written(), flushed: marks.flushed() };
     let now = broker.store.clock().uptime();
     let replica = Replica::new(settings.clone(), me.replica, promise, position, now);
-    let driver = Driver::new(broker, shared, settings, authority, replica, epochs, answers);
-    let running = driver.run(links, from_authority, stop);
+    let group = GroupPlace { settings, authority, endpoint };
+    let driver = Driver::new(broker, shared, group, replica, epochs, answers);
+    let running = driver.run(links, from_authority, commands, stop);
     running.await.map_err(|error| format!("replication: {error}"))
 }

@@ -12,6 +12,11 @@ pub(crate) struct Status {
     /// Whether those are too few for a message to be acknowledged.
     pub(crate) is_short: bool,
     pub(crate) min_in_sync: usize,
+    /// Whether this start of this replica is in the set.
+    pub(crate) is_self_in_sync: bool,
+    pub(crate) is_handing_over: bool,
+    /// Whether another replica can be elected.
+    pub(crate) is_elected: bool,
     pub(crate) peers: Vec<PeerStatus>,
 }
 
@@ -48,7 +53,35 @@ impl Status {
             in_sync: 0,
             is_short: false,
             min_in_sync,
+            is_self_in_sync: false,
+            is_handing_over: false,
+            is_elected: false,
             peers: Vec::new(),
         }
+    }
+
+    /// Why restarting this replica now would stop the group, or cost a message its copies; nothing
+    /// where it would not.
+    pub(crate) fn reasons_not_to_restart(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.is_handing_over {
+            reasons.push("the office of the master is being handed over".to_owned());
+        }
+        match self.role {
+            RoleStatus::Waiting => reasons.push("no master is known".to_owned()),
+            RoleStatus::Master { .. } if self.is_elected && self.in_sync > 1 => {
+                reasons.push("it is the master; hand over first".to_owned());
+            }
+            RoleStatus::Master { .. } => {}
+            RoleStatus::Slave { .. } if !self.is_self_in_sync => {
+                reasons.push("it is not in sync, it is still catching up".to_owned());
+            }
+            RoleStatus::Slave { .. } if self.in_sync <= self.min_in_sync => reasons.push(format!(
+                "{} replicas are in sync and {} have to be: without this one no message is taken",
+                self.in_sync, self.min_in_sync
+            )),
+            RoleStatus::Slave { .. } => {}
+        }
+        reasons
     }
 }

@@ -222,6 +222,7 @@ impl Context<'_> {
             C::ConsumeMessageDirectly => relay::consume_directly(self, request),
             C::GetBrokerRuntimeInfo => admin::runtime::info(self, request, out),
             C::GetBrokerConfig => admin::runtime::config(self, request, out),
+            C::ControllerElectMaster => admin::switch::elect(self, request),
             C::CleanExpiredConsumeQueue => admin::clean::expired_queues(request, out),
             C::CleanUnusedTopic => admin::clean::unused_topics(self, request),
             C::DeleteExpiredCommitLog => admin::clean::expired_log(self, request, out),

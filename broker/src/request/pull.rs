@@ -357,7 +357,7 @@ fn read_as(
 ) -> Result<Option<Pulled>, StoreError> {
     let nothing = |outcome, next, min, max| Pulled { outcome, next, min, max, messages: 0 };
     let Some(range) = broker.store.queue_range(&wanted.topic.name, wanted.queue) else {
-        if broker.is_slave() {
+        if broker.may_lack_shown() {
             return Ok(Some(nothing(Outcome::NotFound, wanted.offset, 0, 0)));
         }
         let outcome = if wanted.offset == 0 { Outcome::NotFound } else { Outcome::OffsetMoved };
@@ -368,7 +368,7 @@ fn read_as(
         offset if offset < min => Some((Outcome::OffsetMoved, min)),
         offset if offset == max => Some((Outcome::NotFound, offset)),
         // What a slave does not have yet may well be there: nobody has to go back for it.
-        offset if offset > max && !broker.is_slave() => Some((Outcome::OffsetMoved, max)),
+        offset if offset > max && !broker.may_lack_shown() => Some((Outcome::OffsetMoved, max)),
         offset if offset > max => Some((Outcome::NotFound, offset)),
         _ => None,
     };

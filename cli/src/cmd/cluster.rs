@@ -29,6 +29,14 @@ enum Command {
         #[command(flatten)]
         place: Place,
     },
+    /// Have the master of a broker group hand over to a slave; producers wait for a moment
+    Switch {
+        /// The broker group
+        broker: String,
+        /// The id of the slave that is to be master [default: the one that has most]
+        #[arg(long, value_name = "ID")]
+        to: Option<i64>,
+    },
     /// Ask each broker how it does
     Status {
         /// Everything that this broker says about itself
@@ -137,6 +145,13 @@ pub(crate) async fn run(args: ClusterArgs) -> anyhow::Result<()> {
                 let done = ListRow::from(master);
                 output.done(&format!("{} was asked to clean", done.broker), &done)?;
             }
+        }
+        Command::Switch { broker, to } => {
+            let place = Place { broker: Some(broker.clone()), ..Place::default() };
+            let masters = Brokers::find(&admin).await?.masters(&place)?;
+            admin.switch_master(&masters[0].address, &broker, to).await?;
+            let was = ListRow::from(masters[0].clone());
+            output.done(&format!("{} handed over", was.address), &was)?;
         }
         Command::Status { broker: Some(broker) } => {
             let place = Place { broker: Some(broker), ..Place::default() };

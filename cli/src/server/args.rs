@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use weirmq_broker::{BrokerConfig, Flush, ReplicationMode};
+use weirmq_broker::{BrokerConfig, Flush, KubernetesSection, ReplicationMode};
 
 /// Flags of every server command.
 #[derive(Debug, clap::Args)]
@@ -49,6 +49,14 @@ pub(crate) struct ReplicationArgs {
     /// Follow this master; its replication port is one above its main port
     #[arg(long, value_name = "HOST:PORT", env = "WEIRMQ_MASTER", hide_env = true)]
     master: Option<String>,
+    /// One of several replicas that elect their master: the replication addresses of all of them, by
+    /// broker id from 0
+    #[arg(long, value_name = "HOST:PORT,...", env = "WEIRMQ_REPLICATION_PEERS", hide_env = true)]
+    #[arg(value_delimiter = ',', requires = "kubernetes_group")]
+    peers: Vec<String>,
+    /// The BrokerGroup and Lease of Kubernetes by which they elect it
+    #[arg(long, value_name = "NAME", env = "WEIRMQ_KUBERNETES_GROUP", hide_env = true)]
+    kubernetes_group: Option<String>,
     /// Whether a send waits for the slaves that are in sync [default: async]
     #[arg(long, value_enum, env = "WEIRMQ_REPLICATION", hide_env = true)]
     replication: Option<ReplicationArg>,
@@ -79,6 +87,15 @@ impl ReplicationArgs {
         broker.broker_id = self.broker_id.unwrap_or(broker.broker_id);
         let section = &mut broker.replication;
         section.master = self.master.or(section.master.take());
+        if !self.peers.is_empty() {
+            section.peers = self.peers;
+        }
+        if let Some(group) = self.kubernetes_group {
+            let known = section.kubernetes.take();
+            let (namespace, master_service) =
+                known.map_or((None, None), |known| (known.namespace, known.master_service));
+            section.kubernetes = Some(KubernetesSection { group, namespace, master_service });
+        }
         section.mode = match self.replication {
             None => section.mode,
             Some(ReplicationArg::Async) => ReplicationMode::Async,

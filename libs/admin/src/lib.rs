@@ -36,7 +36,11 @@ pub struct Admin(Arc<Shared>);
 struct Shared {
     registry: Mutex<Registry>,
     health: Health,
+    restart: Mutex<Option<RestartQuestion>>,
 }
+
+/// Answers why the process should not be restarted now; nothing: it may be.
+type RestartQuestion = Box<dyn Fn() -> Vec<String> + Send>;
 
 impl Admin {
     /// An admin port with the metrics of the process and without checks. It is ready once there
@@ -44,13 +48,27 @@ impl Admin {
     pub fn new() -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(process::ProcessCollector));
-        Self(Arc::new(Shared { registry: Mutex::new(registry), health: Health::default() }))
+        Self(Arc::new(Shared {
+            registry: Mutex::new(registry),
+            health: Health::default(),
+            restart: Mutex::default(),
+        }))
     }
 
     /// Lets `add` register metrics and collectors. Collectors run while the registry is locked,
     /// so they must neither block nor use the registry.
     pub fn metrics<T>(&self, add: impl FnOnce(&mut Registry) -> T) -> T {
         add(&mut self.0.registry.lock())
+    }
+
+    /// Has `/safe-to-restart` answer by these reasons not to. They are asked for on the admin port's
+    /// thread, so `ask` must not block. Without it a restart is always safe.
+    pub fn ask_before_restart(&self, ask: impl Fn() -> Vec<String> + Send + 'static) {
+        *self.0.restart.lock() = Some(Box::new(ask));
+    }
+
+    fn reasons_not_to_restart(&self) -> Vec<String> {
+        self.0.restart.lock().as_ref().map_or_else(Vec::new, |ask| ask())
     }
 
     pub fn health(&self) -> &Health {

@@ -16,6 +16,7 @@ use crate::health::Verdict;
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const ENDPOINTS: &str = "this is the admin port of WeirMQ; it serves:\n  \
     /livez /readyz /startupz   health (?verbose lists the checks)\n  \
+    /safe-to-restart           whether a restart would stop anything, or the reasons\n  \
     /version                   what this build is\n  \
     /metrics                   OpenMetrics\n";
 /// How long answers that are under way may take at shutdown.
@@ -30,6 +31,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: CancellationTo
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/startupz", get(startupz))
+        .route("/safe-to-restart", get(safe_to_restart))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .fallback(not_found)
@@ -68,6 +70,14 @@ fn probe(verdict: Verdict, RawQuery(query): &RawQuery) -> Response {
         .any(|part| part.split_once('=').map_or(part, |(key, _)| key) == "verbose");
     let status = if verdict.passed { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, if is_verbose { verdict.details } else { verdict.summary }).into_response()
+}
+
+/// 200 and `{"safe":true,…}`, or 409 and the reasons why not.
+async fn safe_to_restart(State(admin): State<Admin>) -> Response {
+    let reasons = admin.reasons_not_to_restart();
+    let safe = reasons.is_empty();
+    let status = if safe { StatusCode::OK } else { StatusCode::CONFLICT };
+    (status, axum::Json(serde_json::json!({ "safe": safe, "reasons": reasons }))).into_response()
 }
 
 async fn version() -> Response {
@@ -115,6 +125,10 @@ mod tests {
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, admin.clone(), shutdown.clone()));
 
+        assert!(ask(address, "/safe-to-restart").await.ends_with(r#"{"reasons":[],"safe":true}"#));
+        admin.ask_before_restart(|| vec!["busy".to_owned()]);
+        let unsafe_now = ask(address, "/safe-to-restart").await;
+        assert!(unsafe_now.starts_with("HTTP/1.1 409") && unsafe_now.contains(r#"["busy"]"#));
         let check = admin.check("namesrv");
         let starting = ask(address, "/readyz").await;
         assert!(starting.starts_with("HTTP/1.1 503") && starting.contains("namesrv starting"));

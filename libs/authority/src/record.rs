@@ -93,10 +93,15 @@ impl Record {
     }
 
     /// The record after the master gave its office to `heir`, a member of the set that has all
-    /// that the master wrote.
-    pub(crate) fn hand_over(&self, heir: Member) -> Self {
+    /// that the master wrote. The old master leaves the set where enough others are in it: it
+    /// mostly does so to end or to begin anew, and nobody has to wait for it.
+    pub(crate) fn hand_over(&self, heir: Member, min_in_sync: usize) -> Self {
+        let mut in_sync = self.in_sync.clone();
+        if let Some(master) = self.master.filter(|_| in_sync.len() > min_in_sync) {
+            in_sync.remove(master.replica);
+        }
         let (epoch, phase) = (self.epoch + 1, Phase::Promoting);
-        self.changed(Self { epoch, phase, master: Some(heir), ..self.clone() })
+        self.changed(Self { epoch, phase, master: Some(heir), in_sync, ..self.clone() })
     }
 
     /// The record with which a master by configuration takes office: after this one, or after the
@@ -248,6 +253,15 @@ mod tests {
         let first = Record::default().appoint(member(1, 1), &promise, true);
         assert_eq!(promise.complaint_about(&first), None);
         assert!(first.epoch > promise.epoch);
+    }
+
+    #[test]
+    fn who_hands_over_leaves_the_set_where_that_is_enough() {
+        let handed = stable().hand_over(member(1, 1), 2);
+        assert_eq!((handed.epoch, handed.master), (4, Some(member(1, 1))));
+        assert_eq!(handed.in_sync, [member(1, 1), member(2, 1)].into_iter().collect());
+        assert_eq!(stable().check_next(&handed), Ok(()));
+        assert_eq!(stable().hand_over(member(1, 1), 3).in_sync, stable().in_sync);
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub(super) mod clean;
 pub(super) mod group;
 pub(super) mod reset;
 pub(super) mod runtime;
+pub(super) mod switch;
 pub(super) mod topic;
 
 /// Cuts a page out of a sorted list for askers that read page by page: from entry `from` on, at

@@ -71,7 +71,7 @@ impl Replica {
             ready_heir(leading, now, self.position.end, &self.peers, settings)
         {
             leading.is_handing_over = true;
-            record.hand_over(heir)
+            record.hand_over(heir, settings.needed_in_sync())
         } else if leading.heir.is_none() && leading.is_handing_over {
             // Any swap that succeeds makes the one that hands over fail.
             record.serving()

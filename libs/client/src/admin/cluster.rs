@@ -6,7 +6,7 @@ use weirmq_remoting::body::{ClusterInfo, KVTable};
 use weirmq_remoting::codes::RequestCode;
 use weirmq_remoting::command::{HeaderWriter, Text};
 use weirmq_remoting::header::{
-    AddResponseHeader, BrokerNameHeader, Header as _, WipeResponseHeader,
+    AddResponseHeader, BrokerNameHeader, ElectMasterHeader, Header as _, WipeResponseHeader,
 };
 
 use super::Admin;
@@ -95,6 +95,30 @@ impl Admin {
             settings.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         let request = RequestCode::UpdateBrokerConfig;
         let _ = self.client.core.call(broker_address, request, |_| {}, lines.as_bytes()).await?;
+        Ok(())
+    }
+
+    /// Has the master of a broker group hand over to the slave with this id, or to the one that has
+    /// most (code 1002). Comes back when another one is master.
+    pub async fn switch_master(
+        &self,
+        master_address: &str,
+        broker_name: &str,
+        heir: Option<i64>,
+    ) -> Result<(), ClientError> {
+        let fields = |writer: &mut HeaderWriter<'_>| {
+            let broker_name = Text::from(broker_name);
+            let designate_elect = Some(heir.is_some());
+            let header = ElectMasterHeader {
+                cluster_name: None,
+                broker_name,
+                broker_id: heir,
+                designate_elect,
+            };
+            header.encode(writer);
+        };
+        let request = RequestCode::ControllerElectMaster;
+        self.client.core.call(master_address, request, fields, b"").await?.success()?;
         Ok(())
     }
 

@@ -38,6 +38,15 @@ headers! {
         broker_id: i64 = "brokerId",
     }
 
+    /// Code 1002. Source: `ElectMasterRequestHeader`.
+    pub struct ElectMasterHeader<'a> {
+        cluster_name: Option<Text<'a>> = "clusterName",
+        broker_name: Text<'a> = "brokerName",
+        /// The id of the slave that is to be master, if `designate_elect`.
+        broker_id: Option<i64> = "brokerId",
+        designate_elect: Option<bool> = "designateElect",
+    }
+
     /// Answers 322.
     pub struct ChangedHeader {
         changed: bool = "changed",
