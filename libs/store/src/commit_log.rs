@@ -229,12 +229,10 @@ impl CommitLog {
         }
         let at = out.len();
         out.resize(at + length, 0);
+        segment.read_through(position, length as u64);
         let read = match may_wait {
             false => segment.read_cached(&mut out[at..], position),
-            true => {
-                segment.read_through(position, length as u64);
-                segment.read_exact(&mut out[at..], position).map(|()| true)
-            }
+            true => segment.read_exact(&mut out[at..], position).map(|()| true),
         };
         match read {
             Ok(true) => Ok(Found::Read),

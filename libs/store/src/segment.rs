@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
@@ -15,6 +15,13 @@ use crate::key_file::KeyFile;
 use crate::proof::PROOF_BYTES;
 use crate::queue_file::QueueFile;
 
+/// Reads that begin so near to where the last one ended go through the segment in order.
+const NEAR_BYTES: u64 = 512 << 10;
+/// How far ahead of them is read.
+const AHEAD_BYTES: u64 = 2 << 20;
+/// How much behind them stays, for others who are nearly as far.
+const KEPT_BYTES: u64 = 4 << 20;
+
 /// `commitlog/<start>`: `bytes` of log from position `start`. The last record leaves room for a
 /// padding head of 8 bytes, which is written when the next record goes to the next segment, and
 /// for the proofs behind it ([`crate::proof`]).
@@ -24,6 +31,9 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     file: Arc<dyn DiskFile>,
     map: RwLock<Map>,
+    /// Where the last read of old records ended, and up to where such reads were announced.
+    read_to: AtomicU64,
+    asked_to: AtomicU64,
     /// Whether the file's name is known to be durable. Nobody knows of a prepared segment that a
     /// process left which closed the store.
     pub(crate) is_listed: AtomicBool,
@@ -125,6 +135,8 @@ impl Segment {
             path,
             file,
             map: RwLock::new(Map::NotYet),
+            read_to: AtomicU64::new(0),
+            asked_to: AtomicU64::new(0),
             is_listed: AtomicBool::new(false),
             is_sealed: AtomicBool::new(false),
             is_recycled: AtomicBool::new(false),
@@ -167,18 +179,26 @@ impl Segment {
 
     /// Reads ahead of somebody who goes through old records in order, and lets go of what he has
     /// behind him, so that it does not take the place of new records in memory.
+    ///
+    /// Little at a time: whoever writes meanwhile waits behind what the disk was asked for.
     pub(crate) fn read_through(&self, position: u64, length: u64) {
-        const BLOCK_BYTES: u64 = 4 << 20;
         let from = position - self.start;
-        let (block, next) = (from / BLOCK_BYTES, (from + length) / BLOCK_BYTES);
-        if next == block {
+        let end = from + length;
+        // Consumers of several queues jump back and forth a little; others have nothing ahead.
+        if self.read_to.swap(end, Ordering::Relaxed).abs_diff(from) > NEAR_BYTES {
             return;
         }
-        let range = |block: u64| block * BLOCK_BYTES..((block + 1) * BLOCK_BYTES).min(self.bytes);
-        self.file.expect(range(next + 1), true);
-        // One block stays for others who are nearly as far.
-        if block > 0 {
-            self.file.expect(range(block - 1), false);
+        let asked_to = self.asked_to.load(Ordering::Relaxed);
+        if (end + AHEAD_BYTES / 2..=end + 2 * AHEAD_BYTES).contains(&asked_to) {
+            return;
+        }
+        let to = (end + AHEAD_BYTES).min(self.bytes);
+        let next = if (end..=to).contains(&asked_to) { asked_to } else { from };
+        if next < to {
+            self.asked_to.store(to, Ordering::Relaxed);
+            self.file.expect(next..to, true);
+            let behind = from.saturating_sub(KEPT_BYTES);
+            self.file.expect(behind.saturating_sub(2 * AHEAD_BYTES)..behind, false);
         }
     }
 

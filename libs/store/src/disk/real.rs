@@ -147,6 +147,11 @@ impl DiskFile for RealFile {
         let advice = if is_read_soon { Advice::WillNeed } else { Advice::DontNeed };
         let length = NonZeroU64::new(range.end.saturating_sub(range.start));
         if length.is_some() {
+            if is_read_soon {
+                // Who says what he will read has no use for guesses: those of the kernel are 8 MiB
+                // long where `read_ahead_kb` says so, and keep the disk busy for as long.
+                let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::Random);
+            }
             // Without it the pages come and go as the kernel thinks best.
             let _ = rustix::fs::fadvise(&self.0, range.start, length, advice);
         }
