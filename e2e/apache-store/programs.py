@@ -24,6 +24,8 @@ JAVA = ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]
 # Apache unmaps buffers through these.
 OPENED = ["--add-opens=java.base/java.nio=ALL-UNNAMED", "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED",
           "--add-exports=java.base/jdk.internal.ref=ALL-UNNAMED"]
+# Without these Apache's 4.9 takes no messages from 90 % of the disk on, and deletes from 85 %.
+DISK = [f"-Drocketmq.broker.{name}Ratio=0.99" for name in ("diskSpaceWarningLevel", "diskSpaceCleanForcibly")]
 # 4.9 does not start without this file.
 LOGBACK = '''<configuration>
   <appender name="out" class="ch.qos.logback.core.ConsoleAppender">
@@ -204,7 +206,7 @@ class Apache(Process):
 
     def start(self):
         environment = os.environ | {"ROCKETMQ_HOME": str(self.work)}
-        self.launch(JAVA + OPENED + [f"-Xms{HEAP}", f"-Xmx{HEAP}", f"-Duser.home={self.work}", "-cp", f"{self.jars}/*",
+        self.launch(JAVA + OPENED + DISK + [f"-Xms{HEAP}", f"-Xmx{HEAP}", f"-Duser.home={self.work}", "-cp", f"{self.jars}/*",
                                      "org.apache.rocketmq.broker.BrokerStartup", "-c", self.broker_conf],
                     env=environment, cwd=self.work)
         deadline = time.monotonic() + PATIENCE_SECONDS
