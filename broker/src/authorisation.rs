@@ -71,6 +71,10 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::ConsumeMessageDirectly
         | C::GetBrokerRuntimeInfo
         | C::GetBrokerConfig
+        | C::GetBrokerHaStatus
+        | C::ControllerGetMetadataInfo
+        | C::ControllerGetSyncStateData
+        | C::GetBrokerEpochCache
         | C::CleanExpiredConsumeQueue
         | C::CleanUnusedTopic
         | C::ControllerElectMaster
@@ -135,7 +139,6 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::RemoveBroker
         | C::NotifyMinBrokerIdChange
         | C::ExchangeBrokerHaInfo
-        | C::GetBrokerHaStatus
         | C::ResetMasterFlushOffset
         | C::UpdateColdDataFlowCtrConfig
         | C::RemoveColdDataFlowCtrConfig
@@ -165,9 +168,6 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         C::ControllerAlterSyncStateSet
         | C::ControllerRegisterBroker
         | C::ControllerGetReplicaInfo
-        | C::ControllerGetMetadataInfo
-        | C::ControllerGetSyncStateData
-        | C::GetBrokerEpochCache
         | C::NotifyBrokerRoleChanged
         | C::UpdateControllerConfig
         | C::GetControllerConfig

@@ -355,7 +355,7 @@ impl Broker {
         }
     }
 
-    fn own_slave_id(&self) -> i64 {
+    pub(crate) fn own_slave_id(&self) -> i64 {
         self.config.slave_id(u32::try_from(self.config.broker_id).unwrap_or(u32::MAX))
     }
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use weirmq_client::{
-    Client, ClientConfig, ClientError, Filter, Message, MessageQueue, Producer, ProducerConfig,
-    PullConsumer, PullOptions, PullStatus, SendStatus,
+    Admin, Client, ClientConfig, ClientError, Filter, Message, MessageQueue, Producer,
+    ProducerConfig, PullConsumer, PullOptions, PullStatus, SendStatus,
 };
 
 use common::random::{Random, seed};
@@ -254,6 +254,63 @@ fn what_waits_for_a_slave_in_vain_is_answered_as_unknown() {
     let _slave = group.slave(1, &master);
     until("the slave is back", || is_ok(&group.send(&producer, 21, 1)));
     assert_eq!(group.read(&client, "readers"), (0..22).collect::<Vec<_>>());
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
+fn administrators_are_told_who_is_in_sync_and_who_wrote_the_log() {
+    let group = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    let admin = Admin::new(&client);
+    let ha_status = |address: &str| group.runtime.block_on(admin.ha_status(address)).unwrap();
+    let alone = ha_status(&master.broker);
+    assert!(alone.master && alone.ha_connection_info.is_empty() && alone.in_sync_slave_nums == 0);
+    assert!(is_ok(&group.send(&producer, 0, 40)));
+    let slave = group.slave(1, &master);
+    let end = || ha_status(&master.broker).master_commit_log_max_offset;
+    until("the slave is in sync", || {
+        let status = ha_status(&master.broker);
+        status
+            .ha_connection_info
+            .first()
+            .is_some_and(|slave| slave.in_sync && slave.diff == 0 && slave.lag_millis == Some(0))
+    });
+    let status = ha_status(&master.broker);
+    assert_eq!(status.in_sync_slave_nums, 1);
+    assert_eq!(status.ha_connection_info[0].addr, slave.broker);
+    assert_eq!(status.ha_connection_info[0].slave_ack_offset, end());
+    let status = ha_status(&slave.broker);
+    assert!(!status.master && status.ha_client_runtime_info.activated);
+    assert_eq!(status.ha_client_runtime_info.master_addr, master.broker);
+    assert_eq!(status.ha_client_runtime_info.max_offset, end());
+    let name = group.runtime.block_on(admin.epochs(&slave.broker)).unwrap().broker_name;
+    until("both know the set", || {
+        [&master, &slave].iter().all(|server| {
+            let asked = admin.in_sync_set(&server.broker, &name);
+            let set = group.runtime.block_on(asked).unwrap();
+            let ids: Vec<_> = set.in_sync_replicas.iter().map(|r| (r.broker_id, r.alive)).collect();
+            assert_eq!(set.master_broker_id, Some(0));
+            assert_eq!(set.master_address.as_ref(), Some(&master.broker));
+            ids == [(0, true), (1, true)] && set.not_in_sync_replicas.is_empty()
+        })
+    });
+    let other = group.runtime.block_on(admin.in_sync_set(&master.broker, "another"));
+    assert!(other.is_err());
+    // Another start of the master is another epoch, in both logs.
+    let address = master.broker.clone();
+    master.kill();
+    let master = group.master_at(&address);
+    until("the slave has all of it", || log(&group.data(1)) == log(&group.data(0)));
+    let epochs = |address: &str| group.runtime.block_on(admin.epochs(address)).unwrap();
+    let of_master = epochs(&master.broker);
+    assert_eq!(of_master.epoch_list.iter().map(|entry| entry.epoch).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(of_master.epoch_list[0].end_offset, of_master.epoch_list[1].start_offset);
+    assert_eq!(of_master.epoch_list, epochs(&slave.broker).epoch_list);
+    slave.kill();
+    until("it is seen to be gone", || ha_status(&master.broker).ha_connection_info.is_empty());
+    let set = group.runtime.block_on(admin.in_sync_set(&master.broker, &name)).unwrap();
+    assert!(set.in_sync_replicas.iter().any(|replica| replica.broker_id == 1 && !replica.alive));
     group.runtime.block_on(client.shutdown());
 }
 

@@ -42,6 +42,7 @@ impl Ends {
     }
 
     async fn serve(&self, stream: TcpStream, peer: Hello) {
+        self.shared.peers.connected(peer.member.replica.0, &peer.address);
         link::run(stream, peer.member, &self.broker.store, &self.shared, self.events.clone()).await;
     }
 }

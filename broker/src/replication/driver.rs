@@ -155,6 +155,8 @@ impl Driver {
                 Some(command) = commands.recv() => self.on_command(command),
                 _ = tick.tick() => {
                     self.replica.tick(self.now());
+                    let (me, end) = (self.replica.me().replica.0, self.position.end);
+                    self.shared.peers.reported(me, self.now(), end, end);
                     self.pass_offsets_on();
                 }
             }
@@ -315,6 +317,8 @@ impl Driver {
             self.links.remove(&replica);
             return;
         }
+        let (now, end) = (self.now(), report.position.end);
+        self.shared.peers.reported(replica.0, now, end, self.position.end);
         self.reports.insert(replica, report);
         self.heard.insert(replica, self.now());
         let is_master = |following: &Following| following.master == report.from;
@@ -681,6 +685,10 @@ impl Driver {
             },
             replica: self.replica.me().replica.0,
             in_sync,
+            in_sync_set: record.map_or_else(Vec::new, |record| {
+                record.in_sync.iter().map(|member| member.replica.0).collect()
+            }),
+            in_sync_version: record.map_or(0, |record| record.in_sync_version),
             is_short,
             min_in_sync: self.settings.min_in_sync,
             peers: peers.collect(),

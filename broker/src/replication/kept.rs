@@ -77,6 +77,13 @@ pub(super) fn epochs(store: &Store) -> Result<EpochTable, StoreError> {
     Ok(epochs)
 }
 
+/// The table as it was kept last, as far as the log goes, for administrators.
+pub(crate) fn epochs_as_kept(store: &Store) -> Result<EpochTable, StoreError> {
+    let mut epochs = read::<EpochTable>(store, EPOCHS)?.unwrap_or_default();
+    epochs.truncate(store.watermarks().written());
+    Ok(epochs)
+}
+
 /// Makes the table durable, before the record with which its last epoch begins is in the log: an
 /// epoch that never came is dropped at the next start, one that the file misses would be taken for
 /// the one before.

@@ -13,6 +13,7 @@ mod frame;
 mod handshake;
 mod kept;
 mod link;
+mod peers;
 mod start;
 mod static_roles;
 mod status;
@@ -26,10 +27,11 @@ use uuid::Uuid;
 use weirmq_authority::ReplicaId;
 use weirmq_remoting::ResponseCode;
 
-pub(crate) use kept::OF_THE_LOG;
+pub(crate) use kept::{OF_THE_LOG, epochs_as_kept};
+pub(crate) use peers::Peer;
 pub use start::StartError;
 pub(crate) use start::{Prepared, ReplicationThread, prepare, refuse_what_others_wrote};
-pub(crate) use status::{RoleStatus, Status};
+pub(crate) use status::{PeerStatus, RoleStatus, Status};
 
 use crate::request::Refusal;
 
@@ -77,6 +79,8 @@ pub(crate) struct Shared {
     acknowledged: AtomicU64,
     /// … until the store's clock says this, in nanoseconds.
     acknowledged_until: AtomicU64,
+    /// What is measured of the replicas.
+    pub(crate) peers: peers::Peers,
     /// Reports that could not be true.
     refused_reports: AtomicU64,
     /// Appends that were refused because this replica is not the master.
@@ -98,6 +102,7 @@ impl Shared {
             commands,
             acknowledged: AtomicU64::new(0),
             acknowledged_until: AtomicU64::new(0),
+            peers: peers::Peers::default(),
             refused_reports: AtomicU64::new(0),
             fenced: AtomicU64::new(0),
             failover_ms: AtomicU64::new(0),

@@ -9,6 +9,9 @@ pub(crate) struct Status {
     pub(crate) replica: u32,
     /// Members in sync, as far as known.
     pub(crate) in_sync: usize,
+    /// The same by their places, and the version of that set.
+    pub(crate) in_sync_set: Vec<u32>,
+    pub(crate) in_sync_version: u64,
     /// Whether those are too few for a message to be acknowledged.
     pub(crate) is_short: bool,
     pub(crate) min_in_sync: usize,
@@ -51,6 +54,8 @@ impl Status {
             epoch: 0,
             replica,
             in_sync: 0,
+            in_sync_set: Vec::new(),
+            in_sync_version: 0,
             is_short: false,
             min_in_sync,
             is_self_in_sync: false,

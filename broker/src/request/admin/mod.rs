@@ -2,6 +2,7 @@
 
 pub(super) mod clean;
 pub(super) mod group;
+pub(super) mod replicas;
 pub(super) mod reset;
 pub(super) mod runtime;
 pub(super) mod switch;

@@ -53,6 +53,7 @@ public final class Mqadmin {
         features.put("message", Mqadmin::message);
         features.put("connection", Mqadmin::connection);
         features.put("kv", Mqadmin::kv);
+        features.put("replicas", Mqadmin::replicas);
         features.put("write-perm", Mqadmin::writePerm);
         features.keySet().retainAll(Arrays.asList(args[2].split(",")));
         features.forEach((name, feature) -> {
@@ -137,6 +138,16 @@ public final class Mqadmin {
             }
         }
         throw new AssertionError("clusterList shows no master: " + printed);
+    }
+
+    /** Of a broker that is alone: its own in-sync set, without slaves and epochs. */
+    private void replicas() {
+        String[] broker = broker();
+        String status = runExpecting("#SlaveNum\t0", "haStatus", "-b", broker[3]);
+        check(status.contains("#MasterAddr\t" + broker[3]), "haStatus: " + status);
+        runExpecting("#brokerAddr\t" + broker[3], "getBrokerEpoch", "-b", broker[1]);
+        String set = runExpecting("#SyncStateSetNums\t1", "getSyncStateSet", "-a", broker[3], "-b", broker[1]);
+        check(set.contains("#MasterAddr\t" + broker[3]), "getSyncStateSet: " + set);
     }
 
     private void cluster() {

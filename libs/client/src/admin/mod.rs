@@ -7,6 +7,7 @@ mod groups;
 mod kv;
 mod messages;
 mod offsets;
+mod replicas;
 mod topics;
 
 pub use messages::FoundMessages;

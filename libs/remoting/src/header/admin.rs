@@ -31,6 +31,15 @@ headers! {
         max_topic_num: Option<i32> = "maxTopicNum",
     }
 
+    /// Answers 1005. Source: `GetMetaDataResponseHeader`.
+    pub struct ControllerMetadataResponseHeader<'a> {
+        group: Text<'a> = "group",
+        controller_leader_id: Text<'a> = "controllerLeaderId",
+        controller_leader_address: Text<'a> = "controllerLeaderAddress",
+        is_leader: bool = "isLeader",
+        peers: Text<'a> = "peers",
+    }
+
     /// Code 343, 345: what a group consumes.
     pub struct GroupTopicHeader<'a> {
         group: Text<'a> = "group",
