@@ -295,6 +295,18 @@ fn administrators_are_told_who_is_in_sync_and_who_wrote_the_log() {
             ids == [(0, true), (1, true)] && set.not_in_sync_replicas.is_empty()
         })
     });
+    until("cluster status shows the slave", || {
+        let mut command = weir();
+        command.args(["cluster", "status", "-o", "json", "--namesrv", &group.namesrv.namesrv]);
+        let said = command.output().unwrap();
+        let rows: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        let slave = &rows[1];
+        slave["role"] == "slave"
+            && slave["epoch"] == 1
+            && slave["inSync"] == true
+            && slave["lagBytes"] == 0
+            && slave["lagMillis"] == 0
+    });
     let other = group.runtime.block_on(admin.in_sync_set(&master.broker, "another"));
     assert!(other.is_err());
     // Another start of the master is another epoch, in both logs.

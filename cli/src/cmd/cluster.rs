@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use weirmq_client::Admin;
 
 use super::place::Place;
 use crate::client::{BrokerAddress, Brokers, ClientArgs, MASTER_ID};
@@ -74,9 +75,12 @@ impl Row for ListRow {
 impl From<BrokerAddress> for ListRow {
     fn from(broker: BrokerAddress) -> Self {
         let BrokerAddress { cluster, broker, id, address } = broker;
-        let role = if id == MASTER_ID { "master" } else { "slave" };
-        Self { cluster, broker, id, role, address }
+        Self { cluster, broker, id, role: role(id), address }
     }
+}
+
+fn role(id: i64) -> &'static str {
+    if id == MASTER_ID { "master" } else { "slave" }
 }
 
 /// Figures are texts as the broker sends them; `-` where it does not.
@@ -86,6 +90,9 @@ struct StatusRow {
     broker: String,
     id: i64,
     address: String,
+    role: &'static str,
+    #[serde(flatten)]
+    standing: Standing,
     version: String,
     in_per_second: String,
     out_per_second: String,
@@ -95,11 +102,43 @@ struct StatusRow {
     up_since: String,
 }
 
+/// How a replica stands in its group, as far as its master says; without one, as it says itself.
+#[derive(Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Standing {
+    /// Grows with each change of the master; 0 for a broker that is alone.
+    epoch: Option<i32>,
+    in_sync: Option<bool>,
+    /// What it does not have of its master's log.
+    lag_bytes: Option<i64>,
+    /// For how long it has not had all that its master had written by then.
+    lag_millis: Option<i64>,
+}
+
+impl Standing {
+    fn cells(&self) -> [String; 4] {
+        fn text<T>(known: Option<T>, text: impl FnOnce(T) -> String) -> String {
+            known.map_or_else(|| "-".to_owned(), text)
+        }
+        [
+            text(self.epoch, |epoch| epoch.to_string()),
+            text(self.in_sync, |is| if is { "yes" } else { "no" }.to_owned()),
+            text(self.lag_bytes, |bytes| bytes.to_string()),
+            text(self.lag_millis, |millis| format!("{:.1}", millis as f64 / 1000.0)),
+        ]
+    }
+}
+
 impl Row for StatusRow {
     const HEADER: &'static [&'static str] = &[
         "BROKER",
         "ID",
         "ADDRESS",
+        "ROLE",
+        "EPOCH",
+        "IN SYNC",
+        "LAG BYTES",
+        "LAG S",
         "VERSION",
         "IN/S",
         "OUT/S",
@@ -110,10 +149,16 @@ impl Row for StatusRow {
     ];
 
     fn cells(&self) -> Vec<String> {
+        let [epoch, in_sync, lag_bytes, lag_seconds] = self.standing.cells();
         vec![
             self.broker.clone(),
             self.id.to_string(),
             self.address.clone(),
+            self.role.to_owned(),
+            epoch,
+            in_sync,
+            lag_bytes,
+            lag_seconds,
             self.version.clone(),
             self.in_per_second.clone(),
             self.out_per_second.clone(),
@@ -167,9 +212,17 @@ pub(crate) async fn run(args: ClusterArgs) -> anyhow::Result<()> {
         Command::Status { broker: None } => {
             let mut rows = Vec::new();
             let mut failed = Vec::new();
-            for broker in Brokers::find(&admin).await?.0 {
+            let brokers = Brokers::find(&admin).await?.0;
+            for broker in &brokers {
                 match admin.runtime_info(&broker.address).await {
-                    Ok(info) => rows.push(status_row(broker, &info)),
+                    Ok(info) => {
+                        let is_master = |other: &&BrokerAddress| {
+                            other.broker == broker.broker && other.id == MASTER_ID
+                        };
+                        let master = brokers.iter().find(is_master).unwrap_or(broker);
+                        let standing = standing(&admin, broker, master).await;
+                        rows.push(status_row(broker.clone(), standing, &info));
+                    }
                     Err(error) => failed.push(format!("{}: {error}", broker.broker)),
                 }
             }
@@ -182,7 +235,36 @@ pub(crate) async fn run(args: ClusterArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn status_row(broker: BrokerAddress, info: &BTreeMap<String, String>) -> StatusRow {
+/// Brokers of Apache's may not answer; what they do not say is not known.
+async fn standing(admin: &Admin, broker: &BrokerAddress, master: &BrokerAddress) -> Standing {
+    let (set, status) = tokio::join!(
+        admin.in_sync_set(&master.address, &master.broker),
+        admin.ha_status(&master.address)
+    );
+    let mut standing = Standing::default();
+    if let Ok(set) = set {
+        standing.epoch = Some(set.master_epoch);
+        let mut in_sync = set.in_sync_replicas.iter();
+        standing.in_sync = Some(in_sync.any(|replica| replica.broker_address == broker.address));
+    }
+    if let Ok(status) = status {
+        let mut slaves = status.ha_connection_info.into_iter();
+        if let Some(slave) = slaves.find(|slave| slave.addr == broker.address) {
+            standing.lag_bytes = Some(slave.diff);
+            standing.lag_millis = slave.lag_millis;
+        } else if status.master && broker.id == MASTER_ID {
+            standing.lag_bytes = Some(0);
+            standing.lag_millis = Some(0);
+        }
+    }
+    standing
+}
+
+fn status_row(
+    broker: BrokerAddress,
+    standing: Standing,
+    info: &BTreeMap<String, String>,
+) -> StatusRow {
     let text = |key: &str| info.get(key).cloned().unwrap_or_else(|| "-".to_owned());
     // Rates come as the last ten seconds, the last minute and the last ten minutes.
     let rate = |key: &str| {
@@ -196,6 +278,8 @@ fn status_row(broker: BrokerAddress, info: &BTreeMap<String, String>) -> StatusR
         broker: broker.broker,
         id: broker.id,
         address: broker.address,
+        role: role(broker.id),
+        standing,
         version: text("brokerVersionDesc"),
         in_per_second: rate("putTps"),
         out_per_second: rate("getTransferredTps"),

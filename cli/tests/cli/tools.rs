@@ -148,6 +148,8 @@ fn the_cluster_and_its_table_are_shown() {
     let server = Server::ephemeral();
     let status = json(&server.ok(&["cluster", "status", "-o", "json"]));
     assert_eq!(status[0]["broker"], "broker-a");
+    assert_eq!((&status[0]["role"], &status[0]["epoch"]), (&"master".into(), &0.into()));
+    assert_eq!((&status[0]["inSync"], &status[0]["lagBytes"]), (&true.into(), &0.into()));
     assert!(server.ok(&["cluster", "status", "--broker", "broker-a"]).contains("bootTimestamp"));
     for what in ["log", "queues", "topics"] {
         let said = server.ok(&["cluster", "clean", what, "--broker", "broker-a"]);
