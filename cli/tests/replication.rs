@@ -284,6 +284,12 @@ fn administrators_are_told_who_is_in_sync_and_who_wrote_the_log() {
     assert!(!status.master && status.ha_client_runtime_info.activated);
     assert_eq!(status.ha_client_runtime_info.master_addr, master.broker);
     assert_eq!(status.ha_client_runtime_info.max_offset, end());
+    let metrics = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+    for lag in ["bytes", "milliseconds"] {
+        let name = format!("weirmq_replica_lag_{lag}{{");
+        let is_there = |line: &str| line.starts_with(&name) && line.contains("replica=\"1\"} ");
+        assert!(metrics.lines().any(is_there), "{lag}: {metrics}");
+    }
     let name = group.runtime.block_on(admin.epochs(&slave.broker)).unwrap().broker_name;
     until("both know the set", || {
         [&master, &slave].iter().all(|server| {
@@ -367,6 +373,11 @@ fn what_was_committed_at_a_slave_is_where_the_group_goes_on_at_the_next_master()
         until("the slave answers", || all_are(3));
         commit(9);
         commit(7);
+        let kept = format!("}} {}", queues.len());
+        let metrics = http(&slave.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+        let is_there =
+            |line: &str| line.starts_with("weirmq_slave_offsets{") && line.ends_with(&kept);
+        assert!(metrics.lines().any(is_there), "{metrics}");
         assert!(all_are(9), "{mode}: they only grow");
         slave.kill();
         // It serves nobody before it has heard of a master.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -9,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Metrics;
 use crate::Broker;
-use crate::replication::Status;
+use crate::replication::Shared;
 use crate::topics::STATE_TOPIC;
 
 /// The most lag series of one scrape.
@@ -77,6 +78,11 @@ impl Collector for BrokerCollector {
                 stats.scrubbed_bytes,
             ),
             ("weirmq_disk_free_bytes", "Free bytes of the store's disk", stats.disk_free),
+            (
+                "weirmq_slave_offsets",
+                "Offsets that were committed here as a slave and are not in the log for good",
+                broker.state.offsets.at_slave(|at_slave| at_slave.len() as u64),
+            ),
         ];
         let of_replica = broker.replication.as_ref().map(|replication| replication.gauges());
         for (name, help, value) in gauges.into_iter().chain(of_replica.into_iter().flatten()) {
@@ -85,17 +91,20 @@ impl Collector for BrokerCollector {
             gauge.encode(descriptor)?;
         }
         if let Some(replication) = &broker.replication {
-            encode_replica_lag(&replication.status(), marks.written(), &mut encoder)?;
+            let (end, now) = (marks.written(), broker.store.clock().uptime());
+            encode_replica_lag(replication, end, now, &mut encoder)?;
         }
         encode_lag(&broker, &mut encoder)
     }
 }
 
 fn encode_replica_lag(
-    status: &Status,
+    replication: &Shared,
     end: u64,
+    now: Duration,
     encoder: &mut DescriptorEncoder<'_>,
 ) -> Result<(), fmt::Error> {
+    let status = replication.status();
     let help = "Bytes of this replica's log that another one does not have yet";
     let gauge = ConstGauge::new(0u64);
     let name = "weirmq_replica_lag_bytes";
@@ -103,6 +112,19 @@ fn encode_replica_lag(
     for peer in &status.peers {
         let labels = [("replica", peer.replica.to_string())];
         let lag = end.saturating_sub(peer.end);
+        ConstGauge::new(lag).encode(descriptor.encode_family(&labels)?)?;
+    }
+    let help = "For how long another replica has not had all that was here by then; none before it \
+                ever had";
+    let name = "weirmq_replica_lag_milliseconds";
+    let mut descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+    for peer in &status.peers {
+        let measured = replication.peers.get(peer.replica);
+        let Some(lag) = measured.and_then(|measured| measured.lag(peer.end, end, now)) else {
+            continue;
+        };
+        let labels = [("replica", peer.replica.to_string())];
+        let lag = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
         ConstGauge::new(lag).encode(descriptor.encode_family(&labels)?)?;
     }
     Ok(())
