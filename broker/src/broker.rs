@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use weirmq_authority::ReplicaId;
 use weirmq_message::{Decoded, Record, properties};
 use weirmq_remoting::body::{DataVersion, SubscriptionGroupConfig};
 use weirmq_remoting::command::SerializeType;
@@ -23,7 +24,7 @@ use crate::config::{BrokerConfig, Flush};
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::offsets::CommittedOffset;
-use crate::replication::{self, Restart, RoleStatus};
+use crate::replication::{self, HandOverError, Restart, RoleStatus};
 use crate::request::{Refusal, pull};
 use crate::slave_offsets::{self, SLAVE_OFFSETS_MAX, SlaveOffsets};
 use crate::state::{State, StateError, StateRecord};
@@ -311,9 +312,10 @@ impl Broker {
     /// Refuses to speak of what is in the queues while this replica does not know what of it is
     /// confirmed: an unknown end must not be taken for 0, to which a consumer would go back.
     pub(crate) fn check_visible(&self) -> Result<(), Refusal> {
-        let is_known = self.replication.is_none()
-            || self.store.watermarks().visible() > 0
-            || self.store.max_offset() == 0;
+        let is_known = self.replication.as_ref().is_none_or(|replication| {
+            replication.is_state_known()
+                && (self.store.watermarks().visible() > 0 || self.store.max_offset() == 0)
+        });
         if is_known {
             return Ok(());
         }
@@ -357,6 +359,21 @@ impl Broker {
 
     pub(crate) fn own_slave_id(&self) -> i64 {
         self.config.slave_id(u32::try_from(self.config.broker_id).unwrap_or(u32::MAX))
+    }
+
+    /// Hands the office of the master over, after the log was told what this one knows.
+    pub(crate) async fn hand_over(
+        self: &Arc<Self>,
+        heir: Option<ReplicaId>,
+    ) -> Result<(), HandOverError> {
+        let Some(replication) = &self.replication else { return Err(HandOverError::NotMaster) };
+        let worker = self.clone();
+        let log = move || worker.state.patiently(|| worker.state.log_offsets());
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(log).await {
+            tracing::warn!(%error, "consumer offsets not logged before the hand-over");
+        }
+        let patience = Duration::from_millis(self.config.replication.lease_ms) * 2;
+        replication.hand_over(heir, patience).await
     }
 
     /// What a client is told of this error of an append.

@@ -69,6 +69,13 @@ impl OrderLocks {
         lock.is_some_and(|lock| lock.owner == client)
     }
 
+    /// Takes every owner for one that has just renewed its lock: renewals are not in the log, so a
+    /// new master does not know when the last one was.
+    pub(crate) fn renew_all(&self, now: Instant) {
+        let mut groups = self.by_group.lock();
+        groups.values_mut().flat_map(HashMap::values_mut).for_each(|lock| lock.renewed = now);
+    }
+
     pub(crate) fn apply(&self, group: &str, topic: &str, queue: i32, owner: Option<&str>) {
         let mut groups = self.by_group.lock();
         let key = (topic.to_owned(), queue);

@@ -231,12 +231,12 @@ impl Life<'_> {
 
 /// A master that is told to end gives its office to the slave that has most, so that nobody waits
 /// for its lease.
-async fn hand_over_before_the_end(broker: &Broker) {
+async fn hand_over_before_the_end(broker: &Arc<Broker>) {
     let Some(replication) = &broker.replication else { return };
     let status = replication.status();
     let is_master = matches!(status.role, RoleStatus::Master { .. });
     if is_master && status.is_elected && status.peers.iter().any(|peer| peer.is_connected) {
-        match replication.hand_over(None).await {
+        match broker.hand_over(None).await {
             Ok(()) => tracing::info!("handed over before the end"),
             Err(error) => tracing::warn!(%error, "not handed over before the end"),
         }
@@ -391,16 +391,16 @@ fn recover_state(
 }
 
 fn close(broker: &Broker, replication: Option<ReplicationThread>) -> Result<(), BrokerError> {
-    match broker.state.patiently(|| broker.state.log_offsets()) {
-        // A slave's are its master's; who is master no more has nothing to say.
-        Err(StateError::Store(StoreError::NotMaster)) if broker.replication.is_some() => {}
-        logged => drop(logged?),
-    }
-    if let Err(error) = broker.write_slave_offsets() {
-        tracing::warn!(%error, "offsets that were committed at this slave are not written");
-    }
+    let logged = broker.state.patiently(|| broker.state.log_offsets());
+    let is_slave = broker.is_slave();
     replication.into_iter().for_each(ReplicationThread::stop);
-    close_state(&broker.state, &broker.config.data_dir)?;
+    match logged {
+        Ok(_) => close_state(&broker.state, &broker.config.data_dir)?,
+        // A slave's are its master's. Tables that know more than the log must not be found again: the
+        // log is replayed from the snapshot before.
+        Err(_) if is_slave || broker.replication.is_some() => broker.store.clone().close()?,
+        Err(error) => return Err(error.into()),
+    }
     tracing::info!("store closed");
     Ok(())
 }

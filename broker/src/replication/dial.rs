@@ -32,6 +32,8 @@ pub(super) struct Ends {
     pub(super) shared: Arc<Shared>,
     pub(super) hello: Hello,
     pub(super) trust: Trust,
+    /// A peer of whom nothing was heard for so long is not there.
+    pub(super) silence: Duration,
     pub(super) events: mpsc::Sender<FromLink>,
 }
 
@@ -43,7 +45,8 @@ impl Ends {
 
     async fn serve(&self, stream: TcpStream, peer: Hello) {
         self.shared.peers.connected(peer.member.replica.0, &peer.address);
-        link::run(stream, peer.member, &self.broker.store, &self.shared, self.events.clone()).await;
+        let (store, events) = (&self.broker.store, self.events.clone());
+        link::run(stream, peer.member, store, &self.shared, self.silence, events).await;
     }
 }
 

@@ -1,8 +1,8 @@
 //! Carries out what the deciding state machine wants, and tells it what happens.
 //!
 //! One task owns the machine, so everything that it is told and wants has one order. It runs on a
-//! thread of its own: a follower's disk that stalls keeps it from reporting, which is what the
-//! others should see; a master's does not, because the master writes nothing here.
+//! thread of its own. A disk that stalls keeps it from reporting, a follower's at once and a master's
+//! when it next has to wait for an append: that is what the others should see, and they elect another.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -344,6 +344,8 @@ impl Driver {
             epochs: self.epochs.clone(),
             start: store.min_offset(),
             end: store.max_offset(),
+            image: self.broker.state.newest_image().0,
+            next_offsets: store.next_offsets(),
         }));
     }
 
@@ -381,9 +383,11 @@ impl Driver {
         }
         let common = self.epochs.common_end(end, &lead.epochs, lead.end);
         let begin = Restart::BeginAt { start: lead.start, store_id: lead.store_id };
+        // What comes before an image says nothing to a log without a beginning.
+        let misses_state = !self.broker.state.is_complete() && end > lead.image;
         let restart = if is_empty {
-            (!is_same_log || !(lead.start..=lead.end).contains(&start)).then_some(begin)
-        } else if common < lead.start || common < start {
+            (!is_same_log || start != lead.start).then_some(begin)
+        } else if common < lead.start || common < start || misses_state {
             // Nothing of this log is in the master's any more.
             Some(begin)
         } else {
@@ -400,6 +404,9 @@ impl Driver {
             self.following = None;
             return Ok(());
         }
+        if is_empty {
+            store.adopt_next_offsets(&lead.next_offsets)?;
+        }
         self.epochs = lead.epochs;
         self.epochs.truncate(end);
         kept::write_epochs(store, &self.epochs)?;
@@ -409,13 +416,25 @@ impl Driver {
         let marks = store.watermarks();
         self.position = LogPosition { epoch: self.epochs.last(), end, flushed: marks.flushed() };
         self.replica.aligned(now, epoch, self.position);
-        self.shared.say(Ok(()));
         if let Some(link) = self.links.get(&peer.replica) {
             link.send(Frame::Fetch(Fetch { epoch, from: end }));
         }
+        self.note_caught_up();
         self.offsets_passed = None;
         self.pass_offsets_on();
         Ok(())
+    }
+
+    /// Notes that this replica has once had all that its master had: from then on it can tell what is
+    /// not there from what it has not got yet.
+    fn note_caught_up(&self) {
+        let Some(following) = &self.following else { return };
+        if self.broker.store.max_offset() >= following.caught_up_at
+            && self.broker.state.is_complete()
+        {
+            self.shared.knows_state();
+            self.shared.say(Ok(()));
+        }
     }
 
     /// Sees to it that what consumers committed here as a slave gets into the log, again and again
@@ -454,12 +473,13 @@ impl Driver {
             return Ok(());
         }
         match super::copy::take(&self.broker, &mut self.epochs, &log) {
-            Ok(()) => self.log_moved(),
+            Ok(()) => {
+                self.log_moved();
+                self.note_caught_up();
+            }
             Err(super::copy::CopyError::Store(StoreError::NoContinuation { position, reason })) => {
-                tracing::error!(position, reason, "what the master sent is refused");
-                self.shared.say(Err(format!("at {position}: {reason}")));
-                self.links.remove(&peer.replica);
-                self.following.iter_mut().for_each(|following| following.is_aligned = false);
+                self.shared.say(Err(format!("what the master sent for {position}: {reason}")));
+                self.ask_again_later();
             }
             Err(super::copy::CopyError::Store(
                 error @ (StoreError::Full { .. }
@@ -467,14 +487,21 @@ impl Driver {
                 | StoreError::TooLarge { .. }),
             )) => {
                 self.shared.say(Err(error.to_string()));
-                // Asked for again after a while, when there may be room.
-                self.links.remove(&peer.replica);
-                self.following.iter_mut().for_each(|following| following.is_aligned = false);
+                self.ask_again_later();
             }
             Err(super::copy::CopyError::Store(error)) => return Err(error.into()),
             Err(super::copy::CopyError::State(error)) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Takes nothing more before the master was asked anew, in a while.
+    fn ask_again_later(&mut self) {
+        let now = self.now();
+        if let Some(following) = &mut self.following {
+            following.is_aligned = false;
+            following.asked = Some(now);
+        }
     }
 
     /// Asks the master to lead this replica, unless it was asked a moment ago.
@@ -578,20 +605,14 @@ impl Driver {
         self.following = None;
         self.leading = Some(epoch);
         let start = self.broker.store.close_for_appends();
-        let mut epochs = self.epochs.clone();
-        if !epochs.begin(epoch, start) {
-            let last = epochs.last();
-            let cause = format!("epoch {epoch} cannot begin at {start}, after epoch {last}");
-            return Err(StoreError::Poisoned { cause }.into());
-        }
-        kept::write_epochs(&self.broker.store, &epochs)?;
+        self.note_epoch(epoch, start)?;
         let began = self.broker.state.begin_epoch(epoch, self.replica.me().replica.0)?;
         if began != start {
-            // Nobody else may append before this.
-            let cause = format!("epoch {epoch} began at {began}, not at {start}");
-            return Err(StoreError::Poisoned { cause }.into());
+            // The record did not fit into its segment.
+            self.epochs.truncate(start);
+            self.note_epoch(epoch, began)?;
         }
-        self.epochs = epochs;
+        self.shared.knows_state();
         self.log_moved();
         if let Some(endpoint) = self.endpoint.clone() {
             let authority = self.authority.clone();
@@ -600,6 +621,16 @@ impl Driver {
             });
         }
         Ok(())
+    }
+
+    /// Notes, durably, where an epoch begins.
+    fn note_epoch(&mut self, epoch: u64, start: u64) -> Result<(), DriverError> {
+        if !self.epochs.begin(epoch, start) {
+            let last = self.epochs.last();
+            let cause = format!("epoch {epoch} cannot begin at {start}, after epoch {last}");
+            return Err(StoreError::Poisoned { cause }.into());
+        }
+        Ok(kept::write_epochs(&self.broker.store, &self.epochs)?)
     }
 
     /// Tells all other threads what this replica is and may do.

@@ -11,6 +11,8 @@
 //! | 4 | CRC-32 of the rest |
 //! | rest | records as they stand in the log, whole |
 
+use std::collections::BTreeMap;
+
 use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -63,6 +65,12 @@ pub(super) struct Lead {
     /// Where the log begins and ends.
     pub(super) start: u64,
     pub(super) end: u64,
+    /// Where the newest image of the state begins in it; 0 without one.
+    #[serde(default)]
+    pub(super) image: u64,
+    /// What the log does not say any more: the next offsets of queues whose messages have expired.
+    #[serde(default)]
+    pub(super) next_offsets: BTreeMap<String, BTreeMap<i32, u64>>,
 }
 
 /// From where a follower wants the log, from which it has everything before.
@@ -279,7 +287,15 @@ mod tests {
             sent: Duration::from_nanos(123_456_789_012),
             echo: Some(Duration::from_millis(7)),
         };
-        let lead = Lead { epoch: 4, store_id: Uuid::new_v4(), epochs, start: 0, end: 9 };
+        let lead = Lead {
+            epoch: 4,
+            store_id: Uuid::new_v4(),
+            epochs,
+            start: 0,
+            end: 9,
+            image: 3,
+            next_offsets: [("t".to_owned(), [(0, 7)].into())].into(),
+        };
         for frame in [
             Frame::Hello(hello),
             Frame::Proof(vec![1, 2, 3]),

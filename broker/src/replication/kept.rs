@@ -33,13 +33,22 @@ struct KeptPromise {
 pub(super) fn begin_promise(store: &Store, sync_flush: bool) -> Result<Promise, StoreError> {
     let before = read::<KeptPromise>(store, PROMISE)?;
     let was_clean = store.stats().recovery.was_clean;
-    let is_lossless = before
-        .as_ref()
-        .is_some_and(|before| was_clean || before.sync_flush || before.boot == boot());
+    let lost = store.lost()?;
+    let is_lossless = lost.is_none()
+        && before
+            .as_ref()
+            .is_some_and(|before| was_clean || before.sync_flush || before.boot == boot());
     let incarnation = Incarnation(Uuid::new_v4().as_u64_pair().0);
     let before = before.map(|before| before.promise);
     let promise = Promise::at_start(before, is_lossless, incarnation);
     write_promise(store, &promise, sync_flush)?;
+    if let Some(why) = lost {
+        tracing::warn!(
+            why,
+            "this replica may have lost what it had confirmed, and catches up first"
+        );
+        store.forget_lost()?;
+    }
     Ok(promise)
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -30,7 +31,13 @@ pub(super) struct Link {
     control: mpsc::Sender<Frame>,
     /// From where the log is to be sent.
     fetch: watch::Sender<Option<Fetch>>,
-    _end: tokio_util::sync::DropGuard,
+    end: CancellationToken,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
 }
 
 /// What connections tell the driver.
@@ -43,8 +50,10 @@ pub(super) enum FromLink {
 /// What ends a connection.
 #[derive(Debug, thiserror::Error)]
 enum LinkError {
-    #[error("the peer closed it")]
+    #[error("it was closed")]
     Closed,
+    #[error("nothing comes from the peer any more")]
+    Silent,
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error(transparent)]
@@ -61,10 +70,12 @@ impl Link {
         self.report.send_replace(Some(report));
     }
 
-    /// Sends a request or an answer; a peer that reads none loses its connection soon.
+    /// Sends a request or an answer; a peer that does not read them loses its connection, because
+    /// neither side would know of the other what it needs.
     pub(super) fn send(&self, frame: Frame) {
         if self.control.try_send(frame).is_err() {
-            tracing::debug!(replica = self.peer.replica.0, "replica reads too slowly");
+            tracing::warn!(replica = self.peer.replica.0, "replica reads too slowly, disconnected");
+            self.end.cancel();
         }
     }
 
@@ -74,12 +85,14 @@ impl Link {
     }
 }
 
-/// Serves a connection until it ends, and tells the driver what comes.
+/// Serves a connection until it ends, and tells the driver what comes. A peer reports more often than
+/// each `silence`; from one that does not nothing comes any more.
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     stream: S,
     peer: Member,
     store: &Store,
     shared: &Arc<Shared>,
+    silence: Duration,
     events: mpsc::Sender<FromLink>,
 ) {
     static NUMBERS: AtomicU64 = AtomicU64::new(1);
@@ -88,15 +101,15 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     let (report, reports) = watch::channel(None);
     let (control, controls) = mpsc::channel(CONTROL_FRAMES);
     let (fetch, fetches) = watch::channel(None);
-    let link = Link { peer, number, report, control, fetch, _end: end.clone().drop_guard() };
+    let link = Link { peer, number, report, control, fetch, end: end.clone() };
     if events.send(FromLink::Up(link)).await.is_err() {
         return;
     }
     let (reader, writer) = tokio::io::split(stream);
     let limit = store.frame_bytes_max();
     let ended = tokio::select! {
-        () = end.cancelled() => return,
-        ended = read(reader, peer, number, limit, &events) => ended,
+        () = end.cancelled() => Err(LinkError::Closed),
+        ended = read(reader, peer, number, limit, silence, &events) => ended,
         ended = write(writer, reports, controls, fetches, store, shared) => ended,
     };
     let why = ended.err().map_or_else(String::new, |error| error.to_string());
@@ -119,6 +132,7 @@ async fn read(
     peer: Member,
     link: u64,
     limit: usize,
+    silence: Duration,
     events: &mpsc::Sender<FromLink>,
 ) -> Result<(), LinkError> {
     let mut buffer = BytesMut::new();
@@ -141,7 +155,8 @@ async fn read(
         if buffer.capacity() - buffer.len() < 4096 {
             buffer.reserve(CHUNK_BYTES);
         }
-        if reader.read_buf(&mut buffer).await? == 0 {
+        let read = tokio::time::timeout(silence, reader.read_buf(&mut buffer)).await;
+        if read.map_err(|_| LinkError::Silent)?? == 0 {
             return Err(LinkError::Closed);
         }
     }
@@ -160,6 +175,9 @@ async fn write(
     let mut out = Vec::new();
     loop {
         out.clear();
+        if fetches.has_changed().unwrap_or(false) {
+            log.clone_from(&fetches.borrow_and_update());
+        }
         let mut is_at_end = true;
         if let Some(fetch) = &mut log {
             is_at_end = append_log(store, fetch, &mut out).await?;

@@ -18,7 +18,7 @@ mod start;
 mod static_roles;
 mod status;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     /// What was last said of this replica: that it does its part, or why not.
     said: Mutex<Option<Result<(), String>>>,
     check: weirmq_admin::Check,
+    /// Whether this replica has once had all that its master had, or is the master.
+    knows_state: AtomicBool,
 }
 
 impl Shared {
@@ -108,6 +110,7 @@ impl Shared {
             failover_ms: AtomicU64::new(0),
             said: Mutex::default(),
             check,
+            knows_state: AtomicBool::new(false),
         }
     }
 
@@ -115,6 +118,15 @@ impl Shared {
     pub(crate) fn appended(&self) {
         self.written.send_replace(());
         self.moved.notify_one();
+    }
+
+    fn knows_state(&self) {
+        self.knows_state.store(true, Ordering::Release);
+    }
+
+    /// Whether what is not here is nowhere.
+    pub(crate) fn is_state_known(&self) -> bool {
+        self.knows_state.load(Ordering::Acquire)
     }
 
     /// Up to where messages may be acknowledged at this time.
@@ -210,13 +222,20 @@ impl Shared {
     }
 
     /// Hands the office over and waits until the heir has it.
-    pub(crate) async fn hand_over(&self, heir: Option<ReplicaId>) -> Result<(), HandOverError> {
+    pub(crate) async fn hand_over(
+        &self,
+        heir: Option<ReplicaId>,
+        patience: Duration,
+    ) -> Result<(), HandOverError> {
         let (answer, answered) = oneshot::channel();
         let sent = self.commands.send(Command::HandOver { heir, answer }).await;
         match sent {
             // The replica ends: whoever asked finds another master, or none.
             Err(_) => Err(HandOverError::NotMaster),
-            Ok(()) => answered.await.unwrap_or(Err(HandOverError::TooLate)),
+            Ok(()) => match tokio::time::timeout(patience, answered).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) | Err(_) => Err(HandOverError::TooLate),
+            },
         }
     }
 

@@ -256,7 +256,9 @@ async fn live(
         nonce: Uuid::nil(),
         address: broker.advertised_address(),
     };
-    let ends = Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, events };
+    let silence = settings.link_timeout * 3;
+    let ends =
+        Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, silence, events };
     tokio::spawn(listen(listener, ends.clone(), stop.clone()));
     let section = &broker.config.replication;
     // One connection between any two: the one with the higher id dials.

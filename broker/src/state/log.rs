@@ -147,6 +147,7 @@ impl State {
         let mut writing = self.writing.lock();
         // An image that the master before began and did not end says nothing.
         writing.unfinished = None;
+        self.order_locks.renew_all(Instant::now());
         let body = StateRecord::Epoch { epoch, replica }.encode();
         let message = NewMessage::plain(STATE_TOPIC, STATE_QUEUE, &body);
         self.store.append_while_closed(&[message], &mut writing.appended)?;
@@ -262,7 +263,7 @@ impl State {
     pub(crate) fn append_image(&self) -> Result<Image, StateError> {
         let (image, begin) = self.append_image_only()?;
         self.store.flush()?;
-        self.store.protect_from(begin);
+        self.store.protect_image(begin, image.position());
         Ok(image)
     }
 
@@ -285,7 +286,7 @@ impl State {
 
     /// Whether the log says everything. It does not when somebody else expired the segments that
     /// held the newest image.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         !self.writing.lock().is_incomplete
     }
 
@@ -325,11 +326,11 @@ impl State {
     pub(super) fn image_is(&self, begin: u64, end: u64) {
         *self.image.lock() = (begin, end);
         if end > 0 {
-            self.store.protect_from(begin);
+            self.store.protect_image(begin, end);
         }
     }
 
-    pub(super) fn newest_image(&self) -> (u64, u64) {
+    pub(crate) fn newest_image(&self) -> (u64, u64) {
         *self.image.lock()
     }
 

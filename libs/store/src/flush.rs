@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::config::FlushMode;
 use crate::error::StoreError;
 use crate::planted::{self, Planted};
+use crate::small_file::{self, LOST_FILE};
 use crate::store::Inner;
 use crate::watermarks::Watermarks;
 
@@ -165,6 +166,14 @@ impl Inner {
     pub(crate) fn stop_for_ever(&self, cause: &str) {
         self.flusher.poison(cause);
         if !self.flusher.is_poison_told.swap(true, Ordering::AcqRel) {
+            if !self.config.is_sync() {
+                // Somebody may count on what was only written, and the kernel calls it clean now. The
+                // disk may not take this either; then nothing can be said but what was logged.
+                let path = self.layout.user.join(LOST_FILE);
+                if let Err(error) = small_file::write(&*self.disk, &path, cause.as_bytes()) {
+                    tracing::error!(%error, "it cannot be noted that records may be lost");
+                }
+            }
             self.tell_flush_listener();
         }
     }

@@ -9,6 +9,7 @@ use crate::commit_log::Found;
 use crate::dispatch::KeySource;
 use crate::error::StoreError;
 use crate::format::PADDING_HEAD_BYTES;
+use crate::read::RECENT_BYTES;
 use crate::scan::has_lost_sector;
 use crate::store::Inner;
 
@@ -47,10 +48,21 @@ impl Inner {
         let left = left.min(written - from) as usize;
         let before = out.len();
         let mut wanted = bytes_max.clamp(BLANK_HEAD_BYTES, left);
+        let mut in_memory = 0..0;
         let (taken, is_end) = loop {
-            let found = self.log.read_visible(from, wanted, may_wait, may_wait, out);
+            // Neither the disk nor what it did to a page is anybody's concern who must not wait.
+            let is_cold = may_wait
+                || from + RECENT_BYTES < written
+                    && !self.log.is_in_memory(from, wanted, &mut in_memory);
+            let found = self.log.read_visible(from, wanted, is_cold, may_wait, out);
             match found.inspect_err(|_| out.truncate(before))? {
-                Found::Mapped | Found::Read => {}
+                Found::Mapped => {}
+                // It has to be compared with its checksums, and that may take the disk.
+                Found::Read if !may_wait => {
+                    out.truncate(before);
+                    return Ok(LogRead::OnDisk);
+                }
+                Found::Read => {}
                 Found::Gone => return Ok(LogRead::Gone),
                 Found::OnDisk => return Ok(LogRead::OnDisk),
             }

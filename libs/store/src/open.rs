@@ -45,8 +45,8 @@ impl Inner {
         make_directory(&*disk, &layout.root)?;
         let directory_lock = lock(&*disk, &layout)?;
         layout.directories().iter().try_for_each(|path| make_directory(&*disk, path))?;
-        let format = Format::open(&*disk, &layout, &config)?;
         truncate::finish(&disk, &layout)?;
+        let format = Format::open(&*disk, &layout, &config)?;
         config.segment_bytes = format.segment_bytes;
         // Other limits of the configuration depend on the length.
         config.validate()?;
@@ -125,6 +125,7 @@ impl Inner {
             protection_listener: RwLock::new(None),
             append_listener: RwLock::new(None),
             scrub,
+            protected_images: Mutex::default(),
             protected_from: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
             recovery: report,

@@ -18,7 +18,7 @@ const SCANNED_ENTRIES_MAX: u64 = 16_384;
 /// Records that follow each other are read at once up to this size.
 const RUN_BYTES_MAX: u64 = 1 << 20;
 /// The newest records are in memory on any machine that can keep up; nobody asks whether they are.
-const RECENT_BYTES: u64 = 64 << 20;
+pub(crate) const RECENT_BYTES: u64 = 64 << 20;
 /// Bytes of a record up to its store timestamp, with an IPv6 born host.
 const HEAD_BYTES: usize = 76;
 

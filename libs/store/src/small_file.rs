@@ -12,6 +12,10 @@ use serde::Serialize;
 use crate::disk::{Disk, OpenMode};
 use crate::error::StoreError;
 
+/// Under `weir/user`: says that records which were flushed, or called so, may be gone. The store's
+/// user removes it once it has drawn its conclusions.
+pub(crate) const LOST_FILE: &str = "lost";
+
 const MAGIC: &str = "weir1 ";
 /// Magic, eight digits, line feed.
 const HEAD_BYTES: usize = MAGIC.len() + 8 + 1;

@@ -1,5 +1,6 @@
 //! The store as its users see it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -76,6 +77,9 @@ pub(crate) struct Inner {
     pub(crate) scrub: Scrub,
     /// Called after each append.
     pub(crate) append_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
+    /// Images that take the place of what is protected, oldest first, once they cannot be cut off
+    /// any more: where each begins and ends.
+    pub(crate) protected_images: Mutex<std::collections::VecDeque<(u64, u64)>>,
     /// Retention keeps everything from here on.
     pub(crate) protected_from: AtomicU64,
     pub(crate) is_closed: AtomicBool,
@@ -218,8 +222,8 @@ impl Store {
         appender.position()
     }
 
-    /// Appends although [`Store::close_for_appends`] was called: the record with which a master's
-    /// time begins.
+    /// Appends although [`Store::close_for_appends`] was called, and also when the disk is short of
+    /// space: the record with which a master's time begins, without which nobody is served.
     ///
     /// # Errors
     /// As [`Store::append`].
@@ -444,6 +448,13 @@ impl Store {
         self.inner().protected_from.store(position, Ordering::Release);
     }
 
+    /// The same for an image from `begin` to `end` that may still be cut off, by a crash or because
+    /// another replica is master: until all of it is flushed and confirmed, what was protected before
+    /// stays.
+    pub fn protect_image(&self, begin: u64, end: u64) {
+        self.inner().protected_images.lock().push_back((begin, end));
+    }
+
     /// Sets whom to call, on the store's background thread, when something from the protected
     /// position on has expired or has to make room: the caller may write a newer image and protect
     /// that. It must not block and must not own a clone of the store.
@@ -454,6 +465,21 @@ impl Store {
     /// Has the background thread delete soon what has expired, whatever the hour.
     pub fn request_expiry(&self) {
         self.inner().background.request(background::EXPIRE);
+    }
+
+    /// The next offsets of queues whose messages have all expired, by topic and queue id: what a copy
+    /// of the log does not say.
+    pub fn next_offsets(&self) -> BTreeMap<String, BTreeMap<i32, u64>> {
+        self.inner().queue_state.lock().next_offsets.clone()
+    }
+
+    /// Takes over [`Store::next_offsets`] of another replica for queues that have nothing here, before
+    /// its log is copied; durable on return.
+    pub fn adopt_next_offsets(
+        &self,
+        offsets: &BTreeMap<String, BTreeMap<i32, u64>>,
+    ) -> Result<(), StoreError> {
+        self.inner().adopt_next_offsets(offsets)
     }
 
     /// The topics that have queues.
@@ -488,6 +514,22 @@ impl Store {
     pub fn write_small_file(&self, name: &'static str, contents: &[u8]) -> Result<(), StoreError> {
         self.inner().check_open()?;
         small_file::write(&*self.inner().disk, &self.inner().layout.user.join(name), contents)
+    }
+
+    /// Why records that were flushed, or called so, may be gone: a failed write-back, or a cut by
+    /// hand. Until [`Store::forget_lost`].
+    pub fn lost(&self) -> Result<Option<String>, StoreError> {
+        let path = self.inner().layout.user.join(small_file::LOST_FILE);
+        let why = small_file::read(&*self.inner().disk, &path)?;
+        Ok(why.map(|why| String::from_utf8_lossy(&why).into_owned()))
+    }
+
+    /// Whoever counted on those records does so no more.
+    pub fn forget_lost(&self) -> Result<(), StoreError> {
+        small_file::remove(
+            &*self.inner().disk,
+            &self.inner().layout.user.join(small_file::LOST_FILE),
+        )
     }
 
     pub fn stats(&self) -> StoreStats {

@@ -41,6 +41,11 @@ impl Watermarks {
         self.flushed.load(Ordering::Acquire)
     }
 
+    /// Everything below stays, whatever happens to this replica or to its master.
+    pub(crate) fn safe(&self) -> u64 {
+        self.flushed().min(self.confirmed())
+    }
+
     /// Bytes that are written and not flushed. Both marks move meanwhile, so the one that follows is
     /// looked at first.
     pub fn unflushed(&self) -> u64 {

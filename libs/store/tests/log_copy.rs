@@ -176,6 +176,45 @@ fn a_log_can_begin_where_another_begins() {
 }
 
 #[test]
+fn a_beginning_that_a_crash_interrupts_is_finished_by_the_next_open() {
+    let config = small_config(FlushMode::ASYNC);
+    let id = uuid::Uuid::from_u128(7);
+    let mut begun = 0;
+    for seed in 0..120 {
+        let disk = Arc::new(SimulatedDisk::new());
+        let store = match seed % 2 {
+            0 => filled(&disk, seed, 30),
+            _ => open(&disk, &config).0,
+        };
+        let before = store.max_offset();
+        store.close().unwrap();
+        disk.fail_after(seed / 2);
+        let as_disk: Arc<dyn Disk> = disk.clone();
+        let result = begin_at(&config.directory, &as_disk, 2 * SEGMENT_BYTES, id, &["snapshot"]);
+        let disk = Arc::new(disk.crash(seed));
+        let (store, _) = open(&disk, &config);
+        let is_begun = store.store_id() == id;
+        let end = if is_begun { 2 * SEGMENT_BYTES } else { before };
+        assert_eq!(store.max_offset(), end, "seed {seed}");
+        assert!(is_begun || result.is_err(), "seed {seed}");
+        begun += usize::from(is_begun);
+        append(&store, &[message(1, 10)]).unwrap();
+    }
+    assert!((20..120).contains(&begun), "{begun}");
+}
+
+#[test]
+fn queues_whose_messages_have_expired_go_on_in_a_copy_where_they_stood() {
+    let (replica, _) = open(&Arc::new(SimulatedDisk::new()), &small_config(FlushMode::ASYNC));
+    let offsets = [("a".to_owned(), [(0, 1_000)].into())].into();
+    replica.adopt_next_offsets(&offsets).unwrap();
+    assert_eq!(replica.next_offsets(), offsets);
+    let mut message = message(0, 10);
+    message.topic = "a".to_owned();
+    assert_eq!(append(&replica, &[message]).unwrap()[0].queue_offset, 1_000);
+}
+
+#[test]
 fn what_does_not_continue_the_log_is_refused_and_nothing_of_it_is_there() {
     let original = filled(&Arc::default(), 5, 40);
     let (replica, _) = open(&Arc::new(SimulatedDisk::new()), &small_config(FlushMode::ASYNC));

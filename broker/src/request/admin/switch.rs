@@ -21,9 +21,9 @@ pub(in crate::request) fn elect(
     if *name != broker.config.name {
         return wrong(format!("this is broker {}, not {name}", broker.config.name));
     }
-    let Some(replication) = broker.replication.clone() else {
+    if broker.replication.is_none() {
         return wrong(format!("broker {name} has no other replicas"));
-    };
+    }
     let designated = header.broker_id.filter(|_| header.designate_elect == Some(true));
     let heir = match designated.map(|id| (id, broker.config.replica_of(id))) {
         None => None,
@@ -31,8 +31,9 @@ pub(in crate::request) fn elect(
         Some((id, None)) => return wrong(format!("no slave of {name} has the id {id}")),
     };
     let (head, asker) = (request.head, context.connection.clone());
+    let master = broker.clone();
     broker.runtime.spawn(async move {
-        let (code, remark) = match replication.hand_over(heir).await {
+        let (code, remark) = match master.hand_over(heir).await {
             Ok(()) => (ResponseCode::Success, None),
             Err(error @ HandOverError::NotMaster) => {
                 (ResponseCode::ServiceNotAvailable, Some(error.to_string()))

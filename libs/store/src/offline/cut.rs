@@ -18,6 +18,7 @@ use crate::open::lock;
 use crate::queue_table::QueueState;
 use crate::scan::{Scanner, Step, next_record};
 use crate::segment::{Segment, remove_if_there};
+use crate::small_file::{self, LOST_FILE};
 
 const CHUNK_BYTES: usize = 1 << 20;
 /// Topics that a plan names; the records of others are only counted.
@@ -94,6 +95,8 @@ pub fn cut(
     let is_cut = |start: &u64| start.saturating_add(bytes) > plan.at;
     let segments: Vec<u64> = segments.into_iter().filter(is_cut).collect();
     copy(&**disk, &layout, &segments, bytes, &plan, &backup)?;
+    // Who counted on these records must not do so any more.
+    small_file::write(&**disk, &layout.user.join(LOST_FILE), b"cut by hand")?;
     take_away(disk, &layout, plan.at)?;
     Ok(Cut { plan, backup })
 }

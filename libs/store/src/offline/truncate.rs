@@ -24,6 +24,16 @@ use crate::small_file;
 #[serde(rename_all = "camelCase")]
 struct Cut {
     at: u64,
+    /// The log begins elsewhere from then on.
+    #[serde(default)]
+    begin: Option<Begin>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Begin {
+    start: u64,
+    store_id: Uuid,
 }
 
 /// Takes everything from `at` on out of the log, where a record ends, and small files of the
@@ -40,11 +50,20 @@ pub fn truncate(
 ) -> Result<(), StoreError> {
     let layout = Layout::under(root);
     let _lock = lock(&**disk, &layout)?;
+    begin_cut(disk, &layout, &Cut { at, begin: None }, user_files)
+}
+
+fn begin_cut(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    cut: &Cut,
+    user_files: &[&'static str],
+) -> Result<(), StoreError> {
     for name in user_files {
         small_file::remove(&**disk, &layout.user.join(name))?;
     }
-    small_file::write_json(&**disk, &layout.cut(), &Cut { at })?;
-    finish(disk, &layout)
+    small_file::write_json(&**disk, &layout.cut(), cut)?;
+    finish(disk, layout)
 }
 
 /// Makes the cut that was begun, if one was.
@@ -55,12 +74,39 @@ pub(crate) fn finish(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), StoreE
         .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })?;
     tracing::warn!(position = cut.at, "what this replica has beyond its master's log is cut off");
     take_away(disk, layout, cut.at)?;
+    if let Some(begin) = cut.begin {
+        begin_empty(disk, layout, begin)?;
+    }
     small_file::remove(&**disk, &layout.cut())
 }
 
+/// Has an empty log begin at `start`. May be done again after a crash in between.
+fn begin_empty(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    Begin { start, store_id }: Begin,
+) -> Result<(), StoreError> {
+    let Some(format) = Format::read(&**disk, layout)? else { return Ok(()) };
+    let bytes = format.segment_bytes;
+    // Twice, so that the version before does not promise anything either.
+    for _ in 0..2 {
+        if let Some(mark) = DurableMark::read(&**disk, layout)? {
+            DurableMark { flushed: 0, ..mark }.write(&**disk, layout)?;
+        }
+    }
+    small_file::remove(&**disk, &layout.queue_state())?;
+    small_file::write_json(&**disk, &layout.format(), &Format { store_id, ..format })?;
+    for old in list(&**disk, layout)? {
+        remove_if_there(&**disk, &layout.commit_log.join(crate::format::file_name(old)))?;
+    }
+    Segment::create(disk, layout, start, bytes)?.sync()?;
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
+    LogStart { start }.write(&**disk, layout)
+}
+
 /// Has the log of a store begin at `start`, empty, and makes it one of the logs of `store_id`:
-/// what it had is gone, and so are these small files of the store's user. Durable on return; a
-/// crash in between leaves the log that was, or none, or this.
+/// what it had is gone, and so are these small files of the store's user. Durable on return; after
+/// a crash in between nothing of it has happened, or the next open brings it to its end.
 ///
 /// # Errors
 /// [`StoreError::InUse`] while somebody has the store open; [`StoreError::Unreadable`] if its
@@ -83,23 +129,8 @@ pub fn begin_at(
     if !is_segment_length(bytes) || !start.is_multiple_of(bytes) {
         return unreadable("no segment of this store's length begins there");
     }
-    let before = list(&**disk, &layout)?;
-    truncate(root, disk, before.first().copied().unwrap_or(0), user_files)?;
     let _lock = lock(&**disk, &layout)?;
-    // Twice, so that the version before does not promise anything either.
-    for _ in 0..2 {
-        let mark = DurableMark::read(&**disk, &layout)?;
-        if let Some(mark) = mark {
-            DurableMark { flushed: 0, ..mark }.write(&**disk, &layout)?;
-        }
-    }
-    small_file::remove(&**disk, &layout.queue_state())?;
-    small_file::write_json(&**disk, &layout.format(), &Format { store_id, ..format })?;
-    Segment::create(disk, &layout, start, bytes)?.sync()?;
-    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
-    LogStart { start }.write(&**disk, &layout)?;
-    for old in before.iter().filter(|old| **old != start) {
-        remove_if_there(&**disk, &layout.commit_log.join(crate::format::file_name(*old)))?;
-    }
-    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))
+    let at = list(&**disk, &layout)?.first().copied().unwrap_or(0);
+    let begin = Some(Begin { start, store_id });
+    begin_cut(disk, &layout, &Cut { at, begin }, user_files)
 }

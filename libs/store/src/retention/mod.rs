@@ -1,5 +1,6 @@
 //! Deletes segments whose records have expired, with everything derived from them.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,7 +60,12 @@ impl Inner {
 
     /// Retention deletes nothing from here on.
     fn kept_from(&self) -> u64 {
-        self.protected_from.load(Ordering::Acquire).min(self.marks.flushed())
+        let safe = self.marks.safe();
+        let mut images = self.protected_images.lock();
+        while let Some((begin, _)) = images.pop_front_if(|(_, end)| *end <= safe) {
+            self.protected_from.store(begin, Ordering::Release);
+        }
+        self.protected_from.load(Ordering::Acquire).min(safe)
     }
 
     /// Tells the store's user that what it protects stands in the way of retention.
@@ -176,15 +182,41 @@ impl Inner {
         LogStart { start }.write(&*self.disk, &self.layout)
     }
 
+    /// See [`crate::Store::adopt_next_offsets`].
+    pub(crate) fn adopt_next_offsets(
+        &self,
+        offsets: &BTreeMap<String, BTreeMap<i32, u64>>,
+    ) -> Result<(), StoreError> {
+        self.check_open()?;
+        let _appender = self.appender.lock();
+        let mut state = self.queue_state.lock();
+        let mut changed = state.clone();
+        for (topic, queues) in offsets {
+            for (queue_id, next) in queues {
+                let queue = self.queues.find_or_add(topic, *queue_id, *next);
+                if queue.next_to_assign() == *next {
+                    let known = changed.next_offsets.entry(topic.clone()).or_default();
+                    known.insert(*queue_id, *next);
+                }
+            }
+        }
+        if changed != *state {
+            changed.write(&*self.disk, &self.layout)?;
+            *state = changed;
+        }
+        Ok(())
+    }
+
     /// Notes the next offset of each queue that is about to lose its last message that is on disk:
     /// the log may not know it any more, and a queue must not begin again at 0.
     fn keep_next_offsets(&self, start: u64) -> Result<(), StoreError> {
         let mut state = self.queue_state.lock();
         let mut changed = state.clone();
         changed.next_offsets.clear();
-        let flushed = self.marks.flushed();
+        // What may still be cut off says nothing.
+        let safe = self.marks.safe();
         for queue in self.queues.all() {
-            if let Some(next) = queue.offset_to_keep(start, flushed)
+            if let Some(next) = queue.offset_to_keep(start, safe)
                 && next > 0
             {
                 let topic = changed.next_offsets.entry(queue.topic.to_string()).or_default();
