@@ -64,6 +64,7 @@ failover-short: build $(STAND_IN) ## A few faults of a master under load; skippe
 
 failover: build $(STAND_IN) ## 100 faults of each kind; about three hours
 	$(FAILOVER) --count 100 --results e2e/failover/results.json
+	$(FAILOVER) --count 20 --control --results e2e/failover/control.json
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given
