@@ -5,6 +5,17 @@
 #[path = "../../broker/src/replication/frame.rs"]
 mod frame;
 
+/// What a frame of offsets holds, as in `broker/src/offsets.rs`.
+mod offsets {
+    #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+    pub(crate) struct CommittedOffset {
+        pub group: String,
+        pub topic: String,
+        pub queue: i32,
+        pub offset: i64,
+    }
+}
+
 use bytes::Bytes;
 use frame::{Frame, HEAD_BYTES, contents_bytes};
 use libfuzzer_sys::fuzz_target;
