@@ -80,7 +80,10 @@ fn kill_again_and_again(flush: &str, kills_under_load: u32) {
             assert!(status.success(), "seed {seed}: {status}: {errors}");
         } else {
             let errors = server.kill();
-            assert!(errors.is_empty(), "seed {seed}: {errors}");
+            // SIGKILL may end a write between two pages.
+            let is_torn = |line: &&str| line.contains("records that were not all on disk");
+            let others = errors.lines().filter(|line| !is_torn(line) && !line.is_empty());
+            assert_eq!(others.count(), 0, "seed {seed}: {errors}");
             kills += 1;
         }
         let ended = Instant::now();

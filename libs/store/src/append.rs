@@ -154,7 +154,11 @@ impl Inner {
         }
         let now_ms = self.clock.now_ms();
         let position = appender.position;
-        appender.batch.encode(messages, position, now_ms, self, appended)?;
+        if let Err(error) = appender.batch.encode(messages, position, now_ms, self, appended) {
+            appender.forget_batch();
+            appended.clear();
+            return Err(error);
+        }
         let done = self.write_and_publish(appender);
         if done.is_err() {
             appended.clear();

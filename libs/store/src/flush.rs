@@ -30,7 +30,7 @@ pub(crate) struct Flusher {
     sleep: AtomicU8,
     stop: AtomicBool,
     /// Held while a flush runs.
-    flushing: Mutex<()>,
+    pub(crate) flushing: Mutex<()>,
     /// Why nothing can be flushed any more.
     poison: OnceLock<String>,
     is_poison_told: AtomicBool,
@@ -166,6 +166,7 @@ impl Inner {
     pub(crate) fn stop_for_ever(&self, cause: &str) {
         self.flusher.poison(cause);
         if !self.flusher.is_poison_told.swap(true, Ordering::AcqRel) {
+            self.tell_flush_listener();
             if !self.config.is_sync() {
                 // Somebody may count on what was only written, and the kernel calls it clean now. The
                 // disk may not take this either; then nothing can be said but what was logged.
@@ -174,7 +175,6 @@ impl Inner {
                     tracing::error!(%error, "it cannot be noted that records may be lost");
                 }
             }
-            self.tell_flush_listener();
         }
     }
 

@@ -82,9 +82,11 @@ impl Inner {
         };
         out.truncate(before + taken);
         let next = from + taken as u64;
-        let checked = self.scrub.check(from, next).and_then(|()| match may_wait {
-            true => self.check_blocks(from, next),
-            false => Ok(()),
+        let is_recent = from + RECENT_BYTES >= written;
+        let checked = self.scrub.check(from, next).and_then(|()| match is_recent && !may_wait {
+            true => Ok(()),
+            // It may have left memory and come back.
+            false => self.check_blocks(from, next),
         });
         checked.inspect_err(|_| out.truncate(before))?;
         Ok(LogRead::Read { next: if is_end { segment.end() } else { next } })

@@ -168,8 +168,8 @@ impl Inner {
         let mut at = start;
         let (position, length) = (run.position, run.bytes as usize);
         // A page of a mapping that is not in memory would hold up whoever touches it.
-        let is_cold = position + RECENT_BYTES < self.marks.written()
-            && !self.log.is_in_memory(position, length, &mut run.in_memory);
+        let is_recent = position + RECENT_BYTES >= self.marks.written();
+        let is_cold = !is_recent && !self.log.is_in_memory(position, length, &mut run.in_memory);
         let found = self.log.read_visible(position, length, is_cold, run.may_wait, out)?;
         run.is_put_off = found == Found::OnDisk;
         // A segment that expired meanwhile takes its messages with it. Nothing else does.
@@ -184,7 +184,8 @@ impl Inner {
             for (index, (offset, entry)) in run.entries.iter().enumerate() {
                 let record = &out[at..at + entry.size as usize];
                 let problem = match found {
-                    Found::Mapped => head_problem(record, entry),
+                    // Older ones may have left memory and come back, for another reader.
+                    Found::Mapped if is_recent => head_problem(record, entry),
                     _ => head_problem(record, entry)
                         .or_else(|| record_problem(record, queue, *offset)),
                 };

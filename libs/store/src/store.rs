@@ -201,7 +201,8 @@ impl Store {
     /// nothing at first. For a replica, before it serves anybody.
     pub fn hide_unconfirmed(&self) {
         let inner = self.inner();
-        // With the lock, so that no append makes anything visible meanwhile.
+        // With both locks, so that neither an append nor a flush makes anything visible meanwhile.
+        let _flushing = inner.flusher.flushing.lock();
         let _appender = inner.appender.lock();
         inner.marks.hide_unconfirmed();
         inner.queues.all().iter().for_each(|queue| queue.hide_all());

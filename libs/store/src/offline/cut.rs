@@ -96,6 +96,10 @@ pub fn cut(
     let segments: Vec<u64> = segments.into_iter().filter(is_cut).collect();
     copy(&**disk, &layout, &segments, bytes, &plan, &backup)?;
     // Who counted on these records must not do so any more.
+    for directory in [&layout.weir, &layout.user] {
+        // A directory that only Apache's broker has used has neither.
+        disk.create_directory(directory).map_err(StoreError::io("create", directory))?;
+    }
     small_file::write(&**disk, &layout.user.join(LOST_FILE), b"cut by hand")?;
     take_away(disk, &layout, plan.at)?;
     Ok(Cut { plan, backup })

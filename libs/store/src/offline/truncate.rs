@@ -59,6 +59,8 @@ fn begin_cut(
     cut: &Cut,
     user_files: &[&'static str],
 ) -> Result<(), StoreError> {
+    // One that was begun before and not finished reaches further, or elsewhere.
+    finish(disk, layout)?;
     for name in user_files {
         small_file::remove(&**disk, &layout.user.join(name))?;
     }
@@ -69,7 +71,7 @@ fn begin_cut(
 /// Makes the cut that was begun, if one was.
 pub(crate) fn finish(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), StoreError> {
     let path = layout.cut();
-    let Some(text) = small_file::read_newest(&**disk, &path)? else { return Ok(()) };
+    let Some(text) = small_file::read(&**disk, &path)? else { return Ok(()) };
     let cut: Cut = serde_json::from_slice(&text)
         .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })?;
     tracing::warn!(position = cut.at, "what this replica has beyond its master's log is cut off");
