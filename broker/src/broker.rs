@@ -296,16 +296,16 @@ impl Broker {
 
     /// Whether another replica is the master, or nobody is known to be.
     pub(crate) fn is_slave(&self) -> bool {
-        self.replication.as_ref().is_some_and(|replication| {
-            !matches!(replication.status().role, RoleStatus::Master { .. })
-        })
+        self.replication
+            .as_ref()
+            .is_some_and(|replication| !matches!(replication.role(), RoleStatus::Master { .. }))
     }
 
     /// Whether messages may have been shown elsewhere that this replica does not show: it is a slave, or
     /// a master that does not serve yet.
     pub(crate) fn may_lack_shown(&self) -> bool {
         self.replication.as_ref().is_some_and(|replication| {
-            !matches!(replication.status().role, RoleStatus::Master { may_append: true })
+            !matches!(replication.role(), RoleStatus::Master { may_append: true })
         })
     }
 
@@ -327,7 +327,7 @@ impl Broker {
     /// who is.
     pub(crate) fn registration_id(&self) -> Option<i64> {
         let Some(replication) = &self.replication else { return Some(0) };
-        match replication.status().role {
+        match replication.role() {
             RoleStatus::Master { .. } => Some(0),
             RoleStatus::Slave { .. } => Some(self.own_slave_id()),
             RoleStatus::Waiting => None,
@@ -336,7 +336,7 @@ impl Broker {
 
     /// Grows with each change of the group's master; 0 for a broker that is alone.
     pub(crate) fn epoch(&self) -> u64 {
-        self.replication.as_ref().map_or(0, |replication| replication.status().epoch)
+        self.replication.as_ref().map_or(0, |replication| replication.epoch())
     }
 
     /// From which broker of the group a consumer should pull next, after one pull that waited for
@@ -344,14 +344,16 @@ impl Broker {
     /// slave while the master is away.
     pub(crate) fn suggested_broker(&self, is_cold: bool) -> i64 {
         let Some(replication) = &self.replication else { return 0 };
+        if let (RoleStatus::Master { .. }, false) = (replication.role(), is_cold) {
+            return 0;
+        }
         let status = replication.status();
         let mut connected = status.peers.iter().filter(|peer| peer.is_connected);
         match status.role {
-            RoleStatus::Master { .. } if is_cold => {
+            RoleStatus::Master { .. } => {
                 let slave = connected.find(|peer| peer.is_in_sync);
                 slave.map_or(0, |slave| self.config.slave_id(slave.replica))
             }
-            RoleStatus::Master { .. } => 0,
             RoleStatus::Slave { master } if connected.any(|peer| peer.replica == master) => 0,
             RoleStatus::Slave { .. } | RoleStatus::Waiting => self.own_slave_id(),
         }
@@ -378,16 +380,12 @@ impl Broker {
 
     /// What a client is told of this error of an append.
     pub(crate) fn refusal(&self, error: StoreError) -> Refusal {
-        let of_replica = self.replication.as_ref().and_then(|replication| replication.refusal());
-        match (error, of_replica) {
-            (StoreError::NotMaster, of_replica) => {
-                if let Some(replication) = &self.replication {
-                    replication.count_fenced();
-                }
-                of_replica.unwrap_or_else(|| StoreError::NotMaster.into())
-            }
-            (error, _) => error.into(),
+        let Some(replication) = &self.replication else { return error.into() };
+        if !matches!(error, StoreError::NotMaster) {
+            return error.into();
         }
+        replication.count_fenced();
+        replication.refusal().unwrap_or_else(|| error.into())
     }
 
     /// What a client is told of this error of a change.
@@ -475,7 +473,7 @@ impl Broker {
         let is_settled = marks.written() <= safe;
         if !offsets.commit_at_slave(group, topic, queue, offset, is_settled) {
             let remark = format!(
-                "this slave keeps {SLAVE_OFFSETS_MAX} offsets for its next master, which is all                  it can"
+                "this slave keeps {SLAVE_OFFSETS_MAX} offsets for its next master, which is all it can"
             );
             return Err(Refusal::new(ResponseCode::SystemError, remark));
         }

@@ -4,19 +4,12 @@ use weirmq_authority::EpochTable;
 use weirmq_message::{Decoded, Record};
 use weirmq_store::StoreError;
 
+use super::driver::DriverError;
 use super::frame::LogBytes;
 use super::kept;
 use crate::Broker;
-use crate::state::{StateError, StateRecord};
+use crate::state::StateRecord;
 use crate::topics::STATE_TOPIC;
-
-#[derive(Debug, thiserror::Error)]
-pub(super) enum CopyError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    State(#[from] StateError),
-}
 
 /// Appends the bytes and applies the changes of state in them, each before what follows it: what
 /// comes behind the deletion of a topic must find its queues gone.
@@ -24,7 +17,7 @@ pub(super) fn take(
     broker: &Broker,
     epochs: &mut EpochTable,
     log: &LogBytes,
-) -> Result<(), CopyError> {
+) -> Result<(), DriverError> {
     let (mut position, mut rest) = (log.position, &log.bytes[..]);
     if rest.is_empty() {
         // The end of a segment that has no padding.

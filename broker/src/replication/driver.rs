@@ -21,7 +21,7 @@ use super::authority::{Authority, MasterService};
 use super::frame::{Fetch, Follow, Frame, Lead, LogBytes};
 use super::link::{FromLink, Link};
 use super::status::{PeerStatus, RoleStatus, Status};
-use super::{Command, HandOverError, Restart, Shared, kept};
+use super::{Command, HandOverError, Restart, Shared, copy, kept};
 use crate::Broker;
 
 /// How often the machine looks at the clock.
@@ -320,12 +320,12 @@ impl Driver {
         let (now, end) = (self.now(), report.position.end);
         self.shared.peers.reported(replica.0, now, end, self.position.end);
         self.reports.insert(replica, report);
-        self.heard.insert(replica, self.now());
+        self.heard.insert(replica, now);
         let is_master = |following: &Following| following.master == report.from;
         if self.following.as_ref().is_some_and(is_master) {
-            self.master_heard = Some(self.now());
+            self.master_heard = Some(now);
         }
-        self.replica.heard(self.now(), report);
+        self.replica.heard(now, report);
         self.ask_master(false);
     }
 
@@ -472,31 +472,27 @@ impl Driver {
         if !is_wanted {
             return Ok(());
         }
-        match super::copy::take(&self.broker, &mut self.epochs, &log) {
+        match copy::take(&self.broker, &mut self.epochs, &log) {
             Ok(()) => {
                 self.log_moved();
                 self.note_caught_up();
             }
-            Err(super::copy::CopyError::Store(StoreError::NoContinuation { position, reason })) => {
-                self.shared.say(Err(format!("what the master sent for {position}: {reason}")));
-                self.ask_again_later();
+            Err(DriverError::Store(StoreError::NoContinuation { position, reason })) => {
+                self.ask_again_later(format!("what the master sent for {position}: {reason}"));
             }
-            Err(super::copy::CopyError::Store(
+            Err(DriverError::Store(
                 error @ (StoreError::Full { .. }
                 | StoreError::Busy { .. }
                 | StoreError::TooLarge { .. }),
-            )) => {
-                self.shared.say(Err(error.to_string()));
-                self.ask_again_later();
-            }
-            Err(super::copy::CopyError::Store(error)) => return Err(error.into()),
-            Err(super::copy::CopyError::State(error)) => return Err(error.into()),
+            )) => self.ask_again_later(error.to_string()),
+            Err(error) => return Err(error),
         }
         Ok(())
     }
 
-    /// Takes nothing more before the master was asked anew, in a while.
-    fn ask_again_later(&mut self) {
+    /// Takes nothing more before the master was asked anew, in a while; says why.
+    fn ask_again_later(&mut self, why: String) {
+        self.shared.say(Err(why));
         let now = self.now();
         if let Some(following) = &mut self.following {
             following.is_aligned = false;
@@ -575,22 +571,12 @@ impl Driver {
                     asked: None,
                     caught_up_at: u64::MAX,
                 });
-                self.holding.abort_all();
-                if self.leading.take().is_some() {
-                    self.answer_hand_over(Ok(()));
-                    // What was applied and is in nobody else's log goes with the process's tables.
-                    self.broker.restart(Restart::Demoted);
-                }
+                self.leave_office();
                 self.ask_master(true);
             }
             Action::Stop => {
                 self.following = None;
-                self.holding.abort_all();
-                if self.leading.take().is_some() {
-                    self.answer_hand_over(Ok(()));
-                    tracing::warn!("no longer master");
-                    self.broker.restart(Restart::Demoted);
-                }
+                self.leave_office();
             }
             Action::Share(record) => {
                 self.links.values().for_each(|link| link.send(Frame::Record(record.clone())));
@@ -598,6 +584,17 @@ impl Driver {
             Action::Tell(report) => self.links.values().for_each(|link| link.report(report)),
         }
         Ok(())
+    }
+
+    /// Ends what this replica did as master, if it was one.
+    fn leave_office(&mut self) {
+        self.holding.abort_all();
+        if self.leading.take().is_some() {
+            tracing::warn!("no longer master");
+            self.answer_hand_over(Ok(()));
+            // What was applied and is in nobody else's log goes with the process's tables.
+            self.broker.restart(Restart::Demoted);
+        }
     }
 
     fn lead(&mut self, epoch: u64) -> Result<(), DriverError> {

@@ -186,6 +186,15 @@ impl Shared {
         ]
     }
 
+    /// What the replica is at the moment, without a copy of the rest: asked for with each pull.
+    pub(crate) fn role(&self) -> RoleStatus {
+        self.status.borrow().role
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.status.borrow().epoch
+    }
+
     pub(crate) fn status(&self) -> Status {
         self.status.borrow().clone()
     }
