@@ -8,7 +8,7 @@ SEEDS ?= 2000..=20000
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built failover failover-short crds bench fuzz
+.PHONY: run build image test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built failover failover-short crds bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -16,7 +16,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit crash-short failover-short client store-format clients apache-store kube-if-built ## Everything that has to pass
+test: lint unit image crash-short failover-short client store-format clients apache-store kube-if-built ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -25,6 +25,9 @@ lint:
 unit: build
 	$(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-client
 	$(CARGO) test --profile $(PROFILE) -p weirmq-client --lib --test unruly_servers
+
+image: build ## The image of all roles, of this build, in target/; `images/build` alone takes target/release/weir
+	images/build --weir $(WEIR)
 
 client: build ## Our own Rust client against a fresh broker
 	e2e/with_server.py $(WEIR) $(CARGO) test --profile $(PROFILE) -p weirmq-client --test against_a_server

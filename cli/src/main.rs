@@ -59,6 +59,7 @@ enum Command {
     Store(cmd::store::StoreArgs),
     Bench(bench::BenchArgs),
     Config(cmd::config::ConfigArgs),
+    Healthcheck(cmd::healthcheck::HealthcheckArgs),
     #[cfg(feature = "kubernetes")]
     Crds(cmd::crds::CrdsArgs),
     Completion(cmd::completion::CompletionArgs),
@@ -93,6 +94,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Store(args) => cmd::store::run(args),
         Command::Bench(args) => client_runtime()?.block_on(bench::run(args)),
         Command::Config(args) => cmd::config::run(args),
+        Command::Healthcheck(args) => client_runtime()?.block_on(cmd::healthcheck::run(args)),
         #[cfg(feature = "kubernetes")]
         Command::Crds(args) => cmd::crds::run(args),
         Command::Completion(args) => cmd::completion::run(args, Cli::command()),

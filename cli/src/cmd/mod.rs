@@ -8,6 +8,7 @@ pub(crate) mod consume;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod crds;
 pub(crate) mod group;
+pub(crate) mod healthcheck;
 pub(crate) mod kv;
 mod member;
 pub(crate) mod message;

@@ -26,6 +26,10 @@ fn it_prints_one_ready_line_serves_health_and_ends_cleanly() {
         assert!(server.banner.contains("Flush       async"), "{}", server.banner);
         assert!(server.banner.contains(&format!("weir produce hello -m hi --namesrv {namesrv}")));
         assert!(server.get("/readyz").starts_with("HTTP/1.1 200"));
+        let (_, port) = server.address("admin").rsplit_once(':').unwrap();
+        let health = run(&["healthcheck", "--admin-port", port]);
+        assert!(health.status.success(), "{health:?}");
+        assert_eq!(health.stdout, b"readyz check passed\n");
         assert!(server.get("/metrics").contains("process_resident_memory_bytes"));
         let line = server.banner.lines().find(|line| line.contains("Data")).unwrap();
         let data = line.split_whitespace().nth(1).unwrap().to_owned();
