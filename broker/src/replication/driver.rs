@@ -4,6 +4,10 @@
 //! thread of its own. A disk that stalls keeps it from reporting, a follower's at once and a master's
 //! when it next has to wait for an append: that is what the others should see, and they elect another.
 
+mod follow;
+mod office;
+mod publish;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +16,20 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_authority::{
-    Action, EpochTable, Lease, LogPosition, Member, Record, Replica, ReplicaId, Replication,
-    Report, Role, Settings, Standing, Swapped, Version,
+    Action, EpochTable, Lease, LogPosition, Member, Record, Replica, ReplicaId, Report, Settings,
+    Standing, Swapped, Version,
 };
 use weirmq_store::StoreError;
 
 use super::authority::{Authority, MasterService};
-use super::frame::{Fetch, Follow, Frame, Lead, LogBytes};
+use super::frame::{Follow, Frame};
 use super::link::{FromLink, Link};
-use super::status::{PeerStatus, RoleStatus, Status};
-use super::{Command, HandOverError, Restart, Shared, copy, kept};
+use super::{Command, HandOverError, Shared, copy, kept};
 use crate::Broker;
+use follow::Following;
 
 /// How often the machine looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
-/// The store is told that it takes appends for longer when that is at least so much.
-const GATE_STEP: Duration = Duration::from_millis(250);
-/// How often a follower asks its master again that did not answer.
-const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-/// So many offsets go into one frame, and so many frames on their way at once.
-const OFFSETS_PER_FRAME: usize = 1000;
-const OFFSET_FRAMES: usize = 8;
 
 /// The answer to a request to the authority.
 pub(super) enum FromAuthority {
@@ -77,17 +73,6 @@ pub(super) struct GroupPlace {
     pub(super) settings: Settings,
     pub(super) authority: Authority,
     pub(super) endpoint: Option<MasterService>,
-}
-
-/// Whom this replica follows.
-struct Following {
-    master: Member,
-    epoch: u64,
-    /// Whether the log is the master's as far as it goes, so that what comes continues it.
-    is_aligned: bool,
-    asked: Option<Duration>,
-    /// Where the master's log ended when this one was aligned with it.
-    caught_up_at: u64,
 }
 
 /// Why the driver ends before it is told to.
@@ -329,196 +314,6 @@ impl Driver {
         self.ask_master(false);
     }
 
-    /// A replica wants to follow: it gets what it needs to find where its log parts from this one.
-    fn on_follow(&mut self, peer: Member, epoch: u64) {
-        let Some(link) = self.links.get(&peer.replica) else { return };
-        if self.leading != Some(epoch) {
-            link.send(Frame::Refused(format!("this replica does not lead in epoch {epoch}")));
-            return;
-        }
-        let store = &self.broker.store;
-        link.send_log(None);
-        link.send(Frame::Lead(Lead {
-            epoch,
-            store_id: store.store_id(),
-            epochs: self.epochs.clone(),
-            start: store.min_offset(),
-            end: store.max_offset(),
-            image: self.broker.state.newest_image().0,
-            next_offsets: store.next_offsets(),
-        }));
-    }
-
-    fn on_fetch(&mut self, peer: Member, fetch: Fetch) {
-        if let Some(link) = self.links.get(&peer.replica)
-            && self.leading == Some(fetch.epoch)
-        {
-            tracing::info!(replica = peer.replica.0, from = fetch.from, "replica takes the log");
-            link.send_log(Some(fetch));
-        }
-    }
-
-    /// The master says what its log is. Its follower goes on where both are the same; for that it
-    /// may have to cut its own, which takes a restart.
-    fn on_lead(&mut self, peer: Member, lead: Lead) -> Result<(), DriverError> {
-        let now = self.now();
-        let Some(following) = &mut self.following else { return Ok(()) };
-        if following.master != peer || following.epoch != lead.epoch || following.is_aligned {
-            return Ok(());
-        }
-        let store = &self.broker.store;
-        let (start, end) = (store.min_offset(), store.max_offset());
-        let is_empty = start == end;
-        let is_same_log = store.store_id() == lead.store_id;
-        if !is_same_log && !is_empty {
-            let why = format!(
-                "the log of replica {} has the id {}, this one {}; this directory belongs to \
-                 another group, or its master was replaced by an empty one. Empty it to follow",
-                peer.replica.0,
-                lead.store_id,
-                store.store_id()
-            );
-            self.shared.say(Err(why));
-            return Ok(());
-        }
-        let common = self.epochs.common_end(end, &lead.epochs, lead.end);
-        let begin = Restart::BeginAt { start: lead.start, store_id: lead.store_id };
-        // What comes before an image says nothing to a log without a beginning.
-        let misses_state = !self.broker.state.is_complete() && end > lead.image;
-        let restart = if is_empty {
-            (!is_same_log || start != lead.start).then_some(begin)
-        } else if common < lead.start || common < start || misses_state {
-            // Nothing of this log is in the master's any more.
-            Some(begin)
-        } else {
-            (common < end).then_some(Restart::CutAt(common))
-        };
-        if let Some(restart) = restart {
-            tracing::warn!(
-                ?restart,
-                end,
-                master = peer.replica.0,
-                "the log has to be cut to follow"
-            );
-            self.broker.restart(restart);
-            self.following = None;
-            return Ok(());
-        }
-        if is_empty {
-            store.adopt_next_offsets(&lead.next_offsets)?;
-        }
-        self.epochs = lead.epochs;
-        self.epochs.truncate(end);
-        kept::write_epochs(store, &self.epochs)?;
-        following.is_aligned = true;
-        following.caught_up_at = lead.end;
-        let epoch = following.epoch;
-        let marks = store.watermarks();
-        self.position = LogPosition { epoch: self.epochs.last(), end, flushed: marks.flushed() };
-        self.replica.aligned(now, epoch, self.position);
-        if let Some(link) = self.links.get(&peer.replica) {
-            link.send(Frame::Fetch(Fetch { epoch, from: end }));
-        }
-        self.note_caught_up();
-        self.offsets_passed = None;
-        self.pass_offsets_on();
-        Ok(())
-    }
-
-    /// Notes that this replica has once had all that its master had: from then on it can tell what is
-    /// not there from what it has not got yet.
-    fn note_caught_up(&self) {
-        let Some(following) = &self.following else { return };
-        if self.broker.store.max_offset() >= following.caught_up_at
-            && self.broker.state.is_complete()
-        {
-            self.shared.knows_state();
-            self.shared.say(Ok(()));
-        }
-    }
-
-    /// Sees to it that what consumers committed here as a slave gets into the log, again and again
-    /// until it is there for good. A slave first hears of everything that was deleted before.
-    fn pass_offsets_on(&mut self) {
-        let offsets = &self.broker.state.offsets;
-        if offsets.at_slave(|at_slave| at_slave.is_empty()) {
-            return;
-        }
-        let now = self.now();
-        if self.offsets_passed.is_some_and(|passed| now < passed + ASK_AGAIN) {
-            return;
-        }
-        self.offsets_passed = Some(now);
-        self.broker.forget_slave_offsets();
-        let not_logged = || offsets.at_slave(|at_slave| at_slave.not_logged());
-        if self.leading.is_some() {
-            self.broker.take_slave_offsets(&not_logged());
-        } else if let Some(following) = &self.following
-            && following.is_aligned
-            && self.broker.store.max_offset() >= following.caught_up_at
-            && let Some(link) = self.links.get(&following.master.replica)
-        {
-            // The rest has its turn when these are in the log.
-            for some in not_logged().chunks(OFFSETS_PER_FRAME).take(OFFSET_FRAMES) {
-                link.send(Frame::Offsets(some.to_vec()));
-            }
-        }
-    }
-
-    fn on_log(&mut self, peer: Member, log: LogBytes) -> Result<(), DriverError> {
-        let is_wanted = self.following.as_ref().is_some_and(|following| {
-            following.master == peer && following.epoch == log.epoch && following.is_aligned
-        });
-        if !is_wanted {
-            return Ok(());
-        }
-        match copy::take(&self.broker, &mut self.epochs, &log) {
-            Ok(()) => {
-                self.log_moved();
-                self.note_caught_up();
-            }
-            Err(DriverError::Store(StoreError::NoContinuation { position, reason })) => {
-                self.ask_again_later(format!("what the master sent for {position}: {reason}"));
-            }
-            Err(DriverError::Store(
-                error @ (StoreError::Full { .. }
-                | StoreError::Busy { .. }
-                | StoreError::TooLarge { .. }),
-            )) => self.ask_again_later(error.to_string()),
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
-    /// Takes nothing more before the master was asked anew, in a while; says why.
-    fn ask_again_later(&mut self, why: String) {
-        self.shared.say(Err(why));
-        let now = self.now();
-        if let Some(following) = &mut self.following {
-            following.is_aligned = false;
-            following.asked = Some(now);
-        }
-    }
-
-    /// Asks the master to lead this replica, unless it was asked a moment ago.
-    fn ask_master(&mut self, is_new: bool) {
-        let now = self.now();
-        let Some(following) = &mut self.following else { return };
-        if is_new {
-            following.is_aligned = false;
-        }
-        let was_asked = following.asked.is_some_and(|asked| now < asked + ASK_AGAIN);
-        if following.is_aligned || was_asked && !is_new {
-            return;
-        }
-        if let Some(link) = self.links.get(&following.master.replica)
-            && link.peer == following.master
-        {
-            following.asked = Some(now);
-            link.send(Frame::Follow(Follow { epoch: following.epoch }));
-        }
-    }
-
     /// Carries out what the machine wants, in its order.
     async fn act(&mut self) -> Result<(), DriverError> {
         loop {
@@ -584,142 +379,5 @@ impl Driver {
             Action::Tell(report) => self.links.values().for_each(|link| link.report(report)),
         }
         Ok(())
-    }
-
-    /// Ends what this replica did as master, if it was one.
-    fn leave_office(&mut self) {
-        self.holding.abort_all();
-        if self.leading.take().is_some() {
-            tracing::warn!("no longer master");
-            self.answer_hand_over(Ok(()));
-            // What was applied and is in nobody else's log goes with the process's tables.
-            self.broker.restart(Restart::Demoted);
-        }
-    }
-
-    fn lead(&mut self, epoch: u64) -> Result<(), DriverError> {
-        tracing::info!(epoch, replica = self.replica.me().replica.0, "master");
-        self.following = None;
-        self.leading = Some(epoch);
-        let start = self.broker.store.close_for_appends();
-        self.note_epoch(epoch, start)?;
-        let began = self.broker.state.begin_epoch(epoch, self.replica.me().replica.0)?;
-        if began != start {
-            // The record did not fit into its segment.
-            self.epochs.truncate(start);
-            self.note_epoch(epoch, began)?;
-        }
-        self.shared.knows_state();
-        self.log_moved();
-        if let Some(endpoint) = self.endpoint.clone() {
-            let authority = self.authority.clone();
-            self.holding.spawn(async move {
-                authority.hold_master_endpoint(endpoint, epoch).await;
-            });
-        }
-        Ok(())
-    }
-
-    /// Notes, durably, where an epoch begins.
-    fn note_epoch(&mut self, epoch: u64, start: u64) -> Result<(), DriverError> {
-        if !self.epochs.begin(epoch, start) {
-            let last = self.epochs.last();
-            let cause = format!("epoch {epoch} cannot begin at {start}, after epoch {last}");
-            return Err(StoreError::Poisoned { cause }.into());
-        }
-        Ok(kept::write_epochs(&self.broker.store, &self.epochs)?)
-    }
-
-    /// Tells all other threads what this replica is and may do.
-    fn publish(&mut self) {
-        let standing = self.replica.standing(self.now());
-        let store = &self.broker.store;
-        if standing.visible != self.published.visible
-            && let Some(visible) = standing.visible
-        {
-            store.watermarks().confirm(visible);
-        }
-        // With each report the permission reaches a little further; the append lock is not taken
-        // for that.
-        let is_renewed = standing.until >= self.gate_until.saturating_add(GATE_STEP)
-            || standing.until < self.gate_until;
-        match standing.may_append {
-            true if !self.published.may_append || is_renewed => {
-                let is_for_ever = standing.until == Duration::MAX;
-                store.open_for_appends((!is_for_ever).then_some(standing.until));
-                self.gate_until = standing.until;
-            }
-            false if self.published.may_append => {
-                store.close_for_appends();
-            }
-            true | false => {}
-        }
-        if standing.may_append && !self.published.may_append {
-            self.note_failover();
-            // The machine has gone back to work.
-            self.answer_hand_over(Err(HandOverError::TooLate));
-        }
-        let is_news = (standing.acknowledged, standing.visible)
-            != (self.published.acknowledged, self.published.visible);
-        self.published = standing;
-        self.shared.set_acknowledged(standing.acknowledged, standing.acknowledged_until);
-        if is_news {
-            self.broker.flushed.notify_one();
-        }
-        let status = self.status();
-        if let Some(complaint) = self.replica.complaint(self.now()) {
-            self.shared.say(Err(complaint.to_string()));
-        } else if standing.may_append || self.leading.is_some() && status.is_short {
-            self.shared.say(Ok(()));
-        }
-        self.shared.set_status(status);
-    }
-
-    /// Notes how long nobody was master, once for each time that this replica became it.
-    fn note_failover(&mut self) {
-        if let Some(last_heard) = self.master_heard.take() {
-            let gone = self.now().saturating_sub(last_heard).as_millis();
-            let gone = u64::try_from(gone).unwrap_or(u64::MAX);
-            self.shared.failover_ms.store(gone, std::sync::atomic::Ordering::Relaxed);
-            tracing::info!(without_master_ms = gone, "this replica takes messages");
-        }
-    }
-
-    fn status(&self) -> Status {
-        let record = self.replica.record();
-        let peers = self.reports.values().map(|report| PeerStatus {
-            replica: report.from.replica.0,
-            is_connected: self.links.contains_key(&report.from.replica),
-            is_in_sync: record.is_some_and(|record| record.in_sync.has(report.from)),
-            end: report.position.end,
-            flushed: report.position.flushed,
-        });
-        let in_sync = record.map_or(0, |record| record.in_sync.len());
-        let is_short =
-            self.settings.replication == Replication::Sync && in_sync < self.settings.min_in_sync;
-        let is_self_in_sync = record.is_some_and(|record| record.in_sync.has(self.replica.me()));
-        Status {
-            is_self_in_sync,
-            is_handing_over: self.handing_over.is_some(),
-            is_elected: !self.authority.is_by_configuration(),
-            role: match self.replica.role() {
-                Role::Waiting => RoleStatus::Waiting,
-                Role::Follower { master, .. } => RoleStatus::Slave { master: master.replica.0 },
-                Role::Master { .. } => RoleStatus::Master { may_append: self.published.may_append },
-            },
-            epoch: match self.replica.role() {
-                Role::Waiting => self.epochs.last(),
-                Role::Follower { epoch, .. } | Role::Master { epoch } => epoch,
-            },
-            replica: self.replica.me().replica.0,
-            in_sync,
-            in_sync_set: record.map_or_else(Vec::new, |record| {
-                record.in_sync.iter().map(|member| member.replica.0).collect()
-            }),
-            in_sync_version: record.map_or(0, |record| record.in_sync_version),
-            is_short,
-            min_in_sync: self.settings.min_in_sync,
-            peers: peers.collect(),
-        }
     }
 }

@@ -1,0 +1,191 @@
+//! What a follower does: it finds where its log parts from its master's, and takes the rest.
+
+use std::time::Duration;
+
+use weirmq_authority::{LogPosition, Member};
+use weirmq_store::StoreError;
+
+use super::{Driver, DriverError, copy, kept};
+use crate::replication::Restart;
+use crate::replication::frame::{Fetch, Follow, Frame, Lead, LogBytes};
+
+/// How often a follower asks its master again that did not answer.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// So many offsets go into one frame, and so many frames on their way at once.
+const OFFSETS_PER_FRAME: usize = 1000;
+const OFFSET_FRAMES: usize = 8;
+
+/// Whom this replica follows.
+pub(super) struct Following {
+    pub(super) master: Member,
+    pub(super) epoch: u64,
+    /// Whether the log is the master's as far as it goes, so that what comes continues it.
+    pub(super) is_aligned: bool,
+    pub(super) asked: Option<Duration>,
+    /// Where the master's log ended when this one was aligned with it.
+    pub(super) caught_up_at: u64,
+}
+
+impl Driver {
+    /// Asks the master to lead this replica, unless it was asked a moment ago.
+    pub(super) fn ask_master(&mut self, is_new: bool) {
+        let now = self.now();
+        let Some(following) = &mut self.following else { return };
+        if is_new {
+            following.is_aligned = false;
+        }
+        let was_asked = following.asked.is_some_and(|asked| now < asked + ASK_AGAIN);
+        if following.is_aligned || was_asked && !is_new {
+            return;
+        }
+        if let Some(link) = self.links.get(&following.master.replica)
+            && link.peer == following.master
+        {
+            following.asked = Some(now);
+            link.send(Frame::Follow(Follow { epoch: following.epoch }));
+        }
+    }
+
+    /// The master says what its log is. Its follower goes on where both are the same; for that it
+    /// may have to cut its own, which takes a restart.
+    pub(super) fn on_lead(&mut self, peer: Member, lead: Lead) -> Result<(), DriverError> {
+        let now = self.now();
+        let Some(following) = &mut self.following else { return Ok(()) };
+        if following.master != peer || following.epoch != lead.epoch || following.is_aligned {
+            return Ok(());
+        }
+        let store = &self.broker.store;
+        let (start, end) = (store.min_offset(), store.max_offset());
+        let is_empty = start == end;
+        let is_same_log = store.store_id() == lead.store_id;
+        if !is_same_log && !is_empty {
+            let why = format!(
+                "the log of replica {} has the id {}, this one {}; this directory belongs to \
+                 another group, or its master was replaced by an empty one. Empty it to follow",
+                peer.replica.0,
+                lead.store_id,
+                store.store_id()
+            );
+            self.shared.say(Err(why));
+            return Ok(());
+        }
+        let common = self.epochs.common_end(end, &lead.epochs, lead.end);
+        let begin = Restart::BeginAt { start: lead.start, store_id: lead.store_id };
+        // What comes before an image says nothing to a log without a beginning.
+        let misses_state = !self.broker.state.is_complete() && end > lead.image;
+        let restart = if is_empty {
+            (!is_same_log || start != lead.start).then_some(begin)
+        } else if common < lead.start || common < start || misses_state {
+            // Nothing of this log is in the master's any more.
+            Some(begin)
+        } else {
+            (common < end).then_some(Restart::CutAt(common))
+        };
+        if let Some(restart) = restart {
+            tracing::warn!(
+                ?restart,
+                end,
+                master = peer.replica.0,
+                "the log has to be cut to follow"
+            );
+            self.broker.restart(restart);
+            self.following = None;
+            return Ok(());
+        }
+        if is_empty {
+            store.adopt_next_offsets(&lead.next_offsets)?;
+        }
+        self.epochs = lead.epochs;
+        self.epochs.truncate(end);
+        kept::write_epochs(store, &self.epochs)?;
+        following.is_aligned = true;
+        following.caught_up_at = lead.end;
+        let epoch = following.epoch;
+        let marks = store.watermarks();
+        self.position = LogPosition { epoch: self.epochs.last(), end, flushed: marks.flushed() };
+        self.replica.aligned(now, epoch, self.position);
+        if let Some(link) = self.links.get(&peer.replica) {
+            link.send(Frame::Fetch(Fetch { epoch, from: end }));
+        }
+        self.note_caught_up();
+        self.offsets_passed = None;
+        self.pass_offsets_on();
+        Ok(())
+    }
+
+    pub(super) fn on_log(&mut self, peer: Member, log: LogBytes) -> Result<(), DriverError> {
+        let is_wanted = self.following.as_ref().is_some_and(|following| {
+            following.master == peer && following.epoch == log.epoch && following.is_aligned
+        });
+        if !is_wanted {
+            return Ok(());
+        }
+        match copy::take(&self.broker, &mut self.epochs, &log) {
+            Ok(()) => {
+                self.log_moved();
+                self.note_caught_up();
+            }
+            Err(DriverError::Store(StoreError::NoContinuation { position, reason })) => {
+                self.ask_again_later(format!("what the master sent for {position}: {reason}"));
+            }
+            Err(DriverError::Store(
+                error @ (StoreError::Full { .. }
+                | StoreError::Busy { .. }
+                | StoreError::TooLarge { .. }),
+            )) => self.ask_again_later(error.to_string()),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Takes nothing more before the master was asked anew, in a while; says why.
+    fn ask_again_later(&mut self, why: String) {
+        self.shared.say(Err(why));
+        let now = self.now();
+        if let Some(following) = &mut self.following {
+            following.is_aligned = false;
+            following.asked = Some(now);
+        }
+    }
+
+    /// Notes that this replica has once had all that its master had: from then on it can tell what is
+    /// not there from what it has not got yet.
+    fn note_caught_up(&self) {
+        let Some(following) = &self.following else { return };
+        if self.broker.store.max_offset() >= following.caught_up_at
+            && self.broker.state.is_complete()
+        {
+            self.shared.knows_state();
+            self.shared.say(Ok(()));
+        }
+    }
+
+    /// Sees to it that what consumers committed here as a slave gets into the log, again and again
+    /// until it is there for good. A slave first hears of everything that was deleted before.
+    pub(super) fn pass_offsets_on(&mut self) {
+        let offsets = &self.broker.state.offsets;
+        if offsets.at_slave(|at_slave| at_slave.is_empty()) {
+            return;
+        }
+        let now = self.now();
+        if self.offsets_passed.is_some_and(|passed| now < passed + ASK_AGAIN) {
+            return;
+        }
+        self.offsets_passed = Some(now);
+        self.broker.forget_slave_offsets();
+        let not_logged = || offsets.at_slave(|at_slave| at_slave.not_logged());
+        if self.leading.is_some() {
+            self.broker.take_slave_offsets(&not_logged());
+        } else if let Some(following) = &self.following
+            && following.is_aligned
+            && self.broker.store.max_offset() >= following.caught_up_at
+            && let Some(link) = self.links.get(&following.master.replica)
+        {
+            // The rest has its turn when these are in the log.
+            for some in not_logged().chunks(OFFSETS_PER_FRAME).take(OFFSET_FRAMES) {
+                link.send(Frame::Offsets(some.to_vec()));
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a master does at the beginning and the end of its office, and for those who follow.
+
+use weirmq_authority::Member;
+use weirmq_store::StoreError;
+
+use super::{Driver, DriverError, kept};
+use crate::replication::Restart;
+use crate::replication::frame::{Fetch, Frame, Lead};
+
+impl Driver {
+    pub(super) fn lead(&mut self, epoch: u64) -> Result<(), DriverError> {
+        tracing::info!(epoch, replica = self.replica.me().replica.0, "master");
+        self.following = None;
+        self.leading = Some(epoch);
+        let start = self.broker.store.close_for_appends();
+        self.note_epoch(epoch, start)?;
+        let began = self.broker.state.begin_epoch(epoch, self.replica.me().replica.0)?;
+        if began != start {
+            // The record did not fit into its segment.
+            self.epochs.truncate(start);
+            self.note_epoch(epoch, began)?;
+        }
+        self.shared.knows_state();
+        self.log_moved();
+        if let Some(endpoint) = self.endpoint.clone() {
+            let authority = self.authority.clone();
+            self.holding.spawn(async move {
+                authority.hold_master_endpoint(endpoint, epoch).await;
+            });
+        }
+        Ok(())
+    }
+
+    /// Ends what this replica did as master, if it was one.
+    pub(super) fn leave_office(&mut self) {
+        self.holding.abort_all();
+        if self.leading.take().is_some() {
+            tracing::warn!("no longer master");
+            self.answer_hand_over(Ok(()));
+            // What was applied and is in nobody else's log goes with the process's tables.
+            self.broker.restart(Restart::Demoted);
+        }
+    }
+
+    /// Notes, durably, where an epoch begins.
+    fn note_epoch(&mut self, epoch: u64, start: u64) -> Result<(), DriverError> {
+        if !self.epochs.begin(epoch, start) {
+            let last = self.epochs.last();
+            let cause = format!("epoch {epoch} cannot begin at {start}, after epoch {last}");
+            return Err(StoreError::Poisoned { cause }.into());
+        }
+        Ok(kept::write_epochs(&self.broker.store, &self.epochs)?)
+    }
+
+    /// A replica wants to follow: it gets what it needs to find where its log parts from this one.
+    pub(super) fn on_follow(&mut self, peer: Member, epoch: u64) {
+        let Some(link) = self.links.get(&peer.replica) else { return };
+        if self.leading != Some(epoch) {
+            link.send(Frame::Refused(format!("this replica does not lead in epoch {epoch}")));
+            return;
+        }
+        let store = &self.broker.store;
+        link.send_log(None);
+        link.send(Frame::Lead(Lead {
+            epoch,
+            store_id: store.store_id(),
+            epochs: self.epochs.clone(),
+            start: store.min_offset(),
+            end: store.max_offset(),
+            image: self.broker.state.newest_image().0,
+            next_offsets: store.next_offsets(),
+        }));
+    }
+
+    pub(super) fn on_fetch(&mut self, peer: Member, fetch: Fetch) {
+        if let Some(link) = self.links.get(&peer.replica)
+            && self.leading == Some(fetch.epoch)
+        {
+            tracing::info!(replica = peer.replica.0, from = fetch.from, "replica takes the log");
+            link.send_log(Some(fetch));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What other threads are told of the replica.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use weirmq_authority::{Replication, Role};
+
+use super::{Driver, HandOverError};
+use crate::replication::{PeerStatus, RoleStatus, Status};
+
+/// The store is told that it takes appends for longer when that is at least so much.
+const GATE_STEP: Duration = Duration::from_millis(250);
+
+impl Driver {
+    /// Tells all other threads what this replica is and may do.
+    pub(super) fn publish(&mut self) {
+        let standing = self.replica.standing(self.now());
+        let store = &self.broker.store;
+        if standing.visible != self.published.visible
+            && let Some(visible) = standing.visible
+        {
+            store.watermarks().confirm(visible);
+        }
+        // With each report the permission reaches a little further; the append lock is not taken
+        // for that.
+        let is_renewed = standing.until >= self.gate_until.saturating_add(GATE_STEP)
+            || standing.until < self.gate_until;
+        match standing.may_append {
+            true if !self.published.may_append || is_renewed => {
+                let is_for_ever = standing.until == Duration::MAX;
+                store.open_for_appends((!is_for_ever).then_some(standing.until));
+                self.gate_until = standing.until;
+            }
+            false if self.published.may_append => {
+                store.close_for_appends();
+            }
+            true | false => {}
+        }
+        if standing.may_append && !self.published.may_append {
+            self.note_failover();
+            // The machine has gone back to work.
+            self.answer_hand_over(Err(HandOverError::TooLate));
+        }
+        let is_news = (standing.acknowledged, standing.visible)
+            != (self.published.acknowledged, self.published.visible);
+        self.published = standing;
+        self.shared.set_acknowledged(standing.acknowledged, standing.acknowledged_until);
+        if is_news {
+            self.broker.flushed.notify_one();
+        }
+        let status = self.status();
+        if let Some(complaint) = self.replica.complaint(self.now()) {
+            self.shared.say(Err(complaint.to_string()));
+        } else if standing.may_append || self.leading.is_some() && status.is_short {
+            self.shared.say(Ok(()));
+        }
+        self.shared.set_status(status);
+    }
+
+    /// Notes how long nobody was master, once for each time that this replica became it.
+    fn note_failover(&mut self) {
+        if let Some(last_heard) = self.master_heard.take() {
+            let gone = self.now().saturating_sub(last_heard).as_millis();
+            let gone = u64::try_from(gone).unwrap_or(u64::MAX);
+            self.shared.failover_ms.store(gone, Ordering::Relaxed);
+            tracing::info!(without_master_ms = gone, "this replica takes messages");
+        }
+    }
+
+    fn status(&self) -> Status {
+        let record = self.replica.record();
+        let peers = self.reports.values().map(|report| PeerStatus {
+            replica: report.from.replica.0,
+            is_connected: self.links.contains_key(&report.from.replica),
+            is_in_sync: record.is_some_and(|record| record.in_sync.has(report.from)),
+            end: report.position.end,
+            flushed: report.position.flushed,
+        });
+        let in_sync = record.map_or(0, |record| record.in_sync.len());
+        let is_short =
+            self.settings.replication == Replication::Sync && in_sync < self.settings.min_in_sync;
+        let is_self_in_sync = record.is_some_and(|record| record.in_sync.has(self.replica.me()));
+        Status {
+            is_self_in_sync,
+            is_handing_over: self.handing_over.is_some(),
+            is_elected: !self.authority.is_by_configuration(),
+            role: match self.replica.role() {
+                Role::Waiting => RoleStatus::Waiting,
+                Role::Follower { master, .. } => RoleStatus::Slave { master: master.replica.0 },
+                Role::Master { .. } => RoleStatus::Master { may_append: self.published.may_append },
+            },
+            epoch: match self.replica.role() {
+                Role::Waiting => self.epochs.last(),
+                Role::Follower { epoch, .. } | Role::Master { epoch } => epoch,
+            },
+            replica: self.replica.me().replica.0,
+            in_sync,
+            in_sync_set: record.map_or_else(Vec::new, |record| {
+                record.in_sync.iter().map(|member| member.replica.0).collect()
+            }),
+            in_sync_version: record.map_or(0, |record| record.in_sync_version),
+            is_short,
+            min_in_sync: self.settings.min_in_sync,
+            peers: peers.collect(),
+        }
+    }
+}
