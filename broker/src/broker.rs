@@ -1,6 +1,10 @@
 //! The broker's parts together, and what several request families need of them.
 
-use std::collections::BTreeMap;
+mod committed;
+mod existence;
+mod registered;
+mod replica;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -8,26 +12,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use weirmq_authority::ReplicaId;
 use weirmq_message::{Decoded, Record, properties};
-use weirmq_remoting::body::{DataVersion, SubscriptionGroupConfig};
+use weirmq_remoting::RequestCode;
+use weirmq_remoting::body::DataVersion;
 use weirmq_remoting::command::SerializeType;
 use weirmq_remoting::header::{ConsumerGroupHeader, Header as _};
 use weirmq_remoting::net::Connection;
-use weirmq_remoting::{RequestCode, ResourceName, ResponseCode};
 use weirmq_store::{Appended, NewMessage, Store, StoreError};
+
+use registered::Registration;
 
 use crate::acknowledgement::{Acknowledgements, Arrival, Then};
 use crate::clients::{Changed, Clients};
 use crate::cold_reads::ColdReads;
-use crate::config::{BrokerConfig, Flush};
+use crate::config::BrokerConfig;
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
-use crate::offsets::CommittedOffset;
-use crate::replication::{self, HandOverError, Restart, RoleStatus};
-use crate::request::{Refusal, pull};
-use crate::slave_offsets::{self, SLAVE_OFFSETS_MAX, SlaveOffsets};
-use crate::state::{State, StateError, StateRecord};
+use crate::replication::{self, Restart};
+use crate::request::pull;
+use crate::state::State;
 use crate::topic_changes::TopicChanges;
 use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, STATE_TOPIC, Topic};
 use crate::unique_keys::UniqueKeys;
@@ -183,14 +186,6 @@ impl Broker {
         default.cloned().unwrap_or_else(|| self.bound.to_string())
     }
 
-    /// Where other replicas reach this one; `None` for a broker that is alone.
-    pub(crate) fn replication_address(&self) -> Option<String> {
-        self.replication.as_ref()?;
-        let address = self.advertised_address();
-        let (host, port) = address.rsplit_once(':')?;
-        Some(format!("{host}:{}", port.parse::<u16>().ok()?.checked_add(1)?))
-    }
-
     /// The address that a message says it is stored at: the one the producer reached us by, with
     /// the main port. With it a message is found again by its id.
     pub(crate) fn store_host(&self, connection: &Connection) -> SocketAddr {
@@ -278,147 +273,6 @@ impl Broker {
         }
     }
 
-    /// Up to where messages and changes may be acknowledged: what is visible and, of a replica, what
-    /// its group has.
-    pub(crate) fn acknowledged(&self) -> u64 {
-        let visible = self.store.watermarks().visible();
-        match &self.replication {
-            None => visible,
-            Some(replication) => visible.min(replication.acknowledged(self.store.clock().uptime())),
-        }
-    }
-
-    /// Refuses what only a master does.
-    pub(crate) fn check_master(&self) -> Result<(), Refusal> {
-        let refusal = self.replication.as_ref().and_then(|replication| replication.refusal());
-        refusal.map_or(Ok(()), Err)
-    }
-
-    /// Whether another replica is the master, or nobody is known to be.
-    pub(crate) fn is_slave(&self) -> bool {
-        self.replication
-            .as_ref()
-            .is_some_and(|replication| !matches!(replication.role(), RoleStatus::Master { .. }))
-    }
-
-    /// Whether messages may have been shown elsewhere that this replica does not show: it is a slave, or
-    /// a master that does not serve yet.
-    pub(crate) fn may_lack_shown(&self) -> bool {
-        self.replication.as_ref().is_some_and(|replication| {
-            !matches!(replication.role(), RoleStatus::Master { may_append: true })
-        })
-    }
-
-    /// Refuses to speak of what is in the queues while this replica does not know what of it is
-    /// confirmed: an unknown end must not be taken for 0, to which a consumer would go back.
-    pub(crate) fn check_visible(&self) -> Result<(), Refusal> {
-        let is_known = self.replication.as_ref().is_none_or(|replication| {
-            replication.is_state_known()
-                && (self.store.watermarks().visible() > 0 || self.store.max_offset() == 0)
-        });
-        if is_known {
-            return Ok(());
-        }
-        let remark = "this replica does not know yet what of its log is confirmed; ask again";
-        Err(Refusal::new(ResponseCode::SystemBusy, remark))
-    }
-
-    /// The id under which clients find this broker, 0 for a master; `None` while it is not known
-    /// who is.
-    pub(crate) fn registration_id(&self) -> Option<i64> {
-        let Some(replication) = &self.replication else { return Some(0) };
-        match replication.role() {
-            RoleStatus::Master { .. } => Some(0),
-            RoleStatus::Slave { .. } => Some(self.own_slave_id()),
-            RoleStatus::Waiting => None,
-        }
-    }
-
-    /// Grows with each change of the group's master; 0 for a broker that is alone.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.replication.as_ref().map_or(0, |replication| replication.epoch())
-    }
-
-    /// From which broker of the group a consumer should pull next, after one pull that waited for
-    /// the disk or not: the master, a slave that can read old messages in its place, or this
-    /// slave while the master is away.
-    pub(crate) fn suggested_broker(&self, is_cold: bool) -> i64 {
-        let Some(replication) = &self.replication else { return 0 };
-        if let (RoleStatus::Master { .. }, false) = (replication.role(), is_cold) {
-            return 0;
-        }
-        let status = replication.status();
-        let mut connected = status.peers.iter().filter(|peer| peer.is_connected);
-        match status.role {
-            RoleStatus::Master { .. } => {
-                let slave = connected.find(|peer| peer.is_in_sync);
-                slave.map_or(0, |slave| self.config.slave_id(slave.replica))
-            }
-            RoleStatus::Slave { master } if connected.any(|peer| peer.replica == master) => 0,
-            RoleStatus::Slave { .. } | RoleStatus::Waiting => self.own_slave_id(),
-        }
-    }
-
-    pub(crate) fn own_slave_id(&self) -> i64 {
-        self.config.slave_id(u32::try_from(self.config.broker_id).unwrap_or(u32::MAX))
-    }
-
-    /// Hands the office of the master over, after the log was told what this one knows.
-    pub(crate) async fn hand_over(
-        self: &Arc<Self>,
-        heir: Option<ReplicaId>,
-    ) -> Result<(), HandOverError> {
-        let Some(replication) = &self.replication else { return Err(HandOverError::NotMaster) };
-        let worker = self.clone();
-        let log = move || worker.state.patiently(|| worker.state.log_offsets());
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(log).await {
-            tracing::warn!(%error, "consumer offsets not logged before the hand-over");
-        }
-        let patience = Duration::from_millis(self.config.replication.lease_ms) * 2;
-        replication.hand_over(heir, patience).await
-    }
-
-    /// What a client is told of this error of an append.
-    pub(crate) fn refusal(&self, error: StoreError) -> Refusal {
-        let Some(replication) = &self.replication else { return error.into() };
-        if !matches!(error, StoreError::NotMaster) {
-            return error.into();
-        }
-        replication.count_fenced();
-        replication.refusal().unwrap_or_else(|| error.into())
-    }
-
-    /// What a client is told of this error of a change.
-    pub(crate) fn state_refusal(&self, error: StateError) -> Refusal {
-        match error {
-            StateError::Store(error) => self.refusal(error),
-            error => error.into(),
-        }
-    }
-
-    /// The code and the remark for what waited in vain for `position`.
-    pub(crate) fn late_answer(&self, position: u64) -> (ResponseCode, &'static str) {
-        let is_flushed = self.store.watermarks().flushed() >= position
-            || self.config.store.flush == Flush::Async;
-        let Some(replication) = self.replication.as_ref().filter(|_| is_flushed) else {
-            return (
-                ResponseCode::FlushDiskTimeout,
-                "it was written, but the disk has not confirmed it in time; whether it survives a \
-                 power failure is unknown",
-            );
-        };
-        let is_reached = replication.status().peers.iter().any(|peer| peer.is_connected);
-        let code = match is_reached {
-            true => ResponseCode::FlushSlaveTimeout,
-            false => ResponseCode::SlaveNotAvailable,
-        };
-        (
-            code,
-            "it was written here, but not all replicas in sync have confirmed it in time; whether \
-             it survives the loss of this one is unknown",
-        )
-    }
-
     /// Does `then` once everything below `position` may be acknowledged. Its deadline counts from
     /// `since`.
     pub(crate) fn wait(&self, position: u64, since: Instant, then: Then) {
@@ -450,172 +304,6 @@ impl Broker {
         }
     }
 
-    /// Notes an offset; `true` where it went to the offsets that a slave keeps.
-    ///
-    /// # Errors
-    /// When those are too many.
-    pub(crate) fn commit_offset(
-        &self,
-        group: &str,
-        topic: &str,
-        queue: i32,
-        offset: i64,
-    ) -> Result<bool, Refusal> {
-        let offsets = &self.state.offsets;
-        if !self.is_slave() {
-            if offsets.commit(group, topic, queue, offset) {
-                self.offsets_committed.notify_one();
-            }
-            return Ok(false);
-        }
-        let marks = self.store.watermarks();
-        let safe = marks.visible().min(marks.flushed());
-        let is_settled = marks.written() <= safe;
-        if !offsets.commit_at_slave(group, topic, queue, offset, is_settled) {
-            let remark = format!(
-                "this slave keeps {SLAVE_OFFSETS_MAX} offsets for its next master, which is all it can"
-            );
-            return Err(Refusal::new(ResponseCode::SystemError, remark));
-        }
-        self.slave_offsets_changed.notify_one();
-        Ok(true)
-    }
-
-    /// Takes over what was committed at replicas while they were slaves, each queue's offset only
-    /// where it is greater. Of a queue that is not there, or ends before it, nothing is taken: the
-    /// sender asks again until the log says what it wants.
-    pub(crate) fn take_slave_offsets(&self, offsets: &[CommittedOffset]) {
-        let mut is_first = false;
-        for CommittedOffset { group, topic, queue, offset } in offsets {
-            let end = self.store.queue_range(topic, *queue).map_or(0, |range| range.max);
-            let is_there = self.has_queue(topic, *queue)
-                && u64::try_from(*offset).is_ok_and(|offset| offset <= end);
-            if is_there && self.group_or_create(group).is_ok() {
-                is_first |= self.state.offsets.commit_forward(group, topic, *queue, *offset);
-            }
-        }
-        if is_first {
-            self.offsets_committed.notify_one();
-        }
-    }
-
-    /// Forgets what was committed here as a slave and is in the log for good.
-    pub(crate) fn forget_slave_offsets(&self) {
-        self.state.forget_slave_offsets(|topic, queue| self.has_queue(topic, queue));
-        self.slave_offsets_changed.notify_one();
-    }
-
-    fn has_queue(&self, topic: &str, queue: i32) -> bool {
-        let topic = self.state.topics.get(topic);
-        topic.is_some_and(|topic| u32::try_from(queue).is_ok_and(|queue| queue < topic.queues()))
-    }
-
-    /// Writes the file of the offsets that were committed here as a slave, if they have changed.
-    /// Waits for the disk.
-    pub(crate) fn write_slave_offsets(&self) -> Result<(), StoreError> {
-        let offsets = &self.state.offsets;
-        let Some(changed) = offsets.at_slave(SlaveOffsets::take_changed) else { return Ok(()) };
-        let written = slave_offsets::write(&self.store, &changed);
-        offsets.at_slave(|at_slave| at_slave.written(changed, written.is_ok()));
-        written
-    }
-
-    /// The settings of a consumer group, which comes into being now if it may.
-    pub(crate) fn group_or_create(
-        &self,
-        name: &str,
-    ) -> Result<Arc<SubscriptionGroupConfig>, Refusal> {
-        if let Some(group) = self.state.groups.get(name) {
-            return Ok(group);
-        }
-        let missing = || {
-            let remark = format!(
-                "subscription group [{name}] does not exist; create it with `weir group create \
-                 {name}`, or switch auto_create_groups on"
-            );
-            Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark)
-        };
-        ResourceName::group(name)?;
-        if !self.config.auto_create_groups && !crate::groups::is_system(name) {
-            return Err(missing());
-        }
-        self.check_group_count(name)?;
-        let group = SubscriptionGroupConfig {
-            group_name: name.to_owned(),
-            ..SubscriptionGroupConfig::default()
-        };
-        let made = self.state.change(|| {
-            let is_absent = self.state.groups.get(name).is_none();
-            is_absent.then(|| StateRecord::Group { group: Box::new(group.clone()) })
-        });
-        match made {
-            // A full disk, or one that does not keep up, serves readers, new ones too, and so does
-            // a slave; the group is noted when there is room.
-            Err(StateError::Store(
-                StoreError::Full { .. } | StoreError::Busy { .. } | StoreError::NotMaster,
-            )) => {
-                return Ok(Arc::new(group));
-            }
-            made => made?,
-        };
-        self.state.groups.get(name).ok_or_else(missing)
-    }
-
-    /// Creates the topic unless somebody else just has, and says what it is now.
-    pub(crate) fn create_topic_if_absent(&self, topic: Topic) -> Result<Arc<Topic>, Refusal> {
-        let name = topic.name.clone();
-        if let Some(known) = self.state.topics.get(&name) {
-            return Ok(known);
-        }
-        self.check_topic_count(&name)?;
-        let created = self.state.change(|| {
-            self.state.topics.get(&name).is_none().then_some(StateRecord::Topic { topic })
-        });
-        let created = created.map_err(|error| self.state_refusal(error))?;
-        if created.is_made {
-            tracing::info!(topic = name, "topic created automatically");
-        }
-        if created.is_made {
-            self.topic_changed(&name);
-        }
-        self.state.topics.get(&name).ok_or_else(|| {
-            Refusal::new(ResponseCode::TopicNotExist, format!("topic[{name}] was deleted"))
-        })
-    }
-
-    /// The topic that a group's messages go to when they are to be consumed again.
-    pub(crate) fn create_retry_topic(
-        &self,
-        group: &ResourceName,
-        config: &SubscriptionGroupConfig,
-    ) -> Result<(), Refusal> {
-        if let Ok(queues @ 1..) = u32::try_from(config.retry_queue_nums) {
-            self.create_topic_if_absent(Topic::new(group.retry_topic().as_str(), queues))?;
-        }
-        Ok(())
-    }
-
-    /// The topic of a group's messages that were given up; readable, so that they can be looked at.
-    pub(crate) fn create_dead_letter_topic(
-        &self,
-        group: &ResourceName,
-    ) -> Result<Arc<Topic>, Refusal> {
-        self.create_topic_if_absent(Topic::new(group.dead_letter_topic().as_str(), 1))
-    }
-
-    /// Deletes a topic with its offsets. Its messages stay in the log until retention takes them;
-    /// until then only their ids lead to them.
-    pub(crate) fn delete_topic(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        let deleted = self.state.delete_topic(name)?;
-        if deleted.is_made {
-            self.topic_changed(name);
-        }
-        for held in self.long_polls.take_of_topic(name) {
-            pull::expire(self, held);
-        }
-        Ok(deleted.position)
-    }
-
     /// Reads the record at a position that a client named, as far as clients may see it.
     pub(crate) fn read_client_record(
         &self,
@@ -636,24 +324,6 @@ impl Broker {
             out.truncate(before);
         }
         Ok(is_shown)
-    }
-
-    pub(crate) fn check_topic_count(&self, name: &str) -> Result<(), Refusal> {
-        let limit = self.config.limits.topics_max;
-        if self.state.topics.len() >= limit && self.state.topics.get(name).is_none() {
-            let remark = format!("the broker has {limit} topics, which is limits.topics_max");
-            return Err(Refusal::new(ResponseCode::SystemError, remark));
-        }
-        Ok(())
-    }
-
-    pub(crate) fn check_group_count(&self, name: &str) -> Result<(), Refusal> {
-        let limit = self.config.limits.groups_max;
-        if self.state.groups.len() >= limit && self.state.groups.get(name).is_none() {
-            let remark = format!("the broker has {limit} groups, which is limits.groups_max");
-            return Err(Refusal::new(ResponseCode::SystemError, remark));
-        }
-        Ok(())
     }
 
     /// Tells consumers that the members of their group have changed (code 40).
@@ -731,39 +401,6 @@ impl Broker {
         let mut buffers = self.buffers.lock();
         if buffers.len() < BUFFERS_MAX && buffer.capacity() <= BUFFER_BYTES_MAX {
             buffers.push(buffer);
-        }
-    }
-}
-
-/// Whether clients can find this broker: one NameServer that knows it is enough.
-struct Registration {
-    check: weirmq_admin::Check,
-    by_name_server: Mutex<BTreeMap<String, Result<i64, String>>>,
-    /// The version of the topic table that every NameServer knows at which this broker is
-    /// registered.
-    known: watch::Sender<i64>,
-}
-
-impl Registration {
-    fn new(admin: &weirmq_admin::Admin) -> Self {
-        Self {
-            check: admin.check("broker/registered"),
-            by_name_server: Mutex::default(),
-            known: watch::Sender::new(0),
-        }
-    }
-
-    fn set(&self, name_server: &str, outcome: Result<i64, String>) {
-        let mut all = self.by_name_server.lock();
-        all.insert(name_server.to_owned(), outcome);
-        if let Some(known) = all.values().flatten().min() {
-            self.known.send_replace(*known);
-            self.check.ok();
-        } else {
-            let reasons = all.iter().filter_map(|(name_server, outcome)| {
-                Some(format!("{name_server}: {}", outcome.as_ref().err()?))
-            });
-            self.check.failing(reasons.collect::<Vec<_>>().join("; "));
         }
     }
 }

@@ -1,0 +1,165 @@
+//! What a broker is in its group, and what clients are told of that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weirmq_authority::ReplicaId;
+use weirmq_remoting::ResponseCode;
+use weirmq_store::StoreError;
+
+use super::Broker;
+use crate::config::Flush;
+use crate::replication::{HandOverError, RoleStatus};
+use crate::request::Refusal;
+use crate::state::StateError;
+
+impl Broker {
+    /// Up to where messages and changes may be acknowledged: what is visible and, of a replica, what
+    /// its group has.
+    pub(crate) fn acknowledged(&self) -> u64 {
+        let visible = self.store.watermarks().visible();
+        match &self.replication {
+            None => visible,
+            Some(replication) => visible.min(replication.acknowledged(self.store.clock().uptime())),
+        }
+    }
+
+    /// Refuses what only a master does.
+    pub(crate) fn check_master(&self) -> Result<(), Refusal> {
+        let refusal = self.replication.as_ref().and_then(|replication| replication.refusal());
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Whether another replica is the master, or nobody is known to be.
+    pub(crate) fn is_slave(&self) -> bool {
+        self.replication
+            .as_ref()
+            .is_some_and(|replication| !matches!(replication.role(), RoleStatus::Master { .. }))
+    }
+
+    /// Whether messages may have been shown elsewhere that this replica does not show: it is a slave, or
+    /// a master that does not serve yet.
+    pub(crate) fn may_lack_shown(&self) -> bool {
+        self.replication.as_ref().is_some_and(|replication| {
+            !matches!(replication.role(), RoleStatus::Master { may_append: true })
+        })
+    }
+
+    /// Refuses to speak of what is in the queues while this replica does not know what of it is
+    /// confirmed: an unknown end must not be taken for 0, to which a consumer would go back.
+    pub(crate) fn check_visible(&self) -> Result<(), Refusal> {
+        let is_known = self.replication.as_ref().is_none_or(|replication| {
+            replication.is_state_known()
+                && (self.store.watermarks().visible() > 0 || self.store.max_offset() == 0)
+        });
+        if is_known {
+            return Ok(());
+        }
+        let remark = "this replica does not know yet what of its log is confirmed; ask again";
+        Err(Refusal::new(ResponseCode::SystemBusy, remark))
+    }
+
+    /// The id under which clients find this broker, 0 for a master; `None` while it is not known
+    /// who is.
+    pub(crate) fn registration_id(&self) -> Option<i64> {
+        let Some(replication) = &self.replication else { return Some(0) };
+        match replication.role() {
+            RoleStatus::Master { .. } => Some(0),
+            RoleStatus::Slave { .. } => Some(self.own_slave_id()),
+            RoleStatus::Waiting => None,
+        }
+    }
+
+    /// Grows with each change of the group's master; 0 for a broker that is alone.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.replication.as_ref().map_or(0, |replication| replication.epoch())
+    }
+
+    /// From which broker of the group a consumer should pull next, after one pull that waited for
+    /// the disk or not: the master, a slave that can read old messages in its place, or this
+    /// slave while the master is away.
+    pub(crate) fn suggested_broker(&self, is_cold: bool) -> i64 {
+        let Some(replication) = &self.replication else { return 0 };
+        if let (RoleStatus::Master { .. }, false) = (replication.role(), is_cold) {
+            return 0;
+        }
+        let status = replication.status();
+        let mut connected = status.peers.iter().filter(|peer| peer.is_connected);
+        match status.role {
+            RoleStatus::Master { .. } => {
+                let slave = connected.find(|peer| peer.is_in_sync);
+                slave.map_or(0, |slave| self.config.slave_id(slave.replica))
+            }
+            RoleStatus::Slave { master } if connected.any(|peer| peer.replica == master) => 0,
+            RoleStatus::Slave { .. } | RoleStatus::Waiting => self.own_slave_id(),
+        }
+    }
+
+    pub(crate) fn own_slave_id(&self) -> i64 {
+        self.config.slave_id(u32::try_from(self.config.broker_id).unwrap_or(u32::MAX))
+    }
+
+    /// Hands the office of the master over, after the log was told what this one knows.
+    pub(crate) async fn hand_over(
+        self: &Arc<Self>,
+        heir: Option<ReplicaId>,
+    ) -> Result<(), HandOverError> {
+        let Some(replication) = &self.replication else { return Err(HandOverError::NotMaster) };
+        let worker = self.clone();
+        let log = move || worker.state.patiently(|| worker.state.log_offsets());
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(log).await {
+            tracing::warn!(%error, "consumer offsets not logged before the hand-over");
+        }
+        let patience = Duration::from_millis(self.config.replication.lease_ms) * 2;
+        replication.hand_over(heir, patience).await
+    }
+
+    /// What a client is told of this error of an append.
+    pub(crate) fn refusal(&self, error: StoreError) -> Refusal {
+        let Some(replication) = &self.replication else { return error.into() };
+        if !matches!(error, StoreError::NotMaster) {
+            return error.into();
+        }
+        replication.count_fenced();
+        replication.refusal().unwrap_or_else(|| error.into())
+    }
+
+    /// What a client is told of this error of a change.
+    pub(crate) fn state_refusal(&self, error: StateError) -> Refusal {
+        match error {
+            StateError::Store(error) => self.refusal(error),
+            error => error.into(),
+        }
+    }
+
+    /// The code and the remark for what waited in vain for `position`.
+    pub(crate) fn late_answer(&self, position: u64) -> (ResponseCode, &'static str) {
+        let is_flushed = self.store.watermarks().flushed() >= position
+            || self.config.store.flush == Flush::Async;
+        let Some(replication) = self.replication.as_ref().filter(|_| is_flushed) else {
+            return (
+                ResponseCode::FlushDiskTimeout,
+                "it was written, but the disk has not confirmed it in time; whether it survives a \
+                 power failure is unknown",
+            );
+        };
+        let is_reached = replication.status().peers.iter().any(|peer| peer.is_connected);
+        let code = match is_reached {
+            true => ResponseCode::FlushSlaveTimeout,
+            false => ResponseCode::SlaveNotAvailable,
+        };
+        (
+            code,
+            "it was written here, but not all replicas in sync have confirmed it in time; whether \
+             it survives the loss of this one is unknown",
+        )
+    }
+
+    /// Where other replicas reach this one; `None` for a broker that is alone.
+    pub(crate) fn replication_address(&self) -> Option<String> {
+        self.replication.as_ref()?;
+        let address = self.advertised_address();
+        let (host, port) = address.rsplit_once(':')?;
+        Some(format!("{host}:{}", port.parse::<u16>().ok()?.checked_add(1)?))
+    }
+}
