@@ -4,57 +4,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::in_sync::{InSync, Peer};
-use crate::{Complaint, Lease, LogPosition, Member, Promise, Record, ReplicaId, Report, Settings};
+use crate::{Complaint, Lease, LogPosition, Member, Promise, Record, ReplicaId, Settings};
 
+mod action;
 mod campaign;
 mod lead;
 mod lease;
+mod peers;
 mod requests;
+mod standing;
+
+pub use action::{Action, Swapped, Version};
+pub use standing::Standing;
 
 use lease::LeaseView;
 use requests::Asking;
-
-/// The version of a record or lease, by which it is swapped: opaque, equal or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version(pub String);
-
-/// What became of a swap.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Swapped {
-    /// It succeeded; this is the new version.
-    Won(Version),
-    /// The version was another one, or the authority refused the change.
-    Lost,
-    /// Nobody knows, and it may still succeed.
-    Unknown,
-}
-
-/// What the replica wants done, in this order. Nothing of a list may be seen by others before the
-/// promises ahead of it are durable, and neither may the replica be told anything more: a promise
-/// that cannot be written ends the process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Read record and lease, and tell [`Replica::read`].
-    Read { request: u64 },
-    /// Swap the record, and tell [`Replica::record_swapped`].
-    SwapRecord { request: u64, expected: Version, record: Record },
-    /// Swap the lease, and tell [`Replica::lease_swapped`].
-    SwapLease { request: u64, expected: Version, lease: Lease },
-    /// Make this durable.
-    Promise(Promise),
-    /// Append an epoch record, flush, and serve as [`Replica::standing`] says.
-    Lead { epoch: u64 },
-    /// Cut the log to what it shares with this master's, tell [`Replica::aligned`], and take what
-    /// the master sends.
-    Follow { master: Member, epoch: u64 },
-    /// Neither append nor acknowledge nor take anything any more.
-    Stop,
-    /// Send this to all other replicas, which tell [`Replica::heard`].
-    Tell(Report),
-    /// Send the record by which this replica leads to all others, which tell
-    /// [`Replica::heard_record`].
-    Share(Record),
-}
 
 /// What a replica is at the moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,42 +32,6 @@ pub enum Role {
     Master {
         epoch: u64,
     },
-}
-
-/// What a replica may do, for the threads that append and acknowledge: they look at the one that
-/// was published last, together with the clock, at each append and again before each
-/// acknowledgement. So a process that was stopped and goes on does not act on what was true before.
-///
-/// It can be used until then without another word from the [`Replica`], which takes office away
-/// only where that is safe with every standing that it gave.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Standing {
-    pub may_append: bool,
-    /// Messages that end here or before may be acknowledged.
-    pub acknowledged: u64,
-    /// Consumers may see messages that end here or before; nothing while this is not known.
-    pub visible: Option<u64>,
-    /// The time on the replica's clock before which `may_append` holds: the end of the lease's
-    /// step-down, or of the oldest echo that is counted on; `Duration::MAX` where neither is
-    /// needed. With synchronous replication an append after it harms nobody, but it may never be
-    /// acknowledged.
-    pub until: Duration,
-    /// The time before which `acknowledged` holds. With asynchronous replication that is `until`.
-    /// With synchronous replication it is `Duration::MAX`: every member of the set has these
-    /// messages, so whoever is master later has them as well.
-    pub acknowledged_until: Duration,
-}
-
-impl Standing {
-    /// Whether a message may be appended at this time.
-    pub fn may_append_at(&self, now: Duration) -> bool {
-        self.may_append && now < self.until
-    }
-
-    /// Messages that end here or before may be acknowledged at this time.
-    pub fn acknowledged_at(&self, now: Duration) -> u64 {
-        if now < self.acknowledged_until { self.acknowledged } else { 0 }
-    }
 }
 
 /// The deciding state machine. All times come from one clock that never jumps and counts while
@@ -340,77 +268,6 @@ impl Replica {
         }
     }
 
-    /// Another replica told this. What cannot be true is not taken for true.
-    pub fn heard(&mut self, now: Duration, report: Report) {
-        if !self.is_credible(now, &report) {
-            return;
-        }
-        self.note_durable();
-        let known = self.peers.get(&report.from.replica).copied();
-        let is_same = |known: &Peer| known.report.promised_version == report.promised_version;
-        let obeys_since = known.filter(is_same).map_or(now, |known| known.obeys_since);
-        self.peers.insert(report.from.replica, Peer { report, heard: now, obeys_since });
-        self.remember_confirmed();
-        if report.promised > self.promise.epoch {
-            // It read of another master, or is one.
-            self.stop_leading();
-            if known.is_none_or(|known| known.report.promised != report.promised) {
-                self.next_read = now;
-            }
-        } else {
-            self.confirm();
-        }
-    }
-
-    /// Another replica leads by this record, as it says over the authenticated link. So a replica
-    /// that cannot ask the authority still follows a new master.
-    ///
-    /// Only the record's master says so, so the record stood there once: this is as good as a
-    /// read that took long. Nothing is asked for before the authority was read.
-    pub fn heard_record(&mut self, now: Duration, from: Member, record: Record) {
-        let version = record.in_sync_version;
-        let is_news = self.record().is_none_or(|known| known.in_sync_version < version);
-        let is_leading = record.master == Some(from) && from.replica != self.me.replica;
-        let is_refused = self.promise.complaint_about(&record).is_some();
-        if is_news && is_leading && !is_refused && self.knows(from.replica) {
-            self.note_durable();
-            self.is_current = false;
-            self.next_read = now;
-            self.obey(now, None, record);
-        }
-    }
-
-    /// Whether a replica belongs to the group, or did when the record was written.
-    fn knows(&self, replica: ReplicaId) -> bool {
-        let is_in = |record: &Record| record.electable().any(|member| member.replica == replica);
-        self.settings.group.contains(&replica) || self.record().is_some_and(is_in)
-    }
-
-    fn is_credible(&self, now: Duration, report: &Report) -> bool {
-        let sender = report.from.replica;
-        let is_news = |known: &Peer| {
-            let is_same = known.report.from == report.from;
-            // The network may deliver in another order, or twice. A second process of one replica
-            // waits until the first is not heard any more.
-            is_same && report.sent > known.report.sent || !is_same && !self.is_linked(known, now)
-        };
-        // What it has of this master, and the time of it by this master's clock. To others that time
-        // says nothing: clocks of two machines have nothing in common.
-        let is_ahead_of_master = match &self.part {
-            Part::Master(leading) => {
-                let is_later = report.echo.is_some_and(|echo| echo > now);
-                let is_longer = report.position.end > self.position.end;
-                report.follows == Some(leading.epoch) && (is_later || is_longer)
-            }
-            Part::Waiting | Part::Follower { .. } => false,
-        };
-        sender != self.me.replica
-            && self.knows(sender)
-            && report.position.flushed <= report.position.end
-            && !is_ahead_of_master
-            && self.peers.get(&sender).is_none_or(is_news)
-    }
-
     /// The log ends elsewhere, or more of it is flushed.
     pub fn log_moved(&mut self, now: Duration, position: LogPosition) {
         self.note_durable();
@@ -555,72 +412,6 @@ impl Replica {
         if let Part::Master(_) = self.part {
             self.stop();
         }
-    }
-
-    /// Takes in what the master says is confirmed, as far as it is in this log.
-    fn remember_confirmed(&mut self) {
-        if let Part::Follower { is_aligned: true, .. } = self.part
-            && let Some(report) = self.master_report()
-        {
-            let here = report.confirmed.min(self.position.counted(&self.settings));
-            self.confirmed = self.confirmed.max(here);
-        }
-    }
-
-    /// Tells all others where this replica is.
-    fn tell(&mut self, now: Duration) {
-        self.next_tell = now + self.settings.tick_every;
-        let follows = match self.part {
-            Part::Follower { epoch, is_aligned: true, .. } if self.hears_master(now) => Some(epoch),
-            _ => None,
-        };
-        if follows.is_some() {
-            self.told_following = Some(now);
-        }
-        let (leads, confirmed) = match &self.part {
-            Part::Master(leading) => (Some(leading.epoch), leading.in_sync.confirmed),
-            _ => (None, 0),
-        };
-        self.actions.push(Action::Tell(Report {
-            from: self.me,
-            promised: self.promise.epoch,
-            promised_version: self.promise.in_sync_version,
-            refuses: self.refused.is_some(),
-            position: self.position,
-            leads,
-            follows,
-            lost: self.record().and_then(|record| record.lost_by(self.me, &self.promise.holds)),
-            confirmed,
-            sent: now,
-            echo: self.master_report().map(|report| report.sent),
-        }));
-    }
-
-    /// Sends the record to all others, where this replica leads by it.
-    fn share(&mut self) {
-        if let (Part::Master(leading), Some(record)) = (&self.part, self.record())
-            && leading.epoch == record.epoch
-        {
-            self.actions.push(Action::Share(record.clone()));
-        }
-    }
-
-    /// The last report of the master that this replica follows.
-    fn master_report(&self) -> Option<&Report> {
-        let Part::Follower { master, epoch, .. } = self.part else { return None };
-        let report = &self.peers.get(&master.replica)?.report;
-        (report.from == master && report.leads == Some(epoch)).then_some(report)
-    }
-
-    /// Whether the master that this replica follows was heard lately.
-    fn hears_master(&self, now: Duration) -> bool {
-        let Part::Follower { master, .. } = self.part else { return false };
-        self.master_report().is_some()
-            && self.peers.get(&master.replica).is_some_and(|peer| self.is_linked(peer, now))
-    }
-
-    fn is_linked(&self, peer: &Peer, now: Duration) -> bool {
-        now.saturating_sub(peer.heard) < self.settings.link_timeout
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Incarnation, Members, Replication};
+use crate::{Incarnation, Members, Replication, Report};
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
