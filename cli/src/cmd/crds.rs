@@ -1,8 +1,5 @@
 //! `weir crds`: the kinds that WeirMQ adds to Kubernetes.
 
-use kube::CustomResourceExt as _;
-use weirmq_authority::kubernetes::BrokerGroup;
-
 use crate::output::{Format, Output};
 
 /// Print the definitions of WeirMQ's kinds for Kubernetes
@@ -16,8 +13,9 @@ pub(crate) fn run(_: CrdsArgs) -> anyhow::Result<()> {
 
 /// One YAML document for each kind.
 fn definitions() -> anyhow::Result<String> {
-    let documents = [BrokerGroup::crd()].map(|crd| serde_yaml::to_string(&crd));
-    documents.into_iter().map(|document| Ok(format!("---\n{}", document?))).collect()
+    let documents = weirmq_operator::kinds::definitions();
+    let documents = documents.iter().map(serde_yaml::to_string);
+    documents.map(|document| Ok(format!("---\n{}", document?))).collect()
 }
 
 #[cfg(test)]

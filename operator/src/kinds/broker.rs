@@ -1,0 +1,299 @@
+//! `Broker`: broker groups, each a master and its slaves.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use weirmq_authority::kubernetes::{AckPolicy, Flush, ReplicationMode};
+
+use super::common::{ExternalType, LocalRef, PodSettings, SecretName, Storage, quantity};
+use super::rules::{self, rule};
+
+/// Broker groups of one RocketMQ cluster. Each group keeps its own messages on `replicasPerGroup`
+/// disks; more groups carry more.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "weirmq.io",
+    version = "v1alpha1",
+    kind = "Broker",
+    namespaced,
+    status = "BrokerStatus",
+    shortname = "mq",
+    category = "weirmq",
+    doc = "Broker groups: a master and its slaves each.",
+    scale(
+        spec_replicas_path = ".spec.groups",
+        status_replicas_path = ".status.groupCount",
+        label_selector_path = ".status.selector"
+    ),
+    printcolumn(name = "Groups", type_ = "integer", json_path = ".spec.groups"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".spec.replicasPerGroup"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Masters", type_ = "string", json_path = ".status.masters"),
+    printcolumn(name = "Pods", type_ = "string", json_path = ".status.readyPods"),
+    printcolumn(name = "Replication", type_ = "string", json_path = ".spec.replication.mode", priority = 1),
+    printcolumn(name = "Flush", type_ = "string", json_path = ".spec.flush", priority = 1),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    validation = rules::name_at_most(40)
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    rule("has(self.nameServerRef) != has(self.nameServers)",
+         "give nameServerRef, a NameServer of this namespace, or nameServers, a list of host:port; one of them"),
+    rule("self.replicasPerGroup != 2 || self.replication.mode == 'Async' || has(self.replication.minInSync)",
+         "with two replicas choose replication.minInSync: 1 loses what only the master acknowledged when its disk is lost while the slave is away; 2 takes no messages while one of them is away"),
+    rule("!has(self.replication.minInSync) || self.replication.minInSync <= self.replicasPerGroup",
+         "replication.minInSync must not be above replicasPerGroup: nothing would ever be acknowledged"),
+    rule("self.replication.mode == 'Sync' || !has(self.replication.minInSync)",
+         "replication.minInSync is of Sync replication; with Async nothing waits for slaves"),
+    rule("!has(self.failover.mode) || self.failover.mode != 'Automatic' || self.replicasPerGroup > 1",
+         "failover.mode Automatic needs another replica to fail over to: replicasPerGroup is 1"),
+    rule("self.replication.mode == oldSelf.replication.mode && self.flush == oldSelf.flush",
+         "replication.mode and flush have to be the same at all replicas of a group and do not change; make another Broker"),
+    rule("(self.replicasPerGroup == 1) == (oldSelf.replicasPerGroup == 1)",
+         "a single replica keeps no epochs and cannot get slaves, nor a group lose all of them; make another Broker"),
+    rule("(has(self.failover.mode) ? self.failover.mode : '') == (has(oldSelf.failover.mode) ? oldSelf.failover.mode : '')",
+         "failover.mode does not change: roles stand in the authority record or in the configuration; make another Broker"),
+    rule("(has(self.clusterName) ? self.clusterName : '') == (has(oldSelf.clusterName) ? oldSelf.clusterName : '')",
+         "clusterName is written into each data directory and does not change"),
+    rules::storage_grows_only(),
+    rules::storage_class_stays(),
+]))]
+pub struct BrokerSpec {
+    /// A NameServer of this namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_server_ref: Option<LocalRef>,
+    /// NameServers that nobody declared here, `host:port` each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 16),
+        inner(length(min = 3, max = 260), regex(pattern = r"^[A-Za-z0-9.\-_\[\]:]+:[0-9]{1,5}$"))
+    )]
+    pub name_servers: Option<Vec<String>>,
+    /// The RocketMQ cluster that the groups belong to. Default: the resource's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 127), regex(pattern = r"^[%|a-zA-Z0-9_\-]+$"))]
+    pub cluster_name: Option<String>,
+    /// How many groups; 1 to 32. Default: 1.
+    #[serde(default = "default_groups")]
+    #[schemars(range(min = 1, max = 32))]
+    pub groups: u32,
+    /// Replicas of each group, the master counted; 1 to 7. Default: 3.
+    #[serde(default = "default_replicas")]
+    #[schemars(range(min = 1, max = 7))]
+    pub replicas_per_group: u32,
+    #[serde(default)]
+    pub replication: Replication,
+    /// Whether a message counts once it is written, or once it is flushed. Default: Sync.
+    #[serde(default = "default_flush")]
+    pub flush: Flush,
+    #[serde(default)]
+    pub failover: Failover,
+    pub storage: Storage,
+    #[serde(default)]
+    pub config: BrokerSettings,
+    /// Addresses for clients outside of the cluster. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub external: Option<BrokerExternal>,
+    /// TLS for clients. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BrokerTls>,
+    #[serde(default)]
+    pub pod: PodSettings,
+}
+
+fn default_groups() -> u32 {
+    1
+}
+
+fn default_replicas() -> u32 {
+    3
+}
+
+fn default_flush() -> Flush {
+    Flush::Sync
+}
+
+/// When a message is acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Replication {
+    /// Default: Sync.
+    #[serde(default = "default_mode")]
+    pub mode: ReplicationMode,
+    /// For whom an acknowledgement waits. Default: AllInSync.
+    #[serde(default)]
+    pub ack_policy: AckPolicy,
+    /// With Sync no message is taken while fewer replicas are in sync, the master counted. Default: 2,
+    /// and 1 for a single replica; with two replicas it has to be chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 7))]
+    pub min_in_sync: Option<u32>,
+}
+
+fn default_mode() -> ReplicationMode {
+    ReplicationMode::Sync
+}
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self { mode: default_mode(), ack_policy: AckPolicy::default(), min_in_sync: None }
+    }
+}
+
+/// What happens when a master is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Failover {
+    /// Default: Automatic with several replicas, Off with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<FailoverMode>,
+    /// A master that is neither heard nor renews its lease for this long is replaced; 2 to 60. Default:
+    /// 6. Shorter is faster, and takes a slow network for a dead master more often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 2, max = 60))]
+    pub lease_seconds: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FailoverMode {
+    /// The replicas elect another one, also while the operator is down.
+    Automatic,
+    /// Replica 0 is the master. While it is away its slaves serve readers and nobody takes messages.
+    Off,
+}
+
+/// What of a broker's configuration can be chosen; see `weir broker --print-config`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BrokerSettings {
+    /// Create a topic at the first send to it. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_create_topics: Option<bool>,
+    /// Create a consumer group when its first member appears. Default: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auto_create_groups: Option<bool>,
+    /// The most queues of an automatically created topic. Default: 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub default_topic_queues: Option<u32>,
+    /// Messages older than this may be deleted. Default: 72.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 87600))]
+    pub retention_hours: Option<u64>,
+    /// In these hours of the day (UTC) what has expired is deleted. Default: 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 24), inner(range(min = 0, max = 23)))]
+    pub retention_at_hours: Option<Vec<u8>>,
+    /// From this share of the disk on, in percent, what has expired is deleted at once. Default: 75.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 10, max = 95))]
+    pub retention_disk_percent: Option<u8>,
+    /// Delete messages before their time rather than refuse new ones on a full disk. Default: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_force: Option<bool>,
+    /// Length of a CommitLog segment, from 64Mi on. Default: 1Gi.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "quantity")]
+    pub segment_size: Option<Quantity>,
+    /// The longest body of a message, in bytes. Default: 4 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 134_217_728))]
+    pub message_bytes_max: Option<u64>,
+    /// Connections of clients. Default: 20,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 16, max = 1_000_000))]
+    pub connections_max: Option<u64>,
+    /// Topics. Default: 200,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub topics_max: Option<u64>,
+    /// Threads that serve connections. Default: by the number of processors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub io_threads: Option<u32>,
+}
+
+/// How clients outside of the cluster reach each broker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BrokerExternal {
+    #[serde(rename = "type")]
+    pub type_: ExternalType,
+    /// The host that clients are told, with NodePort. Default: the address of the pod's node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+}
+
+/// Certificates for clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BrokerTls {
+    /// A Secret of type `kubernetes.io/tls`, as cert-manager makes it.
+    pub secret: SecretName,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BrokerStatus {
+    /// The generation that the rest speaks of.
+    pub observed_generation: i64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Groups there are; for the scale subresource.
+    pub group_count: i32,
+    /// For the scale subresource.
+    pub selector: String,
+    /// Groups with a master that serves, of all: `2/2`.
+    pub masters: String,
+    /// Pods that are ready, of all: `6/6`.
+    pub ready_pods: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupStatus>,
+}
+
+/// One broker group.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GroupStatus {
+    /// The group's name, which clients know as the broker's.
+    pub name: String,
+    /// The master's pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master: Option<String>,
+    /// Grows with each change of the master.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// Replicas that have every acknowledged message, by number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_sync: Option<String>,
+    /// The group has the topics and consumer groups of the others.
+    pub has_topics: bool,
+    /// The group is leaving: it takes no messages, and this is what is left to be consumed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draining: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub replicas: Vec<ReplicaStatus>,
+}
+
+/// One replica of a group.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ReplicaStatus {
+    pub pod: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Master, Slave, or Unknown.
+    pub role: String,
+    pub ready: bool,
+    /// What it does not have of its master's log, rounded up to a power of two so that it does not
+    /// change with each message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_bytes: Option<i64>,
+    /// Whether it runs what the resource says, or waits to be started anew.
+    pub up_to_date: bool,
+}
