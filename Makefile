@@ -8,7 +8,7 @@ SEEDS ?= 2000..=20000
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build image test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built failover failover-short crds bench fuzz
+.PHONY: run build image test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built charts failover failover-short crds bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -16,7 +16,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit image crash-short failover-short client store-format clients apache-store kube-if-built ## Everything that has to pass
+test: lint unit image charts crash-short failover-short client store-format clients apache-store kube-if-built ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -75,15 +75,22 @@ sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 # As in `unit`, so that nothing is built again.
 KUBE_TESTS = $(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-client --test kubernetes -- \
 	--include-ignored any_server answers rights
+ADMISSION = e2e/admission/run.py
 
 kube: ## What concerns Kubernetes against its real API server, which is built the first time: about 4 minutes
 	e2e/kube/run.py -- $(KUBE_TESTS)
+	e2e/kube/run.py -- $(ADMISSION)
 
 kube-if-built: ## The same, or a line that says that it was skipped
 	e2e/kube/run.py --if-built -- $(KUBE_TESTS)
+	e2e/kube/run.py --if-built -- $(ADMISSION)
 
-crds: build ## Writes crds/ again, after a change of a kind
+charts: build ## The Helm charts: lint, profiles, schemas, alerts; skipped, with the reason, where helm is not built
+	charts/check --weir $(WEIR)
+
+crds: build ## Writes crds/ and what the charts take from it again, after a change of a kind
 	$(WEIR) crds > crds/weirmq.yaml
+	charts/generate
 
 bench: ## WeirMQ beside its peers; about an hour, results in bench/results and docs/benchmarks.md
 	bench/run --page

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use weirmq_authority::kubernetes::{AckPolicy, Flush, ReplicationMode};
 
-use super::common::{ExternalType, LocalRef, PodSettings, SecretName, Storage, quantity};
+use super::common::{ExternalType, LocalRef, PodSettings, SecretName, Storage, segment_size};
 use super::rules::{self, rule};
 
 /// Broker groups of one RocketMQ cluster. Each group keeps its own messages on `replicasPerGroup`
@@ -58,6 +58,10 @@ use super::rules::{self, rule};
          "failover.mode does not change: roles stand in the authority record or in the configuration; make another Broker"),
     rule("(has(self.clusterName) ? self.clusterName : '') == (has(oldSelf.clusterName) ? oldSelf.clusterName : '')",
          "clusterName is written into each data directory and does not change"),
+    rule("(has(self.config.segmentSize) ? self.config.segmentSize : '') == (has(oldSelf.config.segmentSize) ? oldSelf.config.segmentSize : '')",
+         "config.segmentSize does not change: data directories keep the length that they began with; make another Broker"),
+    rule("!has(self.external) || !has(self.external.host) || self.external.type == 'NodePort'",
+         "external.host is of type NodePort; a LoadBalancer has an address of its own"),
     rules::storage_grows_only(),
     rules::storage_class_stays(),
 ]))]
@@ -69,7 +73,12 @@ pub struct BrokerSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 16),
-        inner(length(min = 3, max = 260), regex(pattern = r"^[A-Za-z0-9.\-_\[\]:]+:[0-9]{1,5}$"))
+        inner(
+            length(min = 3, max = 260),
+            regex(
+                pattern = r"^[A-Za-z0-9.\-_\[\]:]+:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])$"
+            )
+        )
     )]
     pub name_servers: Option<Vec<String>>,
     /// The RocketMQ cluster that the groups belong to. Default: the resource's name.
@@ -147,7 +156,7 @@ impl Default for Replication {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Failover {
-    /// Default: Automatic with several replicas, Off with one.
+    /// Default: Automatic with several replicas, Disabled with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<FailoverMode>,
     /// A master that is neither heard nor renews its lease for this long is replaced; 2 to 60. Default:
@@ -162,6 +171,8 @@ pub enum FailoverMode {
     /// The replicas elect another one, also while the operator is down.
     Automatic,
     /// Replica 0 is the master. While it is away its slaves serve readers and nobody takes messages.
+    // Not `Off` for users: YAML 1.1, and so kubectl, reads that as `false`.
+    #[serde(rename = "Disabled")]
     Off,
 }
 
@@ -194,9 +205,9 @@ pub struct BrokerSettings {
     /// Delete messages before their time rather than refuse new ones on a full disk. Default: false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retention_force: Option<bool>,
-    /// Length of a CommitLog segment, from 64Mi on. Default: 1Gi.
+    /// Length of a CommitLog segment, 64Mi to 4Gi. Default: 1Gi. It does not change.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "quantity")]
+    #[schemars(schema_with = "segment_size")]
     pub segment_size: Option<Quantity>,
     /// The longest body of a message, in bytes. Default: 4 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 pub struct PodSettings {
     /// The image. Default: the operator's own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
+    #[schemars(length(min = 1, max = 512), regex(pattern = r"^\S+$"))]
     pub image: Option<String>,
     /// When the image is fetched. Default: as Kubernetes does it, by the image's tag.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +123,19 @@ pub(super) fn quantity(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-validations": [
             { "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
               "message": "must be a quantity above 0, for example 10Gi" },
+        ],
+    })
+}
+
+/// The length of a segment. The broker knows no fractions of a byte and no other units.
+pub(super) fn segment_size(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 32,
+        "pattern": r"^[0-9]+(\.[0-9]+)?(k|M|G|Ki|Mi|Gi)?$",
+        "x-kubernetes-validations": [
+            { "rule": "isQuantity(self) && quantity(self).isInteger() && quantity(self).asInteger() >= 67108864 && quantity(self).asInteger() <= 4294967296 && quantity(self).asInteger() % 4096 == 0",
+              "message": "must be 64Mi to 4Gi and a multiple of 4Ki, for example 256Mi" },
         ],
     })
 }

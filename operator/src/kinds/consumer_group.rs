@@ -24,8 +24,8 @@ use super::rules::rule;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = kube::core::Rule::new("has(self.spec.groupName) || size(self.metadata.name) <= 120")
-        .message("metadata.name is the group's name, which has at most 120 characters; give spec.groupName")
+    validation = kube::core::Rule::new("has(self.spec.groupName) || size(self.metadata.name) <= 120 && !self.metadata.name.contains('.')")
+        .message("metadata.name is the group's name, which has at most 120 characters and no dots; give spec.groupName")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [

@@ -3,12 +3,16 @@
 use kube::core::Rule;
 use serde_json::{Value, json};
 
-/// Pods and labels are named after the resource, and a label has 63 characters.
+/// Pods, Services and labels are named after the resource. A label has 63 characters, and a Service's
+/// name is one label of DNS that begins with a letter (RFC 1035).
 pub(super) fn name_at_most(length: usize) -> Rule {
     let message = format!(
-        "metadata.name must have at most {length} characters: pods and their host names are named after it"
+        "metadata.name must have at most {length} characters, begin with a letter and have no dots: pods, Services and their host names are named after it"
     );
-    Rule::new(format!("size(self.metadata.name) <= {length}")).message(message.as_str())
+    let rule = format!(
+        "size(self.metadata.name) <= {length} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')"
+    );
+    Rule::new(rule).message(message.as_str())
 }
 
 pub(super) fn rule(rule: &str, message: &str) -> Value {

@@ -26,8 +26,8 @@ use super::rules::rule;
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    validation = kube::core::Rule::new("has(self.spec.topicName) || size(self.metadata.name) <= 127")
-        .message("metadata.name is the topic's name, which has at most 127 characters; give spec.topicName")
+    validation = kube::core::Rule::new("has(self.spec.topicName) || size(self.metadata.name) <= 127 && !self.metadata.name.contains('.')")
+        .message("metadata.name is the topic's name, which has at most 127 characters and no dots; give spec.topicName")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [

@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""Asks a real API server what it takes and what it refuses: resources, examples, charts, rights.
+
+    e2e/kube/run.py --if-built -- e2e/admission/run.py
+
+refused.yaml and accepted.yaml are the tables; each entry is laid over a resource that is taken:
+
+| field | what |
+| --- | --- |
+| kind, name, with | the kind, its name (default `a`), and fields of its spec; null takes a field away |
+| from | fields of the spec that is there before; then the entry is a change of it |
+| says | words that the refusal has to contain, all of them |
+
+Charts are installed, upgraded and taken away with helm, where it is built. Nothing runs here: no pod
+is started, no controller is there.
+"""
+
+import copy
+import json
+import os
+import pathlib
+import shutil
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+try:
+    import yaml
+except ImportError:
+    print("SKIP admission: PyYAML is missing (apt-get install python3-yaml)\n0 passed, 0 failed, 1 skipped")
+    sys.exit(0)
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CACHE = pathlib.Path(os.environ.get("WEIRMQ_CACHE") or "~/.cache/weirmq/e2e").expanduser()
+API = "/apis/weirmq.io/v1alpha1/namespaces/default"
+BASES = {
+    "NameServer": {},
+    "Broker": {"nameServerRef": {"name": "n"}, "storage": {"size": "10Gi"}},
+    "Topic": {"brokerRef": {"name": "b"}},
+    "ConsumerGroup": {"brokerRef": {"name": "b"}},
+    "BrokerGroup": {"replicas": 3, "flush": "Sync", "replication": {"mode": "Sync", "minInSync": 2}},
+}
+# Kinds of others, which this server does not know.
+FOREIGN = "monitoring.coreos.com"
+
+COUNTS = {"passed": 0, "failed": 0, "skipped": 0}
+
+
+def report(name, wrong=""):
+    COUNTS["failed" if wrong else "passed"] += 1
+    if wrong:
+        print(f"FAIL {name}: {wrong}", flush=True)
+
+
+def skip(name, why):
+    COUNTS["skipped"] += 1
+    print(f"SKIP {name}: {why}", flush=True)
+
+
+class Server:
+    def __init__(self):
+        config = json.loads(pathlib.Path(os.environ["KUBECONFIG"]).read_text())
+        self.base = config["clusters"][0]["cluster"]["server"]
+        self.token = config["users"][0]["user"]["token"]
+        self.context = ssl.create_default_context(cafile=config["clusters"][0]["cluster"]["certificate-authority"])
+
+    def ask(self, method, path, body=None, media="application/json", account=None):
+        """The answer's code and its JSON; of a refusal that is a Status. `account`: asks in its name."""
+        request = urllib.request.Request(self.base + path, method=method,
+                                         data=None if body is None else json.dumps(body).encode())
+        request.add_header("Authorization", f"Bearer {self.token}")
+        request.add_header("Content-Type", media)
+        if account:
+            request.add_header("Impersonate-User", account)
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=self.context) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def create(self, resource, dry=True):
+        path = f"{API}/{resource['kind'].lower()}s"
+        return self.ask("POST", f"{path}?fieldValidation=Strict{'&dryRun=All' if dry else ''}", resource)
+
+    def change(self, resource, dry=True):
+        """Server-side apply of the whole, as `kubectl apply --server-side`."""
+        path = f"{API}/{resource['kind'].lower()}s/{resource['metadata']['name']}"
+        query = f"fieldManager=admission&force=true&fieldValidation=Strict{'&dryRun=All' if dry else ''}"
+        return self.ask("PATCH", f"{path}?{query}", resource, "application/apply-patch+yaml")
+
+
+def laid_over(below, over):
+    if not isinstance(below, dict) or not isinstance(over, dict):
+        return over
+    merged = copy.deepcopy(below)
+    for key, value in over.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = laid_over(merged.get(key), value)
+    return merged
+
+
+def resource(entry, name, *layers):
+    spec = BASES[entry["kind"]]
+    for layer in layers:
+        spec = laid_over(spec, layer)
+    return {"apiVersion": "weirmq.io/v1alpha1", "kind": entry["kind"], "metadata": {"name": name}, "spec": spec}
+
+
+def tell(entry):
+    return yaml.safe_dump(entry, default_flow_style=True, sort_keys=False, width=10**6).strip()
+
+
+def judge(server, entry, number):
+    """Makes what was there before, then asks for the entry; the answer's code and what it says."""
+    if "from" not in entry:
+        return server.create(resource(entry, entry.get("name", "a"), entry.get("with", {})))
+    before = resource(entry, f"c{number}", entry["from"])
+    code, answer = server.change(before, dry=False)
+    if code not in (200, 201):
+        return 0, {"message": f"what is there before was refused: {answer['message']}"}
+    return server.change(resource(entry, f"c{number}", entry["from"], entry["with"]))
+
+
+def tables(server):
+    refused = yaml.safe_load((HERE / "refused.yaml").read_text())
+    for number, entry in enumerate(refused):
+        code, answer = judge(server, entry, f"r{number}")
+        said = answer.get("message", "")
+        missing = [words for words in entry["says"] if words not in said]
+        if code in (200, 201):
+            report(tell(entry), "it was accepted")
+        else:
+            wrong = code not in (400, 422) or missing
+            report(tell(entry), wrong and f"code {code}, without {missing}: {said}")
+    accepted = yaml.safe_load((HERE / "accepted.yaml").read_text())
+    for number, entry in enumerate(accepted):
+        code, answer = judge(server, entry, f"a{number}")
+        report(tell(entry), "" if code in (200, 201) else answer["message"])
+    return len(refused), len(accepted)
+
+
+def examples(server):
+    for path in sorted((ROOT / "examples").glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            code, answer = server.create(document)
+            report(f"{path.name} {document['kind']}", "" if code == 201 else answer["message"])
+        done = subprocess.run(["kubectl", "apply", "--dry-run=server", "-f", path], capture_output=True, text=True)
+        report(f"kubectl apply {path.name}", done.returncode and done.stderr.strip())
+
+
+def run(*command, stdin=None):
+    done = subprocess.run(command, capture_output=True, text=True, input=stdin)
+    return done.returncode, (done.stdout + done.stderr).strip(), done.stdout
+
+
+def profiles(helm):
+    """What the charts render with each profile, as far as this server knows the kinds."""
+    for chart in ("weirmq-operator", "weirmq"):
+        for values in [None, *sorted((ROOT / "charts" / chart / "ci").glob("*.yaml"))]:
+            name = f"{chart} {values.stem if values else 'defaults'}"
+            command = [helm, "template", "demo", ROOT / "charts" / chart, "--namespace", "default",
+                       "--kube-version", "1.34.4"]
+            code, said, out = run(*command, *(["--values", values] if values else []))
+            if code != 0:
+                report(name, said)
+                continue
+            known = [document for document in yaml.safe_load_all(out)
+                     if document and not document["apiVersion"].startswith(FOREIGN)]
+            for document in known:
+                # The definitions are there already, and belong to whoever put them there.
+                document["metadata"].setdefault("namespace", "default")
+            code, said, _ = run("kubectl", "apply", "--server-side", "--force-conflicts", "--dry-run=server",
+                                "--field-manager=admission", "-f", "-", stdin=yaml.safe_dump_all(known))
+            report(f"kubectl apply {name}", code and said)
+
+
+def may(server, account, verb, group, resource, namespace="default", name="", subresource=""):
+    attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource,
+                  "namespace": namespace, "name": name}
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+              "spec": {"user": account, "resourceAttributes": attributes}}
+    return server.ask("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)[1]["status"]["allowed"]
+
+
+# What brokers need: the operator grants it, and so has to have it itself.
+BROKERS_ROLE = {
+    "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": {"name": "granted"},
+    "rules": [
+        {"apiGroups": ["weirmq.io"], "resources": ["brokergroups"], "resourceNames": ["a-0"], "verbs": ["get", "watch"]},
+        {"apiGroups": ["weirmq.io"], "resources": ["brokergroups/status"], "resourceNames": ["a-0"], "verbs": ["update"]},
+        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["a-0"],
+         "verbs": ["get", "watch", "patch"]},
+        {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "resourceNames": ["a-0-master-ipv4"],
+         "verbs": ["get", "create", "patch"]},
+    ],
+}
+DENIED = [
+    ("create", "", "pods", ""), ("create", "", "pods", "exec"), ("get", "", "pods", "log"), ("list", "", "secrets", ""),
+    ("delete", "", "secrets", ""), ("patch", "", "nodes", ""), ("delete", "", "persistentvolumeclaims", ""),
+    ("delete", "", "namespaces", ""), ("delete", "weirmq.io", "brokers", ""), ("create", "weirmq.io", "topics", ""),
+    ("create", "apps", "deployments", ""), ("escalate", "rbac.authorization.k8s.io", "roles", ""),
+    ("bind", "rbac.authorization.k8s.io", "roles", ""), ("create", "rbac.authorization.k8s.io", "clusterroles", ""),
+    ("impersonate", "", "users", ""), ("delete", "apiextensions.k8s.io", "customresourcedefinitions", ""),
+    ("*", "*", "*", ""),
+]
+
+
+def rights(server, account, others):
+    """Of the operator in namespace default, and whether it has any in namespace `other`."""
+    allowed = [("patch", "apps", "statefulsets", ""), ("patch", "weirmq.io", "brokers", "status"),
+               ("create", "", "secrets", ""), ("delete", "", "pods", ""), ("create", "events.k8s.io", "events", "")]
+    for verb, group, kind, sub in allowed:
+        report(f"{account} may {verb} {kind}/{sub}", "" if may(server, account, verb, group, kind, subresource=sub) else "no")
+        elsewhere = may(server, account, verb, group, kind, "other", subresource=sub)
+        report(f"{account} may {verb} {kind}/{sub} elsewhere: {others}", "" if elsewhere == others else str(elsewhere))
+    for verb, group, kind, sub in DENIED:
+        report(f"{account} may not {verb} {kind}/{sub}", "yes" if may(server, account, verb, group, kind, subresource=sub) else "")
+    lease = may(server, account, "patch", "coordination.k8s.io", "leases", "system", "weirmq-operator")
+    report(f"{account} may patch its lease", "" if lease else "no")
+    path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles?dryRun=All"
+    code, answer = server.ask("POST", path, BROKERS_ROLE, account=account)
+    report(f"{account} may grant brokers their role", "" if code == 201 else answer["message"])
+    more = copy.deepcopy(BROKERS_ROLE)
+    more["rules"][0]["verbs"] = ["*"]
+    code, _ = server.ask("POST", path, more, account=account)
+    report(f"{account} may not grant more", "" if code == 403 else f"code {code}")
+
+
+def kinds(server):
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    return {item["metadata"]["name"] for item in server.ask("GET", path)[1]["items"]}
+
+
+def installed(helm, server):
+    """The chart of the operator as a user installs it: for all namespaces, then for one."""
+    chart = ROOT / "charts/weirmq-operator"
+    at = ["--namespace", "system"]
+    before = kinds(server)
+    # The definitions that this server began with belong to nobody yet.
+    code, said, _ = run(helm, "install", "weirmq-operator", chart, *at, "--create-namespace", "--take-ownership")
+    report("helm install", code and said)
+    if code:
+        return
+    report("notes", "" if "rollout status deployment/weirmq-operator" in said else said)
+    account = "system:serviceaccount:system:weirmq-operator"
+    rights(server, account, others=True)
+    report(f"{account} may list nodes", "" if may(server, account, "list", "", "nodes", "") else "no")
+    code, said, _ = run(helm, "upgrade", "weirmq-operator", chart, *at, "--set", "watchNamespace=default,replicas=2")
+    report("helm upgrade", code and said)
+    rights(server, account, others=False)
+    report(f"{account} may not list nodes", "yes" if may(server, account, "list", "", "nodes", "") else "")
+    editor = "editor"
+    binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "editor"},
+               "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "weirmq-operator-edit"},
+               "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": editor}]}
+    server.ask("POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding)
+    report("an editor may declare a Broker", "" if may(server, editor, "create", "weirmq.io", "brokers") else "no")
+    report("an editor may not touch records", "yes" if may(server, editor, "patch", "weirmq.io", "brokergroups") else "")
+    code, said, _ = run(helm, "uninstall", "weirmq-operator", *at)
+    report("helm uninstall", code and said)
+    report("the kinds are kept", sorted(before - kinds(server)))
+
+
+def cluster(helm, server):
+    """The chart of a cluster, through an upgrade that the API server takes and one that it refuses."""
+    chart = ROOT / "charts/weirmq"
+    at = ["--namespace", "default"]
+    code, said, _ = run(helm, "install", "demo", chart, *at, "--set", "topics.Orders.queues=4,consumerGroups.billing.ordered=true")
+    report("helm install weirmq", code and said)
+    wanted = ["demo-namesrv", "kubectl -n default run weir", "port-forward", "10908"]
+    report("notes of weirmq", [words for words in wanted if words not in said])
+    for kind, name in (("nameservers", "demo"), ("brokers", "demo"), ("consumergroups", "demo-billing")):
+        code, answer = server.ask("GET", f"{API}/{kind}/{name}")
+        report(f"{kind} {name} is there", "" if code == 200 else answer["message"])
+    topics = server.ask("GET", f"{API}/topics")[1]["items"]
+    names = [topic["spec"]["topicName"] for topic in topics if topic["metadata"]["name"].startswith("demo-orders-")]
+    report("topic Orders is there", "" if names == ["Orders"] else str(names))
+    code, said, _ = run(helm, "upgrade", "demo", chart, *at, "--reuse-values", "--set", "broker.groups=2,broker.storage.size=30Gi")
+    report("helm upgrade weirmq", code and said)
+    code, said, _ = run(helm, "upgrade", "demo", chart, *at, "--reuse-values", "--set", "broker.storage.size=1Gi")
+    report("helm upgrade with a smaller disk", "" if code and "never shrinks" in said else said)
+    code, said, _ = run(helm, "uninstall", "demo", *at)
+    report("helm uninstall weirmq", code and said)
+
+
+def main():
+    if not os.environ.get("WEIRMQ_REAL_KUBE"):
+        sys.exit("run it by e2e/kube/run.py -- e2e/admission/run.py")
+    server = Server()
+    # `shop` is named in a profile of a chart.
+    for name in ("default", "shop"):
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        server.ask("POST", "/api/v1/namespaces", namespace)
+    refused, accepted = tables(server)
+    kubectl = CACHE / "kubernetes/kubectl"
+    if kubectl.exists():
+        os.environ["PATH"] = f"{kubectl.parent}:{os.environ['PATH']}"
+    if shutil.which("kubectl"):
+        examples(server)
+    else:
+        skip("examples", "kubectl is not built (e2e/cluster/build.py kube) and not in $PATH")
+    helm = shutil.which("helm")
+    if helm and shutil.which("kubectl"):
+        profiles(helm)
+        installed(helm, server)
+        cluster(helm, server)
+    else:
+        skip("charts", "helm is not built (e2e/cluster/build.py helm) and not in $PATH")
+    print(f"admission: {refused} to be refused, {accepted} to be accepted; {COUNTS['passed']} passed, "
+          f"{COUNTS['failed']} failed, {COUNTS['skipped']} skipped")
+    return 1 if COUNTS["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
