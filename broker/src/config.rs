@@ -17,6 +17,8 @@ const STRANGER_BYTES: usize = 64 << 10;
 const SYNC_GROUP_BYTES: u64 = 8 << 20;
 /// Replicas of one group.
 pub(crate) const REPLICAS_MAX: u64 = 64;
+/// What stands for the broker id in an address of all replicas.
+const ID: &str = "{}";
 /// Waiting longer without sleep than a slow wake-up takes gains nothing.
 const BUSY_POLL_US_MAX: u64 = 1_000;
 
@@ -67,10 +69,11 @@ pub struct BrokerConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicationSection {
     /// `async` answers a send when the master has it, `sync` when every replica in sync has it.
-    /// The same at all replicas. Default: `async`.
+    /// The same at all replicas, and as the `BrokerGroup` says. Default: `async`.
     pub mode: ReplicationMode,
     /// With `sync` no message is taken while fewer replicas are in sync, the master counted.
-    /// Default: none, with `sync` it has to be chosen. With two replicas 1 loses, when the
+    /// Default: none, with `sync` it has to be chosen, but for replicas that elect their master: the
+    /// `BrokerGroup` tells them, also while they run. With two replicas 1 loses, when the
     /// master's disk is lost while the slave is away, what only the master acknowledged; 2 takes
     /// no messages while one of them is away.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,8 +81,10 @@ pub struct ReplicationSection {
     /// Makes this a slave: the master's `host:port` for replication, one above its main port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master: Option<String>,
-    /// Makes this one of several replicas that elect their master: the replication addresses of all
-    /// of them, `host:port`, by broker id from 0. Needs `kubernetes`.
+    /// Makes this one of several replicas that elect their master: their replication addresses,
+    /// `host:port`, by broker id from 0; or one with `{}` in place of the broker id, which is the
+    /// address of all that there are and will be. Those of higher broker ids may be missing: they
+    /// dial. Needs `kubernetes`, whose `BrokerGroup` says how many there are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<String>,
     /// Where replicas that elect their master keep the authority record.
@@ -144,6 +149,14 @@ impl ReplicationSection {
     /// Whether the replicas elect their master.
     pub fn is_elected(&self) -> bool {
         !self.peers.is_empty()
+    }
+
+    /// Where a replica of those that elect their master takes connections of others.
+    pub(crate) fn peer(&self, replica: u32) -> Option<String> {
+        match &self.peers[..] {
+            [pattern] if pattern.contains(ID) => Some(pattern.replace(ID, &replica.to_string())),
+            peers => peers.get(replica as usize).cloned(),
+        }
     }
 }
 
@@ -393,7 +406,7 @@ impl BrokerConfig {
                 let problem = "give replication.secret_file, so that slaves can connect";
                 wrong("replication.mode", "sync".to_owned(), problem)
             }
-            (ReplicationMode::Sync, None) => {
+            (ReplicationMode::Sync, None) if !section.is_elected() => {
                 let problem = "choose how many replicas have to be in sync, the master counted: 2, \
                                or 1 to take messages also while no slave is there";
                 wrong("replication.min_in_sync", "not set".to_owned(), problem)
@@ -419,15 +432,20 @@ impl BrokerConfig {
         if let Some(address) = section.peers.iter().find(|address| !is_address(address)) {
             return wrong("replication.peers", address.clone(), "use host:port");
         }
-        let count = section.peers.len() as u64;
-        if self.broker_id >= count {
-            let problem = format!("replication.peers has {count} addresses, the first is of id 0");
-            return wrong("broker_id", self.broker_id.to_string(), &problem);
+        if section.peers.len() > 1
+            && let Some(pattern) = section.peers.iter().find(|address| address.contains(ID))
+        {
+            let problem = "one address with {} in it stands for all; give no other";
+            return wrong("replication.peers", pattern.clone(), problem);
         }
-        if section.min_in_sync.is_some_and(|min| min as u64 > count) {
-            let problem = "there are not so many replicas in replication.peers";
-            let min = section.min_in_sync.unwrap_or_default();
-            return wrong("replication.min_in_sync", min.to_string(), problem);
+        if self.broker_id >= REPLICAS_MAX {
+            return wrong("broker_id", self.broker_id.to_string(), "use less than 64");
+        }
+        let is_known =
+            |replica| u32::try_from(replica).ok().and_then(|id| section.peer(id)).is_some();
+        if let Some(missing) = (0..self.broker_id).find(|replica| !is_known(*replica)) {
+            let problem = format!("replication.peers has no address of replica {missing}");
+            return wrong("broker_id", self.broker_id.to_string(), &problem);
         }
         if section.lease_ms < 1_500 {
             return wrong("replication.lease_ms", section.lease_ms.to_string(), "use 1500 or more");

@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | `weirmq.io` | `brokergroups` | get, watch |
 //! | `weirmq.io` | `brokergroups/status` | update |
-//! | `coordination.k8s.io` | `leases` | get, watch, patch |
+//! | `coordination.k8s.io` | `leases` | get, patch |
 //! | `discovery.k8s.io` | `endpointslices`, of the name in [`super::MasterEndpoint`] | get, create, patch |
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{info, warn};
 use uuid::Uuid;
 use weirmq_authority::kubernetes::{BrokerGroupSpec, BrokerGroupStatus};
-use weirmq_authority::{Lease, Record, Swapped, Version};
+use weirmq_authority::{Lease, Record, Settings, Swapped, Version};
 
 use super::api::{Api, Change, Error, Kind, Object};
 use super::lease_object::LeaseObject;
@@ -61,6 +61,9 @@ pub struct Kubernetes {
     known: Mutex<Known>,
     complaints: Complaints,
 }
+
+/// Record, lease, and the settings of the group beside the record; of those the times are the defaults.
+pub type Found = ((Version, Record), (Version, Lease), Settings);
 
 /// What was read or written last.
 #[derive(Default)]
@@ -115,28 +118,18 @@ impl Kubernetes {
         Ok(Self { api, record, lease, known, complaints })
     }
 
-    /// The settings of the group.
-    ///
-    /// # Errors
-    /// As for [`Self::read`].
-    pub async fn spec(&self) -> Result<BrokerGroupSpec, Error> {
-        let mut object = self.read_object(&self.record).await?;
-        let spec = serde_json::from_value(object["spec"].take());
-        spec.map_err(|error| self.record.unreadable(format!("its spec: {error}")))
-    }
-
-    /// Reads record and lease.
+    /// Reads record and lease, and what the group's settings are in that version of the record.
     ///
     /// # Errors
     /// Names the object and what to do. A new complaint is logged as well, and that it is over.
-    pub async fn read(&self) -> Result<((Version, Record), (Version, Lease)), Error> {
-        let read = tokio::try_join!(self.read_record(), self.read_lease());
+    pub async fn read(&self) -> Result<Found, Error> {
+        let read = tokio::try_join!(self.read_group(), self.read_lease());
         self.complaints.note("read", read.as_ref().err());
-        let (record, (version, lease)) = read?;
+        let ((record, settings), (version, lease)) = read?;
         let mut known = self.known.lock();
         known.record = Some(record.clone());
         known.lease = Some((version.clone(), lease));
-        Ok((record, (version, lease.lease)))
+        Ok((record, (version, lease.lease), settings))
     }
 
     /// Replaces the record, if it stands in version `expected`. A change that no correct replica
@@ -152,9 +145,10 @@ impl Kubernetes {
         self.outcome("change the lease", swapped)
     }
 
-    /// Wakes whoever awaits it when either object may have changed: a hint to read.
+    /// Wakes whoever awaits it when the record or the group's settings may have changed: a hint to
+    /// read. Not for the lease, which changes all the time as long as all is well.
     pub fn watch(&self) -> Watch {
-        Watch::of(&self.api, [self.record.clone(), self.lease.clone()])
+        Watch::of(&self.api, self.record.clone())
     }
 
     pub(super) fn api(&self) -> &Api {
@@ -172,9 +166,12 @@ impl Kubernetes {
         uid.map(|(uid, _)| uid.to_owned()).unwrap_or_default()
     }
 
-    async fn read_record(&self) -> Result<(Version, Record), Error> {
-        let object = self.read_object(&self.record).await?;
-        Ok((version(&self.record, &object)?, self.record_in(&object)?))
+    async fn read_group(&self) -> Result<((Version, Record), Settings), Error> {
+        let mut object = self.read_object(&self.record).await?;
+        let record = (version(&self.record, &object)?, self.record_in(&object)?);
+        let spec = serde_json::from_value::<BrokerGroupSpec>(object["spec"].take());
+        let spec = spec.map_err(|error| self.record.unreadable(format!("its spec: {error}")))?;
+        Ok((record, spec.settings().map_err(|why| self.record.unreadable(why))?))
     }
 
     async fn read_lease(&self) -> Result<(Version, LeaseObject), Error> {
@@ -222,7 +219,7 @@ impl Kubernetes {
             Some((_, before)) => before,
             // Not what was seen last: so it is looked for.
             None => {
-                let (found, before) = self.read_record().await?;
+                let ((found, before), _) = self.read_group().await?;
                 if found != *expected {
                     return Err(Error::Conflict(object.clone()));
                 }

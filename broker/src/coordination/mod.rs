@@ -11,6 +11,6 @@ mod master_endpoint;
 mod watch;
 
 pub use api::{Error, Object};
-pub use kubernetes::Kubernetes;
+pub use kubernetes::{Found, Kubernetes};
 pub use master_endpoint::{MasterEndpoint, Moved, Pod};
 pub use watch::Watch;

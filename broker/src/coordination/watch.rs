@@ -23,7 +23,7 @@ const LASTS: Duration = Duration::from_secs(5);
 /// At most one hint in this time comes from one object.
 const HINT_EVERY: Duration = Duration::from_millis(20);
 
-/// Watches objects until it is dropped.
+/// Watches an object until it is dropped.
 ///
 /// What the API server tells of a change is not even looked at, since only a read is linearizable.
 /// So nothing that a watch can miss, repeat or invent does harm, and there is no position to lose:
@@ -34,19 +34,17 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub(super) fn of(api: &Api, objects: [Object; 2]) -> Self {
+    pub(super) fn of(api: &Api, object: Object) -> Self {
         let (sender, hints) = watch::channel(0);
         let mut watching = JoinSet::new();
-        for object in objects {
-            watching.spawn(watch_object(api.clone(), object, sender.clone()));
-        }
+        watching.spawn(watch_object(api.clone(), object, sender));
         Self { hints, _watching: watching }
     }
 
     /// Waits for the next hint; those since the last call count as one. Safe to drop and call again.
     pub async fn changed(&mut self) {
         if self.hints.changed().await.is_err() {
-            // The tasks end with this struct only, but nobody may be made to spin by a mistake.
+            // The task ends with this struct only, but nobody may be made to spin by a mistake.
             std::future::pending::<()>().await;
         }
     }

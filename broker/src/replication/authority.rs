@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use weirmq_authority::{Lease, Record, Swapped, Version};
+use weirmq_authority::{Lease, Record, Settings, Swapped, Version};
 
 use super::static_roles::StaticRoles;
 #[cfg(feature = "kubernetes")]
@@ -20,6 +20,33 @@ pub(super) enum Authority {
     Kubernetes(Arc<Kubernetes>),
 }
 
+/// What an authority says.
+pub(super) struct Found {
+    pub(super) record: (Version, Record),
+    pub(super) lease: (Version, Lease),
+    /// The settings of the group, where they stand beside the record; without the times.
+    pub(super) settings: Option<Settings>,
+}
+
+/// Says when an authority may have something new.
+pub(super) enum Hints {
+    /// It never does.
+    None,
+    #[cfg(feature = "kubernetes")]
+    Watch(crate::coordination::Watch),
+}
+
+impl Hints {
+    /// Waits for the next hint. Safe to drop and call again.
+    pub(super) async fn changed(&mut self) {
+        match self {
+            Self::None => std::future::pending().await,
+            #[cfg(feature = "kubernetes")]
+            Self::Watch(watch) => watch.changed().await,
+        }
+    }
+}
+
 impl Authority {
     /// Whether nobody else can be elected.
     pub(super) fn is_by_configuration(&self) -> bool {
@@ -31,13 +58,27 @@ impl Authority {
     }
 
     /// Reads both; nothing where they cannot be asked for.
-    pub(super) async fn read(&self) -> Option<((Version, Record), (Version, Lease))> {
+    pub(super) async fn read(&self) -> Option<Found> {
         match self {
-            Self::Here(roles) => Some(roles.read()),
+            Self::Here(roles) => {
+                let (record, lease) = roles.read();
+                Some(Found { record, lease, settings: None })
+            }
             Self::AtTheMaster => None,
-            // What is wrong was logged there.
             #[cfg(feature = "kubernetes")]
-            Self::Kubernetes(objects) => objects.read().await.ok(),
+            Self::Kubernetes(objects) => {
+                // What is wrong was logged there.
+                let (record, lease, settings) = objects.read().await.ok()?;
+                Some(Found { record, lease, settings: Some(settings) })
+            }
+        }
+    }
+
+    pub(super) fn hints(&self) -> Hints {
+        match self {
+            Self::Here(_) | Self::AtTheMaster => Hints::None,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(objects) => Hints::Watch(objects.watch()),
         }
     }
 

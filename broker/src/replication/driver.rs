@@ -16,12 +16,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_authority::{
-    Action, EpochTable, Lease, LogPosition, Member, Record, Replica, ReplicaId, Report, Settings,
-    Standing, Swapped, Version,
+    Action, EpochTable, LogPosition, Member, Replica, ReplicaId, Report, Settings, Standing,
+    Swapped,
 };
 use weirmq_store::StoreError;
 
-use super::authority::{Authority, MasterService};
+use super::authority::{Authority, Found, MasterService};
 use super::frame::{Follow, Frame};
 use super::link::{FromLink, Link};
 use super::{Command, HandOverError, Shared, copy, kept};
@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// The answer to a request to the authority.
 pub(super) enum FromAuthority {
-    Read { request: u64, found: Option<((Version, Record), (Version, Lease))> },
+    Read { request: u64, found: Option<Box<Found>> },
     RecordSwapped { request: u64, swapped: Swapped },
     LeaseSwapped { request: u64, swapped: Swapped },
 }
@@ -64,6 +64,10 @@ pub(super) struct Driver {
     /// Who asked for a hand-over.
     handing_over: Option<oneshot::Sender<Result<(), HandOverError>>>,
     answers: mpsc::Sender<FromAuthority>,
+    /// The read that was asked for last.
+    reading: u64,
+    /// What this replica's configuration has to be for it to belong to its group.
+    disagreement: Option<String>,
     /// When offsets that were committed here as a slave were passed on last.
     offsets_passed: Option<Duration>,
 }
@@ -114,6 +118,8 @@ impl Driver {
             gate_until: Duration::ZERO,
             handing_over: None,
             answers,
+            reading: 0,
+            disagreement: None,
             offsets_passed: None,
         }
     }
@@ -129,6 +135,7 @@ impl Driver {
         mut commands: mpsc::Receiver<Command>,
         stop: CancellationToken,
     ) -> Result<(), DriverError> {
+        let mut hints = self.authority.hints();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -138,6 +145,10 @@ impl Driver {
                 Some(event) = links.recv() => self.on_link(event).await?,
                 Some(answer) = answers.recv() => self.on_answer(answer),
                 Some(command) = commands.recv() => self.on_command(command),
+                () = hints.changed() => {
+                    self.replica.changed();
+                    self.replica.tick(self.now());
+                }
                 _ = tick.tick() => {
                     self.replica.tick(self.now());
                     let (me, end) = (self.replica.me().replica.0, self.position.end);
@@ -174,7 +185,12 @@ impl Driver {
     fn on_answer(&mut self, answer: FromAuthority) {
         let now = self.now();
         match answer {
-            FromAuthority::Read { request, found } => self.replica.read(now, request, found),
+            FromAuthority::Read { request, found } if request == self.reading => {
+                let found = found.and_then(|found| self.take_settings(now, found));
+                self.replica.read(now, request, found.map(|found| (found.record, found.lease)));
+            }
+            // Nobody waits for that any more.
+            FromAuthority::Read { .. } => {}
             FromAuthority::RecordSwapped { request, swapped } => {
                 self.replica.record_swapped(now, request, swapped);
             }
@@ -182,6 +198,41 @@ impl Driver {
                 self.replica.lease_swapped(now, request, swapped);
             }
         }
+    }
+
+    /// Makes the group's settings this replica's, as they stood beside the record that was found.
+    /// Nothing was found where they contradict what this replica cannot change while it runs.
+    fn take_settings(&mut self, now: Duration, found: Box<Found>) -> Option<Box<Found>> {
+        let Some(group) = &found.settings else { return Some(found) };
+        let (known, wanted) = (&self.settings, group);
+        self.disagreement = (known.replication, known.sync_flush)
+            .ne(&(wanted.replication, wanted.sync_flush))
+            .then(|| {
+                let flush = |is_sync| if is_sync { "sync" } else { "async" };
+                format!(
+                    "the BrokerGroup says replication {:?} and flush {}, this replica is configured \
+                     for {:?} and {}; change replication.mode and store.flush here",
+                    wanted.replication,
+                    flush(wanted.sync_flush),
+                    known.replication,
+                    flush(known.sync_flush)
+                )
+            });
+        if self.disagreement.is_some() {
+            return None;
+        }
+        if (&known.group, known.min_in_sync) != (&wanted.group, wanted.min_in_sync) {
+            tracing::info!(
+                replicas = wanted.group.len(),
+                min_in_sync = wanted.min_in_sync,
+                belongs = wanted.group.contains(&self.replica.me().replica),
+                "the group's settings"
+            );
+            self.settings.group.clone_from(&wanted.group);
+            self.settings.min_in_sync = wanted.min_in_sync;
+            self.replica.configure(now, self.settings.clone());
+        }
+        Some(found)
     }
 
     fn on_command(&mut self, command: Command) {
@@ -248,6 +299,8 @@ impl Driver {
                 if self.links.get(&peer.replica).is_some_and(|known| known.number == link) {
                     self.links.remove(&peer.replica);
                     tracing::info!(replica = peer.replica.0, why, "replica disconnected");
+                    // A candidate counts from when it saw the lease of a master that is gone.
+                    self.replica.changed();
                 }
             }
             FromLink::Received { link, peer, frame } => {
@@ -333,8 +386,9 @@ impl Driver {
         let (authority, answers) = (self.authority.clone(), self.answers.clone());
         match action {
             Action::Read { request } => {
+                self.reading = request;
                 tokio::spawn(async move {
-                    let found = authority.read().await;
+                    let found = authority.read().await.map(Box::new);
                     let _ = answers.send(FromAuthority::Read { request, found }).await;
                 });
             }

@@ -138,13 +138,15 @@ fn settings(config: &BrokerConfig) -> Settings {
     // All times follow the lease, in the proportions of the defaults.
     let lease = Duration::from_millis(section.lease_ms);
     Settings {
-        group: (0..section.peers.len() as u32).map(ReplicaId).collect(),
+        // Until the BrokerGroup was read, which says how many there are: whoever connects.
+        group: (0..REPLICAS_MAX as u32).map(ReplicaId).collect(),
         lease,
         renew_every: lease / 6,
         step_down: lease * 2 / 3,
         link_timeout: lease / 3,
         request_timeout: lease / 3,
         tick_every: (lease / 12).max(Duration::from_millis(100)),
+        read_every: lease * 5 / 3,
         rank_wait: (lease / 12).max(Duration::from_millis(100)),
         shrink_after: lease * 5 / 3,
         ..common
@@ -261,10 +263,11 @@ async fn live(
         Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, silence, events };
     tokio::spawn(listen(listener, ends.clone(), stop.clone()));
     let section = &broker.config.replication;
-    // One connection between any two: the one with the higher id dials.
-    let lower = section.peers.iter().take(me.replica.0 as usize);
-    for address in section.master.iter().chain(lower) {
-        tokio::spawn(keep_dialling(address.clone(), ends.clone(), stop.clone()));
+    // One connection between any two: the one with the higher id dials. So a replica that is added
+    // behind the others, or taken away, is nothing that they have to be told.
+    let lower = (0..me.replica.0).filter_map(|replica| section.peer(replica));
+    for address in section.master.iter().cloned().chain(lower) {
+        tokio::spawn(keep_dialling(address, ends.clone(), stop.clone()));
     }
     drop(ends);
     let marks = broker.store.watermarks();

@@ -17,6 +17,10 @@ pub(crate) struct Status {
     pub(crate) min_in_sync: usize,
     /// Whether this start of this replica is in the set.
     pub(crate) is_self_in_sync: bool,
+    /// Whether it can be elected.
+    pub(crate) is_self_counted: bool,
+    /// Whether it belongs to the group.
+    pub(crate) belongs: bool,
     pub(crate) is_handing_over: bool,
     /// Whether another replica can be elected.
     pub(crate) is_elected: bool,
@@ -59,6 +63,8 @@ impl Status {
             is_short: false,
             min_in_sync,
             is_self_in_sync: false,
+            is_self_counted: false,
+            belongs: true,
             is_handing_over: false,
             is_elected: false,
             peers: Vec::new(),
@@ -78,6 +84,13 @@ impl Status {
                 reasons.push("it is the master; hand over first".to_owned());
             }
             RoleStatus::Master { .. } => {}
+            // It is to go, and can once nobody counts on it.
+            RoleStatus::Slave { .. } if !self.belongs => {
+                if self.is_self_counted {
+                    reasons
+                        .push("it belongs to the group no more, but is still in sync".to_owned());
+                }
+            }
             RoleStatus::Slave { .. } if !self.is_self_in_sync => {
                 reasons.push("it is not in sync, it is still catching up".to_owned());
             }

@@ -22,9 +22,8 @@ fn won(swapped: Swapped) -> Version {
 async fn a_new_group_is_read_as_the_first_record_and_a_free_lease() {
     let server = Server::any().await.with_group().await;
     let replica = server.replica();
-    let ((_, record), (_, lease)) = replica.read().await.unwrap();
+    let ((_, record), (_, lease), settings) = replica.read().await.unwrap();
     assert_eq!((record, lease), (Record::default(), Lease::default()));
-    let settings = replica.spec().await.unwrap().settings().unwrap();
     assert_eq!((settings.group.len(), settings.min_in_sync), (3, 2));
 }
 
@@ -32,9 +31,9 @@ async fn a_new_group_is_read_as_the_first_record_and_a_free_lease() {
 async fn a_record_is_swapped_by_its_version() {
     let server = Server::any().await.with_group().await;
     let (one, other) = (server.replica(), server.replica());
-    let ((unborn, _), _) = one.read().await.unwrap();
+    let ((unborn, _), ..) = one.read().await.unwrap();
     let elected = won(one.swap_record(&unborn, &first()).await);
-    let ((version, record), _) = other.read().await.unwrap();
+    let ((version, record), ..) = other.read().await.unwrap();
     assert_eq!((&version, record), (&elected, first()));
     // Somebody who saw the version before.
     assert_eq!(other.swap_record(&unborn, &first()).await, Swapped::Lost);
@@ -43,7 +42,7 @@ async fn a_record_is_swapped_by_its_version() {
     // A member that left is gone, not kept by a merge.
     let smaller = with_set(&larger, &[member(0, 7)]);
     let removed = won(other.swap_record(&added, &smaller).await);
-    let ((version, record), _) = one.read().await.unwrap();
+    let ((version, record), ..) = one.read().await.unwrap();
     assert_eq!((version, record), (removed, smaller));
     let shown = server.get(&server.group_path()).await;
     assert_eq!(shown["status"]["inSyncReplicas"], "0");
@@ -54,7 +53,7 @@ async fn a_record_is_swapped_by_its_version() {
 async fn of_swaps_at_the_same_time_one_wins() {
     let server = Server::any().await.with_group().await;
     let (one, other) = (server.replica(), server.replica());
-    let ((unborn, _), (free, _)) = one.read().await.unwrap();
+    let ((unborn, _), (free, _), _) = one.read().await.unwrap();
     let elected = |replica, incarnation| {
         let winner = member(replica, incarnation);
         Record { master: Some(winner), in_sync: [winner].into_iter().collect(), ..first() }
@@ -76,7 +75,7 @@ async fn of_swaps_at_the_same_time_one_wins() {
 async fn a_swap_for_the_same_record_makes_earlier_ones_fail() {
     let server = Server::any().await.with_group().await;
     let replica = server.replica();
-    let ((unborn, _), _) = replica.read().await.unwrap();
+    let ((unborn, _), ..) = replica.read().await.unwrap();
     let stable = Record { phase: Phase::Stable, ..first() };
     let before = won(replica.swap_record(&unborn, &stable).await);
     let after = won(replica.swap_record(&before, &stable).await);
@@ -89,7 +88,7 @@ async fn a_swap_for_the_same_record_makes_earlier_ones_fail() {
 async fn what_no_correct_replica_writes_is_refused_here_and_there() {
     let server = Server::any().await.with_group().await;
     let replica = server.replica();
-    let ((unborn, _), _) = replica.read().await.unwrap();
+    let ((unborn, _), ..) = replica.read().await.unwrap();
     let trail = |tags: &[&str]| serde_json::from_value(json!(tags)).unwrap();
     let (tag, next_tag) = ("00000000000000aa", "00000000000000bb");
     let old = Record { epoch: 5, in_sync_version: 9, trail: trail(&[tag]), ..first() };
@@ -147,10 +146,10 @@ async fn what_no_correct_replica_writes_is_refused_here_and_there() {
     }
     other["spec"]["replicas"] = json!(5);
     assert_eq!(server.send(Method::PUT, &path, "application/json", &other).await.0, 200);
-    assert_eq!(replica.spec().await.unwrap().replicas, 5);
     // The record's version is another one by that, and nothing else.
     assert_eq!(replica.swap_record(&version, &old).await, Swapped::Lost);
-    let ((version, record), _) = replica.read().await.unwrap();
+    let ((version, record), _, settings) = replica.read().await.unwrap();
+    assert_eq!((settings.group.len(), settings.min_in_sync), (5, 2));
     assert_eq!(record, old);
     // After all members may have lost something, another start of one of them may be elected.
     let winner = member(0, 8);
@@ -170,12 +169,12 @@ async fn what_no_correct_replica_writes_is_refused_here_and_there() {
 async fn a_lease_is_taken_renewed_and_given_back() {
     let server = Server::any().await.with_group().await;
     let (one, other) = (server.replica(), server.replica());
-    let (_, (free, _)) = one.read().await.unwrap();
+    let (_, (free, _), _) = one.read().await.unwrap();
     let taken = won(one.swap_lease(&free, &held(member(2, 0xab), 1)).await);
     let renewed = won(one.swap_lease(&taken, &held(member(2, 0xab), 2)).await);
     assert_ne!(taken, renewed);
     assert_eq!(other.swap_lease(&taken, &held(member(1, 1), 2)).await, Swapped::Lost);
-    let (_, (version, lease)) = other.read().await.unwrap();
+    let (_, (version, lease), _) = other.read().await.unwrap();
     assert_eq!((&version, lease), (&renewed, held(member(2, 0xab), 2)));
     let passed_on = won(other.swap_lease(&version, &held(member(1, 1), 3)).await);
     let shown = server.get(&server.lease_path()).await;
@@ -184,7 +183,7 @@ async fn a_lease_is_taken_renewed_and_given_back() {
     assert_eq!(shown["metadata"]["labels"]["app.kubernetes.io/part-of"], "weirmq");
     let free = Lease { holder: None, renewals: 4 };
     let given_back = won(other.swap_lease(&passed_on, &free).await);
-    let (_, (version, lease)) = one.read().await.unwrap();
+    let (_, (version, lease), _) = one.read().await.unwrap();
     assert_eq!((version, lease), (given_back, free));
 }
 
@@ -192,7 +191,7 @@ async fn a_lease_is_taken_renewed_and_given_back() {
 async fn an_object_that_was_made_again_is_another_one() {
     let server = Server::any().await.with_group().await;
     let replica = server.replica();
-    let ((unborn, _), (free, _)) = replica.read().await.unwrap();
+    let ((unborn, _), (free, _), _) = replica.read().await.unwrap();
     let elected = won(replica.swap_record(&unborn, &first()).await);
     for path in [server.group_path(), server.lease_path()] {
         assert_eq!(
@@ -210,7 +209,7 @@ async fn an_object_that_was_made_again_is_another_one() {
     let next = with_set(&first(), &[member(0, 7), member(1, 8)]);
     assert_eq!(replica.swap_record(&elected, &next).await, Swapped::Lost);
     assert_eq!(replica.swap_lease(&free, &held(member(0, 7), 1)).await, Swapped::Lost);
-    let ((version, record), _) = replica.read().await.unwrap();
+    let ((version, record), ..) = replica.read().await.unwrap();
     assert_ne!(version, elected);
     assert_eq!(record, Record::default());
 }
@@ -220,7 +219,7 @@ async fn an_object_that_was_made_again_is_another_one() {
 async fn another_object_with_the_same_resource_version_is_another_one() {
     let server = Server::any().await.with_group().await;
     let replica = server.replica();
-    let ((record, _), (lease, _)) = replica.read().await.unwrap();
+    let ((record, _), (lease, _), _) = replica.read().await.unwrap();
     let of_another = |version: &Version| {
         let (_, version) = version.0.rsplit_once('/').unwrap();
         Version(format!("00000000-0000-4000-8000-000000000000/{version}"))
@@ -228,7 +227,7 @@ async fn another_object_with_the_same_resource_version_is_another_one() {
     assert_eq!(replica.swap_record(&of_another(&record), &first()).await, Swapped::Lost);
     let taken = held(member(0, 7), 1);
     assert_eq!(replica.swap_lease(&of_another(&lease), &taken).await, Swapped::Lost);
-    let (_, (_, found)) = replica.read().await.unwrap();
+    let (_, (_, found), _) = replica.read().await.unwrap();
     assert_eq!(found, Lease::default());
 }
 
@@ -245,10 +244,10 @@ async fn a_lease_that_somebody_else_took_is_not_taken_for_free() {
 }
 
 #[tokio::test]
-async fn a_change_of_either_object_wakes() {
+async fn a_change_of_the_record_or_of_the_settings_wakes() {
     let server = Server::any().await.with_group().await;
     let (one, other) = (server.replica(), server.replica());
-    let ((record, _), (lease, _)) = one.read().await.unwrap();
+    let ((record, _), ..) = one.read().await.unwrap();
     let mut watch = other.watch();
     // Each watch begins with a hint.
     timeout(PATIENCE, watch.changed()).await.unwrap();
@@ -260,9 +259,14 @@ async fn a_change_of_either_object_wakes() {
     })
     .await
     .unwrap();
-    let version = won(one.swap_lease(&lease, &held(member(0, 7), 1)).await);
+    let patch = json!({ "spec": { "replicas": 5 } });
+    let path = server.group_path();
+    assert_eq!(
+        server.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await.0,
+        200
+    );
     timeout(PATIENCE, async {
-        while other.read().await.unwrap().1.0 != version {
+        while other.read().await.unwrap().2.group.len() != 5 {
             watch.changed().await;
         }
     })

@@ -39,7 +39,7 @@ async fn the_documented_rights_are_enough_and_needed() {
         "rules": [
             rule("weirmq.io", "brokergroups", group, &["get", "watch"]),
             rule("weirmq.io", "brokergroups/status", group, &["update"]),
-            rule("coordination.k8s.io", "leases", group, &["get", "watch", "patch"]),
+            rule("coordination.k8s.io", "leases", group, &["get", "patch"]),
             rule("discovery.k8s.io", "endpointslices", &slice, &["get", "create", "patch"]),
         ],
     });
@@ -56,7 +56,7 @@ async fn the_documented_rights_are_enough_and_needed() {
     let path = format!("{RULES}/rolebindings");
     assert_eq!(server.send(Method::POST, &path, "application/json", &binding).await.0, 201);
 
-    let ((record, _), (lease, _)) = timeout(PATIENCE, async {
+    let ((record, _), (lease, _), _) = timeout(PATIENCE, async {
         loop {
             // The server takes a moment to learn of its own rules.
             match broker.read().await {

@@ -49,8 +49,8 @@ pub(crate) struct ReplicationArgs {
     /// Follow this master; its replication port is one above its main port
     #[arg(long, value_name = "HOST:PORT", env = "WEIRMQ_MASTER", hide_env = true)]
     master: Option<String>,
-    /// One of several replicas that elect their master: the replication addresses of all of them, by
-    /// broker id from 0
+    /// One of several replicas that elect their master: their replication addresses, by broker id
+    /// from 0; or one with {} in place of the broker id
     #[arg(long, value_name = "HOST:PORT,...", env = "WEIRMQ_REPLICATION_PEERS", hide_env = true)]
     #[arg(value_delimiter = ',', requires = "kubernetes_group")]
     peers: Vec<String>,
@@ -61,7 +61,7 @@ pub(crate) struct ReplicationArgs {
     #[arg(long, value_enum, env = "WEIRMQ_REPLICATION", hide_env = true)]
     replication: Option<ReplicationArg>,
     /// With sync replication: take messages only while so many replicas are in sync, the master
-    /// counted
+    /// counted; replicas that elect their master have it from the BrokerGroup
     #[arg(long, value_name = "N", env = "WEIRMQ_MIN_IN_SYNC", hide_env = true)]
     min_in_sync: Option<usize>,
     /// A file with the group's secret, by which replicas know each other

@@ -1,5 +1,7 @@
 //! Random numbers that a seed repeats.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 /// SplitMix64.
 pub(crate) struct Random(u64);
 

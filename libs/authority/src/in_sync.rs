@@ -132,6 +132,11 @@ impl InSync {
         self.committed.len() >= settings.needed_in_sync() && self.eligible.is_empty()
     }
 
+    /// Whether a swap of unknown outcome may have added somebody.
+    pub(crate) fn is_uncertain(&self) -> bool {
+        self.asked.iter().any(|asked| *asked != self.committed)
+    }
+
     /// Whether there are others who could be elected and need not be.
     pub(crate) fn is_to_be_closed(&self, settings: &Settings) -> bool {
         self.committed.len() >= settings.needed_in_sync() && !self.eligible.is_empty()

@@ -24,6 +24,7 @@ const REPLICAS_MAX: u32 = 16;
 /// `replicas` and `minInSync` may change while the group runs, and replicas may learn of it one
 /// after the other. How messages are replicated and flushed has to be the same at all of them, so
 /// it does not change.
+// Unknown fields are those of a newer operator, and no reason to do without an authority.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "weirmq.io",
@@ -42,7 +43,7 @@ const REPLICAS_MAX: u32 = 16;
     validation = kube::core::Rule::new("!has(oldSelf.status) || has(self.status)")
         .message("the authority record cannot be taken away; delete the BrokerGroup to give up what its replicas agreed on")
 )]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     json!({
         "rule": "self.replication.mode == oldSelf.replication.mode && self.flush == oldSelf.flush",
@@ -63,7 +64,7 @@ pub struct BrokerGroupSpec {
 
 /// When a message is acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ReplicationSpec {
     pub mode: ReplicationMode,
     #[serde(default)]

@@ -157,7 +157,8 @@ impl Record {
         self.in_sync.iter().chain(self.eligible.iter())
     }
 
-    pub(crate) fn is_electable(&self, member: Member) -> bool {
+    /// Whether this start of a replica may have been acknowledged for.
+    pub fn is_electable(&self, member: Member) -> bool {
         self.in_sync.has(member) || self.eligible.has(member)
     }
 

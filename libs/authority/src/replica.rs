@@ -71,7 +71,10 @@ pub struct Replica {
     missing_since: Option<Duration>,
     /// A master that gave up for want of use lets others try first.
     campaigns_after: Duration,
-    next_read: Duration,
+    /// Whether record and lease have to be read whatever was read lately.
+    must_read: bool,
+    /// When they were asked for last.
+    last_read: Duration,
     next_tell: Duration,
     requests: u64,
     actions: Vec<Action>,
@@ -136,7 +139,8 @@ impl Replica {
             told_following: Some(now),
             campaigning_since: None,
             missing_since: None,
-            next_read: now,
+            must_read: true,
+            last_read: now,
             next_tell: now,
             requests: 0,
             actions: Vec::new(),
@@ -221,12 +225,14 @@ impl Replica {
         } else {
             self.tick_candidate(now);
         }
-        if self.asking.is_none() && now >= self.next_read {
-            let request = self.request();
-            self.asking = Some(Asking { request, sent: now, swap: None });
-            self.next_read = now + self.settings.tick_every;
-            self.actions.push(Action::Read { request });
+        if self.asking.is_none() && self.is_read_due(now) {
+            self.ask_to_read(now);
         }
+    }
+
+    /// The record, or the group's settings, may have changed: they are read with the next tick.
+    pub fn changed(&mut self) {
+        self.must_read = true;
     }
 
     /// The answer to [`Action::Read`]; nothing where the authority could not be asked.
@@ -263,7 +269,7 @@ impl Replica {
             (Swapped::Won(version), Some(record)) => self.see_record(now, (version, record)),
             _ => {
                 self.is_current = false;
-                self.next_read = now;
+                self.must_read = true;
             }
         }
     }

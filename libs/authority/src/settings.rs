@@ -48,9 +48,12 @@ pub struct Settings {
     /// A request to the authority without an answer for this long has an unknown outcome.
     /// Default: 2 s.
     pub request_timeout: Duration,
-    /// How often somebody who does not lead reads record and lease, and everybody reports.
-    /// Default: 500 ms.
+    /// How often everybody reports, and somebody who misses a master, or a master its lease, reads
+    /// record and lease. Default: 500 ms.
     pub tick_every: Duration,
+    /// How often all others read them, whom [`crate::Replica::changed`] tells of changes; in case
+    /// it does not. Default: 10 s.
+    pub read_every: Duration,
 }
 
 impl Settings {
@@ -70,6 +73,7 @@ impl Settings {
             rank_wait: Duration::from_millis(500),
             request_timeout: Duration::from_secs(2),
             tick_every: Duration::from_millis(500),
+            read_every: Duration::from_secs(10),
         }
     }
 

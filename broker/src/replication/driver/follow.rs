@@ -157,7 +157,9 @@ impl Driver {
             && self.broker.state.is_complete()
         {
             self.shared.knows_state();
-            self.shared.say(Ok(()));
+            if self.complaint().is_none() {
+                self.shared.say(Ok(()));
+            }
         }
     }
 

@@ -49,12 +49,18 @@ impl Driver {
             self.broker.flushed.notify_one();
         }
         let status = self.status();
-        if let Some(complaint) = self.replica.complaint(self.now()) {
-            self.shared.say(Err(complaint.to_string()));
+        if let Some(complaint) = self.complaint() {
+            self.shared.say(Err(complaint));
         } else if standing.may_append || self.leading.is_some() && status.is_short {
             self.shared.say(Ok(()));
         }
         self.shared.set_status(status);
+    }
+
+    /// What is wrong with the group, for somebody to mend.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let complaint = self.replica.complaint(self.now());
+        self.disagreement.clone().or(complaint.map(|complaint| complaint.to_string()))
     }
 
     /// Notes how long nobody was master, once for each time that this replica became it.
@@ -82,6 +88,8 @@ impl Driver {
         let is_self_in_sync = record.is_some_and(|record| record.in_sync.has(self.replica.me()));
         Status {
             is_self_in_sync,
+            is_self_counted: record.is_some_and(|record| record.is_electable(self.replica.me())),
+            belongs: self.settings.group.contains(&self.replica.me().replica),
             is_handing_over: self.handing_over.is_some(),
             is_elected: !self.authority.is_by_configuration(),
             role: match self.replica.role() {

@@ -80,6 +80,9 @@ impl Replica {
             record.with_in_sync(wanted, settings.needed_in_sync())
         } else if leading.in_sync.is_to_be_closed(settings) {
             record.with_in_sync(record.in_sync.clone(), settings.needed_in_sync())
+        } else if leading.heir.is_none() && leading.in_sync.is_uncertain() {
+            // Somebody who may have been added and is not wanted any more would be waited for.
+            record.with_in_sync(record.in_sync.clone(), settings.needed_in_sync())
         } else if record.phase == Phase::Promoting && leading.in_sync.confirmed >= base {
             record.serving()
         } else {

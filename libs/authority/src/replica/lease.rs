@@ -80,7 +80,7 @@ impl Replica {
             }
             Swapped::Lost | Swapped::Unknown => {
                 view.is_current = false;
-                self.next_read = now;
+                self.must_read = true;
             }
         }
     }

@@ -60,7 +60,7 @@ impl Replica {
             // It read of another master, or is one.
             self.stop_leading();
             if known.is_none_or(|known| known.report.promised != report.promised) {
-                self.next_read = now;
+                self.must_read = true;
             }
         } else {
             self.confirm();
@@ -80,7 +80,7 @@ impl Replica {
         if is_news && is_leading && !is_refused && self.knows(from.replica) {
             self.note_durable();
             self.is_current = false;
-            self.next_read = now;
+            self.must_read = true;
             self.obey(now, None, record);
         }
     }

@@ -284,3 +284,47 @@ fn a_time_of_another_clock_is_no_reason_not_to_believe_a_report() {
     settle(&mut replica, at(1_000), &mut record, &mut lease);
     assert_eq!(record.epoch, 1, "it was heard");
 }
+
+#[test]
+fn who_hears_its_master_reads_what_changed_and_nothing_else() {
+    let master = report(1).from;
+    let record = Record {
+        master: Some(master),
+        in_sync: [master].into_iter().collect(),
+        ..Record::default().elect(master, 1)
+    };
+    let mut replica = replica(Settings::new(2), promise(0));
+    let found = || {
+        let version = || Version("1".to_owned());
+        Some(((version(), record.clone()), (version(), Lease::default())))
+    };
+    // How often it read from one time to another, the master being heard or not.
+    let mut reads = |from: u64, to: u64, is_heard: bool, is_changed: bool| {
+        if is_changed {
+            replica.changed();
+        }
+        let mut count = 0;
+        for now in (from..to).step_by(100) {
+            if is_heard && now % 500 == 0 {
+                replica.heard(at(now), Report { promised: 1, leads: Some(1), ..report(now) });
+            }
+            replica.tick(at(now));
+            for action in replica.take_actions() {
+                if let Action::Read { request } = action {
+                    count += 1;
+                    replica.read(at(now), request, found());
+                }
+            }
+        }
+        count
+    };
+    // Until it has heard of it.
+    assert!(reads(0, 1_000, true, false) <= 2);
+    assert_eq!(reads(1_000, 9_000, true, false), 0);
+    assert_eq!(reads(9_000, 10_000, true, true), 1);
+    // In case nobody says anything.
+    assert_eq!(reads(10_000, 31_000, true, false), 2);
+    // The last word is of 30.5 s.
+    assert_eq!(reads(31_000, 31_500, false, false), 0);
+    assert!(reads(31_500, 33_500, false, false) >= 4);
+}

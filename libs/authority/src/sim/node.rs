@@ -196,13 +196,16 @@ impl Node {
     }
 
     /// The epochs of the log, from its epoch records.
-    pub(super) fn epochs(&self) -> EpochTable {
+    pub(super) fn epochs(&self) -> Result<EpochTable, Problem> {
         let mut table = EpochTable::default();
         for (at, entry) in self.disk.log.iter().enumerate().filter(|(_, entry)| entry.message == 0)
         {
-            assert!(table.begin(entry.epoch, at as u64), "epoch {} at {at}", entry.epoch);
+            if !table.begin(entry.epoch, at as u64) {
+                let text = format!("epoch {} begins anew at {at}", entry.epoch);
+                return Err(Rule::OneMaster.broken(text));
+            }
         }
-        table
+        Ok(table)
     }
 
     /// Cuts the log, durably.

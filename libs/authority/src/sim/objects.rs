@@ -33,6 +33,10 @@ impl Objects {
         (record, (version(self.lease.0), self.lease.1))
     }
 
+    pub(super) fn record_version(&self) -> u64 {
+        self.record.0
+    }
+
     /// What stood there a moment ago.
     pub(super) fn read_stale(&self, random: &mut Random) -> Found {
         let place = random.below(self.stale.len() as u64) as usize;

@@ -20,6 +20,8 @@ pub(super) struct Schedule {
     pub(super) is_changing: bool,
     /// Whether the record is restored and deleted.
     pub(super) is_damaged: bool,
+    /// Whether replicas are told of changes of the record, as far as the network carries that.
+    pub(super) has_watch: bool,
 }
 
 impl Schedule {
@@ -38,6 +40,7 @@ impl Schedule {
             continue_without_lease: !random.one_in(4),
             is_changing,
             is_damaged: !is_changing && random.one_in(3),
+            has_watch: !random.one_in(4),
         }
     }
 
@@ -65,6 +68,7 @@ impl fmt::Display for Schedule {
         write!(f, "{replicas} replicas, {:?} replication, {flush} flush", self.replication)?;
         let damage = if self.is_damaged { ", damaged record" } else { "" };
         let change = if self.is_changing { ", changing" } else { "" };
-        write!(f, ", min in-sync {min}{damage}{change}")
+        let watch = if self.has_watch { "" } else { ", no watch" };
+        write!(f, ", min in-sync {min}{damage}{change}{watch}")
     }
 }

@@ -68,6 +68,8 @@ enum Event {
 #[derive(Clone)]
 enum Input {
     Tick,
+    /// A watch says that the record changed.
+    Changed,
     Flushed {
         end: usize,
     },
@@ -115,6 +117,8 @@ pub(super) struct World {
     is_damaged: bool,
     is_changing: bool,
     is_quorum: bool,
+    /// Whether replicas are told of changes of the record.
+    has_watch: bool,
     reads_are_stale: bool,
     is_forking: bool,
     is_traced: bool,
@@ -146,6 +150,7 @@ impl World {
             is_damaged: schedule.is_damaged,
             is_changing: schedule.is_changing,
             is_quorum: schedule.is_quorum(),
+            has_watch: schedule.has_watch,
             reads_are_stale: false,
             is_forking: false,
             is_traced: std::env::var_os("TRACE").is_some(),
@@ -316,6 +321,7 @@ impl World {
             self.deferred[place].push(event);
             return Ok(());
         }
+        let record_before = self.objects.record_version();
         match event {
             Event::Process { node, start, input } => {
                 if self.nodes[node].starts == start {
@@ -334,7 +340,7 @@ impl World {
                     replica.heard_record(now, from, record);
                 }
             }
-            Event::Stream { to, stream } => self.stream(to, stream),
+            Event::Stream { to, stream } => self.stream(to, stream)?,
             Event::Ask { node, start, ask } => self.ask(node, start, ask)?,
             Event::Send => self.send(),
             Event::Configure { node, settings } => {
@@ -359,6 +365,13 @@ impl World {
             Event::Restart { node } => self.restart(node),
             Event::Crash { node } => self.crash(node, false),
         }
+        if self.has_watch && self.objects.record_version() != record_before {
+            let from = self.network.authority();
+            for to in 0..self.nodes.len() {
+                let start = self.nodes[to].starts;
+                self.pass(from, to, Event::Process { node: to, start, input: Input::Changed });
+            }
+        }
         match node {
             Some(node) => self.act(node),
             None => {
@@ -381,6 +394,7 @@ impl World {
                 self.ask_master(place);
                 self.schedule_input(place, TICK, Input::Tick);
             }
+            Input::Changed => replica.changed(),
             Input::Promised => {
                 node.disk.promise = node.writing.take().or(node.disk.promise.take());
                 self.go_on(place);

@@ -185,15 +185,15 @@ impl World {
         self.pass(place, to, Event::Stream { to, stream });
     }
 
-    pub(super) fn stream(&mut self, place: usize, stream: Stream) {
+    pub(super) fn stream(&mut self, place: usize, stream: Stream) -> Result<(), Problem> {
         let node = &mut self.nodes[place];
         let local = node.local(self.now);
         if node.replica.is_none() {
-            return;
+            return Ok(());
         }
         let answer = match stream {
             Stream::Hello { from, epoch } if node.leading == Some(epoch) => {
-                let (epochs, end) = (node.epochs(), node.disk.log.len() as u64);
+                let (epochs, end) = (node.epochs()?, node.disk.log.len() as u64);
                 node.me().ok().map(|me| (from, Stream::Welcome { from: me, epoch, epochs, end }))
             }
             Stream::Fetch { from, epoch, at } if node.leading == Some(epoch) => {
@@ -208,9 +208,9 @@ impl World {
                     (master, followed) == (from, epoch) && !is_aligned
                 };
                 if !node.following.is_some_and(is_asked) {
-                    return;
+                    return Ok(());
                 }
-                let common = node.epochs().common_end(node.disk.log.len() as u64, &epochs, end);
+                let common = node.epochs()?.common_end(node.disk.log.len() as u64, &epochs, end);
                 node.truncate(common);
                 node.following = node.following.map(|(master, epoch, _)| (master, epoch, true));
                 let position = node.position();
@@ -238,5 +238,6 @@ impl World {
             let to = to.replica.0 as usize;
             self.pass(place, to, Event::Stream { to, stream });
         }
+        Ok(())
     }
 }

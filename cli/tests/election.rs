@@ -1,0 +1,204 @@
+//! Replicas that elect their master, and a group whose settings change while it runs.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use weirmq_kube_stand_in::StandIn;
+
+use common::server::{Server, Starting, weir};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+const CONFIG: &str = "[broker.store]\nsegment_bytes = 1048576\nfree_bytes_min = 4096\n\
+                      [broker.limits]\nmessage_bytes_max = 131072\n\
+                      [broker.replication]\nlease_ms = 3000\n";
+const GROUP: &str = "/apis/weirmq.io/v1alpha1/namespaces/default/brokergroups";
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+
+/// A group on addresses of its own: replica N has 127.0.1N.1, and all the same port.
+struct Group {
+    folder: TempDir,
+    stand_in: StandIn,
+    namesrv: Server,
+    /// Of the stand-in.
+    runtime: Runtime,
+    port: u16,
+}
+
+impl Group {
+    fn new(replicas: u32, min_in_sync: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let stand_in = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            StandIn::start(listener).unwrap()
+        });
+        let kubeconfig = format!(
+            "apiVersion: v1\nkind: Config\nclusters: [{{name: c, cluster: {{server: \"http://{}\"}}}}]\n\
+             users: [{{name: u, user: {{}}}}]\n\
+             contexts: [{{name: x, context: {{cluster: c, user: u, namespace: default}}}}]\n\
+             current-context: x\n",
+            stand_in.address()
+        );
+        std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
+        std::fs::write(folder.path().join("weir.toml"), CONFIG).unwrap();
+        std::fs::write(folder.path().join("secret"), "only the replicas know").unwrap();
+        let port = TcpListener::bind("127.0.10.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = weir();
+        command.args(["namesrv", "--bind", "127.0.0.1", "--namesrv-port", "0"]);
+        command.args(["--admin-port", "0", "--log-level", "warn"]).stdin(Stdio::null());
+        let namesrv = Starting::spawn(&mut command).ready();
+        let group = Self { folder, stand_in, namesrv, runtime, port };
+        let spec = json!({
+            "replicas": replicas, "flush": "Async",
+            "replication": { "mode": "Sync", "minInSync": min_in_sync },
+        });
+        group.send("POST", GROUP, "weirmq.io/v1alpha1", "BrokerGroup", json!({ "spec": spec }));
+        group.send("POST", LEASE, "coordination.k8s.io/v1", "Lease", json!({ "spec": {} }));
+        group
+    }
+
+    fn send(&self, method: &str, path: &str, version: &str, kind: &str, mut object: Value) {
+        object["apiVersion"] = json!(version);
+        object["kind"] = json!(kind);
+        object["metadata"] = json!({ "name": "group", "namespace": "default" });
+        self.request(method, path, "application/json", &object);
+    }
+
+    /// The operator changes the group's settings.
+    fn change(&self, spec: Value) {
+        let path = format!("{GROUP}/group");
+        let patch = json!({ "spec": spec });
+        self.request("PATCH", &path, "application/merge-patch+json", &patch);
+    }
+
+    fn request(&self, method: &str, path: &str, media: &str, body: &Value) {
+        let body = body.to_string();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\ncontent-type: {media}\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        let answer = http(&self.stand_in.address().to_string(), &request);
+        let is_done = answer.lines().next().is_some_and(|line| line.contains(" 20"));
+        assert!(is_done, "{answer}");
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Where a replica says how it is.
+    fn admin(&self, replica: u32) -> String {
+        format!("127.0.1{replica}.1:{}", self.port + 1)
+    }
+
+    fn start(&self, replica: u32, arguments: &[&str]) -> Starting {
+        let mut command = weir();
+        command.args(["broker", "--bind", &format!("127.0.1{replica}.1")]);
+        command.args(["--admin-port", &(self.port + 1).to_string()]);
+        command.args(["--log-level", "error", "--broker-port", &(self.port - 1).to_string()]);
+        command.arg("--config").arg(self.path("weir.toml"));
+        command.arg("--replication-secret-file").arg(self.path("secret"));
+        command.args(["--broker-id", &replica.to_string(), "--kubernetes-group", "group"]);
+        command.args(["--peers", &format!("127.0.1{{}}.1:{}", self.port)]);
+        command.args(["-n", &self.namesrv.namesrv, "--replication", "sync"]).args(arguments);
+        command.env("KUBECONFIG", self.path("kubeconfig"));
+        command.arg("--data").arg(self.path(&format!("replica-{replica}"))).stdin(Stdio::null());
+        Starting::spawn(&mut command)
+    }
+}
+
+fn http(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn metric(admin: &str, name: &str) -> Option<u64> {
+    let answer = http(admin, "GET /metrics HTTP/1.0\r\n\r\n");
+    let line = answer.lines().find(|line| line.starts_with(name))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+fn safe_to_restart(server: &Server) -> String {
+    http(&server.admin, "GET /safe-to-restart HTTP/1.0\r\n\r\n")
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_settings_of_a_group_change_while_it_runs_and_replicas_come_and_go() {
+    let group = Group::new(2, 1);
+    let first = [group.start(0, &[]), group.start(1, &[])].map(Starting::ready);
+    let master = || first.iter().find(|it| metric(&it.admin, "weirmq_takes_messages") == Some(1));
+    let in_sync =
+        |count| master().and_then(|it| metric(&it.admin, "weirmq_in_sync_replicas")) == Some(count);
+    until("two are in sync", || in_sync(2));
+
+    // Nothing is asked for while nothing changes: the lease is renewed, and that is all.
+    group.stand_in.take_requests();
+    std::thread::sleep(Duration::from_secs(3));
+    let requests = group.stand_in.take_requests();
+    let is_renewal = |it: &&String| it.starts_with("PATCH") && it.contains("/leases/");
+    let renewals = requests.iter().filter(is_renewal).count();
+    // Each of the two may look once, in case the watch does not say.
+    assert!(renewals >= 3 && requests.len() - renewals <= 6, "{requests:?}");
+
+    // A third one comes, which the others have never heard of.
+    let third = group.start(2, &[]).ready();
+    until("it is known not to belong to the group", || {
+        safe_to_restart(&third).starts_with("HTTP/1.0 200")
+    });
+    assert!(in_sync(2));
+    group.change(json!({ "replicas": 3 }));
+    until("three are in sync", || in_sync(3));
+
+    // From now on it cannot be done without.
+    group.change(json!({ "replication": { "minInSync": 3 } }));
+    let follower =
+        || first.iter().find(|it| metric(&it.admin, "weirmq_is_master") == Some(0)).unwrap();
+    until("each is needed", || safe_to_restart(follower()).contains("3 have to be"));
+    assert!(third.kill().is_empty());
+    let third = group.start(2, &[]).ready();
+    until("it is back", || in_sync(3));
+
+    // It is to go.
+    group.change(json!({ "replicas": 2, "replication": { "minInSync": 2 } }));
+    until("two are in sync", || in_sync(2));
+    until("it can go", || safe_to_restart(&third).starts_with("HTTP/1.0 200"));
+    let (status, errors) = third.terminate();
+    assert!(status.success() && errors.is_empty(), "{errors}");
+    assert!(in_sync(2));
+    drop(first);
+    drop(group.runtime);
+}
+
+#[test]
+fn a_replica_that_is_configured_otherwise_than_its_group_says_so_and_decides_nothing() {
+    let group = Group::new(1, 1);
+    let _other = group.start(0, &["--flush", "sync"]);
+    let admin = group.admin(0);
+    until("it listens", || TcpStream::connect(&admin).is_ok());
+    until("it says what is wrong", || {
+        let ready = http(&admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n");
+        ready.contains(
+            "replication Sync and flush async, this replica is configured for Sync and sync",
+        )
+    });
+    assert_eq!(metric(&admin, "weirmq_is_master"), Some(0));
+}
