@@ -75,13 +75,13 @@ sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 # As in `unit`, so that nothing is built again.
 KUBE_TESTS = $(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-client --test kubernetes -- \
 	--include-ignored any_server answers rights
-ADMISSION = e2e/admission/run.py
+ADMISSION = e2e/admission/run.py --weir $(WEIR)
 
-kube: ## What concerns Kubernetes against its real API server, which is built the first time: about 4 minutes
+kube: build ## What concerns Kubernetes against its real API server, which is built the first time: about 4 minutes
 	e2e/kube/run.py -- $(KUBE_TESTS)
 	e2e/kube/run.py -- $(ADMISSION)
 
-kube-if-built: ## The same, or a line that says that it was skipped
+kube-if-built: build ## The same, or a line that says that it was skipped
 	e2e/kube/run.py --if-built -- $(KUBE_TESTS)
 	e2e/kube/run.py --if-built -- $(ADMISSION)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Asks a real API server what it takes and what it refuses: resources, examples, charts, rights.
 
-    e2e/kube/run.py --if-built -- e2e/admission/run.py
+    e2e/kube/run.py --if-built -- e2e/admission/run.py [--weir target/fast/weir]
 
 refused.yaml and accepted.yaml are the tables; each entry is laid over a resource that is taken:
 
@@ -11,18 +11,24 @@ refused.yaml and accepted.yaml are the tables; each entry is laid over a resourc
 | from | fields of the spec that is there before; then the entry is a change of it |
 | says | words that the refusal has to contain, all of them |
 
-Charts are installed, upgraded and taken away with helm, where it is built. Nothing runs here: no pod
-is started, no controller is there.
+Charts are installed, upgraded and taken away with helm, where it is built. With --weir the operator is
+started beside the server, with a token of the account that its chart made and nothing else. There are no
+nodes: no pod is started.
 """
 
+import argparse
 import copy
 import json
 import os
 import pathlib
+import re
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.error
 import urllib.request
 
@@ -90,6 +96,17 @@ class Server:
         path = f"{API}/{resource['kind'].lower()}s/{resource['metadata']['name']}"
         query = f"fieldManager=admission&force=true&fieldValidation=Strict{'&dryRun=All' if dry else ''}"
         return self.ask("PATCH", f"{path}?{query}", resource, "application/apply-patch+yaml")
+
+
+def scaling(server):
+    """The scale subresource, which knows nothing of the schema's words but its range."""
+    broker = resource({"kind": "Broker"}, "scaled")
+    server.change(broker, dry=False)
+    for groups, wanted in ((0, "spec.groups"), (33, "spec.groups"), (2, "")):
+        patch = {"spec": {"replicas": groups}}
+        code, answer = server.ask("PATCH", f"{API}/brokers/scaled/scale?dryRun=All", patch, "application/merge-patch+json")
+        said = answer.get("message", "")
+        report(f"scale to {groups}", "" if (code == 200) == (not wanted) and wanted in said else f"code {code}: {said}")
 
 
 def laid_over(below, over):
@@ -236,7 +253,99 @@ def kinds(server):
     return {item["metadata"]["name"] for item in server.ask("GET", path)[1]["items"]}
 
 
-def installed(helm, server):
+class Operator:
+    """A process `weir operator` with the rights of the chart's account. Ends with its `with` block."""
+
+    def __init__(self, weir, server, *arguments):
+        path = "/api/v1/namespaces/system/serviceaccounts/weirmq-operator/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
+        token = server.ask("POST", path, request)[1]["status"]["token"]
+        config = json.loads(pathlib.Path(os.environ["KUBECONFIG"]).read_text())
+        config["users"][0]["user"] = {"token": token}
+        self.folder = tempfile.TemporaryDirectory()
+        kubeconfig = pathlib.Path(self.folder.name, "kubeconfig")
+        kubeconfig.write_text(json.dumps(config))
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.log = open(pathlib.Path(self.folder.name, "log"), "w+")
+        environment = os.environ | {"KUBECONFIG": str(kubeconfig), "POD_NAME": "operator", "POD_NAMESPACE": "system"}
+        self.process = subprocess.Popen(
+            [weir, "operator", "--image=weirmq:1", "--bind=127.0.0.1", f"--admin-port={self.port}", *arguments],
+            env=environment, stdout=self.log, stderr=self.log, stdin=subprocess.DEVNULL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        # It gives its Lease up.
+        self.process.terminate()
+        self.process.wait(timeout=60)
+        self.log.close()
+        self.folder.cleanup()
+
+    def metrics(self):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as answer:
+                return answer.read().decode()
+        except OSError:
+            return ""
+
+    def said(self):
+        return pathlib.Path(self.folder.name, "log").read_text()
+
+    def forbidden(self):
+        return "; ".join(line for line in self.said().splitlines() if "forbidden" in line.lower())[:2000]
+
+
+def wait(seconds, condition):
+    """Whether the condition became true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def operate(weir, server, namespace, *arguments):
+    """The operator makes what the examples ask for, and is forbidden nothing of it."""
+    made = f"/apis/apps/v1/namespaces/{namespace}/statefulsets"
+    wanted = {"async-0", "async-1", "async-namesrv", "double-0", "double-1", "double-namesrv", "masters-0", "masters-1",
+              "masters-namesrv", "shop-0", "shop-namesrv", "single-0", "single-namesrv"}
+    for path in sorted((ROOT / "examples").glob("*.yaml")):
+        done = subprocess.run(["kubectl", "apply", "-n", namespace, "-f", path], capture_output=True, text=True)
+        report(f"{path.name} for the operator", done.returncode and done.stderr)
+    with Operator(weir, server, *arguments) as operator:
+        sets = lambda: {item["metadata"]["name"] for item in server.ask("GET", made)[1]["items"]}
+        report(f"the operator makes StatefulSets {arguments}", "" if wait(90, lambda: wanted <= sets())
+               else f"without {sorted(wanted - sets())}: {operator.said()[-2000:]}")
+        kinds = ("NameServer", "Broker", "Topic", "ConsumerGroup")
+        counted = lambda: all(re.search(rf'weirmq_operator_reconciles_total{{[^}}]*kind="{kind}"', operator.metrics())
+                              for kind in kinds)
+        report(f"the operator looks at every kind {arguments}", "" if wait(60, counted) else operator.metrics())
+        report(f"the operator is forbidden nothing {arguments}", operator.forbidden())
+        text = operator.metrics()
+    for path in sorted((ROOT / "examples").glob("*.yaml")):
+        subprocess.run(["kubectl", "delete", "-n", namespace, "-f", path, "--wait=false"], capture_output=True)
+    return text
+
+
+def alerts(helm, text):
+    """Whether the operator shows every metric that its alerts ask for."""
+    command = [helm, "template", "demo", ROOT / "charts/weirmq-operator", "--kube-version", "1.34.4",
+               "--set", "metrics.prometheusRule.enabled=true", "--show-only", "templates/prometheusrule.yaml"]
+    rule = yaml.safe_load(run(*command)[2])
+    for alert in rule["spec"]["groups"][0]["rules"]:
+        used = set(re.findall(r"\bweirmq_\w+", alert["expr"]))
+        missing = [metric for metric in used if not re.search(rf"^{metric}\b", text, re.M)]
+        report(f"metrics of {alert['alert']}", missing or (not used and "it uses none"))
+
+
+def has_operator(weir):
+    return bool(weir) and subprocess.run([weir, "operator", "--help"], capture_output=True).returncode == 0
+
+
+def installed(helm, server, weir):
     """The chart of the operator as a user installs it: for all namespaces, then for one."""
     chart = ROOT / "charts/weirmq-operator"
     at = ["--namespace", "system"]
@@ -250,10 +359,16 @@ def installed(helm, server):
     account = "system:serviceaccount:system:weirmq-operator"
     rights(server, account, others=True)
     report(f"{account} may list nodes", "" if may(server, account, "list", "", "nodes", "") else "no")
+    if has_operator(weir):
+        alerts(helm, operate(weir, server, "shop"))
+    else:
+        skip("the operator with the rights of its chart", "no --weir with `weir operator`")
     code, said, _ = run(helm, "upgrade", "weirmq-operator", chart, *at, "--set", "watchNamespace=default,replicas=2")
     report("helm upgrade", code and said)
     rights(server, account, others=False)
     report(f"{account} may not list nodes", "yes" if may(server, account, "list", "", "nodes", "") else "")
+    if has_operator(weir):
+        operate(weir, server, "default", "--watch-namespace=default")
     editor = "editor"
     binding = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "editor"},
                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "weirmq-operator-edit"},
@@ -291,12 +406,16 @@ def cluster(helm, server):
 def main():
     if not os.environ.get("WEIRMQ_REAL_KUBE"):
         sys.exit("run it by e2e/kube/run.py -- e2e/admission/run.py")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weir")
+    weir = parser.parse_args().weir
     server = Server()
     # `shop` is named in a profile of a chart.
     for name in ("default", "shop"):
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         server.ask("POST", "/api/v1/namespaces", namespace)
     refused, accepted = tables(server)
+    scaling(server)
     kubectl = CACHE / "kubernetes/kubectl"
     if kubectl.exists():
         os.environ["PATH"] = f"{kubectl.parent}:{os.environ['PATH']}"
@@ -307,7 +426,7 @@ def main():
     helm = shutil.which("helm")
     if helm and shutil.which("kubectl"):
         profiles(helm)
-        installed(helm, server)
+        installed(helm, server, weir)
         cluster(helm, server)
     else:
         skip("charts", "helm is not built (e2e/cluster/build.py helm) and not in $PATH")

@@ -146,8 +146,11 @@ class Server:
                 continue
             name = next(line.split()[1] for line in document.splitlines() if line.startswith("  name: "))
             path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}"
-            self.request(f"{path}?fieldManager=tests&fieldValidation=Strict", "PATCH", document.encode(),
-                         "application/apply-patch+yaml")
+            try:
+                self.request(f"{path}?fieldManager=tests&fieldValidation=Strict", "PATCH", document.encode(),
+                             "application/apply-patch+yaml")
+            except urllib.error.HTTPError as error:
+                sys.exit(f"{name} is refused: {json.loads(error.read())['message']}")
             end = time.monotonic() + START_SECONDS
             while time.monotonic() < end:
                 status = json.loads(self.request(path)).get("status", {})

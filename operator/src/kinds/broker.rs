@@ -60,6 +60,8 @@ use super::rules::{self, rule};
          "clusterName is written into each data directory and does not change"),
     rule("(has(self.config.segmentSize) ? self.config.segmentSize : '') == (has(oldSelf.config.segmentSize) ? oldSelf.config.segmentSize : '')",
          "config.segmentSize does not change: data directories keep the length that they began with; make another Broker"),
+    rule("!has(self.config.messageBytesMax) || !has(self.config.segmentSize) || !isQuantity(self.config.segmentSize) || !quantity(self.config.segmentSize).isInteger() || quantity(self.config.segmentSize).asInteger() > self.config.messageBytesMax",
+         "config.messageBytesMax is not below config.segmentSize: a message has to fit into a segment"),
     rule("!has(self.external) || !has(self.external.host) || self.external.type == 'NodePort'",
          "external.host is of type NodePort; a LoadBalancer has an address of its own"),
     rules::storage_grows_only(),

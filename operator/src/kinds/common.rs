@@ -115,14 +115,14 @@ fn quantities(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A positive quantity of Kubernetes as text.
+/// A quantity of Kubernetes as text, for a disk: `10` alone would be ten bytes.
 pub(super) fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 32,
         "x-kubernetes-validations": [
-            { "rule": "isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))",
-              "message": "must be a quantity above 0, for example 10Gi" },
+            { "rule": "isQuantity(self) && quantity(self).compareTo(quantity('1Mi')) >= 0",
+              "message": "must be a quantity of 1Mi or more, for example 10Gi" },
         ],
     })
 }
