@@ -315,14 +315,17 @@ def operate(weir, server, namespace, *arguments):
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         done = subprocess.run(["kubectl", "apply", "-n", namespace, "-f", path], capture_output=True, text=True)
         report(f"{path.name} for the operator", done.returncode and done.stderr)
+    # A failure, so that there is a metric of it.
+    server.change(resource({"kind": "Broker"}, "without-name-server"), dry=False)
     with Operator(weir, server, *arguments) as operator:
         sets = lambda: {item["metadata"]["name"] for item in server.ask("GET", made)[1]["items"]}
         report(f"the operator makes StatefulSets {arguments}", "" if wait(90, lambda: wanted <= sets())
                else f"without {sorted(wanted - sets())}: {operator.said()[-2000:]}")
         kinds = ("NameServer", "Broker", "Topic", "ConsumerGroup")
-        counted = lambda: all(re.search(rf'weirmq_operator_reconciles_total{{[^}}]*kind="{kind}"', operator.metrics())
-                              for kind in kinds)
-        report(f"the operator looks at every kind {arguments}", "" if wait(60, counted) else operator.metrics())
+        counted = lambda text: "weirmq_operator_reconcile_failures_total{" in text and all(
+            re.search(rf'weirmq_operator_reconciles_total{{[^}}]*kind="{kind}"', text) for kind in kinds)
+        report(f"the operator looks at every kind {arguments}",
+               "" if wait(60, lambda: counted(operator.metrics())) else operator.metrics())
         report(f"the operator is forbidden nothing {arguments}", operator.forbidden())
         text = operator.metrics()
     for path in sorted((ROOT / "examples").glob("*.yaml")):
@@ -346,12 +349,14 @@ def has_operator(weir):
 
 
 def installed(helm, server, weir):
-    """The chart of the operator as a user installs it: for all namespaces, then for one."""
+    """The chart of the operator as a user installs it on a new cluster: for all namespaces, then for one."""
     chart = ROOT / "charts/weirmq-operator"
     at = ["--namespace", "system"]
     before = kinds(server)
-    # The definitions that this server began with belong to nobody yet.
-    code, said, _ = run(helm, "install", "weirmq-operator", chart, *at, "--create-namespace", "--take-ownership")
+    for name in before:
+        server.ask("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+    report("the server knows no kinds", "" if wait(60, lambda: not kinds(server)) else sorted(kinds(server)))
+    code, said, _ = run(helm, "install", "weirmq-operator", chart, *at, "--create-namespace")
     report("helm install", code and said)
     if code:
         return
