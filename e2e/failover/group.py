@@ -79,6 +79,8 @@ class Disk:
 
 
 class Group:
+    NAME = "broker-a"
+
     def __init__(self, network, binaries, folder, replicas, flush, min_in_sync, lease_ms, has_images):
         self.network, self.binaries, self.folder, self.replicas = network, binaries, folder, replicas
         self.flush, self.min_in_sync, self.lease_ms = flush, min_in_sync, lease_ms
@@ -133,7 +135,7 @@ class Group:
         number = self.names.index(name)
         addresses = self.network.addresses
         peers = ",".join(f"{addresses[other]}:{BROKER_PORT + 1}" for other in self.names)
-        command = [self.binaries["weir"], "broker", "--bind", "0.0.0.0", "-n", f"{addresses['ns']}:{NAMESRV_PORT}",
+        command = [self.binaries["weir"], "broker", "--bind", "0.0.0.0", "--name", self.NAME, "-n", f"{addresses['ns']}:{NAMESRV_PORT}",
                    "--broker-port", str(BROKER_PORT), "--admin-port", str(ADMIN_PORT),
                    "--advertise", f"{addresses[name]}:{BROKER_PORT}", "--broker-id", str(number),
                    "--data", os.path.join(self.disks[name].path, "data"), "--config", os.path.join(self.folder, "weir.toml"),
@@ -142,7 +144,16 @@ class Group:
                    "--peers", peers, "--kubernetes-group", "group"]
         return self._process(name, command)
 
+    def end(self, name):
+        """SIGTERM; a master hands over before it ends."""
+        self.brokers[name].send(signal.SIGTERM)
+        try:
+            self.brokers[name].process.wait(30)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{name} has not ended 30 s after SIGTERM") from error
+
     def restart(self, name):
+        """Starts it again, after a SIGKILL if it still runs."""
         self.brokers[name].kill()
         self.brokers[name] = self.start(name)
 

@@ -10,48 +10,39 @@ import ctypes
 import json
 import os
 import random
+import pathlib
 import signal
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
 
 import network
+import official
 import traffic
-from group import BROKER_PORT, FREEZE, NAMESRV_PORT, THAW, Group, disk, until
-
-# What it does to the master, and what to the page cache of its machine.
-FAULTS = {
-    "kill": "SIGKILL; the page cache stays",
-    "freeze": "SIGSTOP beyond the lease, then SIGCONT; nothing is lost, but it wakes as a master of the past",
-    "cut": "cut off from everybody, then back",
-    "mute": "what it sends is lost, what others send arrives",
-    "api": "cut off from the authority only: nobody has to take its place",
-    "term": "SIGTERM: it hands over",
-    "stall": "its disk takes nothing for 12 s (FIFREEZE); the page cache stays",
-    "power": "its machine loses power; what was not flushed is gone",
-    "blackout": "all machines lose power at once; what was not flushed is gone",
-}
-# Those that need a file system of their own.
-OF_DISKS = {"stall", "power", "blackout"}
-STALL_SECONDS = 12
-
+from injector import FAULTS, OF_DISKS, USUAL, Injector
+from group import BROKER_PORT, NAMESRV_PORT, Group, disk
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weir", required=True)
     parser.add_argument("--stand-in", required=True)
     parser.add_argument("--count", type=int, default=2, help="faults of each kind")
-    parser.add_argument("--faults", default=",".join(FAULTS))
+    parser.add_argument("--faults", default=",".join(USUAL), help=f"of {', '.join(FAULTS)}")
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--min-in-sync", type=int, default=2)
     parser.add_argument("--flush", choices=["sync", "async"], default="sync")
     parser.add_argument("--lease-ms", type=int, default=6000)
+    parser.add_argument("--clients", default="",
+                        help="official clients instead of our own traffic: java-4.9.8,java-5.5.0,go")
+    parser.add_argument("--route-poll-ms", type=int, default=30_000, help="how often these ask for routes")
+    parser.add_argument("--ordered", action="store_true", help="they consume in order: the first and the last of them")
     parser.add_argument("--control", action="store_true",
                         help="blackouts with asynchronous flush: fails if nothing is lost")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--results", help="a file for the counts and times")
+    parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     parser.add_argument("--failures", default="weir-failover-failures", help="where logs and stores of failures go")
     options = parser.parse_args()
     if reason := network.why_not():
@@ -66,6 +57,9 @@ def main():
         options.faults = [fault for fault in options.faults if fault not in OF_DISKS]
     if not options.faults:
         return 0
+    options.clients, commands = clients(options)
+    if options.clients is None:
+        return 0
     options.seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "big")
     print(f"repeat with --seed {options.seed} (the choices, not the timing)", flush=True)
     # So that everything that was made goes, however this ends.
@@ -77,9 +71,9 @@ def main():
     try:
         # The harness itself talks to everybody, so it moves to where the clients are.
         enter(net.namespace("client"))
-        is_clean = campaign(options, net, folder)
+        is_clean = campaign(options, net, folder, commands)
     finally:
-        if is_clean:
+        if is_clean and not options.keep:
             shutil.rmtree(folder)
         else:
             shutil.move(folder, options.failures)
@@ -97,7 +91,21 @@ def enter(namespace):
             raise OSError(ctypes.get_errno(), f"setns {namespace}")
 
 
-def campaign(options, net, folder):
+def clients(options):
+    """The official clients that can be had here and how to start each; None where that leaves nothing to do."""
+    wanted = [name for name in options.clients.split(",") if name]
+    commands, missing = official.commands(wanted)
+    for name in wanted:
+        fixed = official.FIXED_POLL_MS.get(name, options.route_poll_ms)
+        if fixed != options.route_poll_ms:
+            missing[name] = f"it asks for routes each {fixed} ms and cannot be told otherwise"
+    for name, reason in missing.items():
+        print(f"skipped: {name}: {reason}")
+    found = [name for name in wanted if name not in missing]
+    return (found if found or not wanted else None), commands
+
+
+def campaign(options, net, folder, commands):
     chance = random.Random(options.seed)
     binaries = {"weir": os.path.abspath(options.weir), "kube-stand-in": os.path.abspath(options.stand_in)}
     group = Group(net, binaries, folder, options.replicas, options.flush, options.min_in_sync, options.lease_ms,
@@ -110,15 +118,22 @@ def campaign(options, net, folder):
         answer = traffic.wire.create_topic(link, traffic.TOPIC, traffic.QUEUES)
         assert answer["code"] == 0, answer
         link.close()
-        load = traffic.Traffic(namesrv)
+        patience = 60
+        if options.clients:
+            load = official.Clients(namesrv, options.clients, commands, options.route_poll_ms, folder, options.ordered)
+            patience += 2 * options.route_poll_ms / 1000
+        else:
+            load = traffic.Traffic(namesrv)
+        injector = Injector(group, net, load, chance, options.lease_ms, patience)
         outages = {}
         order = [fault for fault in options.faults for _ in range(options.count)]
         chance.shuffle(order)
         for number, fault in enumerate(order, 1):
-            outage = one_fault(fault, group, net, load, chance, options)
-            outages.setdefault(fault, []).append(outage)
-            print(f"{number} of {len(order)}: {fault}, {outage:.2f} s without an acknowledgement, "
-                  f"{load.count()} acknowledged", flush=True)
+            times = injector.do(fault)
+            for client, seconds in times.items():
+                outages.setdefault((fault, client), []).append(seconds)
+            said = ", ".join(f"{client} {seconds:.2f} s" for client, seconds in times.items())
+            print(f"{number} of {len(order)}: {fault}, without an acknowledgement: {said}; {load.count()} acknowledged", flush=True)
         load.end()
         master = group.settle()
         return report(options, load, outages, f"{net.addresses[master]}:{BROKER_PORT}")
@@ -129,93 +144,53 @@ def campaign(options, net, folder):
         return False
     finally:
         if load:
-            load.is_over.set()
+            load.kill()
         group.stop()
 
 
-def one_fault(fault, group, net, load, chance, options):
-    """Does it to the master, waits until messages are taken again and everybody is back; answers for how
-    long nothing was acknowledged, in seconds."""
-    master = group.settle()
-    acknowledged = load.count()
-    until("there is load", lambda: load.count() > acknowledged + 50, 30)
-    time.sleep(chance.random())
-    broker, beyond = group.brokers[master], options.lease_ms / 1000 * (1.2 + chance.random())
-    load.fault()
-    if fault == "kill":
-        broker.kill()
-        serves_again(group, load, options)
-        group.brokers[master] = group.start(master)
-    elif fault == "freeze":
-        broker.send(signal.SIGSTOP)
-        serves_again(group, load, options)
-        time.sleep(beyond)
-        broker.send(signal.SIGCONT)
-    elif fault == "cut":
-        net.cut(master)
-        serves_again(group, load, options)
-        time.sleep(beyond)
-        net.heal(master)
-    elif fault == "mute":
-        net.mute(master, [name for name in net.addresses if name != master])
-        serves_again(group, load, options)
-        time.sleep(beyond)
-        net.heal(master)
-    elif fault == "api":
-        net.mute(master, ["api"])
-        serves_again(group, load, options)
-        time.sleep(beyond * 2)
-        net.heal(master)
-    elif fault == "stall":
-        group.disks[master].freeze(FREEZE)
-        try:
-            serves_again(group, load, options)
-            time.sleep(STALL_SECONDS)
-        finally:
-            group.disks[master].freeze(THAW)
-    elif fault == "power":
-        group.lose_power([master])
-        serves_again(group, load, options)
-    elif fault == "blackout":
-        group.lose_power(group.names)
-        serves_again(group, load, options)
-    elif fault == "term":
-        broker.send(signal.SIGTERM)
-        broker.process.wait(30)
-        serves_again(group, load, options)
-        group.restart(master)
-    outage = load.outage()
-    group.settle()
-    return outage
-
-
-def serves_again(group, load, options):
-    acknowledged = load.count()
-    until("messages are acknowledged again", lambda: load.count() > acknowledged + 20, 60)
-
-
 def report(options, load, outages, address):
-    lost, wrong, duplicates = traffic.compare(address, load)
+    lost, wrong, copies = traffic.compare(address, load)
+    lines = list(load.explain(copies))
+    if options.ordered:
+        lines += load.check_order()
     wrong += load.problems
     for line in [] if options.control else (lost + wrong)[:20]:
         print(line)
-    figures = {}
-    for fault, times in outages.items():
-        times.sort()
-        p50, p99 = statistics.median(times), times[min(len(times) - 1, int(len(times) * 0.99))]
-        figures[fault] = {"count": len(times), "p50": round(p50, 3), "p99": round(p99, 3), "what": FAULTS[fault]}
-        print(f"{fault:7} {len(times):4} times, without an acknowledgement p50 {p50:.2f} s, p99 {p99:.2f} s  ({FAULTS[fault]})")
-    print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, {duplicates} duplicates of {load.begun} sent")
+    outage_seconds = figures("without an acknowledgement", outages)
+    delay_seconds = figures("from acknowledgement to delivery", load.delays())
+    for line in lines:
+        print(line)
+    print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, of {load.begun} sent")
     if options.results:
         with open(options.results, "w") as file:
-            json.dump({"seed": options.seed, "flush": options.flush, "replicas": options.replicas,
-                       "minInSync": options.min_in_sync, "leaseMs": options.lease_ms, "acknowledged": load.count(),
-                       "lost": len(lost), "wrong": len(wrong), "duplicates": duplicates, "outageSeconds": figures},
-                      file, indent=1)
+            json.dump({"commit": commit(), "build": pathlib.Path(options.weir).parent.name, "seed": options.seed,
+                       "flush": options.flush, "replicas": options.replicas, "minInSync": options.min_in_sync,
+                       "leaseMs": options.lease_ms, "clients": options.clients or "own",
+                       "routePollMs": options.route_poll_ms if options.clients else None, "ordered": options.ordered,
+                       "sent": load.begun, "acknowledged": load.count(), "lost": len(lost), "wrong": len(wrong),
+                       "notes": lines, "outageSeconds": outage_seconds, "deliverySeconds": delay_seconds}, file, indent=1)
     if options.control:
         print("the control lost something, as it has to" if lost else "FAILED: the control lost nothing")
         return bool(lost)
     return not lost and not wrong
+
+
+def figures(what, measured):
+    """Prints and answers with what was measured, by fault and client, in seconds."""
+    answer = {}
+    for (fault, client), times in sorted(measured.items()):
+        times.sort()
+        p50, p99 = statistics.median(times), times[min(len(times) - 1, int(len(times) * 0.99))]
+        answer.setdefault(fault, {"what": FAULTS[fault]})[client] = {
+            "count": len(times), "p50": round(p50, 3), "p99": round(p99, 3), "all": [round(time, 3) for time in times]}
+        print(f"{fault:8} {client:18} {len(times):4} times, {what} p50 {p50:6.2f} s, p99 {p99:6.2f} s")
+    return answer
+
+
+def commit():
+    """Of the working tree, which is what was built if people do as they should."""
+    command = ["git", "-C", os.path.dirname(os.path.abspath(__file__)), "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """Producers and a consumer that follow the master wherever it goes, and what they saw."""
+import collections
 import json
 import os
 import socket
@@ -37,21 +38,43 @@ class Traffic:
         with self.lock:
             return sum(len(queue) for queue in self.acknowledged.values())
 
-    def fault(self):
+    def fault(self, _):
         """From here on the longest time without a success is looked for."""
         with self.lock:
             self.successes = [time.monotonic()]
 
-    def outage(self):
-        """The longest time without a success since the fault, in seconds."""
+    def outages(self):
+        """By client, of which these producers are one: the longest time without a success since the fault, in
+        seconds."""
         with self.lock:
             times = [*self.successes, time.monotonic()]
-        return max(after - before for before, after in zip(times, times[1:]))
+        return {"raw": max(after - before for before, after in zip(times, times[1:]))}
+
+    def mark(self):
+        """Where everybody is."""
+        return self.count()
+
+    def is_served_since(self, mark):
+        return self.count() > mark + 20
 
     def end(self):
         self.is_over.set()
         for thread in self.threads:
             thread.join()
+
+    def kill(self):
+        """However this ended, nobody goes on."""
+        self.is_over.set()
+
+    def delays(self):
+        """Nobody measures when its consumer gets what."""
+        return {}
+
+    def explain(self, copies):
+        """Lines about duplicates. Nothing is sent twice here, so each is a problem."""
+        twice = [number for number, count in copies.items() if count > 1]
+        self.problems += [f"{number:x} is stored {copies[number]} times and was sent once" for number in twice]
+        yield f"{len(twice)} messages are stored more than once"
 
     def _guard(self, work, number):
         try:
@@ -157,10 +180,10 @@ def quoted(body):
 
 
 def compare(address, traffic):
-    """Reads everything at this broker, and says what of it is not as it was promised."""
-    lost, wrong, duplicates = [], [], 0
+    """Reads everything at this broker. Says what was promised and is not there, what is wrong besides, and how often
+    each number is there."""
+    lost, wrong, copies = [], [], collections.Counter()
     link = wire.Link(address, timeout=20)
-    numbers = set()
     for queue in range(QUEUES):
         found, next_ = {}, 0
         header, _ = link.call(wire.MAX_OFFSET, {"topic": TOPIC, "queueId": str(queue)})
@@ -182,7 +205,6 @@ def compare(address, traffic):
             for offset, number in before.items():
                 if found.get(offset) != number:
                     lost.append(f"queue {queue} offset {offset}: {number:x} was {what}, {found.get(offset)} is there")
-        duplicates += sum(number in numbers for number in found.values())
-        numbers.update(found.values())
+        copies.update(found.values())
     link.close()
-    return lost, wrong, duplicates
+    return lost, wrong, copies

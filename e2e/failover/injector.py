@@ -1,0 +1,140 @@
+"""What is done to the master of a group, and to others."""
+import signal
+import subprocess
+import time
+
+from group import BROKER_PORT, FREEZE, NAMESRV_PORT, THAW, until
+
+# What it does, and what to the page cache of the machine.
+FAULTS = {
+    "kill": "SIGKILL; the page cache stays",
+    "freeze": "SIGSTOP beyond the lease, then SIGCONT; nothing is lost, but it wakes as a master of the past",
+    "cut": "cut off from everybody, then back",
+    "mute": "what it sends is lost, what others send arrives",
+    "api": "cut off from the authority only: nobody has to take its place",
+    "term": "SIGTERM: it hands over",
+    "switch": "`weir cluster switch`: it hands over and goes on as a slave",
+    "roll": "all replicas are started again one after the other, the master last, by SIGTERM",
+    "again": "SIGKILL, and the next master is killed as soon as it takes messages",
+    "all": "SIGKILL of all at once; the page cache stays",
+    "stall": "its disk takes nothing for 12 s (FIFREEZE); the page cache stays",
+    "power": "its machine loses power; what was not flushed is gone",
+    "blackout": "all machines lose power at once; what was not flushed is gone",
+}
+# Those that need a file system of their own.
+OF_DISKS = {"stall", "power", "blackout"}
+# What is done when nothing else is asked for.
+USUAL = ["kill", "freeze", "cut", "mute", "api", "term", "stall", "power", "blackout"]
+STALL_SECONDS = 12
+
+
+class Injector:
+    """Does faults to a group, and waits until its clients are served again."""
+
+    def __init__(self, group, net, load, chance, lease_ms, patience):
+        self.group, self.net, self.load, self.chance = group, net, load, chance
+        self.lease, self.patience = lease_ms / 1000, patience
+
+    def do(self, fault):
+        """Does it to the master, waits until messages are taken again and everybody is back; answers for how
+        long nothing was acknowledged, in seconds, by client."""
+        master = self.group.settle()
+        mark = self.load.mark()
+        until("there is load", lambda: self.load.is_served_since(mark), self.patience)
+        time.sleep(self.chance.random())
+        self.load.fault(fault)
+        getattr(self, f"_{fault}")(master)
+        outages = self.load.outages()
+        self.group.settle()
+        return outages
+
+    def _serves_again(self):
+        mark = self.load.mark()
+        until("everybody is served again", lambda: self.load.is_served_since(mark), self.patience)
+
+    def _beyond_lease(self):
+        time.sleep(self.lease * (1.2 + self.chance.random()))
+
+    def _kill(self, master):
+        self.group.brokers[master].kill()
+        self._serves_again()
+        self.group.restart(master)
+
+    def _freeze(self, master):
+        broker = self.group.brokers[master]
+        broker.send(signal.SIGSTOP)
+        self._serves_again()
+        self._beyond_lease()
+        broker.send(signal.SIGCONT)
+
+    def _cut(self, master):
+        self.net.cut(master)
+        self._serves_again()
+        self._beyond_lease()
+        self.net.heal(master)
+
+    def _mute(self, master):
+        self.net.mute(master, [name for name in self.net.addresses if name != master])
+        self._serves_again()
+        self._beyond_lease()
+        self.net.heal(master)
+
+    def _api(self, master):
+        self.net.mute(master, ["api"])
+        self._serves_again()
+        self._beyond_lease()
+        self._beyond_lease()
+        self.net.heal(master)
+
+    def _term(self, master):
+        self.group.end(master)
+        self._serves_again()
+        self.group.restart(master)
+
+    def _switch(self, master):
+        namesrv = f"{self.net.addresses['ns']}:{NAMESRV_PORT}"
+        command = [self.group.binaries["weir"], "cluster", "switch", self.group.NAME, "--namesrv", namesrv]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=self.group.environment)
+        if done.returncode != 0:
+            raise RuntimeError(f"weir cluster switch: {done.stdout} {done.stderr}")
+        until("another one is master", lambda: self.group.masters() not in ([], [master]), 30)
+        self._serves_again()
+
+    def _roll(self, master):
+        for name in [name for name in self.group.names if name != master] + [master]:
+            self.group.end(name)
+            self.group.restart(name)
+            self.group.settle()
+        self._serves_again()
+
+    def _again(self, master):
+        self.group.brokers[master].kill()
+        until("another one takes messages", self.group.masters, 60)
+        next_ = self.group.masters()[0]
+        self.group.brokers[next_].kill()
+        self.group.restart(master)
+        self._serves_again()
+        self.group.restart(next_)
+
+    def _all(self, _):
+        for broker in self.group.brokers.values():
+            broker.kill()
+        for name in self.group.names:
+            self.group.restart(name)
+        self._serves_again()
+
+    def _stall(self, master):
+        self.group.disks[master].freeze(FREEZE)
+        try:
+            self._serves_again()
+            time.sleep(STALL_SECONDS)
+        finally:
+            self.group.disks[master].freeze(THAW)
+
+    def _power(self, master):
+        self.group.lose_power([master])
+        self._serves_again()
+
+    def _blackout(self, _):
+        self.group.lose_power(self.group.names)
+        self._serves_again()
