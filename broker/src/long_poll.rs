@@ -26,6 +26,16 @@ struct Tables {
     /// Deadline and number → queue.
     deadlines: BTreeMap<(Instant, u64), (String, i32)>,
     next_number: u64,
+    /// Nobody waits here any more.
+    is_over: bool,
+}
+
+/// Why a pull cannot wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotHeld {
+    TooMany,
+    /// The broker closes its connections.
+    Over,
 }
 
 impl LongPolls {
@@ -33,11 +43,14 @@ impl LongPolls {
         Self { tables: Mutex::default(), earlier_deadline: Notify::new(), held_max }
     }
 
-    /// Lets a pull wait, or gives it back when too many wait already.
-    pub(crate) fn hold(&self, pull: HeldPull) -> Option<HeldPull> {
+    /// Lets a pull wait, or gives it back and says why.
+    pub(crate) fn hold(&self, pull: HeldPull) -> Option<(HeldPull, NotHeld)> {
         let mut tables = self.tables.lock();
+        if tables.is_over {
+            return Some((pull, NotHeld::Over));
+        }
         if tables.deadlines.len() >= self.held_max {
-            return Some(pull);
+            return Some((pull, NotHeld::TooMany));
         }
         let number = tables.next_number;
         tables.next_number += 1;
@@ -53,6 +66,19 @@ impl LongPolls {
             self.earlier_deadline.notify_one();
         }
         None
+    }
+
+    /// Takes every pull. From now on none is held.
+    pub(crate) fn end(&self) -> Vec<HeldPull> {
+        let mut tables = self.tables.lock();
+        tables.is_over = true;
+        tables.deadlines.clear();
+        let waiting = std::mem::take(&mut tables.waiting);
+        waiting
+            .into_values()
+            .flat_map(HashMap::into_values)
+            .flat_map(BTreeMap::into_values)
+            .collect()
     }
 
     /// Takes the pulls that wait for this queue and that an entry with `tag_hash` at `offset` may
@@ -160,5 +186,80 @@ impl Tables {
         }
         self.deadlines.remove(&(pull.deadline(), number));
         Some(pull)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+    use weirmq_remoting::ResponseCode;
+    use weirmq_remoting::command::{SerializeType, Text};
+    use weirmq_remoting::header::{
+        Header as _, PULL_SUBSCRIPTION, PULL_SUSPEND, PullMessageHeader, QueueHeader,
+    };
+    use weirmq_remoting::net::{NoRequests, connect};
+    use weirmq_remoting::{RequestCode, body::Body as _, body::SubscriptionGroupConfig};
+    use weirmq_store::SimulatedDisk;
+
+    use crate::BrokerConfig;
+    use crate::run::{Listeners, run_on};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_held_pull_is_refused_before_its_connection_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let main = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = main.local_addr().unwrap().to_string();
+        let mut config = BrokerConfig { data_dir: folder.path().into(), ..BrokerConfig::default() };
+        config.store.free_bytes_min = 1;
+        config.store.segment_bytes = 64 << 20;
+        let shutdown = CancellationToken::new();
+        let listeners = Listeners { main, vip: None, replication: None };
+        let (disk, admin) = (Arc::new(SimulatedDisk::new()), weirmq_admin::Admin::default());
+        let ended = tokio::spawn(run_on(disk, config, listeners, admin, shutdown.clone()));
+        let nobody = |_: &_| NoRequests;
+        let connection = connect(&address, PATIENCE, Default::default(), nobody).await.unwrap();
+
+        let json = SerializeType::Json;
+        let topic = Text::from("TBW102");
+        let group = SubscriptionGroupConfig { group_name: "g".into(), ..Default::default() };
+        let create = RequestCode::UpdateAndCreateSubscriptionGroup.number();
+        connection.call(json, create, |_| {}, &group.encode(), PATIENCE).await.unwrap();
+        let header = PullMessageHeader {
+            consumer_group: Text::from("g"),
+            topic,
+            queue_id: 0,
+            queue_offset: 0,
+            max_msg_nums: 1,
+            sys_flag: PULL_SUSPEND | PULL_SUBSCRIPTION,
+            commit_offset: None,
+            suspend_timeout_millis: Some(PATIENCE.as_millis() as i64),
+            subscription: Some(Text::from("*")),
+            sub_version: None,
+            expression_type: None,
+            max_msg_bytes: None,
+        };
+        let pull = RequestCode::PullMessage.number();
+        let held = connection.call(json, pull, |out| header.encode(out), b"", PATIENCE);
+        tokio::pin!(held);
+        let header = QueueHeader { topic, queue_id: 0, committed: None };
+        let max_offset = RequestCode::GetMaxOffset.number();
+        let next = connection.call(json, max_offset, |out| header.encode(out), b"", PATIENCE);
+        tokio::select! {
+            biased;
+            answer = &mut held => panic!("not held: {:?}", answer.map(|answer| answer.command().unwrap().head)),
+            // Acted upon behind the pull.
+            answer = next => assert_eq!(answer.unwrap().command().unwrap().head.code, 0),
+        }
+
+        shutdown.cancel();
+        let code = held.await.expect("an answer").command().unwrap().head.code;
+        assert_eq!(code, ResponseCode::ServiceNotAvailable.number());
+        ended.await.unwrap().unwrap();
     }
 }

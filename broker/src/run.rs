@@ -28,7 +28,7 @@ use crate::replication::{
 use crate::session::BrokerService;
 use crate::state::{ImportError, State, StateError};
 use crate::topics::Topics;
-use crate::{delay, registration};
+use crate::{delay, registration, request};
 
 /// Offsets that were committed one-way are in the log within this time.
 const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
@@ -211,6 +211,7 @@ impl Life<'_> {
         if ended.is_none() {
             hand_over_before_the_end(&broker).await;
         }
+        request::pull::end_held(&broker);
         stop.cancel();
         while servers.join_next().await.is_some() {}
         while tasks.join_next().await.is_some() {}

@@ -15,6 +15,7 @@ use weirmq_store::{QueueEntry, QueueRead, ReadLimits, Store, StoreError};
 use super::{Context, Refusal, fields};
 use crate::Broker;
 use crate::filter::{FilterError, TagFilter};
+use crate::long_poll::NotHeld;
 use crate::topics::Topic;
 
 /// A pull is held at most this long, whatever it asks for.
@@ -174,6 +175,18 @@ fn refuse(held: &HeldPull, refusal: &Refusal) {
     });
 }
 
+/// Refuses every held pull, and those that come, before the broker closes its connections. Java's client 4
+/// waits 30 s for the answer to a pull whose connection was closed, and repeats a refused one after 3 s.
+pub(crate) fn end_held(broker: &Broker) {
+    for held in broker.long_polls.end() {
+        refuse(&held, &closing());
+    }
+}
+
+fn closing() -> Refusal {
+    Refusal::new(ResponseCode::ServiceNotAvailable, "the broker closes its connections; pull again")
+}
+
 fn too_many_cold() -> Refusal {
     let remark = "too many pulls wait for the disk; ask again later";
     Refusal::new(ResponseCode::SystemBusy, remark)
@@ -196,19 +209,26 @@ pub(crate) fn expire(broker: &Broker, held: HeldPull) {
 
 fn hold(broker: &Broker, pull: HeldPull) {
     let (topic, queue) = (pull.wanted.topic.clone(), pull.wanted.queue);
-    if let Some(refused) = broker.long_polls.hold(pull) {
-        // Too many wait: the client gets its empty answer now and asks again.
-        let pulled = Pulled {
-            outcome: Outcome::NotFound,
-            next: refused.wanted.offset,
-            min: 0,
-            max: refused.wanted.offset,
-            messages: 0,
-        };
-        let reply =
-            |out: &mut Vec<u8>| write_reply(broker, out, &refused.wanted, &pulled, false, b"");
-        let _ = refused.connection.write(reply);
-        return;
+    match broker.long_polls.hold(pull) {
+        None => {}
+        Some((refused, NotHeld::Over)) => {
+            refuse(&refused, &closing());
+            return;
+        }
+        Some((refused, NotHeld::TooMany)) => {
+            // The client gets its empty answer now and asks again.
+            let pulled = Pulled {
+                outcome: Outcome::NotFound,
+                next: refused.wanted.offset,
+                min: 0,
+                max: refused.wanted.offset,
+                messages: 0,
+            };
+            let reply =
+                |out: &mut Vec<u8>| write_reply(broker, out, &refused.wanted, &pulled, false, b"");
+            let _ = refused.connection.write(reply);
+            return;
+        }
     }
     // A message may have come between the look into the queue and the hold.
     let max = broker.store.queue_range(&topic.name, queue).map_or(0, |range| range.max);

@@ -87,6 +87,8 @@ public final class Stream {
         say("ready");
         ending.join();
         consumer.shutdown();
+        // An ordered consumer of 5.5.0 leaves threads behind.
+        System.exit(0);
     }
 
     private void waitForTheEnd() {
