@@ -5,6 +5,7 @@ mod existence;
 mod registered;
 mod replica;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -186,6 +187,23 @@ impl Broker {
         default.cloned().unwrap_or_else(|| self.bound.to_string())
     }
 
+    /// The address under which it registers with this id: as master, if there is one, the address that
+    /// stays while masters change.
+    pub(crate) fn registered_address(&self, id: i64) -> String {
+        let kubernetes = self.config.replication.kubernetes.as_ref();
+        let of_master = kubernetes.and_then(|section| section.master_address.clone());
+        of_master.filter(|_| id == 0).unwrap_or_else(|| self.advertised_address())
+    }
+
+    /// The same for every listener.
+    pub(crate) fn registered_addresses(&self, id: i64) -> BTreeMap<String, String> {
+        let mut addresses = self.config.advertise.clone();
+        if let Some(default) = addresses.get_mut("default") {
+            *default = self.registered_address(id);
+        }
+        addresses
+    }
+
     /// The address that a message says it is stored at: the one the producer reached us by, with
     /// the main port. With it a message is found again by its id.
     pub(crate) fn store_host(&self, connection: &Connection) -> SocketAddr {
@@ -353,6 +371,12 @@ impl Broker {
     pub(crate) fn registered(&self, name_server: &str, outcome: Result<i64, String>) {
         self.metrics.registered(name_server, outcome.is_ok());
         self.registration.set(name_server, outcome);
+    }
+
+    /// It is no NameServer of ours any more.
+    pub(crate) fn forget_name_server(&self, name_server: &str) {
+        self.metrics.forget_name_server(name_server);
+        self.registration.forget(name_server);
     }
 
     /// Ends the broker: after a failed write-back nothing can be promised any more.

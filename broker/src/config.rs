@@ -78,7 +78,8 @@ pub struct ReplicationSection {
     /// no messages while one of them is away.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_in_sync: Option<usize>,
-    /// Makes this a slave: the master's `host:port` for replication, one above its main port.
+    /// Makes this a slave: the master's `host:port` for replication, one above its main port. The
+    /// master, with `broker_id` 0, does not look at it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master: Option<String>,
     /// Makes this one of several replicas that elect their master: their replication addresses,
@@ -129,6 +130,10 @@ pub struct KubernetesSection {
     /// A Service without selector whose endpoint the master moves to itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master_service: Option<String>,
+    /// What NameServers tell clients as the master's address, whoever is master: that Service's
+    /// `host:port`. Default: none, the master's own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub master_address: Option<String>,
 }
 
 /// When replication lets a send be answered.
@@ -144,6 +149,12 @@ impl ReplicationSection {
     /// Whether the broker is one of several replicas.
     pub fn is_on(&self) -> bool {
         self.master.is_some() || self.secret_file.is_some() || self.insecure
+    }
+
+    /// The master that the replica with this broker id follows by configuration. All replicas may
+    /// have the same configuration: the master itself has id 0.
+    pub(crate) fn followed(&self, broker_id: u64) -> Option<&String> {
+        self.master.as_ref().filter(|_| broker_id != 0)
     }
 
     /// Whether the replicas elect their master.
@@ -380,9 +391,6 @@ impl BrokerConfig {
                     "a slave needs replication.master, `--master HOST:PORT`",
                 );
             }
-            Some(_) if self.broker_id == 0 => {
-                return wrong("broker_id", id, "0 is the master's; give a slave 1 or more");
-            }
             Some(_) if self.broker_id >= REPLICAS_MAX => {
                 return wrong("broker_id", id, "use less than 64");
             }
@@ -428,6 +436,14 @@ impl BrokerConfig {
         if section.kubernetes.is_none() {
             let problem = "replicas keep their authority record there";
             return wrong("replication.kubernetes", "not set".to_owned(), problem);
+        }
+        let of_master = section.kubernetes.as_ref().and_then(|known| known.master_address.as_ref());
+        if let Some(address) = of_master.filter(|address| !is_address(address)) {
+            return wrong(
+                "replication.kubernetes.master_address",
+                address.clone(),
+                "use host:port",
+            );
         }
         if let Some(address) = section.peers.iter().find(|address| !is_address(address)) {
             return wrong("replication.peers", address.clone(), "use host:port");

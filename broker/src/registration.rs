@@ -4,6 +4,8 @@
 //! leaves out for deleted gets whole tables only.
 //! Sources: `BrokerOuterAPI.registerBrokerAll`, `BrokerController.registerIncrementBrokerData`.
 
+mod name_servers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +59,7 @@ pub(crate) fn topic_config(topic: &Topic) -> TopicConfig {
 pub(crate) async fn run(broker: Arc<Broker>, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
     for address in broker.config.name_servers.clone() {
-        tasks.spawn(keep_registered(broker.clone(), address, shutdown.clone()));
+        tasks.spawn(name_servers::follow(broker.clone(), address, shutdown.clone()));
     }
     while tasks.join_next().await.is_some() {}
 }
@@ -122,7 +124,11 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         }
     }
     if let Some(connection) = peer.connection.take().filter(|_| peer.is_registered()) {
-        unregister(&broker, peer.id, &connection).await;
+        // By a master's address that it shares with the next one it would take that one away; the
+        // end of its own connection is enough.
+        if broker.registered_address(peer.id) == broker.advertised_address() {
+            unregister(&broker, peer.id, &connection).await;
+        }
         connection.close();
     }
 }
@@ -367,7 +373,7 @@ impl NameServer<'_> {
         };
         let body = RegisterBrokerBody {
             filter_server_list: Vec::new(),
-            listener_addresses: broker.config.advertise.clone(),
+            listener_addresses: broker.registered_addresses(self.id),
             topic_config_serialize_wrapper: TopicConfigSerializeWrapper {
                 data_version,
                 topic_config_table: topics.collect(),
@@ -398,7 +404,7 @@ async fn register(
     body: &[u8],
     is_part: bool,
 ) -> Result<(), String> {
-    let address = broker.advertised_address();
+    let address = broker.registered_address(id);
     let replication_address = broker.replication_address().unwrap_or_default();
     let header = RegisterBrokerHeader {
         broker_name: broker.config.name.as_str().into(),
@@ -425,7 +431,7 @@ async fn register(
 }
 
 async fn unregister(broker: &Broker, id: i64, connection: &Connection) {
-    let address = broker.advertised_address();
+    let address = broker.registered_address(id);
     let header = BrokerIdentityHeader {
         broker_name: broker.config.name.as_str().into(),
         broker_addr: address.as_str().into(),

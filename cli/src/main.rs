@@ -62,6 +62,8 @@ enum Command {
     Healthcheck(cmd::healthcheck::HealthcheckArgs),
     #[cfg(feature = "kubernetes")]
     Crds(cmd::crds::CrdsArgs),
+    #[cfg(feature = "kubernetes")]
+    Operator(cmd::operator::OperatorArgs),
     Completion(cmd::completion::CompletionArgs),
 }
 
@@ -74,8 +76,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
-    let is_server =
-        matches!(cli.command, Command::Standalone(_) | Command::Broker(_) | Command::Namesrv(_));
+    let is_server = match cli.command {
+        Command::Standalone(_) | Command::Broker(_) | Command::Namesrv(_) => true,
+        #[cfg(feature = "kubernetes")]
+        Command::Operator(_) => true,
+        _ => false,
+    };
     // A consumer that leaves its group always gives back what it was offered and did not print.
     let tool_level = "warn,weirmq_client::push_consumer::member=error";
     cli.log.start(if is_server { "info" } else { tool_level })?;
@@ -97,6 +103,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Healthcheck(args) => client_runtime()?.block_on(cmd::healthcheck::run(args)),
         #[cfg(feature = "kubernetes")]
         Command::Crds(args) => cmd::crds::run(args),
+        #[cfg(feature = "kubernetes")]
+        Command::Operator(args) => server_runtime()?.block_on(cmd::operator::run(args)),
         Command::Completion(args) => cmd::completion::run(args, Cli::command()),
     }
 }

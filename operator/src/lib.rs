@@ -1,6 +1,25 @@
 //! The operator: turns custom resources of Kubernetes into NameServers, broker groups, topics and
 //! groups, and keeps them so.
+//!
+//! A controller looks up what its resource refers to, builds the objects that it needs (pure), applies
+//! those that are not so, and says in the status how it is. Whoever is master the brokers decide among
+//! themselves; the operator makes the objects that they keep that in, and asks for hand-overs.
 
 #![forbid(unsafe_code)]
 
+mod broker;
+mod children;
+mod conditions;
+mod consumer_group;
+mod context;
+mod declared;
 pub mod kinds;
+mod leader;
+mod metrics;
+mod name_server;
+mod pods;
+mod restart;
+mod run;
+mod topic;
+
+pub use run::{Config, RunError, run};

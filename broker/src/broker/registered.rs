@@ -26,6 +26,18 @@ impl Registration {
     pub(super) fn set(&self, name_server: &str, outcome: Result<i64, String>) {
         let mut all = self.by_name_server.lock();
         all.insert(name_server.to_owned(), outcome);
+        self.judge(&all);
+    }
+
+    /// The others decide from now on.
+    pub(super) fn forget(&self, name_server: &str) {
+        let mut all = self.by_name_server.lock();
+        if all.remove(name_server).is_some() && !all.is_empty() {
+            self.judge(&all);
+        }
+    }
+
+    fn judge(&self, all: &BTreeMap<String, Result<i64, String>>) {
         if let Some(known) = all.values().flatten().min() {
             self.known.send_replace(*known);
             self.check.ok();

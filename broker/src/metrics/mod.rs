@@ -252,6 +252,10 @@ impl Metrics {
         self.registered.get_or_create(&labels).set(i64::from(is_registered));
     }
 
+    pub(crate) fn forget_name_server(&self, name_server: &str) {
+        self.registered.remove(&NameServerLabels { name_server: name_server.to_owned() });
+    }
+
     /// Messages stored and delivered since the start.
     pub(crate) fn totals(&self) -> (u64, u64) {
         (self.put.load(Ordering::Relaxed), self.got.load(Ordering::Relaxed))

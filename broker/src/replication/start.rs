@@ -89,7 +89,7 @@ pub(crate) fn prepare(
     let replica = ReplicaId(u32::try_from(config.broker_id).unwrap_or(u32::MAX));
     let me = Member { replica, incarnation };
     let section = &config.replication;
-    let authority = match (&section.kubernetes, &section.master) {
+    let authority = match (&section.kubernetes, section.followed(config.broker_id)) {
         (Some(kubernetes), _) => Plan::Kubernetes(kubernetes.clone()),
         (None, Some(_)) => Plan::AtTheMaster,
         (None, None) => {
@@ -266,7 +266,8 @@ async fn live(
     // One connection between any two: the one with the higher id dials. So a replica that is added
     // behind the others, or taken away, is nothing that they have to be told.
     let lower = (0..me.replica.0).filter_map(|replica| section.peer(replica));
-    for address in section.master.iter().cloned().chain(lower) {
+    let followed = section.followed(broker.config.broker_id).cloned();
+    for address in followed.into_iter().chain(lower) {
         tokio::spawn(keep_dialling(address, ends.clone(), stop.clone()));
     }
     drop(ends);

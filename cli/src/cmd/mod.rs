@@ -13,6 +13,8 @@ pub(crate) mod kv;
 mod member;
 pub(crate) mod message;
 pub(crate) mod namesrv;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod operator;
 pub(crate) mod place;
 pub(crate) mod produce;
 mod reader;

@@ -92,9 +92,12 @@ impl ReplicationArgs {
         }
         if let Some(group) = self.kubernetes_group {
             let known = section.kubernetes.take();
-            let (namespace, master_service) =
-                known.map_or((None, None), |known| (known.namespace, known.master_service));
-            section.kubernetes = Some(KubernetesSection { group, namespace, master_service });
+            let (namespace, master_service, master_address) = known
+                .map_or((None, None, None), |known| {
+                    (known.namespace, known.master_service, known.master_address)
+                });
+            section.kubernetes =
+                Some(KubernetesSection { group, namespace, master_service, master_address });
         }
         section.mode = match self.replication {
             None => section.mode,

@@ -173,9 +173,8 @@ pub enum FailoverMode {
     /// The replicas elect another one, also while the operator is down.
     Automatic,
     /// Replica 0 is the master. While it is away its slaves serve readers and nobody takes messages.
-    // Not `Off` for users: YAML 1.1, and so kubectl, reads that as `false`.
-    #[serde(rename = "Disabled")]
-    Off,
+    // Not `Off`: YAML 1.1, and so kubectl, reads that as `false`.
+    Disabled,
 }
 
 /// What of a broker's configuration can be chosen; see `weir broker --print-config`.

@@ -7,7 +7,9 @@ use weirmq_remoting::body::{Body as _, KVTable};
 use weirmq_remoting::command::{Command, response};
 
 use crate::config::ReplicationMode;
+use crate::delay::DelayLevel;
 use crate::request::{Context, Refusal, succeed_with_body};
+use crate::topics::SCHEDULE_TOPIC;
 
 /// Apache's keys, as far as they mean something here: the dashboard and exporters read them.
 pub(in crate::request) fn info(
@@ -62,6 +64,13 @@ pub(in crate::request) fn info(
         put_in(&format!("{pool}ThreadPoolQueueSize"), "0".into());
         put_in(&format!("{pool}ThreadPoolQueueCapacity"), "0".into());
         put_in(&format!("{pool}ThreadPoolQueueHeadWaitTimeMills"), "0".into());
+    }
+    // Delivered and stored of each delay level, as `ScheduleMessageService.buildRunningStats` has it.
+    for level in DelayLevel::all() {
+        if let Some(range) = broker.store.queue_range(SCHEDULE_TOPIC, level.queue()) {
+            let (number, next) = (level.number(), broker.state.delay.get(level.number()));
+            put_in(&format!("scheduleMessageOffset_{number}"), format!("{next},{}", range.max));
+        }
     }
     put_in("pageCacheLockTimeMills", "0".into());
     put_in("startAcceptSendRequestTimeStamp", "0".into());

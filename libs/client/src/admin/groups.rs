@@ -185,20 +185,26 @@ impl Admin {
         };
         let mut all = ConsumeStats::default();
         for address in masters.values() {
-            let fields = |writer: &mut HeaderWriter<'_>| {
-                ConsumeStatsHeader {
-                    consumer_group: Text::from(group),
-                    topic: topic.map(Text::from),
-                }
-                .encode(writer);
-            };
-            let request = RequestCode::GetConsumeStats;
-            let stats: ConsumeStats =
-                self.client.core.call(address, request, fields, b"").await?.body()?;
+            let stats = self.consume_stats_on(address, group, topic).await?;
             all.offset_table.extend(stats.offset_table);
             all.consume_tps += stats.consume_tps;
         }
         Ok(all)
+    }
+
+    /// The same on one broker.
+    pub async fn consume_stats_on(
+        &self,
+        broker_address: &str,
+        group: &str,
+        topic: Option<&str>,
+    ) -> Result<ConsumeStats, ClientError> {
+        let fields = |writer: &mut HeaderWriter<'_>| {
+            ConsumeStatsHeader { consumer_group: Text::from(group), topic: topic.map(Text::from) }
+                .encode(writer);
+        };
+        let request = RequestCode::GetConsumeStats;
+        self.client.core.call(broker_address, request, fields, b"").await?.body()
     }
 
     /// The masters that serve a group: those with its retry topic.

@@ -107,16 +107,24 @@ impl Admin {
     pub async fn topic_stats(&self, topic: &str) -> Result<TopicStatsTable, ClientError> {
         let mut all = TopicStatsTable::default();
         for address in self.masters_of_topic(topic).await?.values() {
-            let fields = |writer: &mut HeaderWriter<'_>| {
-                TopicHeader { topic: Text::from(topic) }.encode(writer);
-            };
-            let request = RequestCode::GetTopicStatsInfo;
-            let reply = self.client.core.call(address, request, fields, b"").await?;
-            let stats: TopicStatsTable = reply.body()?;
+            let stats = self.topic_stats_on(address, topic).await?;
             all.offset_table.extend(stats.offset_table);
             all.topic_put_tps += stats.topic_put_tps;
         }
         Ok(all)
+    }
+
+    /// The same of the queues on one broker.
+    pub async fn topic_stats_on(
+        &self,
+        broker_address: &str,
+        topic: &str,
+    ) -> Result<TopicStatsTable, ClientError> {
+        let fields = |writer: &mut HeaderWriter<'_>| {
+            TopicHeader { topic: Text::from(topic) }.encode(writer);
+        };
+        let request = RequestCode::GetTopicStatsInfo;
+        self.client.core.call(broker_address, request, fields, b"").await?.body()
     }
 
     /// A topic's settings on one broker (code 351).

@@ -1,0 +1,81 @@
+//! `weir operator`: the operator of Kubernetes.
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use weirmq_operator::Config;
+
+use crate::exit::Failure;
+use crate::signals::Signals;
+
+/// Run the operator, which turns custom resources of Kubernetes into brokers
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  weir crds | kubectl apply --server-side -f -\n  \
+    weir operator --image registry.example.org/weirmq:1 --watch-namespace default\n\n\
+    It finds the API server as kubectl does, or by the account of its pod. Of several operators the one acts\n\
+    that holds the Lease `weirmq-operator`.")]
+pub(crate) struct OperatorArgs {
+    /// The image of pods whose resource names none
+    #[arg(long, value_name = "IMAGE", env = "WEIRMQ_OPERATOR_IMAGE", hide_env = true)]
+    image: String,
+    /// Look at this namespace only [default: at all]
+    #[arg(long, value_name = "NAMESPACE", env = "WEIRMQ_WATCH_NAMESPACE", hide_env = true)]
+    watch_namespace: Option<String>,
+    /// The domain of the cluster's DNS
+    #[arg(long, value_name = "DOMAIN", env = "WEIRMQ_CLUSTER_DOMAIN", hide_env = true)]
+    #[arg(default_value = "cluster.local")]
+    cluster_domain: String,
+    /// Where the Lease of the operators is [default: default]
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", hide_env = true)]
+    lease_namespace: Option<String>,
+    /// What this operator is called there; another name for each [default: the host's name and the process's id]
+    #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env = true)]
+    identity: Option<String>,
+    /// The address to open the admin port on
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "0.0.0.0",
+        env = "WEIRMQ_BIND",
+        hide_env = true
+    )]
+    bind: String,
+    /// Port for health (/livez, /readyz) and metrics (/metrics); 0: any
+    #[arg(long, value_name = "PORT", default_value_t = 10908, env = "WEIRMQ_ADMIN_PORT")]
+    #[arg(hide_env = true)]
+    admin_port: u16,
+}
+
+pub(crate) async fn run(args: OperatorArgs) -> anyhow::Result<()> {
+    let listener =
+        TcpListener::bind((args.bind.as_str(), args.admin_port)).await.map_err(|error| {
+            Failure::Usage(format!(
+                "open the admin port {}:{}: {error}",
+                args.bind, args.admin_port
+            ))
+        })?;
+    let identity = args.identity.unwrap_or_else(|| {
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        format!("{host}-{}", std::process::id())
+    });
+    let config = Config {
+        image: args.image,
+        namespace: args.watch_namespace.filter(|namespace| !namespace.is_empty()),
+        cluster_domain: args.cluster_domain,
+        lease_namespace: args.lease_namespace.unwrap_or_else(|| "default".to_owned()),
+        identity,
+    };
+    let admin = weirmq_admin::Admin::new();
+    let (shutdown, admin_shutdown) = (CancellationToken::new(), CancellationToken::new());
+    let port = tokio::spawn(weirmq_admin::serve(listener, admin.clone(), admin_shutdown.clone()));
+    let signalled = shutdown.clone();
+    let mut signals = Signals::install()?;
+    tokio::spawn(async move {
+        signals.next().await;
+        signalled.cancel();
+    });
+    let ended = weirmq_operator::run(config, admin.clone(), shutdown).await;
+    admin.shutting_down();
+    admin_shutdown.cancel();
+    let _ = port.await;
+    Ok(ended?)
+}

@@ -1,0 +1,172 @@
+//! The configuration file of a group's brokers.
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use serde_json::{Value, json};
+use toml::{Table, Value as Toml};
+use weirmq_authority::kubernetes::{Flush, ReplicationMode};
+
+use super::{Group, PORT, Plan, REPLICATION_PORT, master_service, min_in_sync};
+use crate::kinds::{BrokerSettings, BrokerSpec};
+
+/// Where the file is in the pod.
+pub(super) const FOLDER: &str = "/etc/weirmq";
+pub(super) const FILE: &str = "broker.toml";
+pub(super) const SECRET_FOLDER: &str = "/etc/weirmq-replication";
+pub(super) const TLS_FOLDER: &str = "/etc/weirmq-tls";
+
+pub(super) fn config_map(plan: &Plan<'_>, group: &Group) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": plan.group_metadata(&group.name, &name(&group.name)),
+        "data": { FILE: text(plan, group) },
+    })
+}
+
+pub(super) fn name(group: &str) -> String {
+    format!("{group}-config")
+}
+
+/// The file as TOML, always in the same order.
+fn text(plan: &Plan<'_>, group: &Group) -> String {
+    let mut file = Table::new();
+    file.insert("broker".to_owned(), Toml::Table(broker(plan, group)));
+    file.to_string()
+}
+
+/// What of it a broker reads at its start only. How many replicas there are, and how many have to be in
+/// sync, it learns from its `BrokerGroup` while it runs.
+pub(super) fn needing_restart(plan: &Plan<'_>, group: &Group) -> String {
+    let mut broker = broker(plan, group);
+    if let Some(replication) = broker.get_mut("replication").and_then(Toml::as_table_mut)
+        && plan.is_elected()
+    {
+        replication.remove("min_in_sync");
+    }
+    broker.to_string()
+}
+
+fn broker(plan: &Plan<'_>, group: &Group) -> Table {
+    let spec = &plan.resource.spec;
+    let settings = &spec.config;
+    let mut broker = Table::new();
+    set(&mut broker, "cluster", Some(plan.cluster()));
+    set(&mut broker, "name", Some(group.name.clone()));
+    set(&mut broker, "data_dir", Some("/data".to_owned()));
+    set(&mut broker, "name_servers", Some(plan.name_servers.clone()));
+    set(&mut broker, "auto_create_topics", settings.auto_create_topics);
+    set(&mut broker, "auto_create_groups", settings.auto_create_groups);
+    set(&mut broker, "default_topic_queues", settings.default_topic_queues.map(i64::from));
+    set(&mut broker, "io_threads", settings.io_threads.map(i64::from));
+    // A group that leaves delivers what it has and takes nothing more.
+    set(&mut broker, "permission", group.is_draining.then_some(4));
+    broker.insert("store".to_owned(), Toml::Table(store(spec)));
+    broker.insert("replication".to_owned(), Toml::Table(replication(plan, &group.name)));
+    broker.insert("limits".to_owned(), Toml::Table(limits(settings)));
+    if spec.tls.is_some() {
+        let mut tls = Table::new();
+        set(&mut tls, "certificate", Some(format!("{TLS_FOLDER}/tls.crt")));
+        set(&mut tls, "key", Some(format!("{TLS_FOLDER}/tls.key")));
+        broker.insert("tls".to_owned(), Toml::Table(tls));
+    }
+    broker
+}
+
+fn store(spec: &BrokerSpec) -> Table {
+    let settings = &spec.config;
+    let mut store = Table::new();
+    let flush = match spec.flush {
+        Flush::Async => "async",
+        Flush::Sync => "sync",
+    };
+    set(&mut store, "flush", Some(flush.to_owned()));
+    set(&mut store, "segment_bytes", settings.segment_size.as_ref().and_then(bytes));
+    set(&mut store, "retention_hours", settings.retention_hours.map(whole));
+    let hours = settings.retention_at_hours.as_ref();
+    let hours = hours
+        .map(|hours| hours.iter().map(|hour| Toml::from(i64::from(*hour))).collect::<Vec<_>>());
+    set(&mut store, "retention_at_hours", hours);
+    set(&mut store, "retention_disk_percent", settings.retention_disk_percent.map(i64::from));
+    set(&mut store, "retention_force", settings.retention_force);
+    store
+}
+
+fn replication(plan: &Plan<'_>, group: &str) -> Table {
+    let spec = &plan.resource.spec;
+    let mut replication = Table::new();
+    if spec.replicas_per_group == 1 {
+        return replication;
+    }
+    let mode = spec.replication.mode;
+    let text = match mode {
+        ReplicationMode::Async => "async",
+        ReplicationMode::Sync => "sync",
+    };
+    set(&mut replication, "mode", Some(text.to_owned()));
+    let min = i64::from(min_in_sync(plan.resource));
+    set(&mut replication, "min_in_sync", (mode == ReplicationMode::Sync).then_some(min));
+    set(&mut replication, "secret_file", Some(format!("{SECRET_FOLDER}/secret")));
+    if plan.is_elected() {
+        // One name for all that there are and will be.
+        let peers = format!("{}:{REPLICATION_PORT}", plan.host(group, "{}"));
+        set(&mut replication, "peers", Some(vec![peers]));
+        let lease = spec.failover.lease_seconds.map(|seconds| i64::from(seconds) * 1_000);
+        set(&mut replication, "lease_ms", lease);
+        let mut kubernetes = Table::new();
+        set(&mut kubernetes, "group", Some(group.to_owned()));
+        set(&mut kubernetes, "namespace", Some(plan.namespace()));
+        set(&mut kubernetes, "master_service", Some(master_service(group)));
+        let (namespace, domain) = (plan.namespace(), plan.domain);
+        let address = format!("{}.{namespace}.svc.{domain}:{PORT}", master_service(group));
+        set(&mut kubernetes, "master_address", Some(address));
+        replication.insert("kubernetes".to_owned(), Toml::Table(kubernetes));
+    } else {
+        set(
+            &mut replication,
+            "master",
+            Some(format!("{}:{REPLICATION_PORT}", plan.host(group, "0"))),
+        );
+    }
+    replication
+}
+
+fn limits(settings: &BrokerSettings) -> Table {
+    let mut limits = Table::new();
+    set(&mut limits, "message_bytes_max", settings.message_bytes_max.map(whole));
+    let frame = settings.message_bytes_max.map(|bytes| whole(bytes.max(8 << 20).saturating_mul(2)));
+    set(&mut limits, "frame_bytes_max", frame);
+    set(&mut limits, "connections_max", settings.connections_max.map(whole));
+    set(&mut limits, "topics_max", settings.topics_max.map(whole));
+    limits
+}
+
+fn set(table: &mut Table, key: &str, value: Option<impl Into<Toml>>) {
+    if let Some(value) = value {
+        table.insert(key.to_owned(), value.into());
+    }
+}
+
+fn whole(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// A quantity of Kubernetes in bytes, where it is a whole number of them that fits.
+pub(in crate::broker) fn bytes(quantity: &Quantity) -> Option<i64> {
+    let text = quantity.0.trim();
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: f64 = match unit {
+        "" => 1.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        "Ti" => 1_099_511_627_776.0,
+        _ => return None,
+    };
+    let bytes = number.parse::<f64>().ok()? * factor;
+    (1.0..9e15).contains(&bytes).then_some(bytes as i64)
+}

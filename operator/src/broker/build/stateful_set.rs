@@ -1,0 +1,104 @@
+//! The StatefulSet of one group. An ordinal is a replica, not a role.
+
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
+
+use super::config::{self, FOLDER, SECRET_FOLDER, TLS_FOLDER};
+use super::{
+    Group, PORT, Plan, REPLICATION_PORT, ROLE, VIP_PORT, group_selector, pod_labels, secret_name,
+};
+use crate::pods::{self, ADMIN_PORT, Container};
+
+/// Changes with the configuration, so that pods that were started with another one are seen.
+const CONFIG: &str = "weirmq.io/config";
+
+pub(super) fn stateful_set(plan: &Plan<'_>, group: &Group) -> Value {
+    let (name, spec) = (plan.name(), &plan.resource.spec);
+    let labels = pod_labels(&name, &group.name);
+    let hash = digest(&SHA256, config::needing_restart(plan, group).as_bytes());
+    let hash: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let account = plan.is_elected().then(|| format!("{name}-broker"));
+    let template = pods::template(
+        container(plan),
+        labels.clone(),
+        json!({ CONFIG: hash }),
+        account.as_deref(),
+        volumes(plan, &group.name),
+        &spec.pod,
+    );
+    json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet",
+        "metadata": plan.group_metadata(&group.name, &group.name),
+        "spec": {
+            "replicas": group.replicas,
+            "serviceName": plan.pods_service(),
+            // All at once: replicas wait for each other.
+            "podManagementPolicy": "Parallel",
+            // The operator restarts pods, one by one and only when the broker says that it is safe.
+            "updateStrategy": { "type": "OnDelete" },
+            "selector": { "matchLabels": group_selector(&name, &group.name) },
+            "template": template,
+            "volumeClaimTemplates": [pods::claim(&spec.storage, labels)],
+            "persistentVolumeClaimRetentionPolicy": pods::claim_retention(&spec.storage),
+        },
+    })
+}
+
+fn container(plan: &Plan<'_>) -> Container {
+    let spec = &plan.resource.spec;
+    let (namespace, domain) = (plan.namespace(), plan.domain);
+    let field = |path: &str| json!({ "fieldRef": { "apiVersion": "v1", "fieldPath": path } });
+    let from = |name: &str, path: &str| json!({ "name": name, "valueFrom": field(path) });
+    let mut env = vec![
+        json!({ "name": "WEIRMQ_LOG_FORMAT", "value": "json" }),
+        from("POD_NAME", "metadata.name"),
+        from("POD_IP", "status.podIP"),
+        from("NODE_NAME", "spec.nodeName"),
+        json!({
+            "name": "WEIRMQ_ADVERTISE",
+            "value": format!("$(POD_NAME).{}.{namespace}.svc.{domain}:{PORT}", plan.pods_service()),
+        }),
+    ];
+    if spec.replicas_per_group > 1 {
+        env.push(from("WEIRMQ_BROKER_ID", "metadata.labels['apps.kubernetes.io/pod-index']"));
+    }
+    let mut mounts = vec![
+        json!({ "name": "data", "mountPath": "/data" }),
+        json!({ "name": "config", "mountPath": FOLDER, "readOnly": true }),
+    ];
+    if spec.replicas_per_group > 1 {
+        mounts.push(json!({ "name": "replication", "mountPath": SECRET_FOLDER, "readOnly": true }));
+    }
+    if spec.tls.is_some() {
+        mounts.push(json!({ "name": "tls", "mountPath": TLS_FOLDER, "readOnly": true }));
+    }
+    let image = spec.pod.image.clone().unwrap_or_else(|| plan.image.to_owned());
+    let args = ["broker", "--config", &format!("{FOLDER}/{}", config::FILE)].map(str::to_owned);
+    Container {
+        role: ROLE,
+        image,
+        args: args.to_vec(),
+        env,
+        ports: vec![
+            ("broker", PORT),
+            ("vip", VIP_PORT),
+            ("replication", REPLICATION_PORT),
+            ("admin", ADMIN_PORT),
+        ],
+        mounts,
+    }
+}
+
+fn volumes(plan: &Plan<'_>, group: &str) -> Vec<Value> {
+    let spec = &plan.resource.spec;
+    let mut volumes =
+        vec![json!({ "name": "config", "configMap": { "name": config::name(group) } })];
+    if spec.replicas_per_group > 1 {
+        let secret = secret_name(&plan.name());
+        volumes.push(json!({ "name": "replication", "secret": { "secretName": secret } }));
+    }
+    if let Some(tls) = &spec.tls {
+        volumes.push(json!({ "name": "tls", "secret": { "secretName": tls.secret.name } }));
+    }
+    volumes
+}

@@ -1,0 +1,257 @@
+//! The controller of `Broker`.
+//!
+//! One round: look up what the resource refers to, decide which groups there are, make their objects,
+//! look at their replicas, take at most one step of a rolling restart in each group, and say how it is.
+
+mod build;
+mod drain;
+mod observe;
+mod roll;
+mod status;
+mod step;
+#[cfg(test)]
+mod tests;
+mod topics;
+
+use std::time::Duration;
+
+use kube::api::ApiResource;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt as _};
+use ring::rand::{SecureRandom as _, SystemRandom};
+
+use crate::children::Children;
+use crate::context::{Context, Error, is_paused};
+use crate::kinds::{Broker, BrokerStatus, NameServer};
+use crate::name_server;
+
+use build::{Group, Plan};
+use observe::GroupView;
+
+pub(crate) use build::cluster;
+
+/// How often brokers are asked how they are while everything is as it should be.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// While something is under way.
+const LOOK_SOON: Duration = Duration::from_secs(2);
+
+/// Makes what one `Broker` declares, and says how it is.
+pub(crate) async fn reconcile(
+    resource: &Broker,
+    context: &Context,
+    children: &Children,
+) -> Result<Action, Error> {
+    if resource.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let mut round = Round { resource, context, children, findings: status::Findings::default() };
+    let failure = round.run().await.err();
+    let views = round.views().await;
+    let status = round.status(&views, failure.as_ref());
+    context.report(resource, resource.status.as_ref(), &status).await?;
+    match failure {
+        Some(error) => Err(error),
+        None if is_settled(&status) => Ok(Action::requeue(LOOK_EVERY)),
+        None => Ok(Action::requeue(LOOK_SOON)),
+    }
+}
+
+/// What clients of the admin protocol ask.
+pub(crate) fn client_name_servers(resource: &Broker, domain: &str) -> String {
+    let spec = &resource.spec;
+    let namespace = resource.namespace().unwrap_or_default();
+    match (&spec.name_servers, &spec.name_server_ref) {
+        (Some(addresses), _) => addresses.join(";"),
+        (None, Some(reference)) => name_server::address(&reference.name, &namespace, domain),
+        (None, None) => String::new(),
+    }
+}
+
+/// The groups that are to stay, and where their masters take requests at the moment.
+pub(crate) fn masters(resource: &Broker, children: &Children) -> Vec<(String, Option<String>)> {
+    let (name, namespace) = (resource.name_any(), resource.namespace().unwrap_or_default());
+    let is_elected = build::is_elected(resource);
+    let groups = (0..resource.spec.groups).map(|index| build::group_name(&name, index));
+    groups
+        .map(|group| {
+            let view = observe::group(children, &namespace, &group, is_elected, false);
+            (group, view.master_address())
+        })
+        .collect()
+}
+
+struct Round<'a> {
+    resource: &'a Broker,
+    context: &'a Context,
+    children: &'a Children,
+    findings: status::Findings,
+}
+
+impl Round<'_> {
+    fn namespace(&self) -> String {
+        self.resource.namespace().unwrap_or_default()
+    }
+
+    async fn run(&mut self) -> Result<(), Error> {
+        if is_paused(self.resource) {
+            return Ok(());
+        }
+        let name_servers = self.name_servers().await?;
+        let groups = self.groups();
+        let plan = Plan {
+            resource: self.resource,
+            image: &self.context.image,
+            domain: &self.context.cluster_domain,
+            name_servers,
+            groups,
+        };
+        self.make(&plan).await?;
+        let views = self.views().await;
+        self.take_away(plan, &views).await?;
+        self.hand_out_topics(&views).await;
+        for view in &views {
+            self.step(view).await?;
+        }
+        Ok(())
+    }
+
+    /// What brokers are told to register with.
+    async fn name_servers(&self) -> Result<Vec<String>, Error> {
+        let spec = &self.resource.spec;
+        if let Some(addresses) = &spec.name_servers {
+            return Ok(addresses.clone());
+        }
+        let namespace = self.namespace();
+        let name =
+            spec.name_server_ref.as_ref().map(|found| found.name.clone()).unwrap_or_default();
+        let api: Api<NameServer> = Api::namespaced(self.context.client.clone(), &namespace);
+        let found = api.get_metadata_opt(&name).await;
+        match found.map_err(Error::kubernetes(format!("look for NameServer {name}")))? {
+            Some(_) => Ok(vec![name_server::brokers_address(
+                &name,
+                &namespace,
+                &self.context.cluster_domain,
+            )]),
+            None => Err(Error::Missing { kind: "NameServer", name }),
+        }
+    }
+
+    fn client_name_servers(&self) -> String {
+        client_name_servers(self.resource, &self.context.cluster_domain)
+    }
+
+    /// The groups that are wanted, and those that are still there.
+    fn groups(&self) -> Vec<Group> {
+        let (name, wanted) = (self.resource.name_any(), self.resource.spec.groups);
+        let there = self.existing();
+        let last = there.into_iter().map(|index| index + 1).max().unwrap_or(0).max(wanted);
+        let groups =
+            (0..last).map(|index| self.group(&build::group_name(&name, index), index >= wanted));
+        groups.collect()
+    }
+
+    fn group(&self, name: &str, is_draining: bool) -> Group {
+        let wanted = self.resource.spec.replicas_per_group;
+        let replicas = observe::replicas_to_keep(self.children, &self.namespace(), name, wanted);
+        Group { name: name.to_owned(), is_draining, replicas }
+    }
+
+    /// The numbers of groups that have a StatefulSet.
+    fn existing(&self) -> Vec<u32> {
+        let prefix = format!("{}-", self.resource.name_any());
+        let sets =
+            observe::stateful_sets(self.children, &self.namespace(), &self.resource.name_any());
+        let numbers =
+            sets.iter().filter_map(|set| set.name_any().strip_prefix(&prefix)?.parse().ok());
+        numbers.collect()
+    }
+
+    async fn make(&mut self, plan: &Plan<'_>) -> Result<(), Error> {
+        if self.resource.spec.replicas_per_group > 1 {
+            let mut random = [0; 32];
+            // It fails only where the system has no random numbers at all.
+            SystemRandom::new().fill(&mut random).map_err(|_| Error::NoRandomNumbers)?;
+            let secret = ApiResource::erase::<k8s_openapi::api::core::v1::Secret>(&());
+            self.children.create_once(&secret, &plan.secret(&random)).await?;
+        }
+        if plan.is_elected() {
+            let views = self.seen();
+            let lease = ApiResource::erase::<k8s_openapi::api::coordination::v1::Lease>(&());
+            let slice = ApiResource::erase::<k8s_openapi::api::discovery::v1::EndpointSlice>(&());
+            for group in &plan.groups {
+                let endpoint = build::endpoint_slice(plan, &group.name);
+                let serves =
+                    views.iter().any(|view| view.name == group.name && view.serving().is_some());
+                if !serves {
+                    // Perhaps somebody deleted what they need for an election.
+                    self.children.doubt(&plan.lease(&group.name));
+                    self.children.doubt(&endpoint);
+                }
+                self.children.create_once(&lease, &plan.lease(&group.name)).await?;
+                self.children.create_once(&slice, &endpoint).await?;
+            }
+        }
+        let wanted = plan.objects();
+        for object in &wanted {
+            self.children.apply(object).await?;
+        }
+        let owner = (build::ROLE.label(), &*self.resource.name_any());
+        self.children.delete_others(&plan.namespace(), owner, &wanted).await?;
+        Ok(())
+    }
+
+    /// What the watches know of the groups, by number.
+    fn seen(&self) -> Vec<GroupView> {
+        let (name, namespace) = (self.resource.name_any(), self.namespace());
+        let elected = build::is_elected(self.resource);
+        let mut indices = self.existing();
+        indices.sort_unstable();
+        let views = indices.into_iter().map(|index| {
+            let group = build::group_name(&name, index);
+            let is_draining = index >= self.resource.spec.groups;
+            observe::group(self.children, &namespace, &group, elected, is_draining)
+        });
+        views.collect()
+    }
+
+    /// The same, and what masters say of their slaves.
+    async fn views(&self) -> Vec<GroupView> {
+        let mut views = self.seen();
+        for view in &mut views {
+            observe::ask_for_lags(view, self.context, &self.client_name_servers()).await;
+        }
+        views
+    }
+
+    /// Takes groups away that have nothing left; the highest first, so that their numbers have no gap.
+    async fn take_away(&mut self, mut plan: Plan<'_>, views: &[GroupView]) -> Result<(), Error> {
+        let drained = self.drained(views).await;
+        let before = plan.groups.len();
+        while plan.groups.last().is_some_and(|group| drained.contains(&group.name)) {
+            plan.groups.pop();
+        }
+        if plan.groups.len() == before {
+            return Ok(());
+        }
+        let owner = (build::ROLE.label(), &*self.resource.name_any());
+        self.children.delete_others(&plan.namespace(), owner, &plan.objects()).await
+    }
+
+    async fn event(&self, type_: EventType, reason: &str, note: String) {
+        self.context.event(self.resource, type_, reason, note).await;
+    }
+
+    fn status(&self, views: &[GroupView], failure: Option<&Error>) -> BrokerStatus {
+        status::status(self.resource, views, &self.findings, failure)
+    }
+}
+
+/// Whether nothing is under way, so that nobody has to look soon.
+fn is_settled(status: &BrokerStatus) -> bool {
+    let is = |type_: &str, wanted: &str| {
+        let mut conditions = status.conditions.iter();
+        conditions.any(|condition| condition.type_ == type_ && condition.status == wanted)
+    };
+    is("Ready", "True") && is("Progressing", "False") && !is("Degraded", "True")
+}

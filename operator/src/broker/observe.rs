@@ -1,0 +1,215 @@
+//! What there is of a group: pods, their state, and the authority record.
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+use weirmq_authority::{Phase, Record};
+
+use super::build::{GROUP, PORT, ROLE};
+use crate::children::Children;
+use crate::context::Context;
+use crate::kinds::BrokerGroup;
+
+/// A broker that does not answer must not hold the others up.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One group, as it was seen last.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct GroupView {
+    pub(super) name: String,
+    pub(super) is_draining: bool,
+    pub(super) is_elected: bool,
+    /// Replicas that the StatefulSet should have.
+    pub(super) wanted: u32,
+    /// The StatefulSet controller has seen the newest template.
+    pub(super) is_current: bool,
+    /// Of replicas that elect their master.
+    pub(super) record: Option<Record>,
+    /// By ordinal.
+    pub(super) pods: Vec<PodView>,
+}
+
+/// One pod.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct PodView {
+    pub(super) name: String,
+    pub(super) uid: Option<String>,
+    pub(super) replica: u32,
+    pub(super) node: Option<String>,
+    pub(super) address: Option<String>,
+    pub(super) is_ready: bool,
+    pub(super) is_up_to_date: bool,
+    pub(super) is_terminating: bool,
+    /// What it does not have of its master's log, as the master says.
+    pub(super) lag_bytes: Option<i64>,
+    /// Why it is not running, where the kubelet or the scheduler says so.
+    pub(super) trouble: Option<String>,
+}
+
+impl GroupView {
+    /// Which replica is master and serves.
+    pub(super) fn master(&self) -> Option<u32> {
+        if !self.is_elected {
+            return self.pods.iter().find(|pod| pod.replica == 0 && pod.is_ready).map(|_| 0);
+        }
+        let record = self.record.as_ref().filter(|record| record.phase == Phase::Stable)?;
+        record.master.map(|master| master.replica.0)
+    }
+
+    pub(super) fn pod(&self, replica: u32) -> Option<&PodView> {
+        self.pods.iter().find(|pod| pod.replica == replica)
+    }
+
+    /// The master's pod, if it is there and ready.
+    pub(super) fn serving(&self) -> Option<&PodView> {
+        self.pod(self.master()?).filter(|pod| pod.is_ready && !pod.is_terminating)
+    }
+
+    /// Where the master takes requests.
+    pub(super) fn master_address(&self) -> Option<String> {
+        let address = self.serving()?.address.as_ref()?;
+        Some(if address.contains(':') {
+            format!("[{address}]:{PORT}")
+        } else {
+            format!("{address}:{PORT}")
+        })
+    }
+
+    pub(super) fn is_in_sync(&self, replica: u32) -> bool {
+        match &self.record {
+            Some(record) => record.in_sync.iter().any(|member| member.replica.0 == replica),
+            None => self.pod(replica).is_some_and(|pod| pod.is_ready),
+        }
+    }
+
+    pub(super) fn in_sync_count(&self) -> usize {
+        self.pods.iter().filter(|pod| self.is_in_sync(pod.replica)).count()
+    }
+}
+
+pub(super) fn stateful_sets(
+    children: &Children,
+    namespace: &str,
+    broker: &str,
+) -> Vec<StatefulSet> {
+    let sets: Vec<StatefulSet> = children.of("StatefulSet", namespace, (ROLE.label(), broker));
+    sets.into_iter().filter(|set| set.metadata.deletion_timestamp.is_none()).collect()
+}
+
+/// How many replicas the StatefulSet keeps: what is wanted, and meanwhile those that the authority
+/// record still counts on.
+pub(super) fn replicas_to_keep(
+    children: &Children,
+    namespace: &str,
+    group: &str,
+    wanted: u32,
+) -> u32 {
+    let there: Option<StatefulSet> = children.get("StatefulSet", namespace, group);
+    let there = there.and_then(|set| set.spec?.replicas).unwrap_or_default();
+    let there = u32::try_from(there).unwrap_or_default();
+    if there <= wanted {
+        return wanted;
+    }
+    let record: Option<BrokerGroup> = children.get("BrokerGroup", namespace, group);
+    let record = record.and_then(|group| group.status).map(|status| status.record);
+    let Some(record) = record else { return wanted };
+    let members =
+        record.in_sync.iter().chain(record.eligible.iter()).map(|member| member.replica.0);
+    let master = record.master.map(|master| master.replica.0);
+    let needed = members.chain(master).map(|replica| replica + 1).max().unwrap_or_default();
+    needed.clamp(wanted, there)
+}
+
+/// What the watches know of a group.
+pub(super) fn group(
+    children: &Children,
+    namespace: &str,
+    name: &str,
+    is_elected: bool,
+    is_draining: bool,
+) -> GroupView {
+    let set: Option<StatefulSet> = children.get("StatefulSet", namespace, name);
+    let generation = set.as_ref().and_then(|set| set.metadata.generation);
+    let instance =
+        set.as_ref().and_then(|set| set.labels().get(crate::children::INSTANCE).cloned());
+    let wanted = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or_default();
+    let status = set.and_then(|set| set.status);
+    let revision = status.as_ref().and_then(|status| status.update_revision.clone());
+    let observed = status.and_then(|status| status.observed_generation);
+    let pods: Vec<Pod> =
+        children.of("Pod", namespace, (ROLE.label(), &instance.unwrap_or_default()));
+    let mine = pods.iter().filter(|pod| pod.labels().get(GROUP).is_some_and(|group| group == name));
+    let mut pods: Vec<PodView> =
+        mine.filter_map(|pod| pod_view(pod, name, revision.as_deref())).collect();
+    pods.sort_by_key(|pod| pod.replica);
+    let record: Option<BrokerGroup> =
+        is_elected.then(|| children.get("BrokerGroup", namespace, name)).flatten();
+    GroupView {
+        name: name.to_owned(),
+        is_draining,
+        is_elected,
+        wanted: u32::try_from(wanted).unwrap_or_default(),
+        is_current: generation.is_some() && generation == observed,
+        record: record.and_then(|group| group.status).map(|status| status.record),
+        pods,
+    }
+}
+
+fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
+    let name = pod.name_any();
+    let replica = name.strip_prefix(group)?.strip_prefix('-')?.parse().ok()?;
+    let status = pod.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let condition = |type_: &str| {
+        conditions.and_then(|all| all.iter().find(|condition| condition.type_ == type_))
+    };
+    let is_ready = condition("Ready").is_some_and(|ready| ready.status == "True");
+    let unscheduled = condition("PodScheduled")
+        .filter(|scheduled| scheduled.status == "False")
+        .and_then(|scheduled| scheduled.message.clone());
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let waiting = containers.and_then(|all| {
+        all.iter().find_map(|container| {
+            let waiting = container.state.as_ref()?.waiting.as_ref()?;
+            let reason = waiting.reason.clone().filter(|reason| reason != "ContainerCreating")?;
+            let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+            let code = last.map(|last| format!(" (exit code {})", last.exit_code));
+            Some(format!("{reason}{}", code.unwrap_or_default()))
+        })
+    });
+    Some(PodView {
+        uid: pod.uid(),
+        replica,
+        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        address: status.and_then(|status| status.pod_ip.clone()),
+        is_ready,
+        is_up_to_date: revision.is_none_or(|revision| {
+            pod.labels().get("controller-revision-hash").is_some_and(|hash| hash == revision)
+        }),
+        is_terminating: pod.metadata.deletion_timestamp.is_some(),
+        lag_bytes: None,
+        trouble: unscheduled.or(waiting),
+        name,
+    })
+}
+
+/// Asks a group's master how far its slaves are. What it does not say stays unknown.
+pub(super) async fn ask_for_lags(view: &mut GroupView, context: &Context, name_servers: &str) {
+    if view.pods.len() < 2 {
+        return;
+    }
+    let (Some(address), Some(master)) = (view.master_address(), view.master()) else { return };
+    let Ok(admin) = context.admin(name_servers) else { return };
+    let asked = tokio::time::timeout(ASK_TIMEOUT, admin.ha_status(&address)).await;
+    let Ok(Ok(answer)) = asked else { return };
+    for pod in &mut view.pods {
+        let host = format!("{}.", pod.name);
+        let slave = answer.ha_connection_info.iter().find(|slave| slave.addr.starts_with(&host));
+        pod.lag_bytes = slave.map(|slave| slave.diff.max(0));
+        if pod.replica == master {
+            pod.lag_bytes = Some(0);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The order of a rolling restart: slaves first, then a hand-over, the old master last. Pure.
+
+use super::observe::{GroupView, PodView};
+
+/// What to do next in a group; one thing at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Every pod is as it should be.
+    Nothing,
+    /// Something is under way, and what.
+    Wait(String),
+    /// Restart this pod, if its broker says that it is safe.
+    Restart { pod: String, why: &'static str },
+    /// Restart this pod, which does not run anyway.
+    Replace { pod: String, why: &'static str },
+    /// Have the master hand over to this replica.
+    HandOver { to: u32, why: &'static str },
+}
+
+/// The next step.
+///
+/// `is_leaving` says of a node that nothing should stay on it: somebody cordoned it.
+pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step {
+    if !group.is_current {
+        return Step::Wait(
+            "the StatefulSet controller has not seen the newest template".to_owned(),
+        );
+    }
+    let outdated = |pod: &&PodView| !pod.is_up_to_date;
+    if let Some(pod) = group.pods.iter().find(|pod| pod.is_terminating) {
+        return Step::Wait(format!("{} is ending", pod.name));
+    }
+    // A pod that cannot run as it is gets no better by waiting for it.
+    let stuck = group.pods.iter().filter(outdated).find(|pod| !pod.is_ready);
+    if let Some(pod) = stuck {
+        return Step::Replace { pod: pod.name.clone(), why: "OutdatedAndNotReady" };
+    }
+    if let Some(pod) = group.pods.iter().find(|pod| !pod.is_ready) {
+        let trouble = pod.trouble.as_deref().unwrap_or("not ready");
+        return Step::Wait(format!("{}: {trouble}", pod.name));
+    }
+    if (group.pods.len() as u32) < group.wanted {
+        return Step::Wait(format!("{} of {} pods are there", group.pods.len(), group.wanted));
+    }
+    let Some(master) = group.master() else {
+        return Step::Wait("the group has no master".to_owned());
+    };
+    let slave = group.pods.iter().rev().filter(outdated).find(|pod| pod.replica != master);
+    if let Some(pod) = slave {
+        return Step::Restart { pod: pod.name.clone(), why: "Outdated" };
+    }
+    let Some(pod) = group.pod(master) else {
+        return Step::Wait("the master's pod is not there".to_owned());
+    };
+    let leaves = pod.node.as_deref().is_some_and(&is_leaving);
+    if pod.is_up_to_date && !leaves {
+        return Step::Nothing;
+    }
+    let why = if pod.is_up_to_date { "NodeCordoned" } else { "Outdated" };
+    if !group.is_elected || group.pods.len() == 1 {
+        // There is nobody to hand over to. A node that is drained evicts the pod itself.
+        return match pod.is_up_to_date {
+            true => Step::Nothing,
+            false => Step::Restart { pod: pod.name.clone(), why },
+        };
+    }
+    let heir = group.pods.iter().find(|heir| {
+        heir.replica != master
+            && heir.is_up_to_date
+            && group.is_in_sync(heir.replica)
+            && !heir.node.as_deref().is_some_and(&is_leaving)
+    });
+    match heir {
+        Some(heir) => Step::HandOver { to: heir.replica, why },
+        None if pod.is_up_to_date => Step::Nothing,
+        None => Step::Wait("no slave is in sync to take over".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
+
+    use super::*;
+
+    fn group(master: u32, outdated: &[u32]) -> GroupView {
+        let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(1) };
+        let pods = (0..3).map(|replica| PodView {
+            name: format!("a-0-{replica}"),
+            replica,
+            node: Some(format!("n{replica}")),
+            is_ready: true,
+            is_up_to_date: !outdated.contains(&replica),
+            ..PodView::default()
+        });
+        GroupView {
+            name: "a-0".to_owned(),
+            is_elected: true,
+            is_current: true,
+            wanted: 3,
+            record: Some(Record {
+                epoch: 1,
+                phase: Phase::Stable,
+                master: Some(member(master)),
+                in_sync: (0..3).map(member).collect(),
+                ..Record::default()
+            }),
+            pods: pods.collect(),
+            ..GroupView::default()
+        }
+    }
+
+    /// The steps until nothing is left, as a cluster would take them.
+    fn steps(mut group: GroupView) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for _ in 0..10 {
+            let step = next(&group, |_| false);
+            match &step {
+                Step::Nothing | Step::Wait(_) => return steps,
+                Step::Restart { pod, .. } | Step::Replace { pod, .. } => {
+                    let pod = group.pods.iter_mut().find(|found| found.name == *pod).unwrap();
+                    (pod.is_up_to_date, pod.is_ready) = (true, true);
+                }
+                Step::HandOver { to, .. } => {
+                    let record = group.record.as_mut().unwrap();
+                    record.master =
+                        record.master.map(|master| Member { replica: ReplicaId(*to), ..master });
+                }
+            }
+            steps.push(step);
+        }
+        panic!("no end: {steps:?}");
+    }
+
+    #[test]
+    fn slaves_go_first_and_the_old_master_last() {
+        let restart = |pod: &str| Step::Restart { pod: pod.to_owned(), why: "Outdated" };
+        let wanted = [
+            restart("a-0-2"),
+            restart("a-0-0"),
+            Step::HandOver { to: 0, why: "Outdated" },
+            restart("a-0-1"),
+        ];
+        assert_eq!(steps(group(1, &[0, 1, 2])), wanted);
+        assert_eq!(steps(group(1, &[])), []);
+    }
+
+    #[test]
+    fn nothing_is_restarted_while_another_pod_is_away() {
+        let mut away = group(0, &[1]);
+        away.pods[2].is_ready = false;
+        assert!(matches!(next(&away, |_| false), Step::Wait(_)));
+        away.pods.remove(2);
+        assert!(matches!(next(&away, |_| false), Step::Wait(_)));
+        let mut ending = group(0, &[1]);
+        ending.pods[0].is_terminating = true;
+        assert!(matches!(next(&ending, |_| false), Step::Wait(_)));
+        let mut unseen = group(0, &[1]);
+        unseen.is_current = false;
+        assert!(matches!(next(&unseen, |_| false), Step::Wait(_)));
+    }
+
+    #[test]
+    fn a_template_that_does_not_start_can_be_mended() {
+        let mut broken = group(0, &[2]);
+        broken.pods[2].is_ready = false;
+        let why = "OutdatedAndNotReady";
+        assert_eq!(next(&broken, |_| false), Step::Replace { pod: "a-0-2".to_owned(), why });
+    }
+
+    #[test]
+    fn a_master_leaves_a_cordoned_node_for_one_that_is_not() {
+        let group = group(0, &[]);
+        let step = next(&group, |node| node == "n0" || node == "n1");
+        assert_eq!(step, Step::HandOver { to: 2, why: "NodeCordoned" });
+        assert_eq!(next(&group, |_| true), Step::Nothing);
+        assert_eq!(next(&group, |node| node == "n1"), Step::Nothing);
+    }
+
+    #[test]
+    fn a_master_out_of_date_waits_for_a_slave_in_sync() {
+        let mut group = group(0, &[0]);
+        let record = group.record.as_mut().unwrap();
+        record.in_sync = record.in_sync.iter().filter(|member| member.replica.0 == 0).collect();
+        assert!(matches!(next(&group, |_| false), Step::Wait(_)));
+        group.is_elected = false;
+        group.record = None;
+        assert!(matches!(next(&group, |_| false), Step::Restart { .. }));
+    }
+}

@@ -1,0 +1,256 @@
+//! What is said of a `Broker`. Pure.
+
+use std::collections::BTreeMap;
+
+use kube::Resource as _;
+use kube::ResourceExt as _;
+use weirmq_authority::kubernetes::ReplicationMode;
+
+use super::build::{is_elected, min_in_sync, selector_text};
+use super::observe::{GroupView, PodView};
+use crate::conditions::{self, Finding};
+use crate::context::{Error, is_paused};
+use crate::kinds::{Broker, BrokerStatus, GroupStatus, ReplicaStatus};
+
+/// What a round found out beside what can be seen.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// What is under way or waited for, by group.
+    waits: BTreeMap<String, String>,
+    /// Groups that have the topics of the others.
+    pub(super) with_topics: Vec<String>,
+    /// What keeps groups that leave from leaving.
+    pub(super) draining: BTreeMap<String, String>,
+}
+
+impl Findings {
+    /// The first thing that is said of a group stays.
+    pub(super) fn wait(&mut self, group: &str, what: String) {
+        self.waits.entry(group.to_owned()).or_insert(what);
+    }
+}
+
+pub(super) fn status(
+    resource: &Broker,
+    views: &[GroupView],
+    findings: &Findings,
+    failure: Option<&Error>,
+) -> BrokerStatus {
+    let generation = resource.meta().generation.unwrap_or_default();
+    let before = resource.status.as_ref();
+    let known = before.map_or(&[][..], |status| &status.conditions[..]);
+    let masters = views.iter().filter(|view| view.serving().is_some()).count();
+    let pods: usize = views.iter().map(|view| view.wanted as usize).sum();
+    let ready = views.iter().flat_map(|view| &view.pods).filter(|pod| pod.is_ready).count();
+    let mut found = vec![
+        is_ready(resource, views, failure),
+        progress(resource, views, findings),
+        degradation(views),
+        replication(resource, views),
+        failover(resource, views),
+    ];
+    found.extend(scale_in(findings));
+    if is_paused(resource) {
+        let message = "the annotation weirmq.io/paused is set: nothing is changed";
+        found.push(Finding::new("Paused", true, "Annotated", message));
+    }
+    let message = "there are no accounts yet: whoever reaches a broker may do everything. Let only those \
+                   reach it whom you trust";
+    found.push(Finding::new("Insecure", true, "NoAccounts", message));
+    BrokerStatus {
+        observed_generation: generation,
+        conditions: conditions::merge(known, found, generation),
+        group_count: i32::try_from(views.len()).unwrap_or(i32::MAX),
+        selector: selector_text(&resource.name_any()),
+        masters: format!("{masters}/{}", views.len()),
+        ready_pods: format!("{ready}/{pods}"),
+        groups: views.iter().map(|view| group_status(view, findings, before)).collect(),
+    }
+}
+
+fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> Finding {
+    if let Some(error) = failure {
+        return Finding::new("Ready", false, error.reason(), error.to_string());
+    }
+    let wanted = resource.spec.groups as usize;
+    if views.len() < wanted {
+        let message = format!("{} of {wanted} groups are there", views.len());
+        return Finding::new("Ready", false, "Creating", message);
+    }
+    let min = min_in_sync(resource) as usize;
+    for view in views {
+        let name = &view.name;
+        if view.serving().is_none() {
+            let trouble = view
+                .pods
+                .iter()
+                .find_map(|pod| Some(format!("; {}: {}", pod.name, pod.trouble.as_ref()?)));
+            let message =
+                format!("{name} has no master that serves{}", trouble.unwrap_or_default());
+            return Finding::new("Ready", false, "NoMaster", message);
+        }
+        if view.is_elected && view.in_sync_count() < min {
+            let message = format!(
+                "{name} takes no messages: {} in sync, minInSync is {min}",
+                view.in_sync_count()
+            );
+            return Finding::new("Ready", false, "TooFewInSync", message);
+        }
+    }
+    Finding::new(
+        "Ready",
+        true,
+        "Serving",
+        format!("{} groups have a master that serves", views.len()),
+    )
+}
+
+fn progress(resource: &Broker, views: &[GroupView], findings: &Findings) -> Finding {
+    let waits = findings.waits.iter().map(|(group, what)| format!("{group}: {what}"));
+    let waits: Vec<String> = waits.collect();
+    if !waits.is_empty() {
+        return Finding::new("Progressing", true, "RollingOut", waits.join("; "));
+    }
+    let outdated = views.iter().flat_map(|view| &view.pods).any(|pod| !pod.is_up_to_date);
+    if outdated || views.len() != resource.spec.groups as usize {
+        return Finding::new("Progressing", true, "RollingOut", "");
+    }
+    Finding::new("Progressing", false, "Done", "")
+}
+
+fn degradation(views: &[GroupView]) -> Finding {
+    let away = views.iter().filter_map(|view| {
+        let ready = view.pods.iter().filter(|pod| pod.is_ready).count();
+        let is_whole = ready == view.wanted as usize;
+        let trouble = view
+            .pods
+            .iter()
+            .find_map(|pod| Some(format!(" ({}: {})", pod.name, pod.trouble.as_ref()?)));
+        let message = || {
+            format!(
+                "{} has {ready} of {} pods ready{}",
+                view.name,
+                view.wanted,
+                trouble.unwrap_or_default()
+            )
+        };
+        (!is_whole).then(message)
+    });
+    let away: Vec<String> = away.collect();
+    match away.is_empty() {
+        true => Finding::new("Degraded", false, "AllReady", ""),
+        false => Finding::new("Degraded", true, "PodsNotReady", away.join("; ")),
+    }
+}
+
+fn replication(resource: &Broker, views: &[GroupView]) -> Finding {
+    let type_ = "ReplicationHealthy";
+    if resource.spec.replicas_per_group == 1 {
+        return Finding::new(type_, true, "SingleReplica", "there is nothing to replicate to");
+    }
+    let behind: Vec<String> = views
+        .iter()
+        .filter(|view| view.in_sync_count() < view.wanted as usize)
+        .map(|view| {
+            format!(
+                "{} has {} of {} replicas in sync",
+                view.name,
+                view.in_sync_count(),
+                view.wanted
+            )
+        })
+        .collect();
+    match behind.is_empty() {
+        true => Finding::new(type_, true, "AllInSync", ""),
+        false => Finding::new(type_, false, "NotAllInSync", behind.join("; ")),
+    }
+}
+
+fn failover(resource: &Broker, views: &[GroupView]) -> Finding {
+    let type_ = "FailoverPossible";
+    if !is_elected(resource) {
+        let message =
+            "there is no automatic failover: while a master is away its group takes no messages";
+        return Finding::new(type_, false, "Disabled", message);
+    }
+    // With synchronous replication the ones that remain have to be enough to take messages again.
+    let needed = match resource.spec.replication.mode {
+        ReplicationMode::Sync => (min_in_sync(resource) as usize).max(1) + 1,
+        ReplicationMode::Async => 2,
+    };
+    let lacking = views.iter().find(|view| {
+        view.pods.iter().filter(|pod| pod.is_ready && view.is_in_sync(pod.replica)).count() < needed
+    });
+    match lacking {
+        None => Finding::new(type_, true, "Enough", ""),
+        Some(view) => {
+            let message = format!(
+                "{} takes no messages once its master is gone: {needed} replicas in sync are needed, {} are there",
+                view.name,
+                view.in_sync_count()
+            );
+            Finding::new(type_, false, "TooFewInSync", message)
+        }
+    }
+}
+
+fn scale_in(findings: &Findings) -> Option<Finding> {
+    let left: Vec<String> =
+        findings.draining.iter().map(|(group, left)| format!("{group}: {left}")).collect();
+    (!left.is_empty()).then(|| {
+        let what = "the annotation weirmq.io/drop-undrained=GROUP has a group leave all the same, and its disks stay";
+        Finding::new("ScaleInBlocked", true, "MessagesLeft", format!("{}; {what}", left.join("; ")))
+    })
+}
+
+fn group_status(
+    view: &GroupView,
+    findings: &Findings,
+    before: Option<&BrokerStatus>,
+) -> GroupStatus {
+    let known =
+        before.and_then(|status| status.groups.iter().find(|group| group.name == view.name));
+    let record = view.record.as_ref();
+    let in_sync = record.map(|record| {
+        let members = record.in_sync.iter().map(|member| member.replica.0.to_string());
+        members.collect::<Vec<_>>().join(",")
+    });
+    GroupStatus {
+        name: view.name.clone(),
+        master: view.master().map(|replica| format!("{}-{replica}", view.name)),
+        epoch: record.and_then(|record| i64::try_from(record.epoch).ok()),
+        in_sync,
+        has_topics: known.is_some_and(|known| known.has_topics)
+            || findings.with_topics.contains(&view.name),
+        draining: findings.draining.get(&view.name).cloned(),
+        replicas: view.pods.iter().map(|pod| replica_status(view, pod)).collect(),
+    }
+}
+
+fn replica_status(view: &GroupView, pod: &PodView) -> ReplicaStatus {
+    let role = match view.master() {
+        Some(master) if master == pod.replica => "Master",
+        Some(_) => "Slave",
+        None => "Unknown",
+    };
+    ReplicaStatus {
+        pod: pod.name.clone(),
+        node: pod.node.clone(),
+        role: role.to_owned(),
+        ready: pod.is_ready,
+        lag_bytes: pod.lag_bytes.map(rounded),
+        up_to_date: pod.is_up_to_date,
+    }
+}
+
+/// Up to the next power of two, and 0 below 1 MiB: a status that changes with each message would be
+/// written each time.
+fn rounded(lag: i64) -> i64 {
+    match u64::try_from(lag) {
+        Ok(lag) if lag >= 1 << 20 => lag
+            .checked_next_power_of_two()
+            .and_then(|lag| i64::try_from(lag).ok())
+            .unwrap_or(i64::MAX),
+        _ => 0,
+    }
+}

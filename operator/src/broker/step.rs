@@ -1,0 +1,105 @@
+//! Takes one step of a rolling restart or a hand-over.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
+use kube::runtime::events::EventType;
+
+use super::Round;
+use super::observe::GroupView;
+use super::roll::{self, Step};
+use crate::context::Error;
+use crate::restart::{self, Answer};
+
+/// A hand-over waits for the heir to have everything; beyond this the next round sees what became of it.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(8);
+
+impl Round<'_> {
+    /// The next step of a group, if there is one.
+    pub(super) async fn step(&mut self, group: &GroupView) -> Result<(), Error> {
+        let cordoned = self.cordoned(group);
+        match roll::next(group, |node| cordoned.iter().any(|found| found == node)) {
+            Step::Nothing => {}
+            Step::Wait(reason) => self.findings.wait(&group.name, reason),
+            Step::Replace { pod, why } => self.restart(group, &pod, why).await?,
+            Step::Restart { pod, why } => match self.is_safe(group, &pod).await {
+                Answer::Safe => self.restart(group, &pod, why).await?,
+                Answer::NotNow(reasons) => {
+                    self.findings
+                        .wait(&group.name, format!("{pod} is not to be restarted now: {reasons}"));
+                }
+                Answer::Unknown(error) => {
+                    self.findings.wait(
+                        &group.name,
+                        format!("{pod} does not say whether it may be restarted: {error}"),
+                    );
+                }
+            },
+            Step::HandOver { to, why } => self.hand_over(group, to, why).await,
+        }
+        Ok(())
+    }
+
+    async fn is_safe(&self, group: &GroupView, pod: &str) -> Answer {
+        let address = group.pods.iter().find(|found| found.name == pod);
+        match address.and_then(|found| found.address.as_deref()) {
+            Some(address) => restart::is_safe(address).await,
+            None => Answer::Unknown("it has no address".to_owned()),
+        }
+    }
+
+    async fn restart(
+        &mut self,
+        group: &GroupView,
+        pod: &str,
+        why: &'static str,
+    ) -> Result<(), Error> {
+        let uid =
+            group.pods.iter().find(|found| found.name == pod).and_then(|found| found.uid.clone());
+        let note = format!("restarting {pod} of {}", group.name);
+        self.event(EventType::Normal, why, note).await;
+        self.children.delete("Pod", &self.namespace(), pod, uid).await?;
+        self.findings.wait(&group.name, format!("{pod} is restarted: {why}"));
+        Ok(())
+    }
+
+    async fn hand_over(&mut self, group: &GroupView, to: u32, why: &'static str) {
+        let waiting = format!("the master hands over to {}-{to}: {why}", group.name);
+        self.findings.wait(&group.name, waiting.clone());
+        let Some(address) = group.master_address() else { return };
+        self.event(EventType::Normal, "SwitchingOver", waiting).await;
+        let admin = match self.context.admin(&self.client_name_servers()) {
+            Ok(admin) => admin,
+            Err(error) => return self.findings.wait(&group.name, error.to_string()),
+        };
+        // Slaves of a group that elects its master are registered one above their replica.
+        let heir = Some(i64::from(to) + 1);
+        let asked = admin.switch_master(&address, &group.name, heir);
+        match tokio::time::timeout(HAND_OVER_TIMEOUT, asked).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                let note = format!("the master of {} did not hand over: {error}", group.name);
+                self.event(EventType::Warning, "SwitchoverRefused", note.clone()).await;
+                self.findings.wait(&group.name, note);
+            }
+            Err(_) => tracing::warn!(group = group.name, "a hand-over takes long"),
+        }
+    }
+
+    /// Nodes of the group that somebody cordoned. Without the right to look at nodes: none.
+    fn cordoned(&self, group: &GroupView) -> Vec<String> {
+        let Some(nodes) = &self.context.nodes else { return Vec::new() };
+        let mut cordoned = Vec::new();
+        for node in group.pods.iter().filter_map(|pod| pod.node.as_deref()) {
+            let found = nodes.find(|found| found.name_any() == node);
+            let is_leaving = |node: &Node| {
+                node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or_default()
+            };
+            if found.is_some_and(|found| is_leaving(&found)) {
+                cordoned.push(node.to_owned());
+            }
+        }
+        cordoned
+    }
+}

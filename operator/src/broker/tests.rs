@@ -1,0 +1,146 @@
+//! What is built from resources, without a cluster.
+
+use kube::ResourceExt as _;
+use serde_json::Value;
+use weirmq_broker::BrokerConfig;
+
+use super::build::{self, Group, Plan};
+use crate::kinds::Broker;
+
+fn broker(spec: &str) -> Broker {
+    let text = format!(
+        "{{apiVersion: weirmq.io/v1alpha1, kind: Broker, \
+         metadata: {{name: mq, namespace: shop, uid: 7, generation: 1}}, spec: {spec}}}"
+    );
+    serde_yaml::from_str(&text).unwrap()
+}
+
+fn objects(resource: &Broker) -> Vec<Value> {
+    let names =
+        (0..resource.spec.groups).map(|index| build::group_name(&resource.name_any(), index));
+    let replicas = resource.spec.replicas_per_group;
+    let groups = names.map(|name| Group { name, is_draining: false, replicas }).collect();
+    let name_servers = vec!["ns-namesrv-pods.shop.svc.cluster.local:9876".to_owned()];
+    let (image, domain) = ("weirmq:1", "cluster.local");
+    Plan { resource, image, domain, name_servers, groups }.objects()
+}
+
+fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
+    objects.iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+}
+
+/// The file of a group, as its brokers with this id read it.
+fn config(objects: &[Value], group: &str, broker_id: u64) -> BrokerConfig {
+    let map = find(objects, "ConfigMap", &format!("{group}-config")).unwrap();
+    let text = map["data"]["broker.toml"].as_str().unwrap();
+    let mut table: toml::Table = text.parse().unwrap();
+    let mut config: BrokerConfig = table.remove("broker").unwrap().try_into().unwrap();
+    assert!(table.is_empty(), "{text}");
+    config.broker_id = broker_id;
+    config.validate().unwrap();
+    config
+}
+
+const COMMON: &str = "nameServerRef: {name: ns}, storage: {size: 1Gi}";
+
+#[test]
+fn every_mode_gives_a_configuration_that_brokers_take() {
+    for (spec, is_sync, is_elected) in [
+        ("replicasPerGroup: 1", false, false),
+        ("groups: 2, replicasPerGroup: 1, flush: Async", false, false),
+        ("replicasPerGroup: 2, replication: {mode: Async}, flush: Async", false, true),
+        ("replicasPerGroup: 2, replication: {minInSync: 2}", true, true),
+        ("groups: 2", true, true),
+        ("replicasPerGroup: 3, failover: {mode: Disabled}", true, false),
+        (
+            "failover: {leaseSeconds: 3}, config: {segmentSize: 64Mi, messageBytesMax: 33554432, \
+          retentionAtHours: [1, 2], retentionHours: 9, topicsMax: 5, ioThreads: 2}",
+            true,
+            true,
+        ),
+    ] {
+        let resource = broker(&format!("{{{COMMON}, {spec}}}"));
+        let objects = objects(&resource);
+        for index in 0..resource.spec.groups {
+            let group = format!("mq-{index}");
+            for replica in 0..resource.spec.replicas_per_group {
+                let config = config(&objects, &group, u64::from(replica));
+                assert_eq!(config.name, group);
+                assert_eq!(config.replication.is_elected(), is_elected, "{spec}");
+                assert_eq!(config.replication.min_in_sync.is_some(), is_sync, "{spec}");
+            }
+            let record = find(&objects, "BrokerGroup", &group);
+            assert_eq!(record.is_some(), is_elected, "{spec}");
+            assert!(find(&objects, "StatefulSet", &group).is_some());
+        }
+    }
+}
+
+#[test]
+fn pods_keep_to_restricted_pod_security() {
+    let resource = broker(&format!("{{{COMMON}}}"));
+    let objects = objects(&resource);
+    let pod = &find(&objects, "StatefulSet", "mq-0").unwrap()["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let container = &pod["containers"][0]["securityContext"];
+    assert_eq!(container["allowPrivilegeEscalation"], false);
+    assert_eq!(container["capabilities"]["drop"], serde_json::json!(["ALL"]));
+    assert_eq!(container["readOnlyRootFilesystem"], true);
+}
+
+#[test]
+fn brokers_may_only_touch_their_own_records() {
+    let resource = broker(&format!("{{{COMMON}, groups: 2}}"));
+    let objects = objects(&resource);
+    let role = find(&objects, "Role", "mq-broker").unwrap();
+    for rule in role["rules"].as_array().unwrap() {
+        let names = rule["resourceNames"].as_array().unwrap();
+        assert!(names.iter().all(|name| name.as_str().unwrap().starts_with("mq-")), "{rule}");
+        for verb in rule["verbs"].as_array().unwrap() {
+            assert!(
+                ["get", "watch", "update", "patch"].contains(&verb.as_str().unwrap()),
+                "{rule}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_authority_record_lives_as_long_as_the_disks() {
+    let owners = |spec: &str| {
+        let objects = objects(&broker(&format!("{{nameServerRef: {{name: ns}}, {spec}}}")));
+        find(&objects, "BrokerGroup", "mq-0").unwrap()["metadata"]["ownerReferences"].clone()
+    };
+    assert!(owners("storage: {size: 1Gi}").is_null());
+    assert_eq!(owners("storage: {size: 1Gi, whenDeleted: Delete}")[0]["kind"], "Broker");
+}
+
+#[test]
+fn the_number_of_replicas_and_min_in_sync_restart_nobody() {
+    let template = |spec: &str| {
+        let objects = objects(&broker(&format!("{{{COMMON}, {spec}}}")));
+        find(&objects, "StatefulSet", "mq-0").unwrap()["spec"]["template"].clone()
+    };
+    let three = template("replicasPerGroup: 3");
+    assert_eq!(three, template("replicasPerGroup: 5, replication: {minInSync: 3}"));
+    assert_ne!(three, template("config: {retentionHours: 1}"));
+    assert_ne!(three, template("pod: {image: 'weirmq:2'}"));
+}
+
+#[test]
+fn a_group_that_leaves_takes_no_messages() {
+    let resource = broker(&format!("{{{COMMON}}}"));
+    let group = |is_draining| Group { name: "mq-0".to_owned(), is_draining, replicas: 3 };
+    let permission = |is_draining| {
+        let plan = Plan {
+            resource: &resource,
+            image: "weirmq:1",
+            domain: "cluster.local",
+            name_servers: vec!["ns:9876".to_owned()],
+            groups: vec![group(is_draining)],
+        };
+        config(&plan.objects(), "mq-0", 0).permission
+    };
+    assert_eq!((permission(false), permission(true)), (6, 4));
+}

@@ -1,0 +1,399 @@
+//! The objects that the operator makes: watched, applied where they differ, and deleted when nobody
+//! wants them any more.
+//!
+//! Everything carries three labels: the operator's, the kind's and the resource's name. By these it is
+//! found again; nothing is remembered that a restart would lose.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::pin::Pin;
+
+use futures::stream::{SelectAll, Stream, StreamExt as _};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::context::{Error, MANAGER};
+use crate::kinds::BrokerGroup;
+use crate::metrics::Metrics;
+
+/// The label by which the operator's objects are found.
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// What a pod is: see [`Role`].
+pub(crate) const NAME: &str = "app.kubernetes.io/name";
+/// The resource that an object belongs to.
+pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+
+/// Said once and twice a day, so that the object is deleted with what belongs to it.
+const PROPAGATION: DeleteParams = DeleteParams {
+    dry_run: false,
+    grace_period_seconds: None,
+    propagation_policy: Some(kube::api::PropagationPolicy::Background),
+    preconditions: None,
+};
+
+/// An object that was seen changing: which kind of resource it belongs to, and which one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Touched {
+    pub(crate) name: String,
+    pub(crate) instance: String,
+    pub(crate) namespace: String,
+}
+
+/// Where the operator looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Cluster,
+    Namespace(String),
+}
+
+impl Scope {
+    pub(crate) fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(namespace) => Api::namespaced(client.clone(), namespace),
+        }
+    }
+
+    fn dynamic(&self, client: &Client, resource: &ApiResource) -> Api<DynamicObject> {
+        match self {
+            Self::Cluster => Api::all_with(client.clone(), resource),
+            Self::Namespace(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+        }
+    }
+}
+
+/// Everything that the operator made, as its watches saw it last.
+pub(crate) struct Children {
+    client: Client,
+    metrics: Metrics,
+    watched: BTreeMap<String, Watched>,
+    applied: Mutex<BTreeMap<Key, Applied>>,
+}
+
+struct Watched {
+    resource: ApiResource,
+    store: Store<DynamicObject>,
+}
+
+/// Kind, namespace, name.
+type Key = (String, String, String);
+
+/// What was applied last, and which version came of it.
+struct Applied {
+    wanted: u64,
+    version: String,
+}
+
+impl Children {
+    /// Begins to watch. The stream has to be polled: it is what keeps the view new, and says which
+    /// resource to look at again.
+    pub(crate) fn watch(
+        client: &Client,
+        scope: &Scope,
+        metrics: Metrics,
+    ) -> (Self, impl Stream<Item = Touched> + Send + use<>) {
+        let resources = [
+            ApiResource::erase::<StatefulSet>(&()),
+            ApiResource::erase::<Pod>(&()),
+            ApiResource::erase::<Service>(&()),
+            ApiResource::erase::<ConfigMap>(&()),
+            ApiResource::erase::<ServiceAccount>(&()),
+            ApiResource::erase::<Role>(&()),
+            ApiResource::erase::<RoleBinding>(&()),
+            ApiResource::erase::<PodDisruptionBudget>(&()),
+            ApiResource::erase::<NetworkPolicy>(&()),
+            ApiResource::erase::<BrokerGroup>(&()),
+        ];
+        let mut watched = BTreeMap::new();
+        let mut streams: SelectAll<Pin<Box<dyn Stream<Item = Touched> + Send>>> = SelectAll::new();
+        for resource in resources {
+            let api = scope.dynamic(client, &resource);
+            let config = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+            let writer = reflector::store::Writer::new(resource.clone());
+            let store = writer.as_reader();
+            let stream = watcher(api, config)
+                .default_backoff()
+                .reflect(writer)
+                .touched_objects()
+                .filter_map(|object| async move { touched(&object.ok()?) });
+            streams.push(Box::pin(stream));
+            watched.insert(resource.kind.clone(), Watched { resource, store });
+        }
+        let (client, applied) = (client.clone(), Mutex::default());
+        (Self { client, metrics, watched, applied }, streams)
+    }
+
+    /// Returns once every kind was listed once.
+    pub(crate) async fn wait_until_listed(&self) {
+        for watched in self.watched.values() {
+            // An error means that nobody polls any more, so that nothing will be reconciled either.
+            let _ = watched.store.wait_until_ready().await;
+        }
+    }
+
+    /// One of the operator's objects as it was seen last.
+    pub(crate) fn get<K: DeserializeOwned>(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<K> {
+        let object = self.find(kind, namespace, name)?;
+        parsed(&object)
+    }
+
+    /// All of a kind that belong to a resource.
+    pub(crate) fn of<K: DeserializeOwned>(
+        &self,
+        kind: &str,
+        namespace: &str,
+        (name, instance): (&str, &str),
+    ) -> Vec<K> {
+        let Some(watched) = self.watched.get(kind) else { return Vec::new() };
+        let objects = watched.store.state();
+        let mine = objects.iter().filter(|object| {
+            object.namespace().as_deref() == Some(namespace)
+                && belongs(object) == Some((name, instance))
+        });
+        mine.filter_map(|object| parsed(object)).collect()
+    }
+
+    /// Makes `wanted` so, by server-side apply, unless it is. Fields that are not named are left alone.
+    ///
+    /// # Errors
+    /// Also when there is an object of this name that the operator did not make.
+    pub(crate) async fn apply(&self, wanted: &Value) -> Result<(), Error> {
+        let (kind, namespace, name) = key(wanted);
+        let what = || format!("apply {kind} {name}");
+        let Some(watched) = self.watched.get(&kind) else {
+            unreachable!("{kind} is not among the kinds that are watched")
+        };
+        let hash = hash(wanted);
+        let key = (kind.clone(), namespace.clone(), name.clone());
+        let found = self.find(&kind, &namespace, &name);
+        if let Some(found) = &found {
+            let version = found.resource_version().unwrap_or_default();
+            let is_known = self
+                .applied
+                .lock()
+                .get(&key)
+                .is_some_and(|applied| applied.wanted == hash && applied.version == version);
+            if is_known || holds(&serde_json::to_value(&**found).unwrap_or_default(), wanted) {
+                return Ok(());
+            }
+        }
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &namespace, &watched.resource);
+        if found.is_none() {
+            let there = api.get_opt(&name).await.map_err(Error::kubernetes(what()))?;
+            if there.is_some_and(|there| belongs(&there).is_none()) {
+                return Err(Error::NameTaken { kind, name });
+            }
+        }
+        let parameters = PatchParams::apply(MANAGER).force();
+        let applied = api
+            .patch(&name, &parameters, &Patch::Apply(wanted))
+            .await
+            .map_err(Error::kubernetes(what()))?;
+        let version = applied.resource_version().unwrap_or_default();
+        if found.is_none_or(|found| found.resource_version().as_deref() != Some(&version)) {
+            tracing::info!(kind, namespace, name, "applied");
+            self.metrics.wrote(&kind);
+        }
+        self.applied.lock().insert(key, Applied { wanted: hash, version });
+        Ok(())
+    }
+
+    /// Makes an object of a kind that is not watched, unless there is one: it is somebody else's from
+    /// then on.
+    pub(crate) async fn create_once(
+        &self,
+        resource: &ApiResource,
+        wanted: &Value,
+    ) -> Result<(), Error> {
+        let key = key(wanted);
+        if self.applied.lock().contains_key(&key) {
+            return Ok(());
+        }
+        let (kind, namespace, name) = key.clone();
+        let what = || format!("create {kind} {name}");
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &namespace, resource);
+        if api.get_metadata_opt(&name).await.map_err(Error::kubernetes(what()))?.is_none() {
+            let object = serde_json::from_value(wanted.clone()).map_err(|error| {
+                let error = kube::Error::SerdeError(error);
+                Error::kubernetes(what())(error)
+            })?;
+            match api.create(&PostParams::default(), &object).await {
+                Ok(_) => {
+                    tracing::info!(kind, namespace, name, "created");
+                    self.metrics.wrote(&kind);
+                }
+                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+                Err(error) => return Err(Error::kubernetes(what())(error)),
+            }
+        }
+        self.applied.lock().insert(key, Applied { wanted: 0, version: String::new() });
+        Ok(())
+    }
+
+    /// Has [`Children::create_once`] look again whether the object is there.
+    pub(crate) fn doubt(&self, wanted: &Value) {
+        self.applied.lock().remove(&key(wanted));
+    }
+
+    /// Deletes what belongs to a resource and is not wanted any more; never pods, which their
+    /// StatefulSets delete, nor authority records, which live as long as the disks.
+    pub(crate) async fn delete_others(
+        &self,
+        namespace: &str,
+        owner: (&str, &str),
+        wanted: &[Value],
+    ) -> Result<(), Error> {
+        let wanted: Vec<Key> = wanted.iter().map(key).collect();
+        for (kind, watched) in &self.watched {
+            if kind == "Pod" || kind == "BrokerGroup" {
+                continue;
+            }
+            for object in watched.store.state() {
+                let name = object.name_any();
+                let key = (kind.clone(), namespace.to_owned(), name.clone());
+                if object.namespace().as_deref() != Some(namespace)
+                    || belongs(&object) != Some(owner)
+                    || object.metadata.deletion_timestamp.is_some()
+                    || wanted.contains(&key)
+                {
+                    continue;
+                }
+                self.delete(kind, namespace, &name, object.uid()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the object with this uid, if it is still there.
+    pub(crate) async fn delete(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        uid: Option<String>,
+    ) -> Result<(), Error> {
+        let Some(watched) = self.watched.get(kind) else { return Ok(()) };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &watched.resource);
+        let preconditions = Some(Preconditions { uid, resource_version: None });
+        let parameters = DeleteParams { preconditions, ..PROPAGATION };
+        match api.delete(name, &parameters).await {
+            Ok(_) => {
+                tracing::info!(kind, namespace, name, "deleted");
+                self.metrics.wrote(kind);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
+                Ok(())
+            }
+            Err(error) => Err(Error::kubernetes(format!("delete {kind} {name}"))(error)),
+        }
+    }
+
+    fn find(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<std::sync::Arc<DynamicObject>> {
+        let watched = self.watched.get(kind)?;
+        let reference = ObjectRef::new_with(name, watched.resource.clone()).within(namespace);
+        watched.store.get(&reference)
+    }
+}
+
+fn parsed<K: DeserializeOwned>(object: &DynamicObject) -> Option<K> {
+    let value = serde_json::to_value(object).ok()?;
+    match serde_json::from_value(value) {
+        Ok(object) => Some(object),
+        Err(error) => {
+            tracing::warn!(%error, name = object.name_any(), "object not understood");
+            None
+        }
+    }
+}
+
+fn touched(object: &DynamicObject) -> Option<Touched> {
+    let (name, instance) = belongs(object)?;
+    let namespace = object.namespace()?;
+    Some(Touched { name: name.to_owned(), instance: instance.to_owned(), namespace })
+}
+
+/// The kind's name and the resource's, of an object that the operator made.
+fn belongs(object: &DynamicObject) -> Option<(&str, &str)> {
+    let labels = object.metadata.labels.as_ref()?;
+    if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
+        return None;
+    }
+    Some((labels.get(NAME)?, labels.get(INSTANCE)?))
+}
+
+fn key(object: &Value) -> Key {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = &object["metadata"];
+    (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
+}
+
+fn hash(wanted: &Value) -> u64 {
+    // Maps of serde_json are sorted, so the text is the same for the same value.
+    let mut hasher = DefaultHasher::new();
+    wanted.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Whether everything that is wanted is there; defaults of the API server may be as well.
+fn holds(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
+            found.get(key).is_some_and(|found| holds(found, wanted))
+                || (wanted.as_object().is_some_and(serde_json::Map::is_empty)
+                    && !found.contains_key(key))
+                || (wanted.as_array().is_some_and(Vec::is_empty) && !found.contains_key(key))
+        }),
+        (Value::Array(found), Value::Array(wanted)) => {
+            found.len() == wanted.len()
+                && found.iter().zip(wanted).all(|(found, wanted)| holds(found, wanted))
+        }
+        (found, wanted) => found == wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn defaults_of_the_server_are_no_difference_and_changes_are() {
+        let wanted = json!({"spec": {"ports": [{"port": 1}], "selector": {}, "list": []}});
+        let mut found = json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}], "type": "ClusterIP"}, "status": {}});
+        assert!(holds(&found, &wanted));
+        found["spec"]["ports"][0]["port"] = json!(2);
+        assert!(!holds(&found, &wanted));
+        found["spec"]["ports"] = json!([{"port": 1}, {"port": 3}]);
+        assert!(!holds(&found, &wanted), "an entry that somebody added");
+    }
+}

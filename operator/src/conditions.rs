@@ -1,0 +1,83 @@
+//! Conditions of a status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The longest message; the API server takes 32 KiB.
+const MESSAGE_BYTES_MAX: usize = 2_048;
+
+/// What a controller found, before it is known since when that is so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) type_: &'static str,
+    pub(crate) status: bool,
+    /// One word in CamelCase, for programs.
+    pub(crate) reason: &'static str,
+    /// What is so and what to do, for people.
+    pub(crate) message: String,
+}
+
+impl Finding {
+    pub(crate) fn new(
+        type_: &'static str,
+        status: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { type_, status, reason, message: message.into() }
+    }
+}
+
+/// The conditions of a status, from `found` and what stood there before: the time changes only with the
+/// status, so that nothing is written where nothing changed. What is not found any more is left out.
+pub(crate) fn merge(before: &[Condition], found: Vec<Finding>, generation: i64) -> Vec<Condition> {
+    let now = Timestamp::now();
+    found.into_iter().map(|finding| condition(before, finding, generation, now)).collect()
+}
+
+fn condition(before: &[Condition], found: Finding, generation: i64, now: Timestamp) -> Condition {
+    let status = if found.status { "True" } else { "False" };
+    let known = before.iter().find(|known| known.type_ == found.type_ && known.status == status);
+    Condition {
+        type_: found.type_.to_owned(),
+        status: status.to_owned(),
+        reason: found.reason.to_owned(),
+        message: shortened(found.message),
+        observed_generation: Some(generation),
+        // The API server keeps whole seconds.
+        last_transition_time: known.map_or_else(
+            || Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+            |known| known.last_transition_time.clone(),
+        ),
+    }
+}
+
+fn shortened(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES_MAX {
+        let end = (0..=MESSAGE_BYTES_MAX - 4).rev().find(|at| message.is_char_boundary(*at));
+        message.truncate(end.unwrap_or_default());
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_stays_until_the_status_changes() {
+        let old = Time(Timestamp::from_second(1_000).unwrap());
+        let mut before = merge(&[], vec![Finding::new("Ready", false, "Starting", "a")], 1);
+        before[0].last_transition_time = old.clone();
+        let same = merge(&before, vec![Finding::new("Ready", false, "Waiting", "b")], 2);
+        assert_eq!(same[0].last_transition_time, old);
+        assert_eq!((same[0].reason.as_str(), same[0].observed_generation), ("Waiting", Some(2)));
+        let changed = merge(&before, vec![Finding::new("Ready", true, "Serving", "")], 2);
+        assert_ne!(changed[0].last_transition_time, old);
+        assert_eq!(merge(&before, vec![], 2), []);
+        let long = vec![Finding::new("Ready", false, "Long", "ü".repeat(3_000))];
+        let long = merge(&before, long, 2);
+        assert!(long[0].message.len() <= MESSAGE_BYTES_MAX);
+    }
+}

@@ -1,0 +1,171 @@
+//! What every controller is given.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::reflector::Store;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use weirmq_client::{Admin, ClientConfig};
+
+use crate::metrics::Metrics;
+
+/// The field manager of everything that the operator writes.
+pub(crate) const MANAGER: &str = "weirmq-operator";
+
+/// On any resource: `true` has the operator leave alone what belongs to it.
+pub(crate) const PAUSED: &str = "weirmq.io/paused";
+
+/// Shared by all controllers of a process.
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) recorder: Recorder,
+    pub(crate) metrics: Metrics,
+    /// The image of pods whose resource names none.
+    pub(crate) image: String,
+    /// The domain of the cluster's DNS. Default of Kubernetes: `cluster.local`.
+    pub(crate) cluster_domain: String,
+    /// The nodes, where the operator may look at them.
+    pub(crate) nodes: Option<Store<Node>>,
+    admins: Mutex<BTreeMap<String, Arc<Admin>>>,
+}
+
+/// Why a resource could not be made as it is declared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{what}: {}", said(error))]
+    Kubernetes { what: String, error: Box<kube::Error> },
+    #[error("{what}: {error}")]
+    Broker { what: String, error: weirmq_client::ClientError },
+    #[error("there is no {kind} {name} in this namespace; make it, or name another one")]
+    Missing { kind: &'static str, name: String },
+    #[error(
+        "there is a {kind} {name} that the operator did not make; rename the resource, or delete that one"
+    )]
+    NameTaken { kind: String, name: String },
+    #[error("the system has no random numbers for a secret")]
+    NoRandomNumbers,
+}
+
+/// What the API server said, without all the fields in which it said it.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => error.to_string(),
+    }
+}
+
+impl Error {
+    pub(crate) fn kubernetes(what: impl Into<String>) -> impl FnOnce(kube::Error) -> Self {
+        move |error| Self::Kubernetes { what: what.into(), error: Box::new(error) }
+    }
+
+    pub(crate) fn broker(
+        what: impl Into<String>,
+    ) -> impl FnOnce(weirmq_client::ClientError) -> Self {
+        move |error| Self::Broker { what: what.into(), error }
+    }
+
+    /// One word for metrics and events.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Kubernetes { .. } => "KubernetesError",
+            Self::Broker { .. } => "BrokerUnreachable",
+            Self::Missing { .. } => "ReferenceMissing",
+            Self::NameTaken { .. } => "NameTaken",
+            Self::NoRandomNumbers => "NoRandomNumbers",
+        }
+    }
+}
+
+impl Context {
+    pub(crate) fn new(
+        client: Client,
+        recorder: Recorder,
+        metrics: Metrics,
+        image: String,
+        cluster_domain: String,
+        nodes: Option<Store<Node>>,
+    ) -> Self {
+        Self { client, recorder, metrics, image, cluster_domain, nodes, admins: Mutex::default() }
+    }
+
+    /// A client of the admin protocol by way of these NameServers, `host:port` parted by `;`.
+    pub(crate) fn admin(&self, name_servers: &str) -> Result<Arc<Admin>, Error> {
+        let mut admins = self.admins.lock();
+        if let Some(admin) = admins.get(name_servers) {
+            return Ok(admin.clone());
+        }
+        let config = ClientConfig::new(name_servers);
+        let client = weirmq_client::Client::start(config)
+            .map_err(Error::broker(format!("start a client of {name_servers}")))?;
+        let admin = Arc::new(Admin::new(&client));
+        admins.insert(name_servers.to_owned(), admin.clone());
+        Ok(admin)
+    }
+
+    /// Writes an event about `object`. One that cannot be written is only logged.
+    pub(crate) async fn event<K>(&self, object: &K, type_: EventType, reason: &str, note: String)
+    where
+        K: Resource<DynamicType = ()>,
+    {
+        let event = Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
+            tracing::warn!(%error, reason, object = object.name_any(), "event not written");
+        }
+    }
+
+    /// Writes the status of `object`, if it is another one.
+    pub(crate) async fn report<K, S>(
+        &self,
+        object: &K,
+        before: Option<&S>,
+        status: &S,
+    ) -> Result<(), Error>
+    where
+        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+        S: Serialize + PartialEq,
+    {
+        if before == Some(status) {
+            return Ok(());
+        }
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let api: Api<K> = Api::namespaced(self.client.clone(), &namespace);
+        let patch = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": { "name": name },
+            "status": status,
+        });
+        let parameters = kube::api::PatchParams::apply(MANAGER).force();
+        api.patch_status(&name, &parameters, &kube::api::Patch::Apply(patch))
+            .await
+            .map_err(Error::kubernetes(format!("write the status of {} {name}", K::kind(&()))))?;
+        Ok(())
+    }
+}
+
+/// Whether somebody wants `object` left alone.
+pub(crate) fn is_paused<K: Resource>(object: &K) -> bool {
+    object.annotations().get(PAUSED).is_some_and(|value| value == "true")
+}
+
+/// How long to wait after the `failures`th failure in a row: 1 s, doubling up to 2 minutes.
+pub(crate) fn pause_after(failures: u32) -> Duration {
+    Duration::from_secs(1 << failures.clamp(1, 8).saturating_sub(1)).min(Duration::from_secs(120))
+}

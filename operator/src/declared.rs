@@ -1,0 +1,164 @@
+//! What topics and consumer groups have in common: somebody declares a thing, and the masters of a
+//! Broker's groups are told, by the admin protocol, wherever theirs is another.
+
+use std::time::Duration;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::broker;
+use crate::children::Children;
+use crate::conditions::Finding;
+use crate::context::{Context, Error};
+use crate::kinds::Broker;
+
+/// Keeps a resource until what it declared is deleted.
+const FINALIZER: &str = "weirmq.io/delete-at-brokers";
+/// How often brokers are asked whether somebody changed what is declared.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// While a broker cannot be asked.
+pub(crate) const LOOK_SOON: Duration = Duration::from_secs(3);
+/// For all that one group is asked.
+pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A kind whose resources are declared at brokers.
+pub(crate) trait Declared:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + DeserializeOwned
+    + std::fmt::Debug
+{
+    /// The name at the brokers.
+    fn declared_name(&self) -> String;
+    fn broker_name(&self) -> &str;
+    /// Whether the thing goes with the resource.
+    fn goes_with_it(&self) -> bool;
+}
+
+/// Where the thing is to be: the Broker's groups and their masters' addresses.
+pub(crate) struct Place {
+    pub(crate) name_servers: String,
+    pub(crate) cluster: String,
+    /// A group without an address has no master at the moment.
+    pub(crate) masters: Vec<(String, Option<String>)>,
+}
+
+/// Why a resource cannot be acted upon, which is for its owner to mend.
+pub(crate) enum Refusal {
+    NoBroker(String),
+    /// An older resource declares the same thing.
+    Taken {
+        by: String,
+        name: String,
+    },
+}
+
+impl Refusal {
+    pub(crate) fn finding(&self) -> Finding {
+        match self {
+            Self::NoBroker(name) => {
+                let message = format!(
+                    "there is no Broker {name} in this namespace yet; make it, or name another one in a new resource"
+                );
+                Finding::new("Ready", false, "BrokerMissing", message)
+            }
+            Self::Taken { by, name } => {
+                let message = format!(
+                    "{by} declares {name} at the same Broker and is older; delete one of the two"
+                );
+                Finding::new("Ready", false, "AlreadyDeclared", message)
+            }
+        }
+    }
+}
+
+/// Looks up the Broker, and whether another resource has the same thing.
+pub(crate) async fn place<K: Declared>(
+    resource: &K,
+    others: &[std::sync::Arc<K>],
+    context: &Context,
+    children: &Children,
+) -> Result<Result<Place, Refusal>, Error> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let name = resource.declared_name();
+    let older = others.iter().find(|other| {
+        other.namespace().as_deref() == Some(&namespace)
+            && other.declared_name() == name
+            && other.broker_name() == resource.broker_name()
+            && age(&***other) < age(resource)
+    });
+    if let Some(older) = older {
+        return Ok(Err(Refusal::Taken { by: older.name_any(), name }));
+    }
+    let broker_name = resource.broker_name();
+    let api: Api<Broker> = Api::namespaced(context.client.clone(), &namespace);
+    let found = api.get_opt(broker_name).await;
+    let Some(broker) =
+        found.map_err(Error::kubernetes(format!("look for Broker {broker_name}")))?
+    else {
+        return Ok(Err(Refusal::NoBroker(broker_name.to_owned())));
+    };
+    Ok(Ok(Place {
+        name_servers: broker::client_name_servers(&broker, &context.cluster_domain),
+        cluster: broker::cluster(&broker),
+        masters: broker::masters(&broker, children),
+    }))
+}
+
+/// The older of two resources has what both want; of the same second the one whose name is first.
+fn age<K: Resource>(resource: &K) -> (Option<i64>, String) {
+    let created = resource.meta().creation_timestamp.as_ref();
+    (created.map(|time| time.0.as_second()), resource.name_any())
+}
+
+/// Whether groups have it as it is declared.
+pub(crate) fn finding(wanted: usize, have: usize, waits: &[String]) -> Finding {
+    if wanted == 0 {
+        return Finding::new("Ready", false, "BrokerStarting", "the Broker has no groups yet");
+    }
+    if have == wanted {
+        return Finding::new("Ready", true, "Declared", format!("all {wanted} groups have it"));
+    }
+    let message = format!("{have} of {wanted} groups have it; {}", waits.join("; "));
+    Finding::new("Ready", false, "NotEverywhere", message)
+}
+
+/// Keeps the finalizer where it is needed and nowhere else.
+pub(crate) async fn keep_finalizer<K: Declared>(
+    resource: &K,
+    context: &Context,
+) -> Result<(), Error> {
+    let has = has_finalizer(resource);
+    let wants = resource.goes_with_it() && resource.meta().deletion_timestamp.is_none();
+    if has == wants {
+        return Ok(());
+    }
+    let (namespace, name) = (resource.namespace().unwrap_or_default(), resource.name_any());
+    let api: Api<K> = Api::namespaced(context.client.clone(), &namespace);
+    let others = resource.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).cloned();
+    let finalizers: Vec<String> = others.chain(wants.then(|| FINALIZER.to_owned())).collect();
+    let patch = json!({ "metadata": {
+        "finalizers": finalizers,
+        // Somebody else's finalizer must not be lost.
+        "resourceVersion": resource.resource_version(),
+    } });
+    let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    match patched {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        patched => {
+            patched.map_err(Error::kubernetes(format!(
+                "change the finalizers of {} {name}",
+                K::kind(&())
+            )))?;
+            context.metrics.wrote(&K::kind(&()));
+            Ok(())
+        }
+    }
+}
+
+pub(crate) fn has_finalizer<K: Declared>(resource: &K) -> bool {
+    resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}

@@ -1,0 +1,105 @@
+//! The controller of `NameServer`.
+
+mod build;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::runtime::controller::Action;
+use kube::{Resource as _, ResourceExt as _};
+
+use crate::children::Children;
+use crate::conditions::{self, Finding};
+use crate::context::{Context, Error, is_paused};
+use crate::kinds::{NameServer, NameServerStatus};
+use crate::pods::Role;
+
+pub(crate) use build::{address, brokers_address};
+
+/// Makes what one `NameServer` declares, and says how it is.
+pub(crate) async fn reconcile(
+    resource: &NameServer,
+    context: &Context,
+    children: &Arc<Children>,
+) -> Result<Action, Error> {
+    if resource.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let namespace = resource.namespace().unwrap_or_default();
+    let name = resource.name_any();
+    let failure = if is_paused(resource) {
+        None
+    } else {
+        make(resource, context, children, &namespace, &name).await.err()
+    };
+    let status = status(resource, context, children, &namespace, &name, failure.as_ref());
+    context.report(resource, resource.status.as_ref(), &status).await?;
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(Action::requeue(Duration::from_secs(600))),
+    }
+}
+
+async fn make(
+    resource: &NameServer,
+    context: &Context,
+    children: &Children,
+    namespace: &str,
+    name: &str,
+) -> Result<(), Error> {
+    let wanted = build::objects(resource, context);
+    for object in &wanted {
+        children.apply(object).await?;
+    }
+    children.delete_others(namespace, (Role::NameServer.label(), name), &wanted).await
+}
+
+fn status(
+    resource: &NameServer,
+    context: &Context,
+    children: &Children,
+    namespace: &str,
+    name: &str,
+    failure: Option<&Error>,
+) -> NameServerStatus {
+    let generation = resource.meta().generation.unwrap_or_default();
+    let set: Option<StatefulSet> = children.get("StatefulSet", namespace, &build::set_name(name));
+    let set_status = set.and_then(|set| set.status).unwrap_or_default();
+    let wanted = resource.spec.replicas;
+    let ready = set_status.ready_replicas.unwrap_or_default();
+    let updated = set_status.updated_replicas.unwrap_or_default();
+    let mut found = Vec::new();
+    let all = format!("{ready} of {wanted} NameServers are ready");
+    found.push(match failure {
+        Some(error) => Finding::new("Ready", false, error.reason(), error.to_string()),
+        None if ready > 0 => Finding::new("Ready", true, "Serving", all.clone()),
+        None => Finding::new("Ready", false, "Starting", all.clone()),
+    });
+    let is_done = ready == wanted && updated == wanted && set_status.replicas == wanted;
+    found.push(if is_done {
+        Finding::new("Progressing", false, "Done", "")
+    } else {
+        let message = format!("{ready} ready and {updated} up to date of {wanted}");
+        Finding::new("Progressing", true, "RollingOut", message)
+    });
+    found.push(if ready == wanted {
+        Finding::new("Degraded", false, "AllReady", "")
+    } else {
+        Finding::new("Degraded", true, "NotAllReady", all)
+    });
+    if is_paused(resource) {
+        let message = "the annotation weirmq.io/paused is set: nothing is changed";
+        found.push(Finding::new("Paused", true, "Annotated", message));
+    }
+    let before = resource.status.as_ref();
+    let before = before.map_or(&[][..], |status| &status.conditions[..]);
+    NameServerStatus {
+        observed_generation: generation,
+        conditions: conditions::merge(before, found, generation),
+        replicas: set_status.replicas,
+        ready_replicas: ready,
+        selector: build::selector_text(name),
+        address: Some(address(name, namespace, &context.cluster_domain)),
+    }
+}

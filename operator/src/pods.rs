@@ -1,0 +1,247 @@
+//! What all pods have in common, and how a resource's own template is laid over them.
+
+use serde_json::{Map, Value, json};
+
+use crate::children::{INSTANCE, MANAGED_BY, NAME};
+use crate::context::MANAGER;
+use crate::kinds::{PodSettings, Storage, WhenDeleted};
+
+/// The user in the image; nobody else owns the files of `/data`.
+const USER: u32 = 65_532;
+/// Health and metrics.
+pub(crate) const ADMIN_PORT: u16 = 10_908;
+/// A hand-over, what is under way, and the last flush.
+const GRACE_SECONDS: u32 = 60;
+
+/// What pods of one kind are called: the label `app.kubernetes.io/name`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    NameServer,
+    Broker,
+}
+
+impl Role {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::NameServer => "weirmq-nameserver",
+            Self::Broker => "weirmq-broker",
+        }
+    }
+
+    fn container(self) -> &'static str {
+        match self {
+            Self::NameServer => "namesrv",
+            Self::Broker => "broker",
+        }
+    }
+}
+
+/// What selects the pods of a resource.
+pub(crate) fn selector(role: Role, instance: &str) -> Map<String, Value> {
+    let labels = [(NAME, role.label()), (INSTANCE, instance)];
+    labels.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
+}
+
+/// The labels of everything that belongs to a resource.
+pub(crate) fn labels(role: Role, instance: &str) -> Map<String, Value> {
+    let mut labels = selector(role, instance);
+    labels.insert(MANAGED_BY.to_owned(), json!(MANAGER));
+    labels
+}
+
+/// The metadata of an object that goes when `owner` goes.
+pub(crate) fn metadata(
+    role: Role,
+    instance: &str,
+    namespace: &str,
+    name: &str,
+    owner: &Value,
+) -> Value {
+    json!({
+        "name": name,
+        "namespace": namespace,
+        "labels": labels(role, instance),
+        "ownerReferences": [owner],
+    })
+}
+
+/// A pod's one container.
+pub(crate) struct Container {
+    pub(crate) role: Role,
+    pub(crate) image: String,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<Value>,
+    pub(crate) ports: Vec<(&'static str, u16)>,
+    pub(crate) mounts: Vec<Value>,
+}
+
+/// A pod template under restricted pod security, with the resource's own laid over it.
+pub(crate) fn template(
+    container: Container,
+    labels: Map<String, Value>,
+    annotations: Value,
+    service_account: Option<&str>,
+    volumes: Vec<Value>,
+    settings: &PodSettings,
+) -> Value {
+    let Container { role, image, args, env, ports, mounts } = container;
+    let ports: Vec<Value> = ports
+        .into_iter()
+        .map(|(name, port)| json!({ "name": name, "containerPort": port, "protocol": "TCP" }))
+        .collect();
+    let probe = |path: &str, period: u32, failures: u32| {
+        json!({
+            "httpGet": { "path": path, "port": "admin", "scheme": "HTTP" },
+            "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 3,
+        })
+    };
+    let mut container = json!({
+        "name": role.container(),
+        "image": image,
+        "args": args,
+        "env": env,
+        "ports": ports,
+        "volumeMounts": mounts,
+        // A store that was killed may have much to prove before it serves; a process that ended is
+        // started again at once, so the patience costs nothing.
+        "startupProbe": probe("/startupz", 1, 600),
+        "livenessProbe": probe("/livez", 10, 6),
+        "readinessProbe": probe("/readyz", 2, 3),
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+        },
+    });
+    if let Some(policy) = settings.image_pull_policy {
+        container["imagePullPolicy"] = json!(policy);
+    }
+    if let Some(resources) = &settings.resources {
+        container["resources"] = json!(resources);
+    }
+    let same_pods: Map<String, Value> = labels
+        .iter()
+        .filter(|(key, _)| *key != MANAGED_BY)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let mut spec = json!({
+        "containers": [container],
+        "volumes": volumes,
+        "terminationGracePeriodSeconds": GRACE_SECONDS,
+        "automountServiceAccountToken": service_account.is_some(),
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+        "topologySpreadConstraints": [{
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": { "matchLabels": same_pods },
+        }],
+    });
+    if let Some(account) = service_account {
+        spec["serviceAccountName"] = json!(account);
+    }
+    if !settings.image_pull_secrets.is_empty() {
+        spec["imagePullSecrets"] = json!(settings.image_pull_secrets);
+    }
+    let mut template =
+        json!({ "metadata": { "labels": labels, "annotations": annotations }, "spec": spec });
+    if let Some(over) = &settings.template {
+        lay_over(&mut template, &Value::Object(over.clone()));
+    }
+    template
+}
+
+/// The claim of the volume `data`, and what becomes of it.
+pub(crate) fn claim(storage: &Storage, labels: Map<String, Value>) -> Value {
+    let mut spec = json!({
+        "accessModes": ["ReadWriteOnce"],
+        "resources": { "requests": { "storage": storage.size } },
+    });
+    if let Some(class) = &storage.storage_class_name {
+        spec["storageClassName"] = json!(class);
+    }
+    json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": { "name": "data", "labels": labels }, "spec": spec,
+    })
+}
+
+/// Disks of replicas that were taken away stay in any case: they may be wanted again.
+pub(crate) fn claim_retention(storage: &Storage) -> Value {
+    let when_deleted = match storage.when_deleted {
+        WhenDeleted::Retain => "Retain",
+        WhenDeleted::Delete => "Delete",
+    };
+    json!({ "whenDeleted": when_deleted, "whenScaled": "Retain" })
+}
+
+/// Merges maps, and lists whose entries all have a `name`; replaces everything else.
+fn lay_over(below: &mut Value, over: &Value) {
+    match (below, over) {
+        (Value::Object(below), Value::Object(over)) => {
+            for (key, value) in over {
+                match below.get_mut(key) {
+                    Some(known) => lay_over(known, value),
+                    None => {
+                        below.insert(key.clone(), value.clone());
+                    }
+                }
+            }
+        }
+        (Value::Array(below), Value::Array(over)) if are_named(below) && are_named(over) => {
+            for entry in over {
+                match below.iter_mut().find(|known| known["name"] == entry["name"]) {
+                    Some(known) => lay_over(known, entry),
+                    None => below.push(entry.clone()),
+                }
+            }
+        }
+        (below, over) => *below = over.clone(),
+    }
+}
+
+fn are_named(list: &[Value]) -> bool {
+    list.iter().all(|entry| entry["name"].is_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_merged_by_name() {
+        let mut below = json!({
+            "metadata": { "labels": { "a": "1" } },
+            "spec": {
+                "containers": [{ "name": "broker", "image": "x", "args": ["a", "b"], "env": [{ "name": "A", "value": "1" }] }],
+                "topologySpreadConstraints": [{ "maxSkew": 1 }],
+            },
+        });
+        let over = json!({
+            "metadata": { "labels": { "b": "2" } },
+            "spec": {
+                "nodeSelector": { "disk": "fast" },
+                "containers": [
+                    { "name": "broker", "env": [{ "name": "B", "value": "2" }] },
+                    { "name": "sidecar", "image": "y" },
+                ],
+                "topologySpreadConstraints": [],
+            },
+        });
+        lay_over(&mut below, &over);
+        assert_eq!(below["metadata"]["labels"], json!({ "a": "1", "b": "2" }));
+        let containers = &below["spec"]["containers"];
+        assert_eq!(containers[0]["image"], "x");
+        assert_eq!(containers[0]["env"].as_array().unwrap().len(), 2);
+        assert_eq!(containers[1]["name"], "sidecar");
+        assert_eq!(below["spec"]["topologySpreadConstraints"], json!([]));
+        assert_eq!(below["spec"]["nodeSelector"]["disk"], "fast");
+    }
+}

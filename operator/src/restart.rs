@@ -1,0 +1,62 @@
+//! Asks a broker whether it may be restarted now.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+
+use crate::pods::ADMIN_PORT;
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// What a broker said of its restart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Safe,
+    /// And why not.
+    NotNow(String),
+    /// And why not.
+    Unknown(String),
+}
+
+/// What the admin port answers.
+#[derive(Deserialize)]
+struct Said {
+    safe: bool,
+    #[serde(default)]
+    reasons: Vec<String>,
+}
+
+/// Asks the admin port of the pod at this address.
+pub(crate) async fn is_safe(address: &str) -> Answer {
+    match tokio::time::timeout(TIMEOUT, ask(address)).await {
+        Ok(Ok(Said { safe: true, .. })) => Answer::Safe,
+        Ok(Ok(said)) => Answer::NotNow(said.reasons.join("; ")),
+        Ok(Err(error)) => Answer::Unknown(error),
+        Err(_) => Answer::Unknown("no answer".to_owned()),
+    }
+}
+
+async fn ask(address: &str) -> Result<Said, String> {
+    let address: IpAddr = address.parse().map_err(|_| format!("{address} is no address"))?;
+    let text = |error: &dyn std::error::Error| error.to_string();
+    let stream = TcpStream::connect((address, ADMIN_PORT)).await.map_err(|error| text(&error))?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
+    let connection = tokio::spawn(connection);
+    let request = http::Request::get("/safe-to-restart")
+        .header("Host", "broker")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| text(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+    connection.abort();
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    serde_json::from_slice(&body).map_err(|error| text(&error))
+}
