@@ -8,7 +8,7 @@ SEEDS ?= 2000..=20000
 CRASH = e2e/crash/run.py
 CRASH_RESULTS = --results e2e/crash/results/counts.json
 
-.PHONY: run build image test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built charts failover failover-short crds bench fuzz
+.PHONY: run build image test lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built charts e2e e2e-smoke failover failover-short crds bench fuzz
 
 run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-data
 	$(WEIR)
@@ -16,7 +16,7 @@ run: build ## Builds `weir` and starts NameServer and Broker; data in ./weir-dat
 build:
 	$(CARGO) build --profile $(PROFILE) -p weirmq-cli
 
-test: lint unit image charts crash-short failover-short client store-format clients apache-store kube-if-built ## Everything that has to pass
+test: lint unit image charts crash-short failover-short client store-format clients apache-store kube-if-built e2e-smoke ## Everything that has to pass
 
 lint:
 	$(CARGO) fmt --all --check
@@ -78,13 +78,24 @@ KUBE_TESTS = $(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-cli
 	--include-ignored any_server answers rights
 ADMISSION = e2e/admission/run.py --weir $(WEIR)
 
-kube: build ## What concerns Kubernetes against its real API server, which is built the first time: about 4 minutes
+kube: build ## What concerns Kubernetes against its real API server, which is built the first time: about 6 minutes
 	e2e/kube/run.py -- $(KUBE_TESTS)
 	e2e/kube/run.py -- $(ADMISSION)
 
 kube-if-built: build ## The same, or a line that says that it was skipped
 	e2e/kube/run.py --if-built -- $(KUBE_TESTS)
 	e2e/kube/run.py --if-built -- $(ADMISSION)
+
+E2E = target/$(PROFILE)/e2e-cluster run --weir $(WEIR)
+
+$(firstword $(E2E)): build
+	$(CARGO) build --profile $(PROFILE) -p weirmq-e2e-cluster
+
+e2e: $(firstword $(E2E)) ## Everything on a real Kubernetes of three nodes, which is built the first time: about 8 minutes
+	$(E2E)
+
+e2e-smoke: $(firstword $(E2E)) ## A few of these tests; skipped, with the reason, without root or where Kubernetes is not built
+	$(E2E) --smoke --if-built
 
 charts: build ## The Helm charts: lint, profiles, schemas, alerts; skipped, with the reason, where helm is not built
 	charts/check --weir $(WEIR)

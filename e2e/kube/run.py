@@ -5,17 +5,14 @@
     run.py --if-built -- COMMAND… the same, but skips where the server would have to be built first
     run.py --build-only
 
-Both programs are built from Go modules once (about four minutes, 4 GiB of temporary files) into
-$WEIRMQ_CACHE, else ~/.cache/weirmq/e2e, and again when a file here changes. Everything listens on
-free ports of 127.0.0.1. The definitions in crds/ are installed before the command runs. In
+Both programs are built from Go modules once, by e2e/cluster/build.py. Everything listens on free
+ports of 127.0.0.1. The definitions in crds/ are installed before the command runs. In
 $KUBECONFIG the user is an administrator, who may impersonate others.
 
 The exit code is the command's; 0 with a line `SKIP …` where Go is missing.
 """
 
 import argparse
-import fcntl
-import hashlib
 import json
 import os
 import pathlib
@@ -31,45 +28,12 @@ import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 CRDS = HERE.parent.parent / "crds"
-CACHE = pathlib.Path(os.environ.get("WEIRMQ_CACHE") or "~/.cache/weirmq/e2e").expanduser().resolve()
-BUILT = CACHE / "kube"
+sys.path.insert(0, str(HERE.parent / "cluster"))
+import build  # noqa: E402
+
+PROGRAMS = ["kube", "etcd"]
 TOKEN = "administrator"
 START_SECONDS = 60
-
-
-def stamp():
-    digest = hashlib.sha256()
-    for path in sorted([*HERE.glob("*/go.*"), *HERE.glob("*/*.go")]):
-        digest.update(str(path.relative_to(HERE)).encode() + path.read_bytes())
-    return digest.hexdigest()
-
-
-def is_built():
-    file = BUILT / "stamp"
-    return file.exists() and file.read_text() == stamp()
-
-
-def build():
-    BUILT.mkdir(parents=True, exist_ok=True)
-    with open(BUILT / "lock", "w") as lock, tempfile.TemporaryDirectory(dir=BUILT) as scratch:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if is_built():
-            return
-        # The caches of Go are as large as they are useless afterwards.
-        environment = os.environ | {
-            "GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOFLAGS": "-trimpath -buildvcs=false -modcacherw",
-            "GOCACHE": f"{scratch}/cache", "GOMODCACHE": f"{scratch}/modules",
-        }
-        release = next(line.split()[1] for line in (HERE / "apiserver/go.mod").read_text().splitlines()
-                       if line.strip().startswith("k8s.io/kubernetes "))
-        major, minor, _ = release.removeprefix("v").split(".")
-        version = "k8s.io/component-base/version"
-        flags = f"-X {version}.gitVersion={release} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
-        for folder, name in (("etcd", "etcd"), ("apiserver", "kube-apiserver")):
-            print(f"building {name}", flush=True)
-            command = ["go", "build", "-ldflags", f"-s -w {flags}", "-o", str(BUILT / name), "."]
-            subprocess.run(command, cwd=HERE / folder, env=environment, check=True)
-        (BUILT / "stamp").write_text(stamp())
 
 
 def free_ports(count):
@@ -110,7 +74,7 @@ class Server:
 
     def start(self, name, *arguments):
         log = open(self.folder / f"{name}.log", "wb")
-        process = subprocess.Popen([BUILT / name, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen([build.BUILT / name, *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         self.processes.append((name, process))
 
     def request(self, path, method="GET", body=None, media="application/json"):
@@ -188,11 +152,11 @@ def main():
     parser.add_argument("command", nargs="*")
     arguments = parser.parse_args()
     missing = [tool for tool in ("go", "openssl") if not shutil.which(tool)]
-    if not is_built() and (missing or arguments.if_built):
-        why = f"{missing[0]} is missing" if missing else "`make kube` builds it in about four minutes"
+    if not all(map(build.is_built, PROGRAMS)) and (missing or arguments.if_built):
+        why = f"{missing[0]} is missing" if missing else "`make kube` builds it in about six minutes"
         print(f"SKIP real API server: not built; {why}\n0 passed, 0 failed, 1 skipped")
         return 0
-    build()
+    build.build(PROGRAMS)
     if arguments.build_only:
         return 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,124 @@
+//! Client pods: one that sends and receives all the time, and one to run `weir` in.
+
+use anyhow::{Context as _, bail};
+use serde_json::json;
+
+use crate::cluster::{Namespace, wait};
+use crate::load::{Account, now_ms};
+
+/// The image with `weir` and this program.
+pub(crate) const IMAGE: &str = "localhost/weirmq-client:e2e";
+
+/// A pod of this image, as the restricted profile wants it, that runs this program with
+/// `arguments`.
+pub(crate) fn start(
+    namespace: &Namespace<'_>,
+    name: &str,
+    arguments: &[&str],
+) -> anyhow::Result<()> {
+    start_on(namespace, name, arguments, None)
+}
+
+fn start_on(
+    namespace: &Namespace<'_>,
+    name: &str,
+    arguments: &[&str],
+    node: Option<&str>,
+) -> anyhow::Result<()> {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "labels": { "app": name } },
+        "spec": {
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {
+                "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "containers": [{
+                "name": "client", "image": IMAGE, "imagePullPolicy": "Never",
+                "command": ["/e2e-cluster"], "args": arguments,
+                "securityContext": {
+                    "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+                    "capabilities": { "drop": ["ALL"] },
+                },
+                "volumeMounts": [{ "name": "tmp", "mountPath": "/tmp" }],
+            }],
+            "volumes": [{ "name": "tmp", "emptyDir": {} }],
+        },
+    });
+    if let Some(node) = node {
+        pod["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
+    }
+    namespace.apply(&pod.to_string())?;
+    namespace.pod_ready(name, 60)
+}
+
+/// Producers and consumers at work in a pod of their own.
+pub(crate) struct Load<'a> {
+    namespace: &'a Namespace<'a>,
+}
+
+const POD: &str = "load";
+
+impl<'a> Load<'a> {
+    /// Starts it, on `node` if one is named, and waits until messages go through.
+    pub(crate) fn start(
+        namespace: &'a Namespace<'a>,
+        namesrv: &str,
+        topic: &str,
+        node: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let arguments = ["load", "run", "--namesrv", namesrv, "--topic", topic];
+        start_on(namespace, POD, &arguments, node)?;
+        let load = Self { namespace };
+        load.until_more(100, 60).context("messages go through")?;
+        Ok(load)
+    }
+
+    pub(crate) fn status(&self) -> anyhow::Result<Account> {
+        let text = self.namespace.exec(POD, &["/e2e-cluster", "load", "status"])?;
+        serde_json::from_str(&text).context("read the status of the load")
+    }
+
+    /// Waits until so many more messages than now are acknowledged and consumed.
+    pub(crate) fn until_more(&self, messages: u64, seconds: u64) -> anyhow::Result<()> {
+        let before = wait("the load has a status", 30, || self.status().map(Some))?;
+        wait(&format!("{messages} more messages go through"), seconds, || {
+            let now = self.status()?;
+            let sent = now.acknowledged >= before.acknowledged + messages;
+            Ok((sent && now.consumed >= before.consumed + messages).then_some(()))
+        })
+    }
+
+    /// Ends it, and fails if a promise was not kept.
+    pub(crate) fn end(self) -> anyhow::Result<Account> {
+        let text = self.namespace.exec(POD, &["/e2e-cluster", "load", "end"])?;
+        let account: Account = serde_json::from_str(&text).context("read the account")?;
+        self.namespace.kubectl(&["delete", "pod", POD, "--wait=true"])?;
+        if !account.problems.is_empty() {
+            bail!(
+                "{} promises were not kept: {}",
+                account.problems.len(),
+                account.problems.join("; ")
+            );
+        }
+        if account.acknowledged == 0 {
+            bail!("nothing was acknowledged");
+        }
+        Ok(account)
+    }
+}
+
+/// `0.8 s, 12,345 messages kept, 3 sends failed`: an account, and the outage since `time_ms`.
+pub(crate) fn outcome(account: &Account, time_ms: u64) -> String {
+    let outage = account.outage_ms_since(time_ms) as f64 / 1000.0;
+    format!(
+        "nothing acknowledged for {outage:.1} s; {} kept and consumed, {} sends failed, {} stored twice",
+        account.acknowledged, account.failed, account.duplicates
+    )
+}
+
+/// When something is about to be done, to be compared with the gaps of an [`Account`].
+pub(crate) fn moment() -> u64 {
+    now_ms()
+}

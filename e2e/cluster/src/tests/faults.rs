@@ -1,0 +1,132 @@
+//! What happens to a group whose master is hit, while clients send and receive.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+
+use super::by_hand;
+use crate::client::{Load, moment, outcome};
+use crate::cluster::Namespace;
+use crate::group::{Group, Master};
+
+/// What is done to the master.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Fault {
+    /// SIGKILL of its process.
+    Kill,
+    /// Its node loses power.
+    Crash,
+    /// Its node's cable is pulled: the pod runs on, and nobody reaches it.
+    Partition,
+    /// Its node reaches no other node, but the API server.
+    PeersOnly,
+    /// Its node's containers are frozen for longer than a lease.
+    Freeze,
+}
+
+/// How long a freeze lasts: twice the lease.
+const FREEZE: Duration = Duration::from_secs(12);
+
+impl Fault {
+    fn begin(self, namespace: &Namespace<'_>, master: &Master) -> anyhow::Result<()> {
+        let cluster = namespace.cluster;
+        let node = master.node.as_str();
+        match self {
+            Self::Kill => {
+                cluster.fault(&[node, "kill", &format!("{}/{}", namespace.name, master.pod)])
+            }
+            Self::Crash => cluster.fault(&[node, "crash"]),
+            Self::Partition => cluster.fault(&[node, "partition"]),
+            Self::PeersOnly => {
+                others(namespace, node).try_for_each(|other| cluster.fault(&[node, "cut", other]))
+            }
+            Self::Freeze => cluster.fault(&[node, "pause"]),
+        }
+    }
+
+    fn end(self, namespace: &Namespace<'_>, master: &Master) -> anyhow::Result<()> {
+        let cluster = namespace.cluster;
+        let node = master.node.as_str();
+        match self {
+            Self::Kill => Ok(()),
+            Self::Crash => cluster.fault(&[node, "boot"]),
+            Self::Partition => cluster.fault(&[node, "heal"]),
+            Self::PeersOnly => {
+                others(namespace, node).try_for_each(|other| cluster.fault(&[node, "join", other]))
+            }
+            Self::Freeze => cluster.fault(&[node, "resume"]),
+        }
+    }
+}
+
+fn others<'a>(namespace: &'a Namespace<'_>, node: &'a str) -> impl Iterator<Item = &'a str> {
+    namespace.cluster.nodes.iter().map(String::as_str).filter(move |other| *other != node)
+}
+
+/// Does `fault` to the master of `group` while clients on another node are at work: somebody else
+/// becomes master, what was acknowledged stays, nobody else writes, and the one that was hit comes
+/// back as a slave.
+pub(crate) fn strike(
+    group: &Group<'_>,
+    namesrv: &str,
+    topic: &str,
+    fault: Fault,
+) -> anyhow::Result<String> {
+    let namespace = group.namespace;
+    let master = group.settled(120)?;
+    let node = others(namespace, &master.node).next().context("there is one node only")?;
+    let load = Load::start(namespace, namesrv, topic, Some(node))?;
+    let struck = moment();
+    fault.begin(namespace, &master)?;
+    let struck_at = std::time::Instant::now();
+    let after = (|| {
+        let next = match fault {
+            // Kubernetes starts the process again at once: it may come back before it is missed.
+            Fault::Kill => None,
+            _ => Some(group.another_master(&master, 60)?),
+        };
+        load.until_more(200, 60).context("after the fault")?;
+        if matches!(fault, Fault::Freeze) {
+            std::thread::sleep(FREEZE.saturating_sub(struck_at.elapsed()));
+        }
+        anyhow::Ok(next)
+    })();
+    // Mended whatever happened, or no other test could run.
+    fault.end(namespace, &master)?;
+    let next = after?;
+    let settled = group.settled(120).context("after it was mended")?;
+    if let Some(next) = next {
+        ensure!(settled == next, "{settled:?} took the office of {next:?} for no reason");
+    }
+    load.until_more(200, 60).context("after it was mended")?;
+    let account = load.end()?;
+    if account.acknowledged < 500 {
+        bail!("only {} messages were acknowledged; that shows nothing", account.acknowledged);
+    }
+    Ok(outcome(&account, struck))
+}
+
+fn by_hand(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
+    let group = by_hand::replicated(namespace)?;
+    strike(&group, by_hand::NAMESRV, by_hand::TOPIC, fault)
+}
+
+pub(crate) fn kill(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    by_hand(namespace, Fault::Kill)
+}
+
+pub(crate) fn crash(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    by_hand(namespace, Fault::Crash)
+}
+
+pub(crate) fn partition(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    by_hand(namespace, Fault::Partition)
+}
+
+pub(crate) fn peers_only(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    by_hand(namespace, Fault::PeersOnly)
+}
+
+pub(crate) fn freeze(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    by_hand(namespace, Fault::Freeze)
+}

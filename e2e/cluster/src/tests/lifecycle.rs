@@ -1,0 +1,309 @@
+//! What the operator does to a Broker that is in use: rolling, scaling, and what happens when the
+//! operator or the API server is away meanwhile.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::OPERATOR_NAMESPACE;
+use super::faults::{Fault, strike};
+use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, scale_operator};
+use crate::client::{Load, moment, outcome};
+use crate::cluster::{Namespace, wait};
+use crate::load::Account;
+use crate::run::{IMAGE, NEXT_IMAGE};
+
+/// How long the API server stands still.
+const API_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause of writes that a planned change of the master may make.
+const PLANNED_PAUSE_MS: u64 = 1000;
+
+fn struck(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let outcome = strike(&deployed.group()?, &deployed.namesrv, TOPIC, fault)?;
+    deployed.ready("broker", BROKER, 60).context("after the fault")?;
+    Ok(outcome)
+}
+
+pub(crate) fn kill(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    struck(namespace, Fault::Kill)
+}
+
+pub(crate) fn crash(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    struck(namespace, Fault::Crash)
+}
+
+pub(crate) fn partition(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    struck(namespace, Fault::Partition)
+}
+
+pub(crate) fn freeze(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    struck(namespace, Fault::Freeze)
+}
+
+/// A failover while no operator runs.
+pub(crate) fn operator_down(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    scale_operator(namespace.cluster, 0)?;
+    let outcome = strike(&group, &deployed.namesrv, TOPIC, Fault::Crash);
+    scale_operator(namespace.cluster, 1)?;
+    deployed.ready("broker", BROKER, 60).context("after the operator is back")?;
+    outcome
+}
+
+/// Another image under load: slaves first, then the master, which hands over.
+pub(crate) fn roll_image(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let begun = moment();
+    deployed.patch(&format!("{{\"pod\":{{\"image\":\"{NEXT_IMAGE}\"}}}}"))?;
+    all_run(&deployed, NEXT_IMAGE, 180)?;
+    deployed.ready("broker", BROKER, 60)?;
+    deployed.group()?.settled(60)?;
+    let account = load.end()?;
+    smooth(&account, begun)?;
+    Ok(outcome(&account, begun))
+}
+
+/// A setting that a broker reads when it starts, changed under load.
+pub(crate) fn roll_config(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let uids = || {
+        let uid = |pod: &String| {
+            Ok(namespace.object("pod", pod)?.map(|pod| pod["metadata"]["uid"].clone()))
+        };
+        group.pods.iter().map(uid).collect::<anyhow::Result<Vec<_>>>()
+    };
+    let before = uids()?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let begun = moment();
+    deployed.patch("{\"config\":{\"connectionsMax\":777}}")?;
+    wait("all pods were started anew", 180, || {
+        Ok(uids()?
+            .iter()
+            .zip(&before)
+            .all(|(now, before)| now.is_some() && now != before)
+            .then_some(()))
+    })?;
+    deployed.ready("broker", BROKER, 60)?;
+    group.settled(60)?;
+    let account = load.end()?;
+    smooth(&account, begun)?;
+    Ok(outcome(&account, begun))
+}
+
+/// The operator is killed in the middle of a roll, and the next one finishes it.
+pub(crate) fn operator_killed(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let begun = moment();
+    deployed.patch(&format!("{{\"pod\":{{\"image\":\"{NEXT_IMAGE}\"}}}}"))?;
+    wait("one pod runs the next image", 120, || {
+        Ok((images(&deployed)?.iter().any(|image| image == NEXT_IMAGE)).then_some(()))
+    })?;
+    let system = namespace.cluster.existing(OPERATOR_NAMESPACE);
+    let delete = [
+        "delete",
+        "pods",
+        "-l",
+        "app.kubernetes.io/name=weirmq-operator",
+        "--force",
+        "--grace-period=0",
+    ];
+    system.kubectl(&delete)?;
+    let left = images(&deployed)?.iter().filter(|image| *image == IMAGE).count();
+    ensure!(left > 0, "the roll was over before the operator was killed");
+    system.kubectl(&["rollout", "status", DEPLOYMENT, "--timeout=60s"])?;
+    all_run(&deployed, NEXT_IMAGE, 180)?;
+    deployed.group()?.settled(60)?;
+    let account = load.end()?;
+    Ok(format!("killed with {left} pods to go; {}", outcome(&account, begun)))
+}
+
+/// Nobody can ask the API server for a minute: messages go on, and nobody loses office.
+pub(crate) fn api_paused(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let cluster = namespace.cluster;
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let before = group.settled(60)?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let paused = moment();
+    cluster.fault(&["api", "pause"])?;
+    std::thread::sleep(API_PAUSE);
+    cluster.fault(&["api", "resume"])?;
+    load.until_more(200, 60)?;
+    let after = group.settled(60)?;
+    let account = load.end()?;
+    let outage = account.outage_ms_since(paused);
+    ensure!(outage < 2000, "nothing was acknowledged for {outage} ms");
+    ensure!(after == before, "{after:?} took the office of {before:?} without need");
+    Ok(outcome(&account, paused))
+}
+
+/// Another group and away with it again, with its topics; its disk stays.
+pub(crate) fn scale(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "replicasPerGroup: 1")?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let scaled = moment();
+    namespace.kubectl(&["scale", "broker", BROKER, "--replicas=2"])?;
+    let groups = wait("there are two groups with topics", 120, || {
+        deployed.ready("broker", BROKER, 1)?;
+        let groups = deployed.groups()?;
+        Ok((groups.len() == 2).then_some(groups))
+    })?;
+    deployed.ready("topic", TOPIC, 30)?;
+    load.until_more(500, 60)?;
+    let account = load.end()?;
+    let outcome = outcome(&account, scaled);
+
+    let disks =
+        |labels: &str| anyhow::Ok(namespace.objects("persistentvolumeclaims", labels)?.len());
+    let before = disks("")?;
+    namespace.kubectl(&["scale", "broker", BROKER, "--replicas=1"])?;
+    wait("there is one group again", 120, || Ok((deployed.groups()?.len() == 1).then_some(())))?;
+    let gone = groups.last().and_then(|group| group.pods.first()).context("no pod")?;
+    wait("its pod is gone", 60, || Ok(namespace.object("pod", gone)?.is_none().then_some(())))?;
+    ensure!(disks("")? == before, "a disk went with its group");
+    Ok(outcome)
+}
+
+/// What is deleted with a Broker, and what stays.
+pub(crate) fn deletion(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "replicasPerGroup: 1")?;
+    namespace.kubectl(&["delete", "broker", BROKER, "--timeout=90s"])?;
+    let kinds = "statefulsets,pods,services,configmaps,leases,poddisruptionbudgets,brokergroups";
+    let of_broker = format!("app.kubernetes.io/instance={BROKER}");
+    wait("everything that the operator made is gone", 60, || {
+        Ok(namespace.objects(kinds, &of_broker)?.is_empty().then_some(()))
+    })?;
+    let disks = namespace.objects("persistentvolumeclaims", "")?.len();
+    ensure!(disks > 0, "the disks went with a Broker whose storage.whenDeleted is Retain");
+    namespace
+        .kubectl(&["delete", "topic", TOPIC, "--timeout=60s"])
+        .context("without its Broker")?;
+    drop(deployed);
+
+    // The same name finds its disks again, and now says that they go with it.
+    let deployed = deploy(namespace, "replicasPerGroup: 1")?;
+    deployed.patch("{\"storage\":{\"whenDeleted\":\"Delete\"}}")?;
+    deployed.ready("broker", BROKER, 60)?;
+    namespace.kubectl(&["delete", "broker", BROKER, "--timeout=90s"])?;
+    wait("the disks are gone as well", 60, || {
+        let left = namespace.objects("persistentvolumeclaims", &of_broker)?;
+        Ok(left.is_empty().then_some(()))
+    })?;
+    Ok(format!("{disks} disks kept with Retain, none with Delete"))
+}
+
+/// The accounts of operator and brokers may do what they need, and nothing more.
+pub(crate) fn rights(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let pod = group.pods.first().context("no pod")?;
+    let pod = namespace.object("pod", pod)?.context("the pod is gone")?;
+    let account = pod["spec"]["serviceAccountName"].as_str().context("no account")?.to_owned();
+    let broker = format!("system:serviceaccount:{}:{account}", namespace.name);
+    let own = group.name.as_str();
+    let may = |who: &str, words: &[&str]| -> anyhow::Result<bool> {
+        let mut all = vec!["auth", "can-i", "--as", who];
+        all.extend(words);
+        // `no` comes with exit code 1.
+        match namespace.kubectl(&all) {
+            Ok(answer) => Ok(answer.trim() == "yes"),
+            Err(error) if format!("{error:#}").ends_with("no") => Ok(false),
+            Err(error) => Err(error),
+        }
+    };
+    let record = format!("brokergroups.weirmq.io/{own}");
+    let lease = format!("leases.coordination.k8s.io/{own}");
+    for words in [
+        &["get", &record] as &[&str],
+        &["update", &record, "--subresource=status"],
+        &["patch", &lease],
+    ] {
+        ensure!(may(&broker, words)?, "a broker may not {}", words.join(" "));
+    }
+    let mut denied = 0;
+    for words in [
+        &["update", &record] as &[&str],
+        &["delete", &record],
+        &["update", "brokergroups.weirmq.io/other", "--subresource=status"],
+        &["patch", "leases.coordination.k8s.io/other"],
+        &["create", "leases.coordination.k8s.io"],
+        &["get", "secrets"],
+        &["list", "pods"],
+        &["delete", "pods"],
+        &["create", "pods"],
+        &["patch", "statefulsets.apps"],
+        &["get", "configmaps"],
+        &["patch", "brokers.weirmq.io"],
+        &["get", "nodes"],
+        &["create", "serviceaccounts", "--subresource=token"],
+    ] {
+        ensure!(!may(&broker, words)?, "a broker may {}", words.join(" "));
+        denied += 1;
+    }
+    let operator = operator_account(namespace)?;
+    for words in [
+        &["patch", "statefulsets.apps"] as &[&str],
+        &["update", "brokers.weirmq.io", "--subresource=status"],
+    ] {
+        ensure!(may(&operator, words)?, "the operator may not {}", words.join(" "));
+    }
+    for words in [
+        &["create", "pods"] as &[&str],
+        &["create", "pods", "--subresource=exec"],
+        &["get", "pods", "--subresource=log"],
+        &["delete", "nodes"],
+        &["patch", "nodes"],
+        &["create", "clusterroles.rbac.authorization.k8s.io"],
+        &["create", "clusterrolebindings.rbac.authorization.k8s.io"],
+        &["bind", "clusterroles.rbac.authorization.k8s.io"],
+        &["escalate", "roles.rbac.authorization.k8s.io"],
+        &["impersonate", "users"],
+        &["delete", "namespaces"],
+        &["delete", "customresourcedefinitions.apiextensions.k8s.io"],
+        &["delete", "persistentvolumes"],
+        &["*", "*"],
+    ] {
+        ensure!(!may(&operator, words)?, "the operator may {}", words.join(" "));
+        denied += 1;
+    }
+    Ok(format!("{denied} things denied to a broker or the operator"))
+}
+
+fn operator_account(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let system = namespace.cluster.existing(OPERATOR_NAMESPACE);
+    let words = ["get", DEPLOYMENT, "-o", "jsonpath={.spec.template.spec.serviceAccountName}"];
+    let account = system.kubectl(&words)?;
+    ensure!(!account.is_empty(), "the operator has no account of its own");
+    Ok(format!("system:serviceaccount:{}:{account}", system.name))
+}
+
+/// The image of each pod of the only group.
+fn images(deployed: &Deployed<'_>) -> anyhow::Result<Vec<String>> {
+    let image = |pod: Option<Value>| {
+        let pod = pod.unwrap_or_default();
+        pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
+    };
+    let group = deployed.group()?;
+    group.pods.iter().map(|pod| Ok(image(deployed.namespace.object("pod", pod)?))).collect()
+}
+
+fn all_run(deployed: &Deployed<'_>, wanted: &str, seconds: u64) -> anyhow::Result<()> {
+    wait(&format!("all pods run {wanted}"), seconds, || {
+        let images = images(deployed)?;
+        Ok(images.iter().all(|image| image == wanted).then_some(()))
+    })
+}
+
+/// A planned change costs short pauses and no message.
+fn smooth(account: &Account, since_ms: u64) -> anyhow::Result<()> {
+    let outage = account.outage_ms_since(since_ms);
+    ensure!(outage < PLANNED_PAUSE_MS, "writes paused for {outage} ms");
+    ensure!(account.failed == 0, "{} sends failed: {:?}", account.failed, account.failures);
+    Ok(())
+}

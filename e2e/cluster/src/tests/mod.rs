@@ -1,0 +1,160 @@
+//! The tests. Each has a namespace of its own with restricted pod security, which is there when it
+//! begins and removed when it has ended.
+
+mod by_hand;
+mod faults;
+mod image;
+mod java;
+mod lifecycle;
+mod operator;
+
+use crate::cluster::Namespace;
+
+/// Where the operator is installed.
+pub(crate) const OPERATOR_NAMESPACE: &str = "weirmq-system";
+
+/// A test.
+pub(crate) struct Test {
+    pub(crate) name: &'static str,
+    /// What it shows, in a line.
+    pub(crate) about: &'static str,
+    /// Part of `make test`.
+    pub(crate) smoke: bool,
+    /// Says in its result what was measured.
+    pub(crate) run: fn(&Namespace<'_>) -> anyhow::Result<String>,
+}
+
+pub(crate) const TESTS: &[Test] = &[
+    Test {
+        name: "image",
+        about: "the image runs without root, with a read-only root, and is healthy by its own check",
+        smoke: true,
+        run: image::restricted,
+    },
+    Test {
+        name: "by-hand",
+        about: "NameServer and Broker as plain StatefulSets pass messages, also after a new pod",
+        smoke: false,
+        run: by_hand::pass_messages,
+    },
+    Test {
+        name: "by-hand-kill",
+        about: "SIGKILL of a master under load, three replicas by hand",
+        smoke: false,
+        run: faults::kill,
+    },
+    Test {
+        name: "by-hand-crash",
+        about: "power cut of the master's node under load",
+        smoke: false,
+        run: faults::crash,
+    },
+    Test {
+        name: "by-hand-partition",
+        about: "the master's node is cut off from everything and runs on",
+        smoke: false,
+        run: faults::partition,
+    },
+    Test {
+        name: "by-hand-peers-only",
+        about: "the master's node is cut off from the other nodes, not from the API server",
+        smoke: false,
+        run: faults::peers_only,
+    },
+    Test {
+        name: "by-hand-freeze",
+        about: "the master's node stands still for two leases",
+        smoke: false,
+        run: faults::freeze,
+    },
+    Test {
+        name: "install",
+        about: "the operator from its chart, twice",
+        smoke: true,
+        run: operator::install_from_chart,
+    },
+    Test {
+        name: "modes",
+        about: "what each file of examples/ declares becomes ready and passes messages",
+        smoke: true,
+        run: operator::modes,
+    },
+    Test {
+        name: "java",
+        about: "the official Java client, in a pod and from outside by a node port",
+        smoke: false,
+        run: java::inside_and_outside,
+    },
+    Test {
+        name: "kill",
+        about: "SIGKILL of a master under load",
+        smoke: true,
+        run: lifecycle::kill,
+    },
+    Test {
+        name: "crash",
+        about: "power cut of the master's node under load",
+        smoke: false,
+        run: lifecycle::crash,
+    },
+    Test {
+        name: "partition",
+        about: "the master's node is cut off from everything and runs on",
+        smoke: false,
+        run: lifecycle::partition,
+    },
+    Test {
+        name: "freeze",
+        about: "the master's node stands still for two leases",
+        smoke: false,
+        run: lifecycle::freeze,
+    },
+    Test {
+        name: "operator-down",
+        about: "power cut of the master's node while no operator runs",
+        smoke: false,
+        run: lifecycle::operator_down,
+    },
+    Test {
+        name: "roll-image",
+        about: "another image under load: no send fails, no pause of a second",
+        smoke: false,
+        run: lifecycle::roll_image,
+    },
+    Test {
+        name: "roll-config",
+        about: "another setting under load: the same",
+        smoke: false,
+        run: lifecycle::roll_config,
+    },
+    Test {
+        name: "operator-killed",
+        about: "the operator is killed in the middle of a roll",
+        smoke: false,
+        run: lifecycle::operator_killed,
+    },
+    Test {
+        name: "api-paused",
+        about: "the API server stands still for a minute under load",
+        smoke: false,
+        run: lifecycle::api_paused,
+    },
+    Test {
+        name: "scale",
+        about: "a second group under load, and away with it",
+        smoke: false,
+        run: lifecycle::scale,
+    },
+    Test {
+        name: "deletion",
+        about: "what goes with a Broker and what stays",
+        smoke: false,
+        run: lifecycle::deletion,
+    },
+    Test {
+        name: "rights",
+        about: "what the accounts of operator and brokers may not do",
+        smoke: false,
+        run: lifecycle::rights,
+    },
+];
