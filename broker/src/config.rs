@@ -39,6 +39,10 @@ pub struct BrokerConfig {
     /// client gets which did not come through another listener of the NameServer. Default: none,
     /// the address that the main listener is bound to.
     pub advertise: BTreeMap<String, String>,
+    /// The same for replicas that share one configuration: by listener name the addresses of all of
+    /// them, by broker id. `{node}` stands for the environment's `NODE_ADDRESS`. Default: none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub advertise_of_replicas: BTreeMap<String, Vec<String>>,
     /// NameServers to register with, `host:port`, looked up anew at each connection.
     pub name_servers: Vec<String>,
     /// Create a topic at the first send to it. Default: true.
@@ -253,6 +257,7 @@ impl Default for BrokerConfig {
             broker_id: 0,
             data_dir: "weir-data".into(),
             advertise: BTreeMap::new(),
+            advertise_of_replicas: BTreeMap::new(),
             name_servers: Vec::new(),
             auto_create_topics: true,
             auto_create_groups: true,
@@ -360,7 +365,9 @@ impl BrokerConfig {
             let problem = format!("a segment holds at least one message: use {smallest} or more");
             return wrong("store.segment_bytes", &self.store.segment_bytes, &problem);
         }
-        for address in self.name_servers.iter().chain(self.advertise.values()) {
+        let of_replicas = self.advertise_of_replicas.values().flatten();
+        let addresses = self.name_servers.iter().chain(self.advertise.values()).chain(of_replicas);
+        for address in addresses {
             if !is_address(address) {
                 return wrong("name_servers or advertise", address, &"use host:port");
             }
@@ -369,6 +376,18 @@ impl BrokerConfig {
             return wrong("tls", &"half set", &"give both tls.certificate and tls.key, or none");
         }
         Ok(())
+    }
+
+    /// Takes this replica's own addresses from those of all replicas; `node` is the address of the
+    /// machine that it is on.
+    pub fn take_own_addresses(&mut self, node: Option<&str>) {
+        let id = usize::try_from(self.broker_id).unwrap_or(usize::MAX);
+        for (listener, addresses) in &self.advertise_of_replicas {
+            if let Some(address) = addresses.get(id) {
+                let address = address.replace("{node}", node.unwrap_or_default());
+                self.advertise.insert(listener.clone(), address);
+            }
+        }
     }
 
     /// How long sends wait for a disk that does not keep up.
@@ -531,6 +550,16 @@ impl BrokerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_replica_finds_its_own_address_among_those_of_all() {
+        let mut config = BrokerConfig { broker_id: 1, ..BrokerConfig::default() };
+        let addresses = ["{node}:1", "{node}:2"].map(str::to_owned).to_vec();
+        config.advertise_of_replicas.insert("external".into(), addresses);
+        config.validate().unwrap();
+        config.take_own_addresses(Some("10.0.0.9"));
+        assert_eq!(config.advertise["external"], "10.0.0.9:2");
+    }
 
     #[test]
     fn the_defaults_are_valid_and_a_wrong_setting_is_named() {

@@ -5,7 +5,6 @@
 //! found again; nothing is remembered that a restart would lose.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::pin::Pin;
 
 use futures::stream::{SelectAll, Stream, StreamExt as _};
@@ -16,13 +15,15 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+    PropagationPolicy,
 };
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use parking_lot::Mutex;
+use ring::digest::{SHA256, digest};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::context::{Error, MANAGER};
 use crate::kinds::BrokerGroup;
@@ -32,16 +33,10 @@ use crate::metrics::Metrics;
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// What a pod is: see [`Role`].
 pub(crate) const NAME: &str = "app.kubernetes.io/name";
+/// The annotation with a digest of what was applied last.
+const APPLIED: &str = "weirmq.io/applied";
 /// The resource that an object belongs to.
 pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
-
-/// Said once and twice a day, so that the object is deleted with what belongs to it.
-const PROPAGATION: DeleteParams = DeleteParams {
-    dry_run: false,
-    grace_period_seconds: None,
-    propagation_policy: Some(kube::api::PropagationPolicy::Background),
-    preconditions: None,
-};
 
 /// An object that was seen changing: which kind of resource it belongs to, and which one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +90,9 @@ type Key = (String, String, String);
 
 /// What was applied last, and which version came of it.
 struct Applied {
-    wanted: u64,
+    wanted: String,
     version: String,
+    generation: Option<i64>,
 }
 
 impl Children {
@@ -173,41 +169,51 @@ impl Children {
         mine.filter_map(|object| parsed(object)).collect()
     }
 
-    /// Makes `wanted` so, by server-side apply, unless it is. Fields that are not named are left alone.
+    /// Makes `wanted` so, by server-side apply, unless it is, and answers with the object as it is
+    /// then. Fields that are not named are left alone.
     ///
     /// # Errors
     /// Also when there is an object of this name that the operator did not make.
-    pub(crate) async fn apply(&self, wanted: &Value) -> Result<(), Error> {
-        let (kind, namespace, name) = key(wanted);
+    pub(crate) async fn apply<K: DeserializeOwned>(
+        &self,
+        wanted: &Value,
+    ) -> Result<Option<K>, Error> {
+        let key = key(wanted);
+        let (kind, namespace, name) = key.clone();
         let what = || format!("apply {kind} {name}");
         let Some(watched) = self.watched.get(&kind) else {
             unreachable!("{kind} is not among the kinds that are watched")
         };
+        // What was taken out of a resource is no difference that could be seen in the object.
         let hash = hash(wanted);
-        let key = (kind.clone(), namespace.clone(), name.clone());
+        let mut wanted = wanted.clone();
+        wanted["metadata"]["annotations"][APPLIED] = json!(hash);
         let found = self.find(&kind, &namespace, &name);
         if let Some(found) = &found {
+            if !is_of_same_owner(found, &wanted) {
+                return Err(Error::NameTaken { kind, name });
+            }
             let version = found.resource_version().unwrap_or_default();
             let is_known = self
                 .applied
                 .lock()
                 .get(&key)
                 .is_some_and(|applied| applied.wanted == hash && applied.version == version);
-            if is_known || holds(&serde_json::to_value(&**found).unwrap_or_default(), wanted) {
-                return Ok(());
+            if is_known || holds(&serde_json::to_value(&**found).unwrap_or_default(), &wanted) {
+                return Ok(parsed(found));
             }
         }
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &namespace, &watched.resource);
         if found.is_none() {
             let there = api.get_opt(&name).await.map_err(Error::kubernetes(what()))?;
-            if there.is_some_and(|there| belongs(&there).is_none()) {
+            if there.is_some_and(|there| !is_of_same_owner(&there, &wanted)) {
                 return Err(Error::NameTaken { kind, name });
             }
         }
         let parameters = PatchParams::apply(MANAGER).force();
         let applied = api
-            .patch(&name, &parameters, &Patch::Apply(wanted))
+            .patch(&name, &parameters, &Patch::Apply(&wanted))
             .await
             .map_err(Error::kubernetes(what()))?;
         let version = applied.resource_version().unwrap_or_default();
@@ -215,8 +221,21 @@ impl Children {
             tracing::info!(kind, namespace, name, "applied");
             self.metrics.wrote(&kind);
         }
-        self.applied.lock().insert(key, Applied { wanted: hash, version });
-        Ok(())
+        let generation = applied.metadata.generation;
+        self.applied.lock().insert(key, Applied { wanted: hash, version, generation });
+        Ok(parsed(&applied))
+    }
+
+    /// The generation of an object since it was applied last: what the watch says of an earlier one is
+    /// not the whole truth. `None` where it was found as it should be.
+    pub(crate) fn applied_generation(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<i64> {
+        let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+        self.applied.lock().get(&key).and_then(|applied| applied.generation)
     }
 
     /// Makes an object of a kind that is not watched, unless there is one: it is somebody else's from
@@ -234,21 +253,19 @@ impl Children {
         let what = || format!("create {kind} {name}");
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &namespace, resource);
-        if api.get_metadata_opt(&name).await.map_err(Error::kubernetes(what()))?.is_none() {
-            let object = serde_json::from_value(wanted.clone()).map_err(|error| {
-                let error = kube::Error::SerdeError(error);
-                Error::kubernetes(what())(error)
-            })?;
-            match api.create(&PostParams::default(), &object).await {
-                Ok(_) => {
-                    tracing::info!(kind, namespace, name, "created");
-                    self.metrics.wrote(&kind);
-                }
-                Err(kube::Error::Api(status)) if status.is_already_exists() => {}
-                Err(error) => return Err(Error::kubernetes(what())(error)),
+        let object = serde_json::from_value(wanted.clone())
+            .map_err(|error| Error::kubernetes(what())(kube::Error::SerdeError(error)))?;
+        // Without looking first: so nobody has to be allowed to read every secret.
+        match api.create(&PostParams::default(), &object).await {
+            Ok(_) => {
+                tracing::info!(kind, namespace, name, "created");
+                self.metrics.wrote(&kind);
             }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            Err(error) => return Err(Error::kubernetes(what())(error)),
         }
-        self.applied.lock().insert(key, Applied { wanted: 0, version: String::new() });
+        let there = Applied { wanted: String::new(), version: String::new(), generation: None };
+        self.applied.lock().insert(key, there);
         Ok(())
     }
 
@@ -286,7 +303,7 @@ impl Children {
         Ok(())
     }
 
-    /// Deletes the object with this uid, if it is still there.
+    /// Deletes the object with this uid, if it is still there, and what belongs to it.
     pub(crate) async fn delete(
         &self,
         kind: &str,
@@ -294,11 +311,35 @@ impl Children {
         name: &str,
         uid: Option<String>,
     ) -> Result<(), Error> {
+        self.delete_with(kind, namespace, name, uid, PropagationPolicy::Background).await
+    }
+
+    /// The same, and what belongs to it stays.
+    pub(crate) async fn delete_alone(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        uid: Option<String>,
+    ) -> Result<(), Error> {
+        self.delete_with(kind, namespace, name, uid, PropagationPolicy::Orphan).await
+    }
+
+    async fn delete_with(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        uid: Option<String>,
+        propagation: PropagationPolicy,
+    ) -> Result<(), Error> {
         let Some(watched) = self.watched.get(kind) else { return Ok(()) };
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &watched.resource);
         let preconditions = Some(Preconditions { uid, resource_version: None });
-        let parameters = DeleteParams { preconditions, ..PROPAGATION };
+        let propagation_policy = Some(propagation);
+        let parameters =
+            DeleteParams { preconditions, propagation_policy, ..DeleteParams::default() };
         match api.delete(name, &parameters).await {
             Ok(_) => {
                 tracing::info!(kind, namespace, name, "deleted");
@@ -356,11 +397,17 @@ fn key(object: &Value) -> Key {
     (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
 }
 
-fn hash(wanted: &Value) -> u64 {
+fn hash(wanted: &Value) -> String {
     // Maps of serde_json are sorted, so the text is the same for the same value.
-    let mut hasher = DefaultHasher::new();
-    wanted.to_string().hash(&mut hasher);
-    hasher.finish()
+    let hash = digest(&SHA256, wanted.to_string().as_bytes());
+    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether the operator made it for the same resource; it takes nobody else's.
+fn is_of_same_owner(found: &DynamicObject, wanted: &Value) -> bool {
+    let labels = &wanted["metadata"]["labels"];
+    belongs(found)
+        .is_some_and(|(name, instance)| labels[NAME] == name && labels[INSTANCE] == instance)
 }
 
 /// Whether everything that is wanted is there; defaults of the API server may be as well.
@@ -382,8 +429,6 @@ fn holds(found: &Value, wanted: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

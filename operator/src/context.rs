@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::Store;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) cluster_domain: String,
     /// The nodes, where the operator may look at them.
     pub(crate) nodes: Option<Store<Node>>,
+    /// Groups on which nothing was left in the last round, and where their logs ended then.
+    pub(crate) empty: Mutex<BTreeMap<(String, String), String>>,
     admins: Mutex<BTreeMap<String, Arc<Admin>>>,
 }
 
@@ -49,6 +51,8 @@ pub(crate) enum Error {
         "there is a {kind} {name} that the operator did not make; rename the resource, or delete that one"
     )]
     NameTaken { kind: String, name: String },
+    #[error("{0}")]
+    Refused(String),
     #[error("the system has no random numbers for a secret")]
     NoRandomNumbers,
 }
@@ -79,6 +83,7 @@ impl Error {
             Self::Broker { .. } => "BrokerUnreachable",
             Self::Missing { .. } => "ReferenceMissing",
             Self::NameTaken { .. } => "NameTaken",
+            Self::Refused(_) => "StorageNotExpanded",
             Self::NoRandomNumbers => "NoRandomNumbers",
         }
     }
@@ -93,7 +98,16 @@ impl Context {
         cluster_domain: String,
         nodes: Option<Store<Node>>,
     ) -> Self {
-        Self { client, recorder, metrics, image, cluster_domain, nodes, admins: Mutex::default() }
+        Self {
+            client,
+            recorder,
+            metrics,
+            image,
+            cluster_domain,
+            nodes,
+            empty: Mutex::default(),
+            admins: Mutex::default(),
+        }
     }
 
     /// A client of the admin protocol by way of these NameServers, `host:port` parted by `;`.
@@ -115,12 +129,27 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
+        self.event_about(object, None, type_, reason, note).await;
+    }
+
+    /// The same, and it concerns another object as well. Events that differ in their note alone are one
+    /// to Kubernetes.
+    pub(crate) async fn event_about<K>(
+        &self,
+        object: &K,
+        secondary: Option<ObjectReference>,
+        type_: EventType,
+        reason: &str,
+        note: String,
+    ) where
+        K: Resource<DynamicType = ()>,
+    {
         let event = Event {
             type_,
             reason: reason.to_owned(),
             note: Some(note),
             action: "Reconcile".to_owned(),
-            secondary: None,
+            secondary,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {
             tracing::warn!(%error, reason, object = object.name_any(), "event not written");

@@ -131,18 +131,12 @@ fn spec(place: &Place, before: Option<&LeaseSpec>) -> LeaseSpec {
 }
 
 impl Office {
-    /// Renews the lease; comes back when it is lost, or was given up because of `shutdown`.
-    pub(crate) async fn keep(mut self, client: Client, shutdown: CancellationToken) {
+    /// Renews the lease; comes back when it is lost.
+    pub(crate) async fn keep(&mut self, client: Client) {
         let api: Api<Lease> = Api::namespaced(client, &self.place.namespace);
         loop {
             let deadline = self.since + STEP_DOWN;
-            tokio::select! {
-                () = shutdown.cancelled() => {
-                    self.give_up(&api).await;
-                    return std::future::pending().await;
-                }
-                () = sleep(RENEW_EVERY) => {}
-            }
+            sleep(RENEW_EVERY).await;
             if !self.renew(&api, deadline).await {
                 tracing::error!(lease = self.place.name, "the lease of the operators is lost");
                 return;
@@ -167,13 +161,14 @@ impl Office {
                 }
                 Ok(Err(kube::Error::Api(status))) if status.is_conflict() => {
                     // Perhaps our own renewal whose answer was lost.
-                    let found = tokio::time::timeout(REQUEST_TIMEOUT, api.get(&name)).await;
-                    let Ok(Ok(found)) = found else { continue };
-                    let holder = found.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref());
-                    if holder != Some(&self.place.identity) {
-                        return false;
+                    if let Ok(Ok(found)) = tokio::time::timeout_at(deadline, api.get(&name)).await {
+                        let spec = found.spec.as_ref();
+                        let holder = spec.and_then(|spec| spec.holder_identity.as_ref());
+                        if holder != Some(&self.place.identity) {
+                            return false;
+                        }
+                        self.lease = found;
                     }
-                    self.lease = found;
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, "the lease of the operators is not renewed")
@@ -187,8 +182,9 @@ impl Office {
         }
     }
 
-    /// So that the next one need not wait.
-    async fn give_up(&mut self, api: &Api<Lease>) {
+    /// So that the next one need not wait. Nothing of this one's may be under way any more.
+    pub(crate) async fn give_up(self, client: Client) {
+        let api: Api<Lease> = Api::namespaced(client, &self.place.namespace);
         let mut next = self.lease.clone();
         if let Some(spec) = &mut next.spec {
             spec.holder_identity = Some(String::new());

@@ -20,6 +20,7 @@ mod name_server;
 mod pods;
 mod restart;
 mod run;
+mod storage;
 mod topic;
 
 pub use run::{Config, RunError, run};

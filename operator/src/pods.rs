@@ -173,11 +173,12 @@ pub(crate) fn claim(storage: &Storage, labels: Map<String, Value>) -> Value {
     })
 }
 
-/// Disks of replicas that were taken away stay in any case: they may be wanted again.
-pub(crate) fn claim_retention(storage: &Storage) -> Value {
+/// Disks of replicas that were taken away stay in any case: they may be wanted again. So do those of a
+/// set that leaves while its resource stays.
+pub(crate) fn claim_retention(storage: &Storage, leaves: bool) -> Value {
     let when_deleted = match storage.when_deleted {
-        WhenDeleted::Retain => "Retain",
-        WhenDeleted::Delete => "Delete",
+        WhenDeleted::Delete if !leaves => "Delete",
+        WhenDeleted::Delete | WhenDeleted::Retain => "Retain",
     };
     json!({ "whenDeleted": when_deleted, "whenScaled": "Retain" })
 }

@@ -34,6 +34,8 @@ use crate::{broker, consumer_group, name_server, topic};
 const TOUCHES: usize = 1_024;
 /// Resources of a kind that are looked at at the same time.
 const CONCURRENCY: u16 = 8;
+/// How long rounds that are under way may take at the end; what they did not do the next one does.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
 /// Many changes of one resource's objects come together.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
@@ -82,16 +84,23 @@ pub async fn run(
     };
     // One that waits its turn is ready as well: there is nothing it could do better.
     leading.ok();
-    let Some(office) = leader::wait(&client, &place, &shutdown).await else { return Ok(()) };
+    let Some(mut office) = leader::wait(&client, &place, &shutdown).await else { return Ok(()) };
     tracing::info!(identity = config.identity, "this operator acts");
     metrics.leader.set(1);
-    let lost = office.keep(client.clone(), shutdown.clone());
-    let controllers = controllers(config, client, metrics.clone(), shutdown.clone());
+    let controllers = controllers(config, client.clone(), metrics.clone(), shutdown.clone());
+    let too_long = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(END_TIMEOUT).await;
+    };
     let ended = tokio::select! {
         () = controllers => if shutdown.is_cancelled() { Ok(()) } else { Err(RunError::Ended) },
-        () = lost => Err(RunError::Superseded(place.name.clone())),
+        () = too_long => Ok(()),
+        () = office.keep(client.clone()) => Err(RunError::Superseded(place.name.clone())),
     };
     metrics.leader.set(0);
+    if ended.is_ok() {
+        office.give_up(client).await;
+    }
     ended
 }
 

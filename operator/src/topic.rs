@@ -43,7 +43,8 @@ pub(crate) async fn reconcile(
     }
     let place = declared::place(resource, others, context, children).await?;
     if resource.metadata.deletion_timestamp.is_some() {
-        if let (Ok(place), true) = (&place, declared::has_finalizer(resource)) {
+        let goes = declared::has_finalizer(resource) && resource.goes_with_it();
+        if let (Ok(place), true) = (&place, goes) {
             delete(resource, place, context).await?;
         }
         declared::keep_finalizer(resource, context).await?;

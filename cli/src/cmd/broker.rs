@@ -62,6 +62,7 @@ pub(crate) async fn run(args: BrokerArgs) -> anyhow::Result<()> {
     broker.store.flush = args.flush.map_or(broker.store.flush, Into::into);
     broker.advertise.extend(args.advertise);
     args.replication.apply(broker);
+    broker.take_own_addresses(std::env::var("NODE_ADDRESS").ok().as_deref());
     config::validate(&config)?;
     if args.common.print_config {
         print!("{}", config::to_toml(&config)?);

@@ -1,6 +1,7 @@
 //! The objects of one `Broker`. Pure: from the resource and what was looked up for it.
 
 mod config;
+pub(super) mod external;
 mod rights;
 mod services;
 mod stateful_set;
@@ -34,6 +35,8 @@ pub(super) struct Plan<'a> {
     pub(super) domain: &'a str,
     /// What brokers are told, `host:port` each.
     pub(super) name_servers: Vec<String>,
+    /// Addresses for clients outside of the cluster, as far as they are known.
+    pub(super) external: external::Addresses,
     /// Groups that are there or are to be; the last ones may be leaving.
     pub(super) groups: Vec<Group>,
 }
@@ -88,6 +91,11 @@ impl Plan<'_> {
         metadata
     }
 
+    /// Services whose addresses brokers have to be told, so that they are made before everything else.
+    pub(super) fn external_services(&self) -> Vec<Value> {
+        self.groups.iter().flat_map(|group| external::services(self, group)).collect()
+    }
+
     /// Everything that is watched, in the order in which it is made.
     pub(super) fn objects(&self) -> Vec<Value> {
         let mut objects = vec![services::pods(self), services::network_policy(self)];
@@ -97,6 +105,7 @@ impl Plan<'_> {
             objects.push(rights::binding(self));
         }
         for group in &self.groups {
+            objects.extend(external::services(self, group));
             objects.push(config::config_map(self, group));
             if self.is_elected() {
                 objects.push(authority_record(self, &group.name));

@@ -4,58 +4,109 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kube::ResourceExt as _;
+use kube::api::{Patch, PatchParams};
 use kube::runtime::events::EventType;
+use kube::{Api, ResourceExt as _};
+use serde_json::json;
 use weirmq_client::{Admin, ClientError};
+use weirmq_remoting::body::{ConsumeStats, OffsetWrapper, TopicOffset, TopicStatsTable};
 
 use super::Round;
 use super::observe::GroupView;
+use crate::context::Error;
+use crate::kinds::Broker;
 
 /// Names a group that is to leave although something is left on it.
-pub(super) const DROP_UNDRAINED: &str = "weirmq.io/drop-undrained";
-/// Apache's topic of delayed messages.
-const SCHEDULE_TOPIC: &str = "SCHEDULE_TOPIC_XXXX";
+const DROP_UNDRAINED: &str = "weirmq.io/drop-undrained";
 const DEAD_LETTERS: &str = "%DLQ%";
+const RETRIES: &str = "%RETRY%";
 /// Transactions that are neither committed nor rolled back.
 const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// What is named of what is left.
 const NAMED_MAX: usize = 8;
 
+/// Why it is not known what is left.
+#[derive(Debug, thiserror::Error)]
+enum Unknown {
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the broker says {0} of itself")]
+    Unreadable(String),
+}
+
+/// What one look found.
+#[derive(Debug, PartialEq, Eq)]
+struct Left {
+    /// As a sentence; empty: nothing.
+    text: String,
+    /// Where the log ended. Two looks with the same end saw the same messages.
+    log_end: String,
+}
+
 impl Round<'_> {
-    /// Which of the leaving groups may go now. The others are said to be draining, and why.
+    /// Which of the leaving groups may go now: at most the last one. The others are said to be draining.
     pub(super) async fn drained(&mut self, views: &[GroupView]) -> Vec<String> {
         let dropped = self.resource.annotations().get(DROP_UNDRAINED).cloned();
         let mut drained = Vec::new();
-        for view in views.iter().filter(|view| view.is_draining) {
-            if dropped.as_ref() == Some(&view.name) {
+        let mut is_last = true;
+        for view in views.iter().rev().filter(|view| view.is_draining) {
+            if is_last && dropped.as_ref() == Some(&view.name) && is_read_only(view) {
                 let note = format!("{} leaves with what is left on it; its disks stay", view.name);
                 self.event(EventType::Warning, "DroppedUndrained", note).await;
                 drained.push(view.name.clone());
-                continue;
+                break;
             }
             match self.left(view).await {
-                Ok(left) if left.is_empty() => {
-                    let note = format!("nothing is left on {}; its disks stay", view.name);
-                    self.event(EventType::Normal, "Drained", note).await;
-                    drained.push(view.name.clone());
+                Ok(left) if left.text.is_empty() => {
+                    if is_last && self.was_empty_before(view, left.log_end) {
+                        let note = format!("nothing is left on {}; its disks stay", view.name);
+                        self.event(EventType::Normal, "Drained", note).await;
+                        drained.push(view.name.clone());
+                        break;
+                    }
+                    let text = "nothing is left as far as can be seen".to_owned();
+                    self.findings.draining.insert(view.name.clone(), text);
                 }
                 Ok(left) => {
-                    self.findings.draining.insert(view.name.clone(), left);
+                    self.findings.draining.insert(view.name.clone(), left.text);
                 }
                 Err(why) => {
                     let text = format!("it is not known what is left: {why}");
                     self.findings.draining.insert(view.name.clone(), text);
                 }
             }
+            is_last = false;
         }
         drained
     }
 
-    /// What is left on a group, as a sentence; nothing: it may go.
-    async fn left(&self, view: &GroupView) -> Result<String, String> {
-        if view.pods.iter().any(|pod| !pod.is_up_to_date || !pod.is_ready) || !view.is_current {
-            return Ok("its brokers are being told to take no more messages".to_owned());
+    /// Whether the round before found nothing as well, and nothing was stored in between: what moves from
+    /// one topic to another during a look may be in neither when it is looked at.
+    fn was_empty_before(&self, view: &GroupView, log_end: String) -> bool {
+        let key = (self.resource.uid().unwrap_or_default(), view.name.clone());
+        let before = self.context.empty.lock().insert(key, log_end.clone());
+        before == Some(log_end)
+    }
+
+    /// The annotation was for the group that is gone, not for the next one of its name.
+    pub(super) async fn forget_drop(&self) -> Result<(), Error> {
+        if !self.resource.annotations().contains_key(DROP_UNDRAINED) {
+            return Ok(());
+        }
+        let (name, namespace) =
+            (self.resource.name_any(), self.resource.namespace().unwrap_or_default());
+        let api: Api<Broker> = Api::namespaced(self.context.client.clone(), &namespace);
+        let patch = json!({ "metadata": { "annotations": { DROP_UNDRAINED: null } } });
+        let patched = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        patched.map_err(Error::kubernetes(format!("take {DROP_UNDRAINED} off Broker {name}")))?;
+        Ok(())
+    }
+
+    async fn left(&self, view: &GroupView) -> Result<Left, String> {
+        if !is_read_only(view) {
+            let text = "its brokers are being told to take no more messages".to_owned();
+            return Ok(Left { text, log_end: String::new() });
         }
         let address = view.master_address().ok_or("it has no master that serves")?;
         let admin = self.context.admin(&self.client_name_servers());
@@ -67,51 +118,88 @@ impl Round<'_> {
     }
 }
 
-async fn left(admin: &Admin, address: &str) -> Result<String, ClientError> {
+/// Whether all pods run with the configuration of a group that leaves, as far as the watches know.
+fn is_read_only(view: &GroupView) -> bool {
+    view.is_current && view.pods.iter().all(|pod| pod.is_up_to_date && pod.is_ready)
+}
+
+async fn left(admin: &Admin, address: &str) -> Result<Left, Unknown> {
     let mut left = BTreeMap::new();
+    // A pod may have been started with the configuration of before.
+    let config = admin.broker_config(address).await?;
+    if !config.lines().any(|line| line.trim() == "brokerPermission=4") {
+        let text = "its master still takes messages; it is restarted".to_owned();
+        return Ok(Left { text, log_end: String::new() });
+    }
+    let info = admin.runtime_info(address).await?;
+    let log_end = info.get("commitLogMaxOffset").cloned();
+    let log_end = log_end.ok_or_else(|| Unknown::Unreadable("no end of its log".to_owned()))?;
+    let delayed = delayed(&info)?;
+    if delayed > 0 {
+        left.insert("delayed messages".to_owned(), delayed);
+    }
     let topics = admin.topic_configs(address).await?;
     for topic in topics.keys() {
-        let is_kept = topic.starts_with(DEAD_LETTERS) || topic == HALF_TOPIC;
-        if is_kept {
+        if topic.starts_with(DEAD_LETTERS) || topic == HALF_TOPIC {
             let stats = admin.topic_stats_on(address, topic).await?;
-            let count =
-                |queue: &weirmq_remoting::body::TopicOffset| queue.max_offset - queue.min_offset;
-            let messages: i64 = stats.offset_table.values().map(count).sum();
-            if messages > 0 {
-                left.insert(format!("topic {topic}"), messages);
-            }
+            let messages = stats.offset_table.values().map(stored).sum::<i64>();
+            left.insert(format!("topic {topic}"), messages);
         }
-    }
-    let delayed = delayed(&admin.runtime_info(address).await?);
-    if delayed > 0 {
-        left.insert(format!("delayed messages ({SCHEDULE_TOPIC})"), delayed);
     }
     for group in admin.groups(address).await?.into_keys() {
         let stats = admin.consume_stats_on(address, &group, None).await?;
-        let behind = |offset: &weirmq_remoting::body::OffsetWrapper| {
-            (offset.broker_offset - offset.consumer_offset).max(0)
+        let behind = stats.offset_table.values().map(behind).sum::<i64>();
+        let retry_topic = format!("{RETRIES}{group}");
+        let retries = match topics.contains_key(&retry_topic) {
+            true => uncommitted(&admin.topic_stats_on(address, &retry_topic).await?, &stats),
+            false => 0,
         };
-        let messages: i64 = stats.offset_table.values().map(behind).sum();
-        if messages > 0 {
-            left.insert(format!("consumer group {group}"), messages);
-        }
+        left.insert(format!("consumer group {group}"), behind + retries);
     }
-    Ok(sentence(&left))
+    left.retain(|_, messages| *messages > 0);
+    Ok(Left { text: sentence(&left), log_end })
+}
+
+fn stored(queue: &TopicOffset) -> i64 {
+    (queue.max_offset - queue.min_offset).max(0)
+}
+
+fn behind(queue: &OffsetWrapper) -> i64 {
+    (queue.broker_offset - queue.consumer_offset).max(0)
+}
+
+/// Messages that a group is to have again and of which it has committed nothing yet: it is behind by all
+/// of them.
+fn uncommitted(retries: &TopicStatsTable, stats: &ConsumeStats) -> i64 {
+    let queues = retries.offset_table.iter();
+    let uncommitted = queues.filter(|(queue, _)| !stats.offset_table.contains_key(queue));
+    uncommitted.map(|(_, offsets)| stored(offsets)).sum()
 }
 
 /// Messages whose time has not come, from what a broker says of each level: `delivered,stored`
 /// (`ScheduleMessageService.buildRunningStats`).
-fn delayed(info: &BTreeMap<String, String>) -> i64 {
+fn delayed(info: &BTreeMap<String, String>) -> Result<i64, Unknown> {
     let levels = info.iter().filter(|(key, _)| key.starts_with("scheduleMessageOffset_"));
-    let waiting = levels.filter_map(|(_, value)| {
-        let (delivered, stored) = value.split_once(',')?;
-        Some((stored.parse::<i64>().ok()? - delivered.parse::<i64>().ok()?).max(0))
-    });
-    waiting.sum()
+    let mut waiting = 0;
+    for (key, value) in levels {
+        let numbers = value.split_once(',').and_then(|(delivered, stored)| {
+            Some((delivered.parse::<i64>().ok()?, stored.parse::<i64>().ok()?))
+        });
+        let Some((delivered, stored)) = numbers else {
+            return Err(Unknown::Unreadable(format!("{key}={value}")));
+        };
+        waiting += (stored - delivered).max(0);
+    }
+    Ok(waiting)
 }
 
+/// Counts are rounded up to powers of two, so that the status is not another one with each message.
 fn sentence(left: &BTreeMap<String, i64>) -> String {
-    let named = left.iter().take(NAMED_MAX).map(|(what, count)| format!("{what}: {count}"));
+    let rounded = |count: &i64| u64::try_from(*count).unwrap_or_default().next_power_of_two();
+    let named = left
+        .iter()
+        .take(NAMED_MAX)
+        .map(|(what, count)| format!("{what}: up to {}", rounded(count)));
     let mut named: Vec<String> = named.collect();
     if left.len() > NAMED_MAX {
         named.push(format!("and {} more", left.len() - NAMED_MAX));
@@ -126,9 +214,22 @@ mod tests {
     #[test]
     fn what_is_left_is_named_and_counted() {
         assert_eq!(sentence(&BTreeMap::new()), "");
-        let many = (0..10).map(|at| (format!("consumer group {at}"), at)).collect();
+        let many = (1..11).map(|at| (format!("consumer group {at:02}"), at)).collect();
         let text = sentence(&many);
-        assert!(text.starts_with("consumer group 0: 0, "), "{text}");
+        assert!(text.starts_with("consumer group 01: up to 1, "), "{text}");
+        assert!(text.contains("consumer group 05: up to 8, "), "{text}");
         assert!(text.ends_with("and 2 more"), "{text}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_nothing() {
+        let info = |value: &str| {
+            BTreeMap::from([("scheduleMessageOffset_3".to_owned(), value.to_owned())])
+        };
+        assert_eq!(delayed(&info("4,9")).unwrap(), 5);
+        assert_eq!(delayed(&BTreeMap::new()).unwrap(), 0);
+        for bad in ["", "4", "4,x", "-"] {
+            delayed(&info(bad)).unwrap_err();
+        }
     }
 }

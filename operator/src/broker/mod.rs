@@ -15,7 +15,8 @@ mod topics;
 
 use std::time::Duration;
 
-use kube::api::ApiResource;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{ApiResource, DynamicObject};
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt as _};
@@ -25,14 +26,17 @@ use crate::children::Children;
 use crate::context::{Context, Error, is_paused};
 use crate::kinds::{Broker, BrokerStatus, NameServer};
 use crate::name_server;
+use crate::storage::{self, Claims};
 
-use build::{Group, Plan};
+use build::{Group, Plan, external};
 use observe::GroupView;
 
 pub(crate) use build::cluster;
 
 /// How often brokers are asked how they are while everything is as it should be.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// More than the schema allows.
+const GROUPS_MAX: u32 = 64;
 /// While something is under way.
 const LOOK_SOON: Duration = Duration::from_secs(2);
 
@@ -70,12 +74,11 @@ pub(crate) fn client_name_servers(resource: &Broker, domain: &str) -> String {
 
 /// The groups that are to stay, and where their masters take requests at the moment.
 pub(crate) fn masters(resource: &Broker, children: &Children) -> Vec<(String, Option<String>)> {
-    let (name, namespace) = (resource.name_any(), resource.namespace().unwrap_or_default());
-    let is_elected = build::is_elected(resource);
+    let name = resource.name_any();
     let groups = (0..resource.spec.groups).map(|index| build::group_name(&name, index));
     groups
         .map(|group| {
-            let view = observe::group(children, &namespace, &group, is_elected, false);
+            let view = observe::group(children, resource, &group, false);
             (group, view.master_address())
         })
         .collect()
@@ -99,21 +102,30 @@ impl Round<'_> {
         }
         let name_servers = self.name_servers().await?;
         let groups = self.groups();
-        let plan = Plan {
+        let mut plan = Plan {
             resource: self.resource,
             image: &self.context.image,
             domain: &self.context.cluster_domain,
             name_servers,
+            external: external::Addresses::new(),
             groups,
         };
-        self.make(&plan).await?;
+        self.learn_addresses(&mut plan).await?;
+        // One object that cannot be made must not keep the others' pods from being looked after.
+        let mut made = self.make(&plan).await;
         let views = self.views().await;
-        self.take_away(plan, &views).await?;
+        if made.is_ok() {
+            self.take_away(plan, &views).await?;
+        }
         self.hand_out_topics(&views).await;
         for view in &views {
-            self.step(view).await?;
+            // What was asked above may have taken a while.
+            let view = observe::group(self.children, self.resource, &view.name, view.is_draining);
+            if let Err(error) = self.step(&view).await {
+                made = made.and(Err(error));
+            }
         }
-        Ok(())
+        made
     }
 
     /// What brokers are told to register with.
@@ -153,7 +165,13 @@ impl Round<'_> {
 
     fn group(&self, name: &str, is_draining: bool) -> Group {
         let wanted = self.resource.spec.replicas_per_group;
-        let replicas = observe::replicas_to_keep(self.children, &self.namespace(), name, wanted);
+        let replicas = observe::replicas_to_keep(
+            self.children,
+            &self.namespace(),
+            name,
+            build::is_elected(self.resource),
+            wanted,
+        );
         Group { name: name.to_owned(), is_draining, replicas }
     }
 
@@ -164,7 +182,20 @@ impl Round<'_> {
             observe::stateful_sets(self.children, &self.namespace(), &self.resource.name_any());
         let numbers =
             sets.iter().filter_map(|set| set.name_any().strip_prefix(&prefix)?.parse().ok());
-        numbers.collect()
+        numbers.filter(|number| *number < GROUPS_MAX).collect()
+    }
+
+    /// Makes the Services for clients outside of the cluster, and takes down what they were given.
+    async fn learn_addresses(&self, plan: &mut Plan<'_>) -> Result<(), Error> {
+        let Some(spec) = &self.resource.spec.external else { return Ok(()) };
+        for wanted in plan.external_services() {
+            let service: Option<Service> = self.children.apply(&wanted).await?;
+            let address = service.as_ref().and_then(|service| external::address(service, spec));
+            if let (Some(service), Some(address)) = (service, address) {
+                plan.external.insert(service.name_any(), address);
+            }
+        }
+        Ok(())
     }
 
     async fn make(&mut self, plan: &Plan<'_>) -> Result<(), Error> {
@@ -173,6 +204,10 @@ impl Round<'_> {
             // It fails only where the system has no random numbers at all.
             SystemRandom::new().fill(&mut random).map_err(|_| Error::NoRandomNumbers)?;
             let secret = ApiResource::erase::<k8s_openapi::api::core::v1::Secret>(&());
+            if self.seen().iter().flat_map(|view| &view.pods).any(|pod| !pod.is_ready) {
+                // Perhaps a pod waits for it.
+                self.children.doubt(&plan.secret(&[]));
+            }
             self.children.create_once(&secret, &plan.secret(&random)).await?;
         }
         if plan.is_elected() {
@@ -192,9 +227,16 @@ impl Round<'_> {
                 self.children.create_once(&slice, &endpoint).await?;
             }
         }
-        let wanted = plan.objects();
-        for object in &wanted {
-            self.children.apply(object).await?;
+        let mut wanted = plan.objects();
+        for object in &mut wanted {
+            if object["kind"] == "StatefulSet" {
+                match storage::grow(self.context, self.children, object).await? {
+                    Claims::Fit => {}
+                    Claims::Renewed => continue,
+                    Claims::Refused(why) => self.findings.storage = Some(why),
+                }
+            }
+            self.children.apply::<DynamicObject>(object).await?;
         }
         let owner = (build::ROLE.label(), &*self.resource.name_any());
         self.children.delete_others(&plan.namespace(), owner, &wanted).await?;
@@ -203,14 +245,13 @@ impl Round<'_> {
 
     /// What the watches know of the groups, by number.
     fn seen(&self) -> Vec<GroupView> {
-        let (name, namespace) = (self.resource.name_any(), self.namespace());
-        let elected = build::is_elected(self.resource);
+        let name = self.resource.name_any();
         let mut indices = self.existing();
         indices.sort_unstable();
         let views = indices.into_iter().map(|index| {
             let group = build::group_name(&name, index);
             let is_draining = index >= self.resource.spec.groups;
-            observe::group(self.children, &namespace, &group, elected, is_draining)
+            observe::group(self.children, self.resource, &group, is_draining)
         });
         views.collect()
     }
@@ -227,6 +268,9 @@ impl Round<'_> {
     /// Takes groups away that have nothing left; the highest first, so that their numbers have no gap.
     async fn take_away(&mut self, mut plan: Plan<'_>, views: &[GroupView]) -> Result<(), Error> {
         let drained = self.drained(views).await;
+        if drained.is_empty() || !self.is_newest().await? {
+            return Ok(());
+        }
         let before = plan.groups.len();
         while plan.groups.last().is_some_and(|group| drained.contains(&group.name)) {
             plan.groups.pop();
@@ -235,7 +279,18 @@ impl Round<'_> {
             return Ok(());
         }
         let owner = (build::ROLE.label(), &*self.resource.name_any());
-        self.children.delete_others(&plan.namespace(), owner, &plan.objects()).await
+        self.children.delete_others(&plan.namespace(), owner, &plan.objects()).await?;
+        self.forget_drop().await
+    }
+
+    /// Whether nobody changed the resource since this round began.
+    async fn is_newest(&self) -> Result<bool, Error> {
+        let (name, namespace) = (self.resource.name_any(), self.namespace());
+        let api: Api<Broker> = Api::namespaced(self.context.client.clone(), &namespace);
+        let found = api.get_metadata_opt(&name).await;
+        let found = found.map_err(Error::kubernetes(format!("look at Broker {name} again")))?;
+        Ok(found
+            .is_some_and(|found| found.metadata.generation == self.resource.metadata.generation))
     }
 
     async fn event(&self, type_: EventType, reason: &str, note: String) {

@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use weirmq_authority::{Phase, Record};
 
-use super::build::{GROUP, PORT, ROLE};
+use super::build::{self, GROUP, PORT, ROLE};
 use crate::children::Children;
 use crate::context::Context;
-use crate::kinds::BrokerGroup;
+use crate::kinds::{Broker, BrokerGroup};
 
 /// A broker that does not answer must not hold the others up.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,8 +21,12 @@ pub(super) struct GroupView {
     pub(super) name: String,
     pub(super) is_draining: bool,
     pub(super) is_elected: bool,
-    /// Replicas that the StatefulSet should have.
+    /// Replicas that the StatefulSet has or should have.
     pub(super) wanted: u32,
+    /// Replicas that the resource asks for; those above leave.
+    pub(super) declared: u32,
+    /// Replicas that have to be in sync.
+    pub(super) min_in_sync: u32,
     /// The StatefulSet controller has seen the newest template.
     pub(super) is_current: bool,
     /// Of replicas that elect their master.
@@ -80,7 +84,7 @@ impl GroupView {
     pub(super) fn is_in_sync(&self, replica: u32) -> bool {
         match &self.record {
             Some(record) => record.in_sync.iter().any(|member| member.replica.0 == replica),
-            None => self.pod(replica).is_some_and(|pod| pod.is_ready),
+            None => !self.is_elected && self.pod(replica).is_some_and(|pod| pod.is_ready),
         }
     }
 
@@ -104,6 +108,7 @@ pub(super) fn replicas_to_keep(
     children: &Children,
     namespace: &str,
     group: &str,
+    is_elected: bool,
     wanted: u32,
 ) -> u32 {
     let there: Option<StatefulSet> = children.get("StatefulSet", namespace, group);
@@ -114,7 +119,10 @@ pub(super) fn replicas_to_keep(
     }
     let record: Option<BrokerGroup> = children.get("BrokerGroup", namespace, group);
     let record = record.and_then(|group| group.status).map(|status| status.record);
-    let Some(record) = record else { return wanted };
+    let Some(record) = record else {
+        // Who is counted on is not known.
+        return if is_elected { there } else { wanted };
+    };
     let members =
         record.in_sync.iter().chain(record.eligible.iter()).map(|member| member.replica.0);
     let master = record.master.map(|master| master.replica.0);
@@ -125,11 +133,12 @@ pub(super) fn replicas_to_keep(
 /// What the watches know of a group.
 pub(super) fn group(
     children: &Children,
-    namespace: &str,
+    resource: &Broker,
     name: &str,
-    is_elected: bool,
     is_draining: bool,
 ) -> GroupView {
+    let namespace = &*resource.namespace().unwrap_or_default();
+    let is_elected = build::is_elected(resource);
     let set: Option<StatefulSet> = children.get("StatefulSet", namespace, name);
     let generation = set.as_ref().and_then(|set| set.metadata.generation);
     let instance =
@@ -151,7 +160,11 @@ pub(super) fn group(
         is_draining,
         is_elected,
         wanted: u32::try_from(wanted).unwrap_or_default(),
-        is_current: generation.is_some() && generation == observed,
+        declared: resource.spec.replicas_per_group,
+        min_in_sync: build::min_in_sync(resource),
+        is_current: generation.is_some()
+            && generation == observed
+            && generation >= children.applied_generation("StatefulSet", namespace, name),
         record: record.and_then(|group| group.status).map(|status| status.record),
         pods,
     }

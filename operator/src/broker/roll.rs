@@ -27,13 +27,16 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
         );
     }
     let outdated = |pod: &&PodView| !pod.is_up_to_date;
+    let leaves = |replica: u32| replica >= group.declared;
     if let Some(pod) = group.pods.iter().find(|pod| pod.is_terminating) {
         return Step::Wait(format!("{} is ending", pod.name));
     }
-    // A pod that cannot run as it is gets no better by waiting for it.
-    let stuck = group.pods.iter().filter(outdated).find(|pod| !pod.is_ready);
+    // A pod that does not run gets no better by waiting for it, and ending it ends nothing. One that
+    // runs and is not ready may be reading its store.
+    let stuck =
+        group.pods.iter().filter(outdated).find(|pod| !pod.is_ready && pod.trouble.is_some());
     if let Some(pod) = stuck {
-        return Step::Replace { pod: pod.name.clone(), why: "OutdatedAndNotReady" };
+        return Step::Replace { pod: pod.name.clone(), why: "OutdatedAndNotRunning" };
     }
     if let Some(pod) = group.pods.iter().find(|pod| !pod.is_ready) {
         let trouble = pod.trouble.as_deref().unwrap_or("not ready");
@@ -52,11 +55,18 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
     let Some(pod) = group.pod(master) else {
         return Step::Wait("the master's pod is not there".to_owned());
     };
-    let leaves = pod.node.as_deref().is_some_and(&is_leaving);
-    if pod.is_up_to_date && !leaves {
-        return Step::Nothing;
+    let is_on_leaving_node = pod.node.as_deref().is_some_and(&is_leaving);
+    if pod.is_up_to_date && !is_on_leaving_node && !leaves(master) {
+        return match group.wanted > group.declared {
+            true => Step::Wait("replicas leave the in-sync set before their pods go".to_owned()),
+            false => Step::Nothing,
+        };
     }
-    let why = if pod.is_up_to_date { "NodeCordoned" } else { "Outdated" };
+    let why = match pod.is_up_to_date {
+        false => "Outdated",
+        true if leaves(master) => "ReplicaLeaves",
+        true => "NodeCordoned",
+    };
     if !group.is_elected || group.pods.len() == 1 {
         // There is nobody to hand over to. A node that is drained evicts the pod itself.
         return match pod.is_up_to_date {
@@ -68,6 +78,7 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
         heir.replica != master
             && heir.is_up_to_date
             && group.is_in_sync(heir.replica)
+            && !leaves(heir.replica)
             && !heir.node.as_deref().is_some_and(&is_leaving)
     });
     match heir {
@@ -98,6 +109,8 @@ mod tests {
             is_elected: true,
             is_current: true,
             wanted: 3,
+            declared: 3,
+            min_in_sync: 2,
             record: Some(Record {
                 epoch: 1,
                 phase: Phase::Stable,
@@ -164,7 +177,9 @@ mod tests {
     fn a_template_that_does_not_start_can_be_mended() {
         let mut broken = group(0, &[2]);
         broken.pods[2].is_ready = false;
-        let why = "OutdatedAndNotReady";
+        assert!(matches!(next(&broken, |_| false), Step::Wait(_)), "it may be reading its store");
+        broken.pods[2].trouble = Some("ImagePullBackOff".to_owned());
+        let why = "OutdatedAndNotRunning";
         assert_eq!(next(&broken, |_| false), Step::Replace { pod: "a-0-2".to_owned(), why });
     }
 
@@ -186,5 +201,15 @@ mod tests {
         group.is_elected = false;
         group.record = None;
         assert!(matches!(next(&group, |_| false), Step::Restart { .. }));
+    }
+
+    #[test]
+    fn a_master_that_leaves_hands_over_to_one_that_stays() {
+        let mut group = group(2, &[]);
+        group.declared = 2;
+        assert_eq!(next(&group, |_| false), Step::HandOver { to: 0, why: "ReplicaLeaves" });
+        group.record.as_mut().unwrap().master =
+            Some(Member { replica: ReplicaId(0), incarnation: Incarnation(1) });
+        assert!(matches!(next(&group, |_| false), Step::Wait(_)));
     }
 }

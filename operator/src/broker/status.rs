@@ -19,6 +19,8 @@ pub(super) struct Findings {
     waits: BTreeMap<String, String>,
     /// Groups that have the topics of the others.
     pub(super) with_topics: Vec<String>,
+    /// Why disks cannot grow as they should.
+    pub(super) storage: Option<String>,
     /// What keeps groups that leave from leaving.
     pub(super) draining: BTreeMap<String, String>,
 }
@@ -44,12 +46,14 @@ pub(super) fn status(
     let ready = views.iter().flat_map(|view| &view.pods).filter(|pod| pod.is_ready).count();
     let mut found = vec![
         is_ready(resource, views, failure),
-        progress(resource, views, findings),
+        progress(resource, views, findings, failure),
         degradation(views),
         replication(resource, views),
         failover(resource, views),
     ];
     found.extend(scale_in(findings));
+    let storage = findings.storage.as_ref();
+    found.extend(storage.map(|why| Finding::new("StorageNotExpanded", true, "Refused", why)));
     if is_paused(resource) {
         let message = "the annotation weirmq.io/paused is set: nothing is changed";
         found.push(Finding::new("Paused", true, "Annotated", message));
@@ -69,11 +73,11 @@ pub(super) fn status(
 }
 
 fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> Finding {
-    if let Some(error) = failure {
-        return Finding::new("Ready", false, error.reason(), error.to_string());
-    }
     let wanted = resource.spec.groups as usize;
     if views.len() < wanted {
+        if let Some(error) = failure {
+            return Finding::new("Ready", false, error.reason(), error.to_string());
+        }
         let message = format!("{} of {wanted} groups are there", views.len());
         return Finding::new("Ready", false, "Creating", message);
     }
@@ -105,14 +109,23 @@ fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> 
     )
 }
 
-fn progress(resource: &Broker, views: &[GroupView], findings: &Findings) -> Finding {
+fn progress(
+    resource: &Broker,
+    views: &[GroupView],
+    findings: &Findings,
+    failure: Option<&Error>,
+) -> Finding {
     let waits = findings.waits.iter().map(|(group, what)| format!("{group}: {what}"));
     let waits: Vec<String> = waits.collect();
+    if let Some(error) = failure {
+        return Finding::new("Progressing", false, error.reason(), error.to_string());
+    }
     if !waits.is_empty() {
         return Finding::new("Progressing", true, "RollingOut", waits.join("; "));
     }
     let outdated = views.iter().flat_map(|view| &view.pods).any(|pod| !pod.is_up_to_date);
-    if outdated || views.len() != resource.spec.groups as usize {
+    let unseen = views.iter().any(|view| !view.is_current || view.wanted != view.declared);
+    if outdated || unseen || views.len() != resource.spec.groups as usize {
         return Finding::new("Progressing", true, "RollingOut", "");
     }
     Finding::new("Progressing", false, "Done", "")

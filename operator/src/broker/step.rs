@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::ResourceExt as _;
 use kube::runtime::events::EventType;
 
@@ -25,6 +25,10 @@ impl Round<'_> {
             Step::Replace { pod, why } => self.restart(group, &pod, why).await?,
             Step::Restart { pod, why } => match self.is_safe(group, &pod).await {
                 Answer::Safe => self.restart(group, &pod, why).await?,
+                // Where all have to be in sync it is never safe, and has to be done all the same.
+                Answer::NotNow(_) if needs_all(group) => {
+                    self.restart(group, &pod, "OutdatedAndWritesPause").await?;
+                }
                 Answer::NotNow(reasons) => {
                     self.findings
                         .wait(&group.name, format!("{pod} is not to be restarted now: {reasons}"));
@@ -57,10 +61,17 @@ impl Round<'_> {
     ) -> Result<(), Error> {
         let uid =
             group.pods.iter().find(|found| found.name == pod).and_then(|found| found.uid.clone());
-        let note = format!("restarting {pod} of {}", group.name);
-        self.event(EventType::Normal, why, note).await;
-        self.children.delete("Pod", &self.namespace(), pod, uid).await?;
+        self.children.delete("Pod", &self.namespace(), pod, uid.clone()).await?;
         self.findings.wait(&group.name, format!("{pod} is restarted: {why}"));
+        let about = ObjectReference {
+            kind: Some("Pod".to_owned()),
+            name: Some(pod.to_owned()),
+            namespace: Some(self.namespace()),
+            uid,
+            ..ObjectReference::default()
+        };
+        let note = format!("restarted {pod} of {}", group.name);
+        self.context.event_about(self.resource, Some(about), EventType::Normal, why, note).await;
         Ok(())
     }
 
@@ -102,4 +113,11 @@ impl Round<'_> {
         }
         cordoned
     }
+}
+
+/// Whether a group takes no messages while any replica is away, and none is at the moment.
+fn needs_all(group: &GroupView) -> bool {
+    group.is_elected
+        && group.min_in_sync >= group.wanted
+        && group.pods.iter().all(|pod| pod.is_ready && group.is_in_sync(pod.replica))
 }

@@ -22,7 +22,12 @@ fn objects(resource: &Broker) -> Vec<Value> {
     let groups = names.map(|name| Group { name, is_draining: false, replicas }).collect();
     let name_servers = vec!["ns-namesrv-pods.shop.svc.cluster.local:9876".to_owned()];
     let (image, domain) = ("weirmq:1", "cluster.local");
-    Plan { resource, image, domain, name_servers, groups }.objects()
+    let external = resource.spec.external.as_ref().map(|_| {
+        let services = (0..replicas).map(|replica| build::external::service_name("mq-0", replica));
+        services.enumerate().map(|(at, name)| (name, format!("{{node}}:{}", 30_000 + at))).collect()
+    });
+    let external = external.unwrap_or_default();
+    Plan { resource, image, domain, name_servers, external, groups }.objects()
 }
 
 fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {
@@ -138,9 +143,20 @@ fn a_group_that_leaves_takes_no_messages() {
             image: "weirmq:1",
             domain: "cluster.local",
             name_servers: vec!["ns:9876".to_owned()],
+            external: Default::default(),
             groups: vec![group(is_draining)],
         };
         config(&plan.objects(), "mq-0", 0).permission
     };
     assert_eq!((permission(false), permission(true)), (6, 4));
+}
+
+#[test]
+fn replicas_are_told_their_outside_addresses() {
+    let resource = broker(&format!("{{{COMMON}, external: {{type: NodePort}}}}"));
+    let made = objects(&resource);
+    let config = config(&made, "mq-0", 1);
+    assert_eq!(config.advertise_of_replicas["external"][1], "{node}:30001");
+    let service = find(&made, "Service", "mq-0-2-external").unwrap();
+    assert_eq!(service["spec"]["type"], "NodePort");
 }

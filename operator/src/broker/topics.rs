@@ -45,6 +45,8 @@ impl Round<'_> {
                     );
                     self.event(EventType::Normal, "TopicsHandedOut", note).await;
                     self.findings.with_topics.push(view.name.clone());
+                    // What was seen of the others is old by now.
+                    return;
                 }
                 Ok(Err(error)) => {
                     self.findings

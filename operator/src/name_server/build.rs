@@ -165,7 +165,7 @@ fn stateful_set(resource: &NameServer, context: &Context) -> Value {
     });
     if let Some(storage) = &spec.storage {
         set["spec"]["volumeClaimTemplates"] = json!([pods::claim(storage, labels)]);
-        set["spec"]["persistentVolumeClaimRetentionPolicy"] = pods::claim_retention(storage);
+        set["spec"]["persistentVolumeClaimRetentionPolicy"] = pods::claim_retention(storage, false);
     }
     set
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 
@@ -14,6 +15,7 @@ use crate::conditions::{self, Finding};
 use crate::context::{Context, Error, is_paused};
 use crate::kinds::{NameServer, NameServerStatus};
 use crate::pods::Role;
+use crate::storage::{self, Claims};
 
 pub(crate) use build::{address, brokers_address};
 
@@ -48,11 +50,23 @@ async fn make(
     namespace: &str,
     name: &str,
 ) -> Result<(), Error> {
-    let wanted = build::objects(resource, context);
-    for object in &wanted {
-        children.apply(object).await?;
+    let mut wanted = build::objects(resource, context);
+    let mut refused = None;
+    for object in &mut wanted {
+        if object["kind"] == "StatefulSet" {
+            match storage::grow(context, children, object).await? {
+                Claims::Fit => {}
+                Claims::Renewed => continue,
+                Claims::Refused(why) => refused = Some(why),
+            }
+        }
+        children.apply::<DynamicObject>(object).await?;
     }
-    children.delete_others(namespace, (Role::NameServer.label(), name), &wanted).await
+    children.delete_others(namespace, (Role::NameServer.label(), name), &wanted).await?;
+    match refused {
+        Some(why) => Err(Error::Refused(why)),
+        None => Ok(()),
+    }
 }
 
 fn status(
@@ -65,6 +79,7 @@ fn status(
 ) -> NameServerStatus {
     let generation = resource.meta().generation.unwrap_or_default();
     let set: Option<StatefulSet> = children.get("StatefulSet", namespace, &build::set_name(name));
+    let set_generation = set.as_ref().and_then(|set| set.metadata.generation);
     let set_status = set.and_then(|set| set.status).unwrap_or_default();
     let wanted = resource.spec.replicas;
     let ready = set_status.ready_replicas.unwrap_or_default();
@@ -76,7 +91,12 @@ fn status(
         None if ready > 0 => Finding::new("Ready", true, "Serving", all.clone()),
         None => Finding::new("Ready", false, "Starting", all.clone()),
     });
-    let is_done = ready == wanted && updated == wanted && set_status.replicas == wanted;
+    let seen = set_status.observed_generation;
+    let is_current = seen.is_some()
+        && seen == set_generation
+        && seen >= children.applied_generation("StatefulSet", namespace, &build::set_name(name));
+    let is_done =
+        is_current && ready == wanted && updated == wanted && set_status.replicas == wanted;
     found.push(if is_done {
         Finding::new("Progressing", false, "Done", "")
     } else {

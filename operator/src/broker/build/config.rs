@@ -1,12 +1,13 @@
 //! The configuration file of a group's brokers.
 
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 use toml::{Table, Value as Toml};
 use weirmq_authority::kubernetes::{Flush, ReplicationMode};
 
+use super::external;
 use super::{Group, PORT, Plan, REPLICATION_PORT, master_service, min_in_sync};
 use crate::kinds::{BrokerSettings, BrokerSpec};
+use crate::storage::bytes;
 
 /// Where the file is in the pod.
 pub(super) const FOLDER: &str = "/etc/weirmq";
@@ -42,6 +43,9 @@ pub(super) fn needing_restart(plan: &Plan<'_>, group: &Group) -> String {
     {
         replication.remove("min_in_sync");
     }
+    if !external::may_come_later(plan.resource) {
+        broker.remove("advertise_of_replicas");
+    }
     broker.to_string()
 }
 
@@ -59,6 +63,12 @@ fn broker(plan: &Plan<'_>, group: &Group) -> Table {
     set(&mut broker, "io_threads", settings.io_threads.map(i64::from));
     // A group that leaves delivers what it has and takes nothing more.
     set(&mut broker, "permission", group.is_draining.then_some(4));
+    let addresses = external::addresses(plan, group);
+    if !addresses.is_empty() {
+        let mut advertised = Table::new();
+        set(&mut advertised, "external", Some(addresses));
+        broker.insert("advertise_of_replicas".to_owned(), Toml::Table(advertised));
+    }
     broker.insert("store".to_owned(), Toml::Table(store(spec)));
     broker.insert("replication".to_owned(), Toml::Table(replication(plan, &group.name)));
     broker.insert("limits".to_owned(), Toml::Table(limits(settings)));
@@ -147,26 +157,4 @@ fn set(table: &mut Table, key: &str, value: Option<impl Into<Toml>>) {
 
 fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// A quantity of Kubernetes in bytes, where it is a whole number of them that fits.
-pub(in crate::broker) fn bytes(quantity: &Quantity) -> Option<i64> {
-    let text = quantity.0.trim();
-    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let factor: f64 = match unit {
-        "" => 1.0,
-        "k" => 1e3,
-        "M" => 1e6,
-        "G" => 1e9,
-        "T" => 1e12,
-        "P" => 1e15,
-        "Ki" => 1024.0,
-        "Mi" => 1_048_576.0,
-        "Gi" => 1_073_741_824.0,
-        "Ti" => 1_099_511_627_776.0,
-        _ => return None,
-    };
-    let bytes = number.parse::<f64>().ok()? * factor;
-    (1.0..9e15).contains(&bytes).then_some(bytes as i64)
 }

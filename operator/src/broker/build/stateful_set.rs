@@ -39,7 +39,7 @@ pub(super) fn stateful_set(plan: &Plan<'_>, group: &Group) -> Value {
             "selector": { "matchLabels": group_selector(&name, &group.name) },
             "template": template,
             "volumeClaimTemplates": [pods::claim(&spec.storage, labels)],
-            "persistentVolumeClaimRetentionPolicy": pods::claim_retention(&spec.storage),
+            "persistentVolumeClaimRetentionPolicy": pods::claim_retention(&spec.storage, group.is_draining),
         },
     })
 }
@@ -54,6 +54,7 @@ fn container(plan: &Plan<'_>) -> Container {
         from("POD_NAME", "metadata.name"),
         from("POD_IP", "status.podIP"),
         from("NODE_NAME", "spec.nodeName"),
+        from("NODE_ADDRESS", "status.hostIP"),
         json!({
             "name": "WEIRMQ_ADVERTISE",
             "value": format!("$(POD_NAME).{}.{namespace}.svc.{domain}:{PORT}", plan.pods_service()),

@@ -1,0 +1,74 @@
+//! Addresses for clients outside of the cluster: a Service for each replica.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Service;
+use serde_json::{Value, json};
+
+use super::{Group, PORT, Plan};
+use crate::kinds::{Broker, BrokerExternal, ExternalType};
+
+/// Stands for the address of the pod's node in what brokers are told.
+const NODE: &str = "{node}";
+
+/// The Service of one replica.
+pub(in crate::broker) fn service_name(group: &str, replica: u32) -> String {
+    format!("{group}-{replica}-external")
+}
+
+pub(super) fn services(plan: &Plan<'_>, group: &Group) -> Vec<Value> {
+    let Some(external) = &plan.resource.spec.external else { return Vec::new() };
+    let type_ = match external.type_ {
+        ExternalType::NodePort => "NodePort",
+        ExternalType::LoadBalancer => "LoadBalancer",
+    };
+    let service = |replica| {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": plan.group_metadata(&group.name, &service_name(&group.name, replica)),
+            "spec": {
+                "type": type_,
+                "selector": { "statefulset.kubernetes.io/pod-name": format!("{}-{replica}", group.name) },
+                "ports": [{ "name": "broker", "port": PORT, "targetPort": "broker", "protocol": "TCP" }],
+            },
+        })
+    };
+    (0..group.replicas).map(service).collect()
+}
+
+/// Where a Service can be reached from outside, once that is known.
+pub(in crate::broker) fn address(service: &Service, external: &BrokerExternal) -> Option<String> {
+    match external.type_ {
+        ExternalType::NodePort => {
+            let port = service.spec.as_ref()?.ports.as_ref()?.first()?.node_port?;
+            let host = external.host.as_deref().unwrap_or(NODE);
+            Some(format!("{host}:{port}"))
+        }
+        ExternalType::LoadBalancer => {
+            let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
+            let point = balancer.ingress.as_ref()?.first()?;
+            let host = point.hostname.as_ref().or(point.ip.as_ref())?;
+            Some(if host.contains(':') {
+                format!("[{host}]:{PORT}")
+            } else {
+                format!("{host}:{PORT}")
+            })
+        }
+    }
+}
+
+/// The addresses of a group's replicas, by number, as far as they are known without a gap.
+pub(super) fn addresses(plan: &Plan<'_>, group: &Group) -> Vec<String> {
+    let known = |replica| plan.external.get(&service_name(&group.name, replica)).cloned();
+    (0..group.replicas).map_while(known).collect()
+}
+
+/// Whether an address that comes later has to be told to brokers that run already. Ports of nodes are
+/// known before the pods are made.
+pub(super) fn may_come_later(resource: &Broker) -> bool {
+    let external = resource.spec.external.as_ref();
+    external.is_some_and(|external| external.type_ == ExternalType::LoadBalancer)
+}
+
+/// What is known of the outside addresses, by Service.
+pub(in crate::broker) type Addresses = BTreeMap<String, String>;

@@ -1,0 +1,138 @@
+//! Disks that grow. A StatefulSet's claims cannot be changed, so the claims themselves are, and the set
+//! is made anew around its pods.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::children::Children;
+use crate::context::{Context, Error};
+
+/// What can be done with a StatefulSet this time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Claims {
+    /// It can be applied.
+    Fit,
+    /// It was deleted, without its pods, to be made anew with larger claims; not this time.
+    Renewed,
+    /// The disks cannot grow, and why. The wanted set was given the claims that are there.
+    Refused(String),
+}
+
+/// Lets the disks of `wanted`, a StatefulSet, grow where it asks for that.
+pub(crate) async fn grow(
+    context: &Context,
+    children: &Children,
+    wanted: &mut Value,
+) -> Result<Claims, Error> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let name = text(&wanted["metadata"]["name"]);
+    let namespace = text(&wanted["metadata"]["namespace"]);
+    let Some(there) = children.get::<StatefulSet>("StatefulSet", &namespace, &name) else {
+        return Ok(Claims::Fit);
+    };
+    if there.metadata.deletion_timestamp.is_some() {
+        return Ok(Claims::Renewed);
+    }
+    let size = size_of(&wanted["spec"]["volumeClaimTemplates"][0]);
+    let known = json!(there.spec.as_ref().and_then(|spec| spec.volume_claim_templates.clone()));
+    let (Some(size), Some(known_size)) = (size, size_of(&known[0])) else {
+        return Ok(Claims::Fit);
+    };
+    if is_same(&size, &known_size) {
+        return Ok(Claims::Fit);
+    }
+    if let Some(why) = grow_claims(context, &namespace, &name, &size).await? {
+        wanted["spec"]["volumeClaimTemplates"] = known;
+        return Ok(Claims::Refused(why));
+    }
+    children.delete_alone("StatefulSet", &namespace, &name, there.uid()).await?;
+    Ok(Claims::Renewed)
+}
+
+/// Has every claim of the set ask for `size`. Why one of them may not, if that is so.
+async fn grow_claims(
+    context: &Context,
+    namespace: &str,
+    set: &str,
+    size: &Quantity,
+) -> Result<Option<String>, Error> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+    let labels = format!("{}={}", crate::children::MANAGED_BY, crate::context::MANAGER);
+    let claims = api.list(&ListParams::default().labels(&labels)).await;
+    let claims = claims.map_err(Error::kubernetes("list the claims"))?;
+    let prefix = format!("data-{set}-");
+    let mine = claims.iter().filter(|claim| {
+        claim.name_any().strip_prefix(&prefix).is_some_and(|rest| rest.parse::<u32>().is_ok())
+    });
+    for claim in mine {
+        let name = claim.name_any();
+        let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => context.metrics.wrote("PersistentVolumeClaim"),
+            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
+                return Ok(Some(format!(
+                    "the disk {name} cannot grow to {}: {}. Everything goes on with the size that \
+                     is there; set allowVolumeExpansion of its StorageClass",
+                    size.0, status.message
+                )));
+            }
+            Err(error) => {
+                return Err(Error::kubernetes(format!("let the disk {name} grow"))(error));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn size_of(claim: &Value) -> Option<Quantity> {
+    let size = claim["spec"]["resources"]["requests"]["storage"].as_str()?;
+    Some(Quantity(size.to_owned()))
+}
+
+fn is_same(a: &Quantity, b: &Quantity) -> bool {
+    match (bytes(a), bytes(b)) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// A quantity of Kubernetes in bytes, where it is a whole number of them that fits.
+pub(crate) fn bytes(quantity: &Quantity) -> Option<i64> {
+    let text = quantity.0.trim();
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let factor: f64 = match unit {
+        "" => 1.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "P" => 1e15,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        "Ti" => 1_099_511_627_776.0,
+        _ => return None,
+    };
+    let bytes = number.parse::<f64>().ok()? * factor;
+    (1.0..9e15).contains(&bytes).then_some(bytes as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_compared_by_their_bytes() {
+        let quantity = |text: &str| Quantity(text.to_owned());
+        assert!(is_same(&quantity("1Gi"), &quantity("1024Mi")));
+        assert!(is_same(&quantity("1.5Ki"), &quantity("1536")));
+        assert!(!is_same(&quantity("1Gi"), &quantity("1G")));
+        assert_eq!(bytes(&quantity("a lot")), None);
+        assert_eq!(bytes(&quantity("")), None);
+    }
+}
