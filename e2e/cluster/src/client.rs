@@ -4,10 +4,8 @@ use anyhow::{Context as _, bail};
 use serde_json::json;
 
 use crate::cluster::{Namespace, wait};
+use crate::images;
 use crate::load::{Account, now_ms};
-
-/// The image with `weir` and this program.
-pub(crate) const IMAGE: &str = "localhost/weirmq-client:e2e";
 
 /// A pod of this image, as the restricted profile wants it, that runs this program with
 /// `arguments`.
@@ -25,6 +23,7 @@ fn start_on(
     arguments: &[&str],
     node: Option<&str>,
 ) -> anyhow::Result<()> {
+    namespace.cluster.provide(images::CLIENT)?;
     let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": name, "labels": { "app": name } },
@@ -35,7 +34,7 @@ fn start_on(
                 "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" },
             },
             "containers": [{
-                "name": "client", "image": IMAGE, "imagePullPolicy": "Never",
+                "name": "client", "image": images::CLIENT, "imagePullPolicy": "Never",
                 "command": ["/e2e-cluster"], "args": arguments,
                 "securityContext": {
                     "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use crate::images::Images;
+
 /// How often something that is waited for is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -17,8 +19,7 @@ pub(crate) struct Cluster {
     scripts: PathBuf,
     /// The folder with `helm` and `kubeconform`.
     programs: PathBuf,
-    /// The program under test.
-    weir: PathBuf,
+    images: Images,
     /// The nodes that take pods, by name.
     pub(crate) nodes: Vec<String>,
 }
@@ -28,11 +29,11 @@ impl Cluster {
     pub(crate) fn up(
         scripts: &Path,
         programs: &Path,
-        weir: &Path,
+        images: Images,
         nodes: usize,
     ) -> anyhow::Result<Self> {
         let (scripts, programs) = (scripts.to_owned(), programs.to_owned());
-        let mut cluster = Self { scripts, programs, weir: weir.to_owned(), nodes: Vec::new() };
+        let mut cluster = Self { scripts, programs, images, nodes: Vec::new() };
         let mut up = cluster.script("up", &[&nodes.to_string()]);
         output(up.stderr(Stdio::inherit())).context("start the cluster")?;
         let workers = "!node-role.kubernetes.io/control-plane";
@@ -41,8 +42,9 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub(crate) fn weir(&self) -> &Path {
-        &self.weir
+    /// Sees to it that every node has one of the images of [`crate::images`].
+    pub(crate) fn provide(&self, image: &'static str) -> anyhow::Result<()> {
+        self.images.provide(self, image)
     }
 
     /// Puts an image archive onto every node.

@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod evidence;
 mod group;
+mod images;
 mod load;
 mod run;
 mod tests;

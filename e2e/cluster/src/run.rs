@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -12,14 +12,9 @@ use clap::Args;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::cluster::{Cluster, Namespace, output};
+use crate::evidence;
+use crate::images::Images;
 use crate::tests::{TESTS, Test};
-use crate::{client, evidence};
-
-/// The image under test, as the nodes know it.
-pub(crate) const IMAGE: &str = "localhost/weirmq:e2e";
-
-/// The same program under another name, to roll to.
-pub(crate) const NEXT_IMAGE: &str = "localhost/weirmq:e2e-next";
 
 /// Run tests on a cluster of their own
 #[derive(Args)]
@@ -104,22 +99,11 @@ fn run_all(args: &RunArgs) -> anyhow::Result<Counts> {
     let lock = File::create(std::env::temp_dir().join("weirmq-e2e-cluster.lock"))?;
     flock(&lock, FlockOperation::LockExclusive).context("wait for another run")?;
 
-    let folder = tempfile::tempdir()?;
-    let image = build_image(args, folder.path(), IMAGE, &[])?;
-    let next = build_image(args, folder.path(), NEXT_IMAGE, &[])?;
-    let own = std::env::current_exe()?;
-    let clients = build_image(args, folder.path(), client::IMAGE, &[&own])?;
     let scripts = args.scripts.canonicalize().context("folder of the scripts")?;
-    let cluster = Cluster::up(
-        &scripts,
-        &cache()?.join("kubernetes"),
-        &args.weir,
-        usize::try_from(args.nodes)?,
-    );
+    let images = Images::new(args.weir.clone());
+    let nodes = usize::try_from(args.nodes)?;
+    let cluster = Cluster::up(&scripts, &cache()?.join("kubernetes"), images, nodes);
     let done = cluster.and_then(|cluster| {
-        for archive in [&image, &next, &clients] {
-            cluster.load(archive)?;
-        }
         for test in tests {
             run_one(&cluster, test, args, &mut counts)?;
         }
@@ -171,22 +155,6 @@ pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     })
 }
 
-fn build_image(
-    args: &RunArgs,
-    folder: &Path,
-    name: &str,
-    add: &[&Path],
-) -> anyhow::Result<PathBuf> {
-    let out = folder.join(format!("{}.tar", name.replace(['/', ':'], "-")));
-    let mut command = Command::new("images/build");
-    command.arg("--weir").arg(&args.weir).args(["--any-size", "--name", name, "--out"]).arg(&out);
-    for program in add {
-        command.arg("--add").arg(program);
-    }
-    output(&mut command).context("build the image")?;
-    Ok(out)
-}
-
 fn run_one(
     cluster: &Cluster,
     test: &Test,
@@ -194,6 +162,8 @@ fn run_one(
     counts: &mut Counts,
 ) -> anyhow::Result<()> {
     let name = format!("e2e-{}", test.name);
+    // One that was kept of a run before would not be what the test begins with.
+    remove(&cluster.existing(&name))?;
     let namespace = cluster.namespace(&name)?;
     let begun = Instant::now();
     let outcome = (test.run)(&namespace);

@@ -5,11 +5,13 @@ use anyhow::ensure;
 use crate::client::{self, Load, moment, outcome};
 use crate::cluster::{Namespace, is_ready, wait};
 use crate::group::Group;
+use crate::images::WEIR;
 
 const MANIFESTS: &str = include_str!("by_hand.yaml");
 const REPLICATED: &str = include_str!("replicated.yaml");
 
 pub(crate) fn pass_messages(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    namespace.cluster.provide(WEIR)?;
     namespace.apply(MANIFESTS)?;
     namespace.pod_ready("namesrv-0", 60)?;
     namespace.pod_ready("broker-0", 60)?;
@@ -53,6 +55,7 @@ pub(crate) fn replicated<'a>(namespace: &'a Namespace<'a>) -> anyhow::Result<Gro
     namespace.cluster.kubectl_with(&["apply", "--server-side", "-f", "-"], &crds)?;
     let established = ["wait", "--for=condition=Established", "crd/brokergroups.weirmq.io"];
     namespace.cluster.kubectl(&established)?;
+    namespace.cluster.provide(WEIR)?;
     namespace.apply(REPLICATED)?;
     let pods = (0..3).map(|replica| format!("broker-{replica}")).collect();
     let group = Group { namespace, name: "broker-a".to_owned(), pods };

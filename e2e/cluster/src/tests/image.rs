@@ -4,10 +4,11 @@ use anyhow::{Context as _, ensure};
 use serde_json::json;
 
 use crate::cluster::{Namespace, wait};
-use crate::run::IMAGE;
+use crate::images::WEIR;
 
 /// Standalone in a pod that may do nothing, with the health check of the image as its probes.
 pub(crate) fn restricted(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    namespace.cluster.provide(WEIR)?;
     let health = |probe: &str| {
         json!({
             "exec": { "command": ["/weir", "healthcheck", probe] }, "periodSeconds": 1, "timeoutSeconds": 5,
@@ -19,7 +20,7 @@ pub(crate) fn restricted(namespace: &Namespace<'_>) -> anyhow::Result<String> {
             "automountServiceAccountToken": false,
             "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
             "containers": [{
-                "name": "weir", "image": IMAGE, "imagePullPolicy": "Never",
+                "name": "weir", "image": WEIR, "imagePullPolicy": "Never",
                 "args": ["standalone", "--bind", "0.0.0.0", "--advertise", "127.0.0.1:10911"],
                 "securityContext": {
                     "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
@@ -56,7 +57,7 @@ pub(crate) fn restricted(namespace: &Namespace<'_>) -> anyhow::Result<String> {
 fn refused(namespace: &Namespace<'_>) -> anyhow::Result<()> {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "root" },
-        "spec": { "containers": [{ "name": "weir", "image": IMAGE }] },
+        "spec": { "containers": [{ "name": "weir", "image": WEIR }] },
     });
     let answer = namespace.apply(&pod.to_string());
     let error = answer.err().context("a pod with all rights was accepted")?;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use super::OPERATOR_NAMESPACE;
@@ -11,8 +11,8 @@ use super::faults::{Fault, strike};
 use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, scale_operator};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, wait};
+use crate::images::{NEXT, WEIR};
 use crate::load::Account;
-use crate::run::{IMAGE, NEXT_IMAGE};
 
 /// How long the API server stands still.
 const API_PAUSE: Duration = Duration::from_secs(60);
@@ -58,8 +58,9 @@ pub(crate) fn roll_image(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "")?;
     let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
     let begun = moment();
-    deployed.patch(&format!("{{\"pod\":{{\"image\":\"{NEXT_IMAGE}\"}}}}"))?;
-    all_run(&deployed, NEXT_IMAGE, 180)?;
+    namespace.cluster.provide(NEXT)?;
+    deployed.patch(&format!("{{\"pod\":{{\"image\":\"{NEXT}\"}}}}"))?;
+    all_run(&deployed, NEXT, 180)?;
     deployed.ready("broker", BROKER, 60)?;
     deployed.group()?.settled(60)?;
     let account = load.end()?;
@@ -100,9 +101,10 @@ pub(crate) fn operator_killed(namespace: &Namespace<'_>) -> anyhow::Result<Strin
     let deployed = deploy(namespace, "")?;
     let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
     let begun = moment();
-    deployed.patch(&format!("{{\"pod\":{{\"image\":\"{NEXT_IMAGE}\"}}}}"))?;
+    namespace.cluster.provide(NEXT)?;
+    deployed.patch(&format!("{{\"pod\":{{\"image\":\"{NEXT}\"}}}}"))?;
     wait("one pod runs the next image", 120, || {
-        Ok((images(&deployed)?.iter().any(|image| image == NEXT_IMAGE)).then_some(()))
+        Ok((images(&deployed)?.iter().any(|image| image == NEXT)).then_some(()))
     })?;
     let system = namespace.cluster.existing(OPERATOR_NAMESPACE);
     let delete = [
@@ -114,10 +116,10 @@ pub(crate) fn operator_killed(namespace: &Namespace<'_>) -> anyhow::Result<Strin
         "--grace-period=0",
     ];
     system.kubectl(&delete)?;
-    let left = images(&deployed)?.iter().filter(|image| *image == IMAGE).count();
+    let left = images(&deployed)?.iter().filter(|image| *image == WEIR).count();
     ensure!(left > 0, "the roll was over before the operator was killed");
     system.kubectl(&["rollout", "status", DEPLOYMENT, "--timeout=60s"])?;
-    all_run(&deployed, NEXT_IMAGE, 180)?;
+    all_run(&deployed, NEXT, 180)?;
     deployed.group()?.settled(60)?;
     let account = load.end()?;
     Ok(format!("killed with {left} pods to go; {}", outcome(&account, begun)))
@@ -249,7 +251,7 @@ pub(crate) fn rights(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let operator = operator_account(namespace)?;
     for words in [
         &["patch", "statefulsets.apps"] as &[&str],
-        &["update", "brokers.weirmq.io", "--subresource=status"],
+        &["patch", "brokers.weirmq.io", "--subresource=status"],
     ] {
         ensure!(may(&operator, words)?, "the operator may not {}", words.join(" "));
     }
@@ -303,7 +305,13 @@ fn all_run(deployed: &Deployed<'_>, wanted: &str, seconds: u64) -> anyhow::Resul
 /// A planned change costs short pauses and no message.
 fn smooth(account: &Account, since_ms: u64) -> anyhow::Result<()> {
     let outage = account.outage_ms_since(since_ms);
-    ensure!(outage < PLANNED_PAUSE_MS, "writes paused for {outage} ms");
-    ensure!(account.failed == 0, "{} sends failed: {:?}", account.failed, account.failures);
+    if outage >= PLANNED_PAUSE_MS || account.failed > 0 {
+        bail!(
+            "writes paused for {outage} ms and {} sends failed; pauses: {:?}, the last failures: {}",
+            account.failed,
+            account.gaps,
+            account.failures.join("; ")
+        );
+    }
     Ok(())
 }

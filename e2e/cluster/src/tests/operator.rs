@@ -7,7 +7,7 @@ use super::OPERATOR_NAMESPACE;
 use crate::client;
 use crate::cluster::{Cluster, Namespace, is_ready, wait};
 use crate::group::Group;
-use crate::run::{IMAGE, Skipped};
+use crate::images::WEIR;
 
 const CHART: &str = "charts/weirmq-operator";
 const RELEASE: &str = "weirmq-operator";
@@ -16,11 +16,8 @@ pub(crate) const DEPLOYMENT: &str = "deployment/weirmq-operator";
 
 /// Installs the chart, if it is not there yet, and waits until the operator is ready.
 pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
-    let helps = std::process::Command::new(cluster.weir()).arg("--help").output()?;
-    if !String::from_utf8_lossy(&helps.stdout).contains("\n  operator") {
-        return Err(Skipped("this weir has no operator yet".to_owned()).into());
-    }
-    let (repository, tag) = IMAGE.rsplit_once(':').context("the image has no tag")?;
+    cluster.provide(WEIR)?;
+    let (repository, tag) = WEIR.rsplit_once(':').context("the image has no tag")?;
     let system = cluster.namespace(OPERATOR_NAMESPACE)?;
     let image = [format!("image.repository={repository}"), format!("image.tag={tag}")];
     cluster.helm(&[

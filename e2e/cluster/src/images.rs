@@ -1,0 +1,50 @@
+//! The images of the tests: built and put onto the nodes when the first test needs them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Context as _;
+use parking_lot::Mutex;
+
+use crate::cluster::{Cluster, output};
+
+/// The image under test.
+pub(crate) const WEIR: &str = "localhost/weirmq:e2e";
+/// The same program under another name, to roll to.
+pub(crate) const NEXT: &str = "localhost/weirmq:e2e-next";
+/// `weir` and this program.
+pub(crate) const CLIENT: &str = "localhost/weirmq-client:e2e";
+
+/// What the images are made of, and which of them the nodes have.
+pub(crate) struct Images {
+    /// The program under test.
+    weir: PathBuf,
+    provided: Mutex<BTreeSet<&'static str>>,
+}
+
+impl Images {
+    pub(crate) fn new(weir: PathBuf) -> Self {
+        Self { weir, provided: Mutex::default() }
+    }
+
+    /// Builds an image and puts it onto every node of `cluster`, if that was not done yet.
+    pub(crate) fn provide(&self, cluster: &Cluster, name: &'static str) -> anyhow::Result<()> {
+        let mut provided = self.provided.lock();
+        if provided.contains(name) {
+            return Ok(());
+        }
+        let folder = tempfile::tempdir()?;
+        let archive = folder.path().join("image.tar");
+        let mut build = Command::new("images/build");
+        build.arg("--weir").arg(&self.weir).args(["--any-size", "--name", name, "--out"]);
+        build.arg(&archive);
+        if name == CLIENT {
+            build.arg("--add").arg(std::env::current_exe()?);
+        }
+        output(&mut build).with_context(|| format!("build image {name}"))?;
+        cluster.load(&archive)?;
+        provided.insert(name);
+        Ok(())
+    }
+}
