@@ -81,7 +81,8 @@ class Disk:
 class Group:
     NAME = "broker-a"
 
-    def __init__(self, network, binaries, folder, replicas, flush, min_in_sync, lease_ms, has_images):
+    def __init__(self, network, binaries, folder, replicas, flush, min_in_sync, lease_ms, has_images,
+                 store_settings=""):
         self.network, self.binaries, self.folder, self.replicas = network, binaries, folder, replicas
         self.flush, self.min_in_sync, self.lease_ms = flush, min_in_sync, lease_ms
         self.names = [f"r{n}" for n in range(replicas)]
@@ -94,7 +95,7 @@ class Group:
             file.write("what only these replicas know\n")
         with open(os.path.join(folder, "weir.toml"), "w") as file:
             file.write("[broker.store]\nsegment_bytes = 16777216\nfree_bytes_min = 4096\n"
-                       "retention_disk_percent = 95\n[broker.limits]\nmessage_bytes_max = 131072\n"
+                       f"retention_disk_percent = 95\n{store_settings}[broker.limits]\nmessage_bytes_max = 131072\n"
                        f"[broker.replication]\nlease_ms = {lease_ms}\n")
         self.api = self._process("api", [binaries["kube-stand-in"], "--listen", f"0.0.0.0:{API_PORT}"])
         self.namesrv = self._process("ns", [binaries["weir"], "namesrv", "--bind", "0.0.0.0",
@@ -172,6 +173,14 @@ class Group:
             return {}
         gauges = (line.rsplit(" ", 1) for line in lines if line.startswith("weirmq_"))
         return {text.split("{")[0]: float(value) for text, value in gauges}
+
+    def is_safe_to_restart(self, name):
+        """By the replica's own word, which is what an operator goes by."""
+        try:
+            urllib.request.urlopen(f"http://{self.network.addresses[name]}:{ADMIN_PORT}/safe-to-restart", timeout=1).close()
+        except OSError:
+            return False
+        return True
 
     def masters(self):
         """The replicas that take messages, by their own word."""

@@ -14,7 +14,7 @@ FAULTS = {
     "api": "cut off from the authority only: nobody has to take its place",
     "term": "SIGTERM: it hands over",
     "switch": "`weir cluster switch`: it hands over and goes on as a slave",
-    "roll": "all replicas are started again one after the other, the master last, by SIGTERM",
+    "roll": "all replicas are started again, each when it says that it may be, the master last, after `weir cluster switch`",
     "again": "SIGKILL, and the next master is killed as soon as it takes messages",
     "all": "SIGKILL of all at once; the page cache stays",
     "stall": "its disk takes nothing for 12 s (FIFREEZE); the page cache stays",
@@ -33,6 +33,8 @@ class Injector:
 
     def __init__(self, group, net, load, chance, lease_ms, patience):
         self.group, self.net, self.load, self.chance = group, net, load, chance
+        # Then nobody is served before the fault is over.
+        self.needs_all = group.min_in_sync == group.replicas
         self.lease, self.patience = lease_ms / 1000, patience
 
     def do(self, fault):
@@ -44,6 +46,7 @@ class Injector:
         time.sleep(self.chance.random())
         self.load.fault(fault)
         getattr(self, f"_{fault}")(master)
+        self._serves_again()
         outages = self.load.outages()
         self.group.settle()
         return outages
@@ -52,43 +55,47 @@ class Injector:
         mark = self.load.mark()
         until("everybody is served again", lambda: self.load.is_served_since(mark), self.patience)
 
+    def _serves_meanwhile(self):
+        if not self.needs_all:
+            self._serves_again()
+
     def _beyond_lease(self):
         time.sleep(self.lease * (1.2 + self.chance.random()))
 
     def _kill(self, master):
         self.group.brokers[master].kill()
-        self._serves_again()
+        self._serves_meanwhile()
         self.group.restart(master)
 
     def _freeze(self, master):
         broker = self.group.brokers[master]
         broker.send(signal.SIGSTOP)
-        self._serves_again()
+        self._serves_meanwhile()
         self._beyond_lease()
         broker.send(signal.SIGCONT)
 
     def _cut(self, master):
         self.net.cut(master)
-        self._serves_again()
+        self._serves_meanwhile()
         self._beyond_lease()
         self.net.heal(master)
 
     def _mute(self, master):
         self.net.mute(master, [name for name in self.net.addresses if name != master])
-        self._serves_again()
+        self._serves_meanwhile()
         self._beyond_lease()
         self.net.heal(master)
 
     def _api(self, master):
         self.net.mute(master, ["api"])
-        self._serves_again()
+        self._serves_meanwhile()
         self._beyond_lease()
         self._beyond_lease()
         self.net.heal(master)
 
     def _term(self, master):
         self.group.end(master)
-        self._serves_again()
+        self._serves_meanwhile()
         self.group.restart(master)
 
     def _switch(self, master):
@@ -98,14 +105,15 @@ class Injector:
         if done.returncode != 0:
             raise RuntimeError(f"weir cluster switch: {done.stdout} {done.stderr}")
         until("another one is master", lambda: self.group.masters() not in ([], [master]), 30)
-        self._serves_again()
 
     def _roll(self, master):
+        """As an operator does it: slaves first, then a hand-over, then the old master."""
         for name in [name for name in self.group.names if name != master] + [master]:
+            if name == master:
+                self._switch(master)
+            until(f"{name} may be started again", lambda: self.group.is_safe_to_restart(name), 60)
             self.group.end(name)
             self.group.restart(name)
-            self.group.settle()
-        self._serves_again()
 
     def _again(self, master):
         self.group.brokers[master].kill()
@@ -113,7 +121,7 @@ class Injector:
         next_ = self.group.masters()[0]
         self.group.brokers[next_].kill()
         self.group.restart(master)
-        self._serves_again()
+        self._serves_meanwhile()
         self.group.restart(next_)
 
     def _all(self, _):
@@ -121,20 +129,17 @@ class Injector:
             broker.kill()
         for name in self.group.names:
             self.group.restart(name)
-        self._serves_again()
 
     def _stall(self, master):
         self.group.disks[master].freeze(FREEZE)
         try:
-            self._serves_again()
+            self._serves_meanwhile()
             time.sleep(STALL_SECONDS)
         finally:
             self.group.disks[master].freeze(THAW)
 
     def _power(self, master):
         self.group.lose_power([master])
-        self._serves_again()
 
     def _blackout(self, _):
         self.group.lose_power(self.group.names)
-        self._serves_again()

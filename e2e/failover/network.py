@@ -1,6 +1,12 @@
 """Network namespaces on a bridge of their own: nothing leaves them, and any of them can be cut off."""
+import contextlib
+import ctypes
 import os
+import shutil
+import signal
 import subprocess
+import sys
+import tempfile
 
 SUBNET = "10.203.77"
 
@@ -15,6 +21,42 @@ def why_not():
         return f"ip netns add: {made.stderr.strip()}"
     subprocess.run(["ip", "netns", "del", name], check=True)
     return None
+
+
+class Trial:
+    """A network and a folder, while something is tried in them."""
+
+    def __init__(self, names):
+        self.network, self.folder = Network(names), tempfile.mkdtemp(prefix="weir-failover-")
+        self.is_clean = False
+
+
+@contextlib.contextmanager
+def trial(names, failures, keep=False):
+    """A trial whose folder is moved to `failures` unless it says that it was clean. The harness itself talks to
+    everybody, so this process moves to where the clients are."""
+    # So that everything that was made goes, however this ends.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    one = Trial(names)
+    try:
+        _enter(one.network.namespace("client"))
+        yield one
+    finally:
+        if one.is_clean and not keep:
+            shutil.rmtree(one.folder)
+        else:
+            shutil.move(one.folder, failures)
+            print(f"logs and stores are in {failures}")
+        one.network.remove()
+
+
+def _enter(namespace):
+    """Moves this thread, and those it starts, into a network namespace."""
+    clone_newnet = 0x40000000
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open(f"/run/netns/{namespace}") as file:
+        if libc.setns(file.fileno(), clone_newnet) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {namespace}")
 
 
 def ip(*arguments):

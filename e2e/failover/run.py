@@ -6,17 +6,13 @@
 Exit code 0: nothing was lost. 1: something was lost or wrong. 0 with a line "skipped: …": not possible here.
 """
 import argparse
-import ctypes
 import json
 import os
 import random
 import pathlib
-import signal
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 
 import network
 import official
@@ -48,7 +44,7 @@ def main():
     if reason := network.why_not():
         print(f"skipped: {options.count} faults of each of {options.faults}: {reason}")
         return 0
-    options.faults = options.faults.split(",")
+    options.faults, options.commit = options.faults.split(","), commit()
     if options.control:
         options.faults, options.flush = ["blackout"], "async"
     if (set(options.faults) & OF_DISKS) and (reason := disk.why_not()):
@@ -62,33 +58,10 @@ def main():
         return 0
     options.seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "big")
     print(f"repeat with --seed {options.seed} (the choices, not the timing)", flush=True)
-    # So that everything that was made goes, however this ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = ["api", "ns", "client", *(f"r{n}" for n in range(options.replicas))]
-    net = network.Network(names)
-    folder = tempfile.mkdtemp(prefix="weir-failover-")
-    is_clean = False
-    try:
-        # The harness itself talks to everybody, so it moves to where the clients are.
-        enter(net.namespace("client"))
-        is_clean = campaign(options, net, folder, commands)
-    finally:
-        if is_clean and not options.keep:
-            shutil.rmtree(folder)
-        else:
-            shutil.move(folder, options.failures)
-            print(f"logs and stores are in {options.failures}")
-        net.remove()
-    return 0 if is_clean else 1
-
-
-def enter(namespace):
-    """Moves this thread, and those it starts, into a network namespace."""
-    clone_newnet = 0x40000000
-    libc = ctypes.CDLL(None, use_errno=True)
-    with open(f"/run/netns/{namespace}") as file:
-        if libc.setns(file.fileno(), clone_newnet) != 0:
-            raise OSError(ctypes.get_errno(), f"setns {namespace}")
+    with network.trial(names, options.failures, options.keep) as trial:
+        trial.is_clean = campaign(options, trial.network, trial.folder, commands)
+    return 0 if trial.is_clean else 1
 
 
 def clients(options):
@@ -163,7 +136,7 @@ def report(options, load, outages, address):
     print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, of {load.begun} sent")
     if options.results:
         with open(options.results, "w") as file:
-            json.dump({"commit": commit(), "build": pathlib.Path(options.weir).parent.name, "seed": options.seed,
+            json.dump({"commit": options.commit, "build": pathlib.Path(options.weir).parent.name, "seed": options.seed,
                        "flush": options.flush, "replicas": options.replicas, "minInSync": options.min_in_sync,
                        "leaseMs": options.lease_ms, "clients": options.clients or "own",
                        "routePollMs": options.route_poll_ms if options.clients else None, "ordered": options.ordered,
