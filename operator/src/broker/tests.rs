@@ -160,3 +160,15 @@ fn replicas_are_told_their_outside_addresses() {
     let service = find(&made, "Service", "mq-0-2-external").unwrap();
     assert_eq!(service["spec"]["type"], "NodePort");
 }
+
+#[test]
+fn brokers_are_restarted_for_outside_addresses_of_their_own_and_not_for_those_of_others() {
+    let template = |spec: &str| {
+        let objects = objects(&broker(&format!("{{{COMMON}, {spec}}}")));
+        find(&objects, "StatefulSet", "mq-0").unwrap()["spec"]["template"].clone()
+    };
+    let three = template("external: {type: NodePort}");
+    assert_ne!(three, template("replicasPerGroup: 3"));
+    assert_ne!(three, template("external: {type: NodePort, host: mq.example.org}"));
+    assert_eq!(three, template("external: {type: NodePort}, replicasPerGroup: 4"));
+}

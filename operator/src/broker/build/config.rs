@@ -43,8 +43,12 @@ pub(super) fn needing_restart(plan: &Plan<'_>, group: &Group) -> String {
     {
         replication.remove("min_in_sync");
     }
-    if !external::may_come_later(plan.resource) {
-        broker.remove("advertise_of_replicas");
+    // A port that is added for another replica is nothing to this one.
+    if let Some(external) = plan.resource.spec.external.as_ref()
+        && !external::may_come_later(plan.resource)
+    {
+        let host = external.host.clone().unwrap_or_default();
+        set(&mut broker, "advertise_of_replicas", Some(host));
     }
     broker.to_string()
 }
