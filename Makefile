@@ -65,6 +65,7 @@ $(STAND_IN): build
 failover-short: build $(STAND_IN) ## A few faults of a master under load; skipped, with the reason, without root
 	$(FAILOVER) --count 1
 	$(FAILOVER) --count 1 --faults kill,switch --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000
+	e2e/failover/emptied.py --weir $(WEIR) --stand-in $(STAND_IN)
 
 failover: build $(STAND_IN) ## 100 faults of each kind; about three hours
 	$(FAILOVER) --count 100 --results e2e/failover/results.json

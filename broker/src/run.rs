@@ -149,6 +149,9 @@ impl Life<'_> {
         let recovered = admin.check("broker/recovered");
         let listening = admin.check("broker/listening");
         admin.check("broker/registered");
+        if config.replication.is_on() {
+            admin.ask_before_restart(|| vec!["the replica is starting".to_owned()]);
+        }
         let bound = sockets.main.local_addr().map_err(io_error("listen"))?;
         let registering = admin.clone();
         let opening = move || open(disk, config, bound, registering, metrics);
@@ -333,7 +336,12 @@ pub(crate) fn open(
     }
     let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
     let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
-    let state = recover_state(&store, topics, &config.data_dir, &config.cluster)?;
+    // A replica's state is what its group's log says: what it would log itself, nobody else has. Only a
+    // directory of Apache's, with which a group may begin, has its state elsewhere.
+    let state = match config.replication.is_on() && store.stats().recovery.apache.is_none() {
+        true => State::recover(store.clone(), topics)?,
+        false => recover_state(&store, topics, &config.data_dir, &config.cluster)?,
+    };
     let was_slave = state.read_slave_offsets()?;
     let replica = prepare(&config, &store, &admin)?;
     let shared = replica.as_ref().map(|replica| replica.shared.clone());

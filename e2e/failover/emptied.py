@@ -20,6 +20,8 @@ from group import BROKER_PORT, NAMESRV_PORT, Group, until
 wire = traffic.wire
 TOPICS = {f"topic-{number}": 1 + number % 7 for number in range(40)}
 GROUPS = [f"group-{number}" for number in range(10)]
+# The group that reads what is left; a pull makes its group.
+CHECKERS = "checkers"
 FILLER, FILLER_BYTES, RUNTIME_INFO = "filler", 100_000, 28
 SEGMENTS = 6
 
@@ -50,6 +52,8 @@ def promoted(group):
     link = connect(group, master)
     created_at = fill(link)
     until("what was before the newest image has expired", lambda: expire(group, created_at), 120)
+    for number in range(200):
+        send(link, FILLER, 0, b"late %d" % number)
     before = everything(link)
     link.close()
 
@@ -89,7 +93,7 @@ def fill(link):
     the log ended before that."""
     for topic, queues in [*TOPICS.items(), (FILLER, 1)]:
         assert wire.create_topic(link, topic, queues)["code"] == 0
-    for name in GROUPS:
+    for name in [*GROUPS, CHECKERS]:
         assert wire.create_group(link, name)["code"] == 0
     for topic, queues in TOPICS.items():
         for queue in range(queues):
@@ -146,7 +150,7 @@ def everything(link):
 
 def left(link, topic, queue, at, end):
     while at < end:
-        pull = {"consumerGroup": "checkers", "topic": topic, "queueId": str(queue), "queueOffset": str(at),
+        pull = {"consumerGroup": CHECKERS, "topic": topic, "queueId": str(queue), "queueOffset": str(at),
                 "maxMsgNums": "32", "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0",
                 "subscription": "*", "subVersion": "0"}
         header, stored = link.call(wire.PULL, pull)
