@@ -554,6 +554,8 @@ mod tests {
     #[test]
     fn a_replica_finds_its_own_address_among_those_of_all() {
         let mut config = BrokerConfig { broker_id: 1, ..BrokerConfig::default() };
+        config.replication.master = Some("master:10912".into());
+        config.replication.insecure = true;
         let addresses = ["{node}:1", "{node}:2"].map(str::to_owned).to_vec();
         config.advertise_of_replicas.insert("external".into(), addresses);
         config.validate().unwrap();
