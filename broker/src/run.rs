@@ -373,6 +373,7 @@ pub(crate) fn open(
 
 /// Logs what was committed at this broker as long as it was a slave: it is alone now.
 fn take_own_offsets(broker: &Broker) -> Result<(), BrokerError> {
+    broker.settle_slave_offsets();
     let offsets = broker.state.offsets.at_slave(|at_slave| at_slave.not_logged());
     broker.take_slave_offsets(&offsets);
     broker.state.patiently(|| broker.state.log_offsets())?;

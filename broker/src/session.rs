@@ -8,7 +8,7 @@ use weirmq_remoting::{RequestCode, ResponseCode};
 
 use crate::Broker;
 use crate::io_threads::{BUSY_RETRY, IoThread};
-use crate::request::{Context, Refusal, send};
+use crate::request::{Context, Refusal, WaitsFor, send};
 
 /// The listeners' service: every connection gets a session.
 pub(crate) struct BrokerService {
@@ -101,7 +101,7 @@ impl Session for BrokerSession {
     }
 }
 
-/// Whether a request that met a busy disk is to be tried again. As long as it is, its connection
+/// Whether a request that met a busy disk, or a master that is still to hear its slaves, is to be tried again. As long as it is, its connection
 /// waits: what came behind may build on it.
 fn is_worth_waiting(
     broker: &Broker,
@@ -109,7 +109,8 @@ fn is_worth_waiting(
     outcome: &Result<(), Refusal>,
 ) -> bool {
     match outcome {
-        Err(refusal) if refusal.waits_for_disk => {
+        Err(Refusal { waits_for: Some(WaitsFor::Slaves), .. }) => true,
+        Err(Refusal { waits_for: Some(WaitsFor::Disk), .. }) => {
             let since = busy_since.get_or_insert_with(Instant::now);
             since.elapsed() < broker.config.busy_timeout()
         }

@@ -113,6 +113,23 @@ impl SlaveOffsets {
         self.is_changed |= self.len() != before;
     }
 
+    /// The log has all that its master's had. An offset behind the end of its queue is that end: what was
+    /// there was cut off, because the master did not have it. Of a queue without an end nothing is kept.
+    pub(crate) fn settle(&mut self, end: impl Fn(&str, i32) -> Option<i64>) {
+        self.entries.retain(|key, entry| match end(&key.1, key.2) {
+            Some(end) if end >= entry.offset => true,
+            Some(end) => {
+                *entry = Entry { offset: end, in_file: -1, logged_before: None };
+                self.is_changed = true;
+                true
+            }
+            None => {
+                self.is_changed = true;
+                false
+            }
+        });
+    }
+
     pub(crate) fn remove(&mut self, is_gone: impl Fn(&Key) -> bool) {
         let before = self.len();
         self.entries.retain(|key, _| !is_gone(key));
@@ -139,23 +156,16 @@ fn key(group: &str, topic: &str, queue: i32) -> Key {
     (group.to_owned(), topic.to_owned(), queue)
 }
 
-/// What the file of `store` says. An offset behind the end of its queue is that end: what was there
-/// was cut off, because the next master did not have it.
+/// What the file of `store` says, also of queues that its log does not have yet.
 ///
 /// # Errors
 /// When it is there and cannot be read.
 pub(crate) fn read(store: &Store) -> Result<Vec<CommittedOffset>, StoreError> {
     let Some(bytes) = store.read_small_file(FILE)? else { return Ok(Vec::new()) };
-    let offsets: Vec<CommittedOffset> =
-        serde_json::from_slice(&bytes).map_err(|error| StoreError::Unreadable {
-            path: store.directory().join("weir/user").join(FILE),
-            reason: format!("{error}; without it consumers go on where the master knows them"),
-        })?;
-    let within = |offset: CommittedOffset| {
-        let end = i64::try_from(store.queue_range(&offset.topic, offset.queue)?.max).ok()?;
-        Some(CommittedOffset { offset: offset.offset.min(end), ..offset })
-    };
-    Ok(offsets.into_iter().filter_map(within).collect())
+    serde_json::from_slice(&bytes).map_err(|error| StoreError::Unreadable {
+        path: store.directory().join("weir/user").join(FILE),
+        reason: format!("{error}; without it consumers go on where the master knows them"),
+    })
 }
 
 /// Writes the file; durable on return.
@@ -190,6 +200,29 @@ mod tests {
         offsets.forget(120, 110, everything, exists);
         assert!(offsets.is_empty());
         assert_eq!(offsets.take_changed(), Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_behind_the_end_of_its_queue_is_that_end_once_the_log_is_whole() {
+        let mut offsets = SlaveOffsets::default();
+        for (topic, offset) in [("t", 7), ("cut", 7), ("gone", 7)] {
+            assert!(offsets.commit("g", topic, 0, offset));
+        }
+        let file = offsets.take_changed().unwrap();
+        offsets.written(file, true);
+        let end = |topic: &str, _: i32| match topic {
+            "t" => Some(9),
+            "cut" => Some(4),
+            _ => None,
+        };
+        offsets.settle(end);
+        assert_eq!(
+            ["t", "cut", "gone"].map(|topic| offsets.get("g", topic, 0)),
+            [Some(7), Some(4), None]
+        );
+        assert_eq!(offsets.take_changed().map(|file| file.len()), Some(2));
+        offsets.settle(end);
+        assert_eq!(offsets.take_changed(), None);
     }
 
     #[test]

@@ -519,3 +519,185 @@ fn a_store_of_another_log_is_kept_and_does_not_follow() {
     assert_eq!(log(&data)[0].1[..before[0].1.len()], before[0].1[..]);
     group.runtime.block_on(client.shutdown());
 }
+
+#[test]
+fn a_master_that_comes_back_hears_its_slaves_before_it_says_what_is_committed() {
+    let group = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
+    let master = group.master();
+    let address = master.broker.clone();
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 80)));
+    let slave = group.slave(1, &master);
+    let consumer = PullConsumer::new(&client, "readers").unwrap();
+    let queues = group.runtime.block_on(consumer.queues(TOPIC)).unwrap();
+    let commit = |offset: u64| {
+        until("the offset is committed", || {
+            group.runtime.block_on(consumer.commit_offset(&queues[0], offset)).is_ok()
+        });
+    };
+    until("the slave is in sync", || {
+        let body = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+        body.lines().any(|line| line.starts_with("weirmq_in_sync_replicas") && line.ends_with(" 2"))
+    });
+    commit(3);
+    until("the slave has everything", || log(&group.data(1)) == log(&group.data(0)));
+    master.kill();
+    until("the slave answers", || committed(&group, &consumer, &queues)[0] == Some(3));
+    commit(9);
+    let _master = group.master_at(&address);
+    // Whoever answers, from the first moment on.
+    for _ in 0..50 {
+        let answer = committed(&group, &consumer, &queues)[0];
+        assert!(answer.is_none_or(|offset| offset == 9), "{answer:?}");
+    }
+    // The first client asks for the route again in half a minute only.
+    let (new, producer) = group.client();
+    until("the master takes messages", || is_ok(&group.send(&producer, 80, 1)));
+    group.runtime.block_on(new.shutdown());
+    assert_eq!(committed(&group, &consumer, &queues)[0], Some(9));
+
+    // An emptied log does not know the queue, but will.
+    slave.kill();
+    let kept = group.data(1).join("weir/user/slave-offsets.json");
+    let file = b"[{\"group\":\"readers\",\"topic\":\"replicated\",\"queue\":0,\"offset\":12}]";
+    let empty = group.folder.path().join("emptied");
+    std::fs::create_dir_all(empty.join("weir/user")).unwrap();
+    let head = format!("weir1 {:08x}\n", crc32fast::hash(file));
+    std::fs::write(empty.join("weir/user/slave-offsets.json"), [head.as_bytes(), file].concat())
+        .unwrap();
+    std::fs::rename(group.data(1), group.folder.path().join("before")).unwrap();
+    std::fs::rename(&empty, group.data(1)).unwrap();
+    let port = replication_port(&address);
+    let slave = group.start(1, &["--broker-port", "0", "--master", &port]).ready();
+    until("the master has it", || committed(&group, &consumer, &queues)[0] == Some(12));
+    until("the slave has handed it over", || is_empty_list(&kept));
+    drop(slave);
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
+fn what_a_replica_must_not_forget_is_not_replaced_by_what_it_said_before() {
+    let group = Group::new(&["--replication", "async"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 100)));
+    let slave = group.slave(1, &master);
+    let has_all = || log(&group.data(1)) == log(&group.data(0));
+    until("the slave has everything", has_all);
+    slave.kill();
+    let user = group.data(1).join("weir/user");
+    let damage = |name: &str| {
+        let mut bytes = std::fs::read(user.join(name)).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(user.join(name), bytes).unwrap();
+    };
+    let port = replication_port(&master.broker);
+    damage("promise.json");
+    assert!(user.join("promise.json.last").exists());
+    let refused = weir()
+        .args(["broker", "--bind", "127.0.0.1", "--admin-port", "0", "--broker-port", "0"])
+        .args(["--config", &group.path("weir.toml"), "-n", &group.namesrv.namesrv])
+        .args(["--replication-secret-file", &group.path("secret")])
+        .args(["--broker-id", "1", "--master", &port, "--data"])
+        .arg(group.data(1))
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let says = ["promise.json", "the checksum is wrong", "remove this file"];
+    assert!(!refused.status.success() && says.iter().all(|it| errors.contains(it)), "{errors}");
+    // As it says.
+    for name in ["promise.json", "promise.json.last"] {
+        std::fs::remove_file(user.join(name)).unwrap();
+    }
+    // The log has its epochs from its beginning on.
+    damage("epochs.json");
+    let slave = group.start(1, &["--broker-port", "0", "--master", &port]).ready();
+    assert!(is_ok(&group.send(&producer, 100, 100)));
+    until("the slave follows", has_all);
+    drop(slave);
+    group.runtime.block_on(client.shutdown());
+}
+
+/// A peer that speaks the protocol and lies.
+struct Liar(TcpStream);
+
+impl Liar {
+    fn connect(port: &str) -> Self {
+        let stream = TcpStream::connect(port).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
+    }
+
+    fn say(&mut self, kind: u8, contents: &[u8]) {
+        let mut frame = (contents.len() as u32 + 1).to_be_bytes().to_vec();
+        frame.push(kind);
+        frame.extend_from_slice(contents);
+        self.0.write_all(&frame).unwrap();
+    }
+
+    /// The next frame of a kind; `None` when the connection was ended.
+    fn hear(&mut self, wanted: u8) -> Option<Vec<u8>> {
+        loop {
+            let mut head = [0; 5];
+            self.0.read_exact(&mut head).ok()?;
+            let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize - 1;
+            let mut contents = vec![0; length];
+            self.0.read_exact(&mut contents).ok()?;
+            if head[4] == wanted {
+                return Some(contents);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replica_that_reports_more_than_it_was_sent_is_disconnected() {
+    let folder = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
+    let mut command = weir();
+    command.args(["broker", "--bind", "127.0.0.1", "--admin-port", "0", "--broker-port", "0"]);
+    command.args(["--config", &folder.path("weir.toml"), "-n", &folder.namesrv.namesrv]);
+    command.args(["--log-level", "error", "--replication-insecure"]);
+    command.args(["--replication", "sync", "--min-in-sync", "1"]);
+    command.arg("--data").arg(folder.data(0)).stdin(Stdio::null());
+    let master = Starting::spawn(&mut command).ready();
+    let (client, producer) = folder.client();
+    // More than a connection holds that nobody reads from.
+    let mut random = Random::new(seed());
+    let body: Vec<u8> = (0..100_000).map(|_| random.below(256) as u8).collect();
+    folder.runtime.block_on(async {
+        for _ in 0..300 {
+            producer.send(Message::new(TOPIC, body.clone())).await.unwrap();
+        }
+    });
+    let mut liar = Liar::connect(&replication_port(&master.broker));
+    let member = serde_json::json!({ "replica": 1, "incarnation": "0000000000000007" });
+    let hello = serde_json::json!({
+        "protocol": 1, "protocolMin": 1, "cluster": "DefaultCluster", "group": "broker-a",
+        "member": member, "segmentBytes": 1_048_576, "address": "",
+        "nonce": "9f0e3ed2-3d0f-4b4f-8d7e-0d1f0a3c5b77",
+    });
+    liar.say(1, hello.to_string().as_bytes());
+    let known: serde_json::Value = serde_json::from_slice(&liar.hear(1).unwrap()).unwrap();
+    assert_eq!(known["member"]["replica"], 0);
+    liar.hear(2).unwrap();
+    liar.say(2, b"");
+    liar.say(5, br#"{"epoch":1}"#);
+    let lead: serde_json::Value = serde_json::from_slice(&liar.hear(6).unwrap()).unwrap();
+    let end = lead["end"].as_u64().unwrap();
+    assert!(end > 20_000_000, "{end}");
+    liar.say(7, br#"{"epoch":1,"from":0}"#);
+    liar.hear(8).unwrap();
+    // It cannot have all of it: it has read one frame, and a connection holds a few MB.
+    let report = serde_json::json!({
+        "from": member, "promised": 1, "promised_version": 0, "refuses": false,
+        "position": { "epoch": 1, "end": end, "flushed": end }, "leads": null, "follows": 1,
+        "lost": null, "confirmed": 0, "sent": { "secs": 1, "nanos": 0 }, "echo": null,
+    });
+    liar.say(4, report.to_string().as_bytes());
+    while liar.hear(8).is_some() {}
+    let metrics = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+    let refused =
+        |line: &str| line.starts_with("weirmq_refused_replica_reports") && line.ends_with(" 1");
+    assert!(metrics.lines().any(refused), "{metrics}");
+    folder.runtime.block_on(client.shutdown());
+}

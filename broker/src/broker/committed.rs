@@ -58,6 +58,18 @@ impl Broker {
         }
     }
 
+    /// The log has all that the master's had, so what was committed here as a slave is compared with its
+    /// queues.
+    pub(crate) fn settle_slave_offsets(&self) {
+        let end = |topic: &str, queue: i32| {
+            let range =
+                self.store.queue_range(topic, queue).filter(|_| self.has_queue(topic, queue))?;
+            i64::try_from(range.max).ok()
+        };
+        self.state.offsets.at_slave(|at_slave| at_slave.settle(end));
+        self.slave_offsets_changed.notify_one();
+    }
+
     /// Forgets what was committed here as a slave and is in the log for good.
     pub(crate) fn forget_slave_offsets(&self) {
         self.state.forget_slave_offsets(|topic, queue| self.has_queue(topic, queue));

@@ -10,7 +10,7 @@ use weirmq_store::StoreError;
 use super::Broker;
 use crate::config::Flush;
 use crate::replication::{HandOverError, RoleStatus};
-use crate::request::Refusal;
+use crate::request::{Refusal, WaitsFor};
 use crate::state::StateError;
 
 impl Broker {
@@ -57,6 +57,18 @@ impl Broker {
         }
         let remark = "this replica does not know yet what of its log is confirmed; ask again";
         Err(Refusal::new(ResponseCode::SystemBusy, remark))
+    }
+
+    /// Refuses to say what groups have committed before this master's slaves had the time to say what was
+    /// committed at them.
+    pub(crate) fn check_offsets_heard(&self) -> Result<(), Refusal> {
+        let now = self.store.clock().uptime();
+        if self.replication.as_ref().is_none_or(|replication| replication.has_heard_offsets(now)) {
+            return Ok(());
+        }
+        let remark = "slaves have not said yet what was committed at them; ask again";
+        let refusal = Refusal::new(ResponseCode::SystemBusy, remark);
+        Err(Refusal { waits_for: Some(WaitsFor::Slaves), ..refusal })
     }
 
     /// The id under which clients find this broker, 0 for a master; `None` while it is not known

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -12,13 +12,12 @@ use super::Shared;
 use super::frame::Hello;
 use super::handshake::{HandshakeError, Trust, accept, dial};
 use super::link::{self, FromLink};
+use super::strangers::Strangers;
 use crate::Broker;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may take to say who it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Peers that are about to.
-const HANDSHAKES_MAX: usize = 64;
 /// Pauses between attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -52,7 +51,7 @@ impl Ends {
 
 /// Takes connections until `stop`.
 pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: CancellationToken) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let strangers = Arc::new(Strangers::default());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
@@ -66,15 +65,18 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
                 continue;
             }
         };
-        let Ok(permit) = handshakes.clone().try_acquire_owned() else { continue };
-        let ends = ends.clone();
+        let (ends, strangers) = (ends.clone(), strangers.clone());
         let serve = async move {
             stream.set_nodelay(true)?;
             let own = ends.hello();
+            let stranger = strangers.welcome(address.ip().to_canonical());
             let handshake = accept(&mut stream, &own, &ends.trust);
-            let peer = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+            let peer = tokio::select! {
+                () = stranger.is_ended.cancelled() => return Err(HandshakeError::Displaced),
+                peer = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => peer,
+            };
             let peer = peer.map_err(std::io::Error::from)??;
-            drop(permit);
+            drop(stranger);
             ends.serve(stream, peer).await;
             Ok::<_, HandshakeError>(())
         };

@@ -8,7 +8,7 @@ mod follow;
 mod office;
 mod publish;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use super::frame::{Follow, Frame};
 use super::link::{FromLink, Link};
 use super::{Command, HandOverError, Shared, copy, kept};
 use crate::Broker;
-use follow::Following;
+use follow::{Following, OFFSETS_PER_FRAME};
 
 /// How often the machine looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -68,6 +68,11 @@ pub(super) struct Driver {
     reading: u64,
     /// What this replica's configuration has to be for it to belong to its group.
     disagreement: Option<String>,
+    /// Where everything that the master had is shown, so that what was committed here as a slave can be
+    /// compared with the ends of queues; once.
+    settle_at: Option<u64>,
+    /// Who has not yet told this master what was committed at it as a slave.
+    unheard: BTreeSet<ReplicaId>,
     /// When offsets that were committed here as a slave were passed on last.
     offsets_passed: Option<Duration>,
 }
@@ -120,6 +125,8 @@ impl Driver {
             answers,
             reading: 0,
             disagreement: None,
+            settle_at: None,
+            unheard: BTreeSet::new(),
             offsets_passed: None,
         }
     }
@@ -329,6 +336,9 @@ impl Driver {
             Frame::Record(record) => self.replica.heard_record(self.now(), peer, record),
             Frame::Offsets(offsets) if self.leading.is_some() => {
                 self.broker.take_slave_offsets(&offsets);
+                if offsets.len() < OFFSETS_PER_FRAME {
+                    self.heard_offsets(peer.replica);
+                }
             }
             Frame::Offsets(_) => {}
             Frame::Hello(_) | Frame::Proof(_) => {
@@ -342,8 +352,10 @@ impl Driver {
         // What a follower confirms may be newer than what the machine knows of its own log.
         self.log_moved();
         let replica = report.from.replica;
+        let end = report.position.end;
+        let was_sent = self.links.get(&replica).is_none_or(|link| link.has_sent(end));
         if self.leading.is_some_and(|epoch| report.follows == Some(epoch))
-            && report.position.end > self.position.end
+            && (end > self.position.end || !was_sent)
         {
             self.shared.refused_reports.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             tracing::error!(
@@ -419,6 +431,7 @@ impl Driver {
                     is_aligned: false,
                     asked: None,
                     caught_up_at: u64::MAX,
+                    has_told_offsets: false,
                 });
                 self.leave_office();
                 self.ask_master(true);

@@ -3,8 +3,10 @@
 //! Whoever could pretend to be a replica could confirm what it does not have (apache/rocketmq
 //! #3015), so both sides show that they know the group's secret, over nonces of both. The dialler
 //! says hello, the other side answers with its own and a proof, and the dialler proves itself last.
-//! The proof is HMAC-SHA-256, keyed with the secret, of the prover's role and both hellos.
+//! The proof is HMAC-SHA-256, keyed with the secret, of the prover's role and both hellos, as they came
+//! and not as they were understood: a newer peer's hello has fields that an older one does not know.
 
+use bytes::Bytes;
 use ring::hmac;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
@@ -33,8 +35,24 @@ pub(super) enum HandshakeError {
     /// What is wrong with the peer, as it is told.
     #[error("{0}")]
     Refused(String),
+    #[error("it did not say who it is while others of its address, or many others, connected")]
+    Displaced,
     #[error("the peer refuses: {0}")]
     RefusedByPeer(String),
+}
+
+/// A hello, and the frame that it stands in.
+struct Said {
+    hello: Hello,
+    frame: Vec<u8>,
+}
+
+impl Said {
+    fn by(own: &Hello) -> Self {
+        let mut frame = Vec::new();
+        Frame::Hello(own.clone()).encode(&mut frame);
+        Self { hello: own.clone(), frame }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -54,7 +72,7 @@ impl Trust {
         Ok(Self::Secret(hmac::Key::new(hmac::HMAC_SHA256, secret)))
     }
 
-    fn proof(&self, side: Side, dialler: &Hello, listener: &Hello) -> Vec<u8> {
+    fn proof(&self, side: Side, dialler: &Said, listener: &Said) -> Vec<u8> {
         match self {
             Self::Secret(key) => {
                 hmac::sign(key, &transcript(side, dialler, listener)).as_ref().to_vec()
@@ -66,8 +84,8 @@ impl Trust {
     fn check(
         &self,
         side: Side,
-        dialler: &Hello,
-        listener: &Hello,
+        dialler: &Said,
+        listener: &Said,
         proof: &[u8],
     ) -> Result<(), HandshakeError> {
         let refused = |why: &str| Err(HandshakeError::Refused(why.to_owned()));
@@ -91,14 +109,12 @@ impl Trust {
 }
 
 /// What is signed. Each hello is framed, so its end is known.
-fn transcript(side: Side, dialler: &Hello, listener: &Hello) -> Vec<u8> {
-    let mut said = match side {
-        Side::Dialler => b"weirmq replication, dialler".to_vec(),
-        Side::Listener => b"weirmq replication, listener".to_vec(),
+fn transcript(side: Side, dialler: &Said, listener: &Said) -> Vec<u8> {
+    let side: &[u8] = match side {
+        Side::Dialler => b"weirmq replication, dialler",
+        Side::Listener => b"weirmq replication, listener",
     };
-    Frame::Hello(dialler.clone()).encode(&mut said);
-    Frame::Hello(listener.clone()).encode(&mut said);
-    said
+    [side, &dialler.frame, &listener.frame].concat()
 }
 
 /// The dialler's part: the other side's hello, once it has proved itself.
@@ -107,13 +123,15 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     own: &Hello,
     trust: &Trust,
 ) -> Result<Hello, HandshakeError> {
-    write(stream, &[Frame::Hello(own.clone())]).await?;
+    let own = Said::by(own);
+    write_bytes(stream, &own.frame).await?;
     let peer = read_hello(stream).await?;
     let proof = read_proof(stream).await?;
-    let checked = trust.check(Side::Listener, own, &peer, &proof).and_then(|()| fits(own, &peer));
+    let checked = trust.check(Side::Listener, &own, &peer, &proof);
+    let checked = checked.and_then(|()| fits(&own.hello, &peer.hello));
     tell_refusal(stream, checked).await?;
-    write(stream, &[Frame::Proof(trust.proof(Side::Dialler, own, &peer))]).await?;
-    Ok(peer)
+    write(stream, Frame::Proof(trust.proof(Side::Dialler, &own, &peer))).await?;
+    Ok(peer.hello)
 }
 
 /// The listener's part: the dialler's hello, once it has proved itself.
@@ -122,15 +140,17 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     own: &Hello,
     trust: &Trust,
 ) -> Result<Hello, HandshakeError> {
+    let own = Said::by(own);
     let peer = read_hello(stream).await?;
-    let fit = fits(own, &peer);
+    let fit = fits(&own.hello, &peer.hello);
     tell_refusal(stream, fit).await?;
-    let proof = Frame::Proof(trust.proof(Side::Listener, &peer, own));
-    write(stream, &[Frame::Hello(own.clone()), proof]).await?;
+    let mut answer = own.frame.clone();
+    Frame::Proof(trust.proof(Side::Listener, &peer, &own)).encode(&mut answer);
+    write_bytes(stream, &answer).await?;
     let proof = read_proof(stream).await?;
-    let checked = trust.check(Side::Dialler, &peer, own, &proof);
+    let checked = trust.check(Side::Dialler, &peer, &own, &proof);
     tell_refusal(stream, checked).await?;
-    Ok(peer)
+    Ok(peer.hello)
 }
 
 /// Whether these two can replicate each other.
@@ -168,30 +188,34 @@ async fn tell_refusal<S: AsyncWrite + Unpin>(
     checked: Result<(), HandshakeError>,
 ) -> Result<(), HandshakeError> {
     if let Err(HandshakeError::Refused(why)) = &checked {
-        let _ = write(stream, &[Frame::Refused(why.clone())]).await;
+        let _ = write(stream, Frame::Refused(why.clone())).await;
     }
     checked
 }
 
-async fn write<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    frames: &[Frame],
-) -> Result<(), HandshakeError> {
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, frame: Frame) -> Result<(), HandshakeError> {
     let mut out = Vec::new();
-    frames.iter().for_each(|frame| frame.encode(&mut out));
-    stream.write_all(&out).await?;
+    frame.encode(&mut out);
+    write_bytes(stream, &out).await
+}
+
+async fn write_bytes<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    bytes: &[u8],
+) -> Result<(), HandshakeError> {
+    stream.write_all(bytes).await?;
     Ok(stream.flush().await?)
 }
 
-async fn read_hello<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Hello, HandshakeError> {
+async fn read_hello<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Said, HandshakeError> {
     match read(stream).await? {
-        Frame::Hello(hello) => Ok(hello),
-        other => Err(unexpected(other)),
+        (Frame::Hello(hello), frame) => Ok(Said { hello, frame }),
+        (other, _) => Err(unexpected(other)),
     }
 }
 
 async fn read_proof<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, HandshakeError> {
-    match read(stream).await? {
+    match read(stream).await?.0 {
         Frame::Proof(proof) => Ok(proof),
         other => Err(unexpected(other)),
     }
@@ -204,13 +228,16 @@ fn unexpected(frame: Frame) -> HandshakeError {
     }
 }
 
-async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Frame, HandshakeError> {
-    let mut head = [0; HEAD_BYTES];
-    stream.read_exact(&mut head).await?;
+/// The next frame, and its bytes.
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Frame, Vec<u8>), HandshakeError> {
+    let mut frame = vec![0; HEAD_BYTES];
+    stream.read_exact(&mut frame).await?;
+    let head = frame.first_chunk().copied().unwrap_or_default();
     let (kind, bytes) = contents_bytes(head, STRANGER_BYTES_MAX)?;
-    let mut contents = vec![0; bytes];
-    stream.read_exact(&mut contents).await?;
-    Ok(Frame::decode(kind, contents.into())?)
+    frame.resize(HEAD_BYTES + bytes, 0);
+    stream.read_exact(&mut frame[HEAD_BYTES..]).await?;
+    let contents = Bytes::copy_from_slice(&frame[HEAD_BYTES..]);
+    Ok((Frame::decode(kind, contents)?, frame))
 }
 
 #[cfg(test)]
@@ -283,13 +310,40 @@ mod tests {
         assert!(Trust::of_secret(b"short").is_err());
     }
 
+    /// A peer of the next version, whose hello says more.
+    #[tokio::test]
+    async fn a_hello_with_a_field_that_nobody_knows_is_proved_as_it_came() {
+        let key = secret("0123456789abcdef");
+        let newer = |own: &Hello| {
+            let mut json = serde_json::to_value(own).unwrap();
+            json["compression"] = "zstd".into();
+            let json = json.to_string();
+            let mut frame = (json.len() as u32 + 1).to_be_bytes().to_vec();
+            // The kind of a hello.
+            frame.push(1);
+            frame.extend_from_slice(json.as_bytes());
+            Said { hello: own.clone(), frame }
+        };
+        let (own, known) = (newer(&hello(0)), hello(1));
+        let (mut here, mut there) = tokio::io::duplex(1 << 16);
+        let dialling = async {
+            write_bytes(&mut here, &own.frame).await?;
+            let peer = read_hello(&mut here).await?;
+            let proof = read_proof(&mut here).await?;
+            key.check(Side::Listener, &own, &peer, &proof)?;
+            write(&mut here, Frame::Proof(key.proof(Side::Dialler, &own, &peer))).await
+        };
+        let (dialled, accepted) = tokio::join!(dialling, accept(&mut there, &known, &key));
+        assert_eq!((dialled.unwrap(), accepted.unwrap()), ((), own.hello));
+    }
+
     #[tokio::test]
     async fn a_proof_cannot_be_shown_again() {
-        let (one, two) = (hello(0), hello(1));
+        let (one, two) = (Said::by(&hello(0)), Said::by(&hello(1)));
         let key = secret("0123456789abcdef");
         let proof = key.proof(Side::Dialler, &one, &two);
         assert!(key.check(Side::Dialler, &one, &two, &proof).is_ok());
-        let again = Hello { nonce: Uuid::new_v4(), ..two.clone() };
+        let again = Said::by(&Hello { nonce: Uuid::new_v4(), ..two.hello.clone() });
         assert!(key.check(Side::Dialler, &one, &again, &proof).is_err());
         assert!(key.check(Side::Listener, &one, &two, &proof).is_err());
     }

@@ -29,9 +29,16 @@ struct KeptPromise {
 /// The promise of a new start, durable on return.
 ///
 /// # Errors
-/// [`StoreError`]; a promise that cannot be read is not one that was never given.
+/// [`StoreError`]; a promise that cannot be read is not one that was never given. Nor is the version
+/// before it: a replica that obeyed a record which it promised not to obey any more could elect, or
+/// acknowledge with, a master whose time is over.
 pub(super) fn begin_promise(store: &Store, sync_flush: bool) -> Result<Promise, StoreError> {
-    let before = read::<KeptPromise>(store, PROMISE)?;
+    let before = read::<KeptPromise>(store, PROMISE).map_err(|error| {
+        let advice = "what this replica has promised its group is not known any more. If the other \
+                      replicas serve, remove this file and the one with .last behind its name: then \
+                      this one counts as having lost what it confirmed, and catches up first";
+        with_advice(error, advice)
+    })?;
     let was_clean = store.stats().recovery.was_clean;
     let lost = store.lost()?;
     let is_lossless = lost.is_none()
@@ -62,8 +69,12 @@ pub(super) fn write_promise(
     store.write_small_file(PROMISE, &serde_json::to_vec(&kept).unwrap_or_default())
 }
 
-/// The epochs of the store's log, before anything of it is hidden. A file that is missing or says
-/// something else than the log is made anew from the log.
+/// The epochs of the store's log, before anything of it is hidden. A file that is missing, is damaged
+/// or says something else than the log is made anew from the log.
+///
+/// # Errors
+/// A damaged file, where the log does not say which epoch its beginning is of: two logs would seem to
+/// be the same where they are not. The version before would miss the epoch that began last.
 pub(super) fn epochs(store: &Store) -> Result<EpochTable, StoreError> {
     let end = store.watermarks().written();
     match read::<EpochTable>(store, EPOCHS) {
@@ -77,7 +88,19 @@ pub(super) fn epochs(store: &Store) -> Result<EpochTable, StoreError> {
             );
         }
         Ok(None) => {}
-        Err(error) => tracing::warn!(%error, "the log's epochs are looked for in the log"),
+        Err(error) => {
+            let epochs = epochs_in_log(store)?;
+            let begins = epochs.starts().first().map(|first| first.start);
+            let start = store.min_offset();
+            if start > 0 && begins != Some(start) {
+                let advice = "it says which epochs the log is of, and the log itself says so only \
+                              from a later one on. If the other replicas serve, empty the directory \
+                              and let this one follow. If it is the last, remove this file and the \
+                              one with .last behind its name; the others then copy all of its log";
+                return Err(with_advice(error, advice));
+            }
+            tracing::warn!(%error, "the file of the log's epochs is made anew from the log");
+        }
     }
     let epochs = epochs_in_log(store)?;
     if epochs.last() > 0 {
@@ -103,11 +126,21 @@ pub(super) fn write_epochs(store: &Store, epochs: &EpochTable) -> Result<(), Sto
 /// What presupposes the log as it is, and goes with its end.
 pub(crate) const OF_THE_LOG: &[&str] = &[EPOCHS, crate::state::SNAPSHOT_FILE];
 
+/// What is wrong with a file, and what to do.
+fn with_advice(error: StoreError, advice: &str) -> StoreError {
+    match error {
+        StoreError::Unreadable { path, reason } => {
+            StoreError::Unreadable { path, reason: format!("{reason}; {advice}") }
+        }
+        other => other,
+    }
+}
+
 fn read<T: for<'a> Deserialize<'a>>(
     store: &Store,
     name: &'static str,
 ) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = store.read_small_file(name)? else { return Ok(None) };
+    let Some(bytes) = store.read_current_small_file(name)? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(|error| StoreError::Unreadable {
         path: store.directory().join("weir/user").join(name),
         reason: error.to_string(),

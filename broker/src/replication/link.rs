@@ -31,6 +31,9 @@ pub(super) struct Link {
     control: mpsc::Sender<Frame>,
     /// From where the log is to be sent.
     fetch: watch::Sender<Option<Fetch>>,
+    /// The peer can have the log up to here: what it said that it had, and what it was sent on this
+    /// connection. Before it asked for any, nobody knows.
+    sent: Arc<AtomicU64>,
     end: CancellationToken,
 }
 
@@ -79,8 +82,15 @@ impl Link {
         }
     }
 
+    /// Whether the peer can have the log up to `end`.
+    pub(super) fn has_sent(&self, end: u64) -> bool {
+        end <= self.sent.load(Ordering::Relaxed)
+    }
+
     /// Sends the log from there on, or nothing any more.
     pub(super) fn send_log(&self, fetch: Option<Fetch>) {
+        let sent = fetch.as_ref().map_or(u64::MAX, |fetch| fetch.from);
+        self.sent.store(sent, Ordering::Relaxed);
         self.fetch.send_replace(fetch);
     }
 }
@@ -101,7 +111,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     let (report, reports) = watch::channel(None);
     let (control, controls) = mpsc::channel(CONTROL_FRAMES);
     let (fetch, fetches) = watch::channel(None);
-    let link = Link { peer, number, report, control, fetch, end: end.clone() };
+    let sent = Arc::new(AtomicU64::new(u64::MAX));
+    let link = Link { peer, number, report, control, fetch, sent: sent.clone(), end: end.clone() };
     if events.send(FromLink::Up(link)).await.is_err() {
         return;
     }
@@ -110,7 +121,7 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     let ended = tokio::select! {
         () = end.cancelled() => Err(LinkError::Closed),
         ended = read(reader, peer, number, limit, silence, &events) => ended,
-        ended = write(writer, reports, controls, fetches, store, shared) => ended,
+        ended = write(writer, reports, controls, fetches, &sent, store, shared) => ended,
     };
     let why = ended.err().map_or_else(String::new, |error| error.to_string());
     let _ = events.send(FromLink::Down { link: number, peer, why }).await;
@@ -167,6 +178,7 @@ async fn write(
     mut reports: watch::Receiver<Option<Report>>,
     mut controls: mpsc::Receiver<Frame>,
     mut fetches: watch::Receiver<Option<Fetch>>,
+    sent: &AtomicU64,
     store: &Store,
     shared: &Shared,
 ) -> Result<(), LinkError> {
@@ -181,6 +193,8 @@ async fn write(
         let mut is_at_end = true;
         if let Some(fetch) = &mut log {
             is_at_end = append_log(store, fetch, &mut out).await?;
+            // Before it is: the answer may come before the write has ended.
+            sent.fetch_max(fetch.from, Ordering::Relaxed);
             if out.is_empty() && !is_at_end {
                 Frame::Refused(gone(fetch)).encode(&mut out);
                 log = None;

@@ -17,6 +17,7 @@ mod peers;
 mod start;
 mod static_roles;
 mod status;
+mod strangers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -91,6 +92,9 @@ pub(crate) struct Shared {
     /// What was last said of this replica: that it does its part, or why not.
     said: Mutex<Option<Result<(), String>>>,
     check: weirmq_admin::Check,
+    /// Before this time of the store's clock, in nanoseconds, slaves may still say what was committed at
+    /// them.
+    offsets_heard: AtomicU64,
     /// Whether this replica has once had all that its master had, or is the master.
     knows_state: AtomicBool,
 }
@@ -110,6 +114,7 @@ impl Shared {
             failover_ms: AtomicU64::new(0),
             said: Mutex::default(),
             check,
+            offsets_heard: AtomicU64::new(0),
             knows_state: AtomicBool::new(false),
         }
     }
@@ -127,6 +132,17 @@ impl Shared {
     /// Whether what is not here is nowhere.
     pub(crate) fn is_state_known(&self) -> bool {
         self.knows_state.load(Ordering::Acquire)
+    }
+
+    /// Slaves may say until then what was committed at them.
+    fn hear_offsets_until(&self, until: Duration) {
+        let until = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
+        self.offsets_heard.store(until, Ordering::Release);
+    }
+
+    /// Whether they have, or had the time for it.
+    pub(crate) fn has_heard_offsets(&self, now: Duration) -> bool {
+        now.as_nanos() >= u128::from(self.offsets_heard.load(Ordering::Acquire))
     }
 
     /// Up to where messages may be acknowledged at this time.

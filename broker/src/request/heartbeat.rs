@@ -46,7 +46,7 @@ pub(super) fn heartbeat(
         if let Err(refusal) = created.and_then(|config| broker.create_retry_topic(&group, &config))
         {
             tracing::debug!(%group, reason = refusal.remark, "consumer group not created");
-            if refusal.waits_for_disk {
+            if refusal.waits_for.is_some() {
                 waiting = Err(refusal);
             }
         }

@@ -40,13 +40,22 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Refusal {
     pub code: ResponseCode,
     pub remark: String,
-    /// Nothing was done because the disk does not keep up; the same may be tried again.
-    pub waits_for_disk: bool,
+    /// Nothing was done yet, and the same may be tried again.
+    pub waits_for: Option<WaitsFor>,
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitsFor {
+    /// The disk, which does not keep up.
+    Disk,
+    /// Slaves, which know more than their new master. It waits for a while only.
+    Slaves,
 }
 
 impl Refusal {
     pub(crate) fn new(code: ResponseCode, remark: impl Into<String>) -> Self {
-        Self { code, remark: remark.into(), waits_for_disk: false }
+        Self { code, remark: remark.into(), waits_for: None }
     }
 }
 
@@ -87,8 +96,8 @@ impl From<StoreError> for Refusal {
             | StoreError::Unreadable { .. }
             | StoreError::Damaged { .. } => ResponseCode::SystemError,
         };
-        let waits_for_disk = matches!(error, StoreError::Busy { .. });
-        Self { waits_for_disk, ..Self::new(code, error.to_string()) }
+        let waits_for = matches!(error, StoreError::Busy { .. }).then_some(WaitsFor::Disk);
+        Self { waits_for, ..Self::new(code, error.to_string()) }
     }
 }
 

@@ -8,7 +8,7 @@ use weirmq_remoting::header::{
 };
 use weirmq_store::{Boundary, QueueRange};
 
-use super::{Context, Refusal, fields, succeed, succeed_with_body};
+use super::{Context, Refusal, WaitsFor, fields, succeed, succeed_with_body};
 use crate::Broker;
 
 /// A queue's first message counts as "still in memory" while less than this share of the memory
@@ -23,6 +23,7 @@ pub(super) fn query(
     let header: QueryConsumerOffsetHeader<'_> = fields(request)?;
     let (group, topic) = (header.consumer_group.to_cow(), header.topic.to_cow());
     let broker = context.broker;
+    broker.check_offsets_heard()?;
     let committed = broker.state.offsets.get(&group, &topic, header.queue_id);
     let offset = match committed {
         Some(offset) => offset,
@@ -93,7 +94,7 @@ pub(super) fn update(
             // Offsets only grow here, so it does no harm when the same is committed once more.
             let remark = "the offset is not on this slave's disk yet";
             let refusal = Refusal::new(ResponseCode::SystemBusy, remark);
-            return Err(Refusal { waits_for_disk: true, ..refusal });
+            return Err(Refusal { waits_for: Some(WaitsFor::Disk), ..refusal });
         }
         succeed_with_body(out, &request.head, b"");
         return Ok(());
@@ -103,7 +104,7 @@ pub(super) fn update(
         // What the log refused is tried again by and by. Not by this request: by then somebody may
         // have committed a later offset.
         broker.offsets_committed.notify_one();
-        Refusal { waits_for_disk: false, ..Refusal::from(error) }
+        Refusal { waits_for: None, ..Refusal::from(error) }
     })?;
     context.succeed_at(position, out, &request.head, |_| {}, b"");
     Ok(())

@@ -61,6 +61,20 @@ pub(crate) fn read_newest(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>
     }
 }
 
+/// The same where an earlier version must not stand in for a damaged one, because what it says is
+/// not true any more. It does where the file is not there: then its replacement never was in force.
+pub(crate) fn read_current(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match read_version(disk, path) {
+        Ok(contents) => Ok(Some(contents)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => read(disk, path),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(StoreError::Unreadable {
+            path: path.to_path_buf(),
+            reason: "the checksum is wrong".to_owned(),
+        }),
+        Err(source) => Err(StoreError::io("read", path)(source)),
+    }
+}
+
 fn read_version(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;
     let length = file.size()?;
@@ -155,6 +169,7 @@ mod tests {
         assert_eq!(read(&disk, path).unwrap().unwrap(), b"two");
         damage(&disk, "/d/mark");
         assert_eq!(read(&disk, path).unwrap().unwrap(), b"one");
+        assert!(matches!(read_current(&disk, path), Err(StoreError::Unreadable { .. })));
         damage(&disk, "/d/mark.last");
         assert!(matches!(read(&disk, path), Err(StoreError::Unreadable { .. })));
     }
@@ -170,7 +185,9 @@ mod tests {
                 write(&disk, path, b"old").unwrap();
                 disk.fail_after(step);
                 let written = write(&disk, path, b"new").is_ok();
-                let found = read(&disk.crash(seed), path).unwrap().unwrap();
+                let crashed = disk.crash(seed);
+                let found = read(&crashed, path).unwrap().unwrap();
+                assert_eq!(read_current(&crashed, path).unwrap().unwrap(), found);
                 let wanted: &[&[u8]] = if written { &[b"new"] } else { &[b"old", b"new"] };
                 assert!(wanted.contains(&found.as_slice()), "step {step} seed {seed}: {found:?}");
             }

@@ -511,6 +511,17 @@ impl Store {
         small_file::read(&*self.inner().disk, &self.inner().layout.user.join(name))
     }
 
+    /// The same, without its last version in place of a damaged one.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when the file is damaged.
+    pub fn read_current_small_file(
+        &self,
+        name: &'static str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        small_file::read_current(&*self.inner().disk, &self.inner().layout.user.join(name))
+    }
+
     /// Replaces a small file of the store's user; durable on return, and never half written.
     pub fn write_small_file(&self, name: &'static str, contents: &[u8]) -> Result<(), StoreError> {
         self.inner().check_open()?;

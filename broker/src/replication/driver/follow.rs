@@ -12,8 +12,8 @@ use crate::replication::frame::{Fetch, Follow, Frame, Lead, LogBytes};
 /// How often a follower asks its master again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
-/// So many offsets go into one frame, and so many frames on their way at once.
-const OFFSETS_PER_FRAME: usize = 1000;
+/// So many offsets go into one frame, fewer into the last, and so many frames on their way at once.
+pub(super) const OFFSETS_PER_FRAME: usize = 1000;
 const OFFSET_FRAMES: usize = 8;
 
 /// Whom this replica follows.
@@ -25,6 +25,8 @@ pub(super) struct Following {
     pub(super) asked: Option<Duration>,
     /// Where the master's log ended when this one was aligned with it.
     pub(super) caught_up_at: u64,
+    /// Whether the master knows what was committed here as a slave, or that there is nothing.
+    pub(super) has_told_offsets: bool,
 }
 
 impl Driver {
@@ -151,11 +153,14 @@ impl Driver {
 
     /// Notes that this replica has once had all that its master had: from then on it can tell what is
     /// not there from what it has not got yet.
-    fn note_caught_up(&self) {
+    fn note_caught_up(&mut self) {
         let Some(following) = &self.following else { return };
         if self.broker.store.max_offset() >= following.caught_up_at
             && self.broker.state.is_complete()
         {
+            if !self.shared.is_state_known() {
+                self.settle_at = Some(following.caught_up_at);
+            }
             self.shared.knows_state();
             if self.complaint().is_none() {
                 self.shared.say(Ok(()));
@@ -167,9 +172,19 @@ impl Driver {
     /// until it is there for good. A slave first hears of everything that was deleted before.
     pub(super) fn pass_offsets_on(&mut self) {
         let offsets = &self.broker.state.offsets;
-        if offsets.at_slave(|at_slave| at_slave.is_empty()) {
+        let must_tell =
+            self.following.as_ref().is_some_and(|following| !following.has_told_offsets);
+        let is_empty = offsets.at_slave(|at_slave| at_slave.is_empty());
+        if is_empty && !must_tell || !self.shared.is_state_known() {
             return;
         }
+        let visible = self.broker.store.watermarks().visible();
+        match self.settle_at {
+            Some(at) if visible < at && !is_empty => return,
+            Some(_) => self.broker.settle_slave_offsets(),
+            None => {}
+        }
+        self.settle_at = None;
         let now = self.now();
         if self.offsets_passed.is_some_and(|passed| now < passed + ASK_AGAIN) {
             return;
@@ -179,14 +194,21 @@ impl Driver {
         let not_logged = || offsets.at_slave(|at_slave| at_slave.not_logged());
         if self.leading.is_some() {
             self.broker.take_slave_offsets(&not_logged());
-        } else if let Some(following) = &self.following
+        } else if let Some(following) = &mut self.following
             && following.is_aligned
             && self.broker.store.max_offset() >= following.caught_up_at
             && let Some(link) = self.links.get(&following.master.replica)
         {
             // The rest has its turn when these are in the log.
-            for some in not_logged().chunks(OFFSETS_PER_FRAME).take(OFFSET_FRAMES) {
+            let all = not_logged();
+            for some in all.chunks(OFFSETS_PER_FRAME).take(OFFSET_FRAMES) {
                 link.send(Frame::Offsets(some.to_vec()));
+            }
+            if all.len() < OFFSETS_PER_FRAME * OFFSET_FRAMES {
+                following.has_told_offsets = true;
+                if all.len().is_multiple_of(OFFSETS_PER_FRAME) {
+                    link.send(Frame::Offsets(Vec::new()));
+                }
             }
         }
     }

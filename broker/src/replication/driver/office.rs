@@ -1,15 +1,22 @@
 //! What a master does at the beginning and the end of its office, and for those who follow.
 
-use weirmq_authority::Member;
+use std::time::Duration;
+
+use weirmq_authority::{Member, ReplicaId};
 use weirmq_store::StoreError;
 
 use super::{Driver, DriverError, kept};
 use crate::replication::Restart;
 use crate::replication::frame::{Fetch, Frame, Lead};
 
+/// How long a new master waits for what was committed at its slaves before it says what it knows.
+/// Consumers wait for 5 s (Java's `queryConsumerOffset`), and slaves connect again within 2 s.
+const OFFSETS_WITHIN: Duration = Duration::from_secs(3);
+
 impl Driver {
     pub(super) fn lead(&mut self, epoch: u64) -> Result<(), DriverError> {
         tracing::info!(epoch, replica = self.replica.me().replica.0, "master");
+        self.await_offsets();
         self.following = None;
         self.leading = Some(epoch);
         let start = self.broker.store.close_for_appends();
@@ -20,6 +27,7 @@ impl Driver {
             self.epochs.truncate(start);
             self.note_epoch(epoch, began)?;
         }
+        self.settle_at = Some(began);
         self.shared.knows_state();
         self.log_moved();
         if let Some(endpoint) = self.endpoint.clone() {
@@ -39,6 +47,27 @@ impl Driver {
             self.answer_hand_over(Ok(()));
             // What was applied and is in nobody else's log goes with the process's tables.
             self.broker.restart(Restart::Demoted);
+        }
+    }
+
+    /// Whoever may have been a slave has some time to say what was committed at it. The master before was
+    /// none.
+    fn await_offsets(&mut self) {
+        let before = self.following.as_ref().map(|following| following.master.replica);
+        let record = self.replica.record();
+        let counted = record.into_iter().flat_map(|it| it.in_sync.iter().chain(it.eligible.iter()));
+        let others = counted.map(|member| member.replica).chain(self.links.keys().copied());
+        let me = self.replica.me().replica;
+        self.unheard = others.filter(|other| *other != me && Some(*other) != before).collect();
+        if !self.unheard.is_empty() {
+            self.shared.hear_offsets_until(self.now() + OFFSETS_WITHIN);
+        }
+    }
+
+    /// A slave has told what was committed at it.
+    pub(super) fn heard_offsets(&mut self, replica: ReplicaId) {
+        if self.unheard.remove(&replica) && self.unheard.is_empty() {
+            self.shared.hear_offsets_until(Duration::ZERO);
         }
     }
 
@@ -73,9 +102,19 @@ impl Driver {
     }
 
     pub(super) fn on_fetch(&mut self, peer: Member, fetch: Fetch) {
-        if let Some(link) = self.links.get(&peer.replica)
-            && self.leading == Some(fetch.epoch)
-        {
+        if self.leading != Some(fetch.epoch) {
+            return;
+        }
+        let end = self.broker.store.max_offset();
+        if fetch.from > end {
+            tracing::error!(
+                replica = peer.replica.0,
+                from = fetch.from,
+                end,
+                "replica asks for what is not there yet; it is disconnected"
+            );
+            self.links.remove(&peer.replica);
+        } else if let Some(link) = self.links.get(&peer.replica) {
             tracing::info!(replica = peer.replica.0, from = fetch.from, "replica takes the log");
             link.send_log(Some(fetch));
         }
