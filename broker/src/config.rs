@@ -68,7 +68,7 @@ pub struct BrokerConfig {
     pub busy_poll_us: u64,
 }
 
-/// The other replicas of the group. It is on once `master`, `secret_file` or `insecure` is given.
+/// The other replicas of the group. It is on once `master`, `secret_file`, `tls` or `insecure` is given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReplicationSection {
@@ -99,12 +99,31 @@ pub struct ReplicationSection {
     /// its lease for this long. Shorter is faster, and takes a slow network for a dead master more
     /// often. Default: 6,000; 1,500 or more.
     pub lease_ms: u64,
+    /// How many bytes a second slaves that are far behind are sent together, of what is not in memory;
+    /// 0: as many as the disk and they take. 1 MiB or more. Default: 0.
+    pub catch_up_bytes_per_second: u64,
+    /// Replicas show each other certificates, and encrypt. Beside the secret or in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ReplicationTls>,
     /// A file with what only the group's replicas know, at least 16 bytes, the same at all of
     /// them. It proves who connects; it does not encrypt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
     /// Believe everybody who reaches the replication port. Default: false.
     pub insecure: bool,
+}
+
+/// PEM files, looked at with each connection and read again when they have changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReplicationTls {
+    /// This replica's certificate, for servers and clients, with the host that the others dial among its
+    /// names, and those between it and the authority's.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// Certificates of the authority. Whoever has one of its certificates counts as a replica, so it should
+    /// be this group's only.
+    pub ca: PathBuf,
 }
 
 impl Default for ReplicationSection {
@@ -116,6 +135,8 @@ impl Default for ReplicationSection {
             peers: Vec::new(),
             kubernetes: None,
             lease_ms: 6_000,
+            catch_up_bytes_per_second: 0,
+            tls: None,
             secret_file: None,
             insecure: false,
         }
@@ -152,7 +173,12 @@ pub enum ReplicationMode {
 impl ReplicationSection {
     /// Whether the broker is one of several replicas.
     pub fn is_on(&self) -> bool {
-        self.master.is_some() || self.secret_file.is_some() || self.insecure
+        self.master.is_some() || self.is_trusting() || self.insecure
+    }
+
+    /// Whether others prove that they are replicas.
+    fn is_trusting(&self) -> bool {
+        self.secret_file.is_some() || self.tls.is_some()
     }
 
     /// The master that the replica with this broker id follows by configuration. All replicas may
@@ -419,18 +445,28 @@ impl BrokerConfig {
             _ => {}
         }
         let has_others = section.master.is_some() || section.is_elected();
-        if has_others && section.secret_file.is_none() && !section.insecure {
+        if has_others && !section.is_trusting() && !section.insecure {
             let problem = "whoever can pretend to be a replica can lose messages; give all \
-                           replicas one replication.secret_file, or say replication.insecure";
+                           replicas one replication.secret_file, or replication.tls, or say \
+                           replication.insecure";
             return wrong("replication.secret_file", "not set".to_owned(), problem);
         }
-        if section.secret_file.is_some() && section.insecure {
-            let problem = "replication.secret_file is set as well; choose one";
+        if section.is_trusting() && section.insecure {
+            let problem = "replication.secret_file or replication.tls is set as well; choose";
             return wrong("replication.insecure", "true".to_owned(), problem);
+        }
+        if (1..1 << 20).contains(&section.catch_up_bytes_per_second) {
+            let rate = section.catch_up_bytes_per_second.to_string();
+            return wrong(
+                "replication.catch_up_bytes_per_second",
+                rate,
+                "use 1048576 or more, or 0",
+            );
         }
         match (section.mode, section.min_in_sync) {
             (ReplicationMode::Sync, _) if !section.is_on() => {
-                let problem = "give replication.secret_file, so that slaves can connect";
+                let problem = "give replication.secret_file or replication.tls, so that slaves can \
+                               connect";
                 wrong("replication.mode", "sync".to_owned(), problem)
             }
             (ReplicationMode::Sync, None) if !section.is_elected() => {

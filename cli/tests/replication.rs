@@ -701,3 +701,67 @@ fn a_replica_that_reports_more_than_it_was_sent_is_disconnected() {
     assert!(metrics.lines().any(refused), "{metrics}");
     folder.runtime.block_on(client.shutdown());
 }
+
+/// Writes the certificates of an authority and of one replica of it.
+fn certify(group: &Group, replica: &str, authority: &rcgen::CertifiedIssuer<'_, rcgen::KeyPair>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned()];
+    let certificate =
+        rcgen::CertificateParams::new(names).unwrap().signed_by(&key, authority).unwrap();
+    for (name, text) in
+        [("certificate", certificate.pem()), ("key", key.serialize_pem()), ("ca", authority.pem())]
+    {
+        std::fs::write(group.path(&format!("{replica}-{name}.pem")), text).unwrap();
+    }
+}
+
+fn authority() -> rcgen::CertifiedIssuer<'static, rcgen::KeyPair> {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap()
+}
+
+#[test]
+fn replicas_know_each_other_by_certificates_which_change_while_they_run() {
+    let group = Group::new(&["--replication", "async"]);
+    let start = |replica: u32, arguments: &[&str]| {
+        let mut command = weir();
+        command.args(["broker", "--bind", "127.0.0.1", "--admin-port", "0", "--broker-port", "0"]);
+        command.args(["--config", &group.path("weir.toml"), "-n", &group.namesrv.namesrv]);
+        command.args(["--log-level", "error", "--broker-id", &replica.to_string()]).args(arguments);
+        for name in ["certificate", "key", "ca"] {
+            let file = group.path(&format!("{replica}-{name}.pem"));
+            command.args([&format!("--replication-tls-{name}"), &file]);
+        }
+        command.arg("--data").arg(group.data(replica)).stdin(Stdio::null());
+        Starting::spawn(&mut command)
+    };
+    let (first, second) = (authority(), authority());
+    certify(&group, "0", &first);
+    certify(&group, "1", &first);
+    certify(&group, "2", &second);
+    let master = start(0, &[]).ready();
+    let port = replication_port(&master.broker);
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 100)));
+    let slave = start(1, &["--master", &port]).ready();
+    let has_all = |replica| log(&group.data(replica)) == log(&group.data(0));
+    until("the slave has everything", || has_all(1));
+    // Who is not certified by the same authority, and who speaks without encryption.
+    let mut stranger = start(2, &["--master", &port]);
+    let mut plain = Liar::connect(&port);
+    plain.say(1, b"{}");
+    assert!(plain.hear(1).is_none());
+    assert!(is_ok(&group.send(&producer, 100, 100)));
+    until("the slave has the rest", || has_all(1));
+    assert!(log(&group.data(2)).is_empty());
+    assert!(!stranger.kill().0);
+    // The authority changes, and nobody is started again.
+    slave.kill();
+    certify(&group, "0", &second);
+    let other = start(2, &["--master", &port]).ready();
+    until("who has the new authority's certificate follows", || has_all(2));
+    let errors = other.kill();
+    assert!(errors.is_empty(), "{errors}");
+    group.runtime.block_on(client.shutdown());
+}

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio_rustls::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -13,6 +15,7 @@ use super::frame::Hello;
 use super::handshake::{HandshakeError, Trust, accept, dial};
 use super::link::{self, FromLink};
 use super::strangers::Strangers;
+use super::tls::Tls;
 use crate::Broker;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -24,6 +27,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Pause after a failed accept, which means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+type Stream = Either<TcpStream, TlsStream<TcpStream>>;
+
 /// What a connection needs.
 #[derive(Clone)]
 pub(super) struct Ends {
@@ -31,6 +36,7 @@ pub(super) struct Ends {
     pub(super) shared: Arc<Shared>,
     pub(super) hello: Hello,
     pub(super) trust: Trust,
+    pub(super) tls: Option<Arc<Tls>>,
     /// A peer of whom nothing was heard for so long is not there.
     pub(super) silence: Duration,
     pub(super) events: mpsc::Sender<FromLink>,
@@ -42,7 +48,18 @@ impl Ends {
         Hello { nonce: Uuid::new_v4(), ..self.hello.clone() }
     }
 
-    async fn serve(&self, stream: TcpStream, peer: Hello) {
+    /// The connection as replicas speak on it: encrypted, where they are to.
+    async fn encrypt(&self, stream: TcpStream, to: Option<&str>) -> Result<Stream, HandshakeError> {
+        stream.set_nodelay(true)?;
+        let Some(tls) = &self.tls else { return Ok(Either::Left(stream)) };
+        let encrypted = match to {
+            Some(address) => tls.connect(stream, address).await,
+            None => tls.accept(stream).await,
+        };
+        encrypted.map(Either::Right).map_err(HandshakeError::Tls)
+    }
+
+    async fn serve(&self, stream: Stream, peer: Hello) {
         self.shared.peers.connected(peer.member.replica.0, &peer.address);
         let (store, events) = (&self.broker.store, self.events.clone());
         link::run(stream, peer.member, store, &self.shared, self.silence, events).await;
@@ -57,7 +74,7 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let (mut stream, address) = match accepted {
+        let (stream, address) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "accept of a replica failed");
@@ -67,15 +84,18 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
         };
         let (ends, strangers) = (ends.clone(), strangers.clone());
         let serve = async move {
-            stream.set_nodelay(true)?;
             let own = ends.hello();
             let stranger = strangers.welcome(address.ip().to_canonical());
-            let handshake = accept(&mut stream, &own, &ends.trust);
-            let peer = tokio::select! {
-                () = stranger.is_ended.cancelled() => return Err(HandshakeError::Displaced),
-                peer = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => peer,
+            let handshake = async {
+                let mut stream = ends.encrypt(stream, None).await?;
+                let peer = accept(&mut stream, &own, &ends.trust).await?;
+                Ok::<_, HandshakeError>((stream, peer))
             };
-            let peer = peer.map_err(std::io::Error::from)??;
+            let met = tokio::select! {
+                () = stranger.is_ended.cancelled() => return Err(HandshakeError::Displaced),
+                met = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake) => met,
+            };
+            let (stream, peer) = met.map_err(std::io::Error::from)??;
             drop(stranger);
             ends.serve(stream, peer).await;
             Ok::<_, HandshakeError>(())
@@ -101,12 +121,15 @@ pub(super) async fn keep_dialling(address: String, ends: Ends, stop: Cancellatio
         let served = async {
             let connecting = TcpStream::connect(&address);
             let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await;
-            let mut stream = stream.map_err(std::io::Error::from)??;
-            stream.set_nodelay(true)?;
+            let stream = stream.map_err(std::io::Error::from)??;
             let own = ends.hello();
-            let handshake = dial(&mut stream, &own, &ends.trust);
-            let peer = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
-            let peer = peer.map_err(std::io::Error::from)??;
+            let handshake = async {
+                let mut stream = ends.encrypt(stream, Some(&address)).await?;
+                let peer = dial(&mut stream, &own, &ends.trust).await?;
+                Ok::<_, HandshakeError>((stream, peer))
+            };
+            let met = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
+            let (stream, peer) = met.map_err(std::io::Error::from)??;
             ends.serve(stream, peer).await;
             Ok::<_, HandshakeError>(())
         };

@@ -30,6 +30,10 @@ pub(crate) enum Trust {
 pub(super) enum HandshakeError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    #[error(
+        "TLS: {0}; each replica needs replication.tls, with a certificate of the same authority"
+    )]
+    Tls(std::io::Error),
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// What is wrong with the peer, as it is told.

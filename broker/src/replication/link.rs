@@ -192,7 +192,7 @@ async fn write(
         }
         let mut is_at_end = true;
         if let Some(fetch) = &mut log {
-            is_at_end = append_log(store, fetch, &mut out).await?;
+            is_at_end = append_log(store, shared, fetch, &mut out).await?;
             // Before it is: the answer may come before the write has ended.
             sent.fetch_max(fetch.from, Ordering::Relaxed);
             if out.is_empty() && !is_at_end {
@@ -245,6 +245,7 @@ async fn write(
 /// Appends a frame with what follows in the log; says whether the log ends there.
 async fn append_log(
     store: &Store,
+    shared: &Shared,
     fetch: &mut Fetch,
     out: &mut Vec<u8>,
 ) -> Result<bool, StoreError> {
@@ -278,6 +279,7 @@ async fn append_log(
             reason: error.to_string(),
         })??;
         read = found;
+        shared.catch_up.pay(bytes.len() as u64).await;
         out.extend_from_slice(&bytes);
     }
     match read {

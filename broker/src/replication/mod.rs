@@ -6,6 +6,7 @@
 //! `docs/replication.md` says why nothing that was acknowledged is lost.
 
 mod authority;
+mod catch_up;
 mod copy;
 mod dial;
 mod driver;
@@ -18,6 +19,7 @@ mod start;
 mod static_roles;
 mod status;
 mod strangers;
+mod tls;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -80,6 +82,8 @@ pub(crate) struct Shared {
     acknowledged: AtomicU64,
     /// … until the store's clock says this, in nanoseconds.
     acknowledged_until: AtomicU64,
+    /// Of what is sent and not in memory.
+    catch_up: catch_up::CatchUp,
     /// What is measured of the replicas.
     pub(crate) peers: peers::Peers,
     /// Reports that could not be true.
@@ -100,7 +104,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    fn new(status: Status, commands: mpsc::Sender<Command>, check: weirmq_admin::Check) -> Self {
+    fn new(
+        status: Status,
+        commands: mpsc::Sender<Command>,
+        check: weirmq_admin::Check,
+        catch_up_rate: u64,
+    ) -> Self {
         Self {
             moved: Notify::new(),
             written: watch::Sender::new(()),
@@ -108,6 +117,7 @@ impl Shared {
             commands,
             acknowledged: AtomicU64::new(0),
             acknowledged_until: AtomicU64::new(0),
+            catch_up: catch_up::CatchUp::new(catch_up_rate),
             peers: peers::Peers::default(),
             refused_reports: AtomicU64::new(0),
             fenced: AtomicU64::new(0),

@@ -20,6 +20,7 @@ use super::driver::{Driver, GroupPlace};
 use super::frame::Hello;
 use super::handshake::{PROTOCOL, PROTOCOL_MIN, Trust};
 use super::static_roles::{StaticRoles, StaticRolesError};
+use super::tls::Tls;
 use super::{Command, Shared, Status, kept};
 use crate::Broker;
 use crate::config::{BrokerConfig, Flush, KubernetesSection, REPLICAS_MAX, ReplicationMode};
@@ -42,6 +43,8 @@ pub enum StartError {
     Kubernetes(String),
     #[error("replication.secret_file {path}: {reason}")]
     Secret { path: String, reason: String },
+    #[error("replication.tls: {0}")]
+    Tls(String),
     #[error(
         "Apache's broker was the last to use this directory, which has been one of several \
          replicas: what it wrote is in none of the others. Empty the directory and let it follow, \
@@ -68,6 +71,7 @@ pub(crate) struct Prepared {
     epochs: EpochTable,
     me: Member,
     trust: Trust,
+    tls: Option<Arc<Tls>>,
     commands: mpsc::Receiver<Command>,
 }
 
@@ -83,6 +87,8 @@ pub(crate) fn prepare(
     }
     let settings = settings(config);
     let trust = trust(config)?;
+    let tls = config.replication.tls.clone().map(Tls::read).transpose();
+    let tls = tls.map_err(StartError::Tls)?.map(Arc::new);
     let epochs = kept::epochs(store)?;
     let promise = kept::begin_promise(store, settings.sync_flush)?;
     let incarnation = promise.holds.last().copied().unwrap_or(weirmq_authority::Incarnation(0));
@@ -101,8 +107,13 @@ pub(crate) fn prepare(
     store.close_for_appends();
     let (sender, commands) = mpsc::channel(COMMANDS);
     let status = Status::new(replica.0, settings.min_in_sync);
-    let shared = Arc::new(Shared::new(status, sender, admin.check("broker/replication")));
-    Ok(Some(Prepared { shared, settings, authority, promise, epochs, me, trust, commands }))
+    let shared = Arc::new(Shared::new(
+        status,
+        sender,
+        admin.check("broker/replication"),
+        section.catch_up_bytes_per_second,
+    ));
+    Ok(Some(Prepared { shared, settings, authority, promise, epochs, me, trust, tls, commands }))
 }
 
 /// # Errors
@@ -242,7 +253,8 @@ async fn live(
     listener: std::net::TcpListener,
     stop: CancellationToken,
 ) -> Result<(), String> {
-    let Prepared { shared, settings, authority, promise, epochs, me, trust, commands } = prepared;
+    let Prepared { shared, settings, authority, promise, epochs, me, trust, tls, commands } =
+        prepared;
     let listener = TcpListener::from_std(listener).map_err(|error| error.to_string())?;
     let endpoint = master_service(&broker).map_err(|error| error.to_string())?;
     let authority = connect(authority, &settings).await.map_err(|error| error.to_string())?;
@@ -260,7 +272,7 @@ async fn live(
     };
     let silence = settings.link_timeout * 3;
     let ends =
-        Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, silence, events };
+        Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, tls, silence, events };
     tokio::spawn(listen(listener, ends.clone(), stop.clone()));
     let section = &broker.config.replication;
     // One connection between any two: the one with the higher id dials. So a replica that is added

@@ -103,14 +103,16 @@ fn stamps(files: &ReplicationTls) -> [Stamp; 3] {
 fn read(files: &ReplicationTls) -> Result<Both, String> {
     let wrong = |path: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let certificates = |path: &Path| {
-        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let read =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         match read {
             Ok(read) if read.is_empty() => Err(wrong(path, &"no certificate is in it")),
             read => read.map_err(|error| wrong(path, &error)),
         }
     };
     let own = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&files.key, &error))?;
+    let key =
+        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong(&files.key, &error))?;
     let mut roots = RootCertStore::empty();
     for root in certificates(&files.ca)? {
         roots.add(root).map_err(|error| wrong(&files.ca, &error))?;

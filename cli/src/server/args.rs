@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use weirmq_broker::{BrokerConfig, Flush, KubernetesSection, ReplicationMode};
+use weirmq_broker::{BrokerConfig, Flush, KubernetesSection, ReplicationMode, ReplicationTls};
 
 /// Flags of every server command.
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,18 @@ pub(crate) struct ReplicationArgs {
     /// A file with the group's secret, by which replicas know each other
     #[arg(long, value_name = "FILE", env = "WEIRMQ_REPLICATION_SECRET_FILE", hide_env = true)]
     replication_secret_file: Option<PathBuf>,
+    /// This replica's certificate for the others, a PEM file; they encrypt what they say
+    #[arg(long, value_name = "FILE", env = "WEIRMQ_REPLICATION_TLS_CERTIFICATE", hide_env = true)]
+    #[arg(requires_all = ["replication_tls_key", "replication_tls_ca"])]
+    replication_tls_certificate: Option<PathBuf>,
+    /// Its key
+    #[arg(long, value_name = "FILE", env = "WEIRMQ_REPLICATION_TLS_KEY", hide_env = true)]
+    #[arg(requires = "replication_tls_certificate")]
+    replication_tls_key: Option<PathBuf>,
+    /// Certificates of the authority by which replicas know each other
+    #[arg(long, value_name = "FILE", env = "WEIRMQ_REPLICATION_TLS_CA", hide_env = true)]
+    #[arg(requires = "replication_tls_certificate")]
+    replication_tls_ca: Option<PathBuf>,
     /// Believe everybody who reaches the replication port
     #[arg(long, env = "WEIRMQ_REPLICATION_INSECURE", hide_env = true)]
     replication_insecure: bool,
@@ -106,6 +118,11 @@ impl ReplicationArgs {
         };
         section.min_in_sync = self.min_in_sync.or(section.min_in_sync);
         section.secret_file = self.replication_secret_file.or(section.secret_file.take());
+        if let (Some(certificate), Some(key), Some(ca)) =
+            (self.replication_tls_certificate, self.replication_tls_key, self.replication_tls_ca)
+        {
+            section.tls = Some(ReplicationTls { certificate, key, ca });
+        }
         section.insecure |= self.replication_insecure;
     }
 }
