@@ -53,8 +53,8 @@ pub(super) struct Driver {
     leading: Option<u64>,
     following: Option<Following>,
     links: HashMap<ReplicaId, Link>,
-    reports: HashMap<ReplicaId, Report>,
-    heard: HashMap<ReplicaId, Duration>,
+    /// What each replica reported last, and when.
+    reports: HashMap<ReplicaId, (Report, Duration)>,
     /// When the master that this replica followed was heard last.
     master_heard: Option<Duration>,
     /// What was published last.
@@ -117,7 +117,6 @@ impl Driver {
             following: None,
             links: HashMap::new(),
             reports: HashMap::new(),
-            heard: HashMap::new(),
             master_heard: None,
             published: Standing::default(),
             gate_until: Duration::ZERO,
@@ -161,6 +160,7 @@ impl Driver {
                     let (me, end) = (self.replica.me().replica.0, self.position.end);
                     self.shared.peers.reported(me, self.now(), end, end);
                     self.pass_offsets_on();
+                    self.publish_status();
                 }
             }
             self.act().await?;
@@ -284,7 +284,7 @@ impl Driver {
             FromLink::Up(link) => {
                 let replica = link.peer.replica;
                 let other = self.links.get(&replica).filter(|known| known.peer != link.peer);
-                let is_alive = self.heard.get(&replica).is_some_and(|heard| {
+                let is_alive = self.reports.get(&replica).is_some_and(|(_, heard)| {
                     self.now().saturating_sub(*heard) < self.settings.link_timeout
                 });
                 if other.is_some() && is_alive {
@@ -301,6 +301,7 @@ impl Driver {
                 tracing::info!(replica = replica.0, "replica connected");
                 self.links.insert(replica, link);
                 self.ask_master(true);
+                self.publish_status();
             }
             FromLink::Down { link, peer, why } => {
                 if self.links.get(&peer.replica).is_some_and(|known| known.number == link) {
@@ -308,6 +309,7 @@ impl Driver {
                     tracing::info!(replica = peer.replica.0, why, "replica disconnected");
                     // A candidate counts from when it saw the lease of a master that is gone.
                     self.replica.changed();
+                    self.publish_status();
                 }
             }
             FromLink::Received { link, peer, frame } => {
@@ -369,8 +371,7 @@ impl Driver {
         }
         let (now, end) = (self.now(), report.position.end);
         self.shared.peers.reported(replica.0, now, end, self.position.end);
-        self.reports.insert(replica, report);
-        self.heard.insert(replica, now);
+        self.reports.insert(replica, (report, now));
         let is_master = |following: &Following| following.master == report.from;
         if self.following.as_ref().is_some_and(is_master) {
             self.master_heard = Some(now);
@@ -388,6 +389,9 @@ impl Driver {
             }
             // Before anybody hears of it: other threads act on what was published.
             self.publish();
+            if actions.iter().any(|action| !matches!(action, Action::Tell(_))) {
+                self.publish_status();
+            }
             for action in actions {
                 self.act_on(action).await?;
             }

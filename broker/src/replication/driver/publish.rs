@@ -12,7 +12,7 @@ use crate::replication::{PeerStatus, RoleStatus, Status};
 const GATE_STEP: Duration = Duration::from_millis(250);
 
 impl Driver {
-    /// Tells all other threads what this replica is and may do.
+    /// Tells all other threads what this replica may do.
     pub(super) fn publish(&mut self) {
         let standing = self.replica.standing(self.now());
         let store = &self.broker.store;
@@ -36,7 +36,8 @@ impl Driver {
             }
             true | false => {}
         }
-        if standing.may_append && !self.published.may_append {
+        let is_other = standing.may_append != self.published.may_append;
+        if standing.may_append && is_other {
             self.note_failover();
             // The machine has gone back to work.
             self.answer_hand_over(Err(HandOverError::TooLate));
@@ -48,7 +49,15 @@ impl Driver {
         if is_news {
             self.broker.flushed.notify_one();
         }
-        let status = self.status();
+        if is_other {
+            self.publish_status();
+        }
+    }
+
+    /// Tells all other threads what this replica is. With each tick, and when that may have changed: not with
+    /// each report, of which there are thousands a second.
+    pub(super) fn publish_status(&self) {
+        let (status, standing) = (self.status(), self.published);
         if let Some(complaint) = self.complaint() {
             self.shared.say(Err(complaint));
         } else if standing.may_append || self.leading.is_some() && status.is_short {
@@ -75,7 +84,7 @@ impl Driver {
 
     fn status(&self) -> Status {
         let record = self.replica.record();
-        let peers = self.reports.values().map(|report| PeerStatus {
+        let peers = self.reports.values().map(|(report, _)| PeerStatus {
             replica: report.from.replica.0,
             is_connected: self.links.contains_key(&report.from.replica),
             is_in_sync: record.is_some_and(|record| record.in_sync.has(report.from)),
