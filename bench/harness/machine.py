@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import typing
 
 SECTOR_BYTES = 512
 CHUNK = 1 << 20
@@ -119,13 +120,21 @@ def cpu_seconds(pid):
     return total / 1e9
 
 
-def device_bytes(directory):
-    """Bytes that the block device under `directory` has read and written; None if it has none."""
+class Device(typing.NamedTuple):
+    """What a block device has done since the machine was started."""
+
+    read_bytes: int
+    written_bytes: int
+    flushes: int
+
+
+def device_counters(directory):
+    """Of the block device under `directory`; None if it has none."""
     device = os.stat(directory).st_dev
     for line in pathlib.Path("/proc/diskstats").read_text().splitlines():
         fields = line.split()
         if (int(fields[0]), int(fields[1])) == (os.major(device), os.minor(device)):
-            return int(fields[5]) * SECTOR_BYTES, int(fields[9]) * SECTOR_BYTES
+            return Device(int(fields[5]) * SECTOR_BYTES, int(fields[9]) * SECTOR_BYTES, int(fields[18]))
     return None
 
 

@@ -5,7 +5,7 @@ import time
 
 from .brokers import BROKERS
 from .generator import generate
-from .machine import device_bytes
+from .machine import device_counters
 from .probe import log_position
 
 # A store that grew past this is thrown away between two workloads, if starting again is cheap.
@@ -64,16 +64,17 @@ class Turns:
         if not workload.is_write:
             return *self.load(broker, workload, seconds, warmup), None
         position = position_of(broker)
-        before = device_bytes(self.work)
+        before = device_counters(self.work)
         report, error = self.load(broker, workload, seconds, warmup)
         os.sync()
-        after = device_bytes(self.work)
+        after = device_counters(self.work)
         ended = position_of(broker)
         if error or not before or not after or None in (position, ended):
             return report, error, None
         stored = ended - position if broker.speaks_remoting else report["stored_bytes"]
-        return report, error, {"stored_bytes": stored, "device_bytes": after[1] - before[1],
-                               "device_read_bytes": after[0] - before[0]}
+        return report, error, {"stored_bytes": stored, "device_bytes": after.written_bytes - before.written_bytes,
+                               "device_read_bytes": after.read_bytes - before.read_bytes,
+                               "device_flushes": after.flushes - before.flushes}
 
     def end(self):
         for broker in self.brokers.values():

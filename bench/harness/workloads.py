@@ -32,6 +32,8 @@ def send(connections, in_flight, flush="async", batch=1):
 
 SHAPES = {"1x1": (1, 1), "16x1": (16, 1), "64x1": (64, 1), "8x64": (8, 64)}
 
+SYNC_SHAPES = [f"sync send {name}" for name in SHAPES]
+
 # Shapes are connections x requests in flight on each.
 WORKLOADS = {
     **{f"send {name}": send(*shape) for name, shape in SHAPES.items()},

@@ -6,6 +6,7 @@ machine's power. What had been sent to the device before stays, also where nobod
 the device's own cache: a loop device has none.
 """
 import ctypes
+import errno
 import fcntl
 import os
 import random
@@ -104,6 +105,25 @@ class Image:
     def mount(self):
         run("mount", "-o", "noatime", self.loop, self.point)
         self.is_mounted = True
+        if self.is_still_cut():
+            # Who made a mount namespace meanwhile (`ip netns exec`, `unshare -m`) got a mount of his own, and
+            # with it the file system as the cut left it lives on. On another device it begins anew.
+            self.unmount()
+            self.detach()
+            self.keep(f"{self.file}.copy")
+            os.replace(f"{self.file}.copy", self.file)
+            self.attach()
+            run("mount", "-o", "noatime", self.loop, self.point)
+            self.is_mounted = True
+
+    def is_still_cut(self):
+        probe = os.path.join(self.point, ".probe")
+        try:
+            os.close(os.open(probe, os.O_CREAT | os.O_WRONLY))
+            os.unlink(probe)
+        except OSError as error:
+            return error.errno == errno.EIO
+        return False
 
     def unmount(self):
         if self.is_mounted:

@@ -4,7 +4,7 @@ import json
 import subprocess
 
 from ..brokers import NotMeasured
-from ..machine import device_bytes, evict
+from ..machine import device_counters, evict
 from .fill import fill
 
 LOG_BYTES = 3 << 30
@@ -49,10 +49,10 @@ def cold_pull(turns, broker):
 def pull(turns, broker, warmup=0, is_evicted=False):
     if not is_evicted:
         evict(broker.pid, broker.home)
-    before = device_bytes(turns.work)
+    before = device_counters(turns.work)
     report, error = turns.weir_bench(broker, READER, SECONDS, warmup)
-    after = device_bytes(turns.work)
+    after = device_counters(turns.work)
     if error:
         raise NotMeasured(f"cold pull: {error}")
-    read = (after[0] - before[0]) / 1e6 / (SECONDS + warmup)
+    read = (after.read_bytes - before.read_bytes) / 1e6 / (SECONDS + warmup)
     return {"report": report, "device_megabytes_per_second": read}

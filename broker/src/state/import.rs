@@ -311,7 +311,7 @@ mod tests {
         // As Apache does, which knows of nothing that has to stay.
         state.store().protect_from(u64::MAX);
         state.store().maintain().unwrap();
-        state.store().delete_queues(topics_gone).unwrap();
+        state.store().delete_queues(topics_gone, 0).unwrap();
         state.export(directory.path()).unwrap();
         state.store().clone().close().unwrap();
         directory

@@ -1,6 +1,6 @@
 //! Appending changes, applying them, and replaying them at the start.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -190,7 +190,7 @@ impl State {
         // What came out of the log is not news to it.
         self.offsets.take_dirty();
         if let Some(name) = deleted {
-            self.store.delete_queues(&[name.as_str()])?;
+            self.store.delete_queues(&[name.as_str()], end)?;
         }
         if was_incomplete && !writing.is_incomplete {
             return Ok(self.topics.logged().iter().map(|topic| topic.name.clone()).collect());
@@ -203,8 +203,9 @@ impl State {
         let mut writing = self.turn()?;
         let is_made = self.topics.get(name).is_some();
         if is_made {
-            self.append(&mut writing, &StateRecord::TopicDeleted { name: name.to_owned() })?;
-            self.store.delete_queues(&[name])?;
+            let record = StateRecord::TopicDeleted { name: name.to_owned() };
+            let end = self.append(&mut writing, &record)?;
+            self.store.delete_queues(&[name], end)?;
         }
         Ok(Change { is_made, position: writing.end })
     }
@@ -216,7 +217,8 @@ impl State {
         let _writing = self.writing.lock();
         let mut topics = self.store.topics();
         topics.retain(|name| !self.topics.is_system(name) && self.topics.get(name).is_none());
-        self.store.delete_queues(&topics.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let names: Vec<_> = topics.iter().map(String::as_str).collect();
+        self.store.delete_queues(&names, self.store.watermarks().written())?;
         Ok(topics)
     }
 
@@ -303,7 +305,7 @@ impl State {
             self.clear();
         }
         changes.iter().for_each(|change| self.apply(change));
-        self.append_image()?;
+        let end = self.append_image()?.position();
         self.writing.lock().is_incomplete = false;
         // After the flush: whoever comes here again after a crash in between finds the same
         // changes. Apache may not have got as far as its own queues.
@@ -313,7 +315,7 @@ impl State {
         });
         let is_gone = |name: &&str| self.topics.get(name).is_none() && !self.topics.is_system(name);
         let gone: Vec<&str> = deleted.filter(is_gone).collect();
-        Ok(self.store.delete_queues(&gone)?)
+        Ok(self.store.delete_queues(&gone, end)?)
     }
 
     /// Bytes of log behind the newest image.
@@ -408,7 +410,7 @@ impl State {
             self.image_is(begin, end);
             writing.is_incomplete = false;
         }
-        let mut deleted = HashSet::new();
+        let mut deleted = HashMap::new();
         let mut bodies = Vec::new();
         while next < range.max {
             bodies.clear();
@@ -434,9 +436,9 @@ impl State {
                 let record = StateRecord::decode(message.body)
                     .map_err(|error| StateError::Record { entry: message.queue_offset, error })?;
                 match &record {
-                    StateRecord::TopicDeleted { name } => deleted.insert(name.clone()),
+                    StateRecord::TopicDeleted { name } => deleted.insert(name.clone(), end),
                     StateRecord::Topic { topic } => deleted.remove(&topic.name),
-                    _ => false,
+                    _ => None,
                 };
                 self.replay_one(record, message.physical_offset..end, &mut writing);
             }
@@ -446,7 +448,7 @@ impl State {
         // What came out of the log is not news to it.
         self.offsets.take_dirty();
         // The process may have ended between the record and the deletion of the queues.
-        self.store.delete_queues(&deleted.iter().map(String::as_str).collect::<Vec<_>>())?;
+        deleted.iter().try_for_each(|(name, end)| self.store.delete_queues(&[name], *end))?;
         Ok(())
     }
 
@@ -535,6 +537,30 @@ mod tests {
         for seed in 0..20 {
             assert!(recover(disk.crash(seed), &clock).is_complete(), "seed {seed}");
         }
+    }
+
+    #[test]
+    fn a_topic_whose_deletion_the_log_lost_has_its_messages() {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let state = recover(disk.clone(), &clock);
+        let topic = crate::topics::Topic::new("t", 1);
+        state.change(|| Some(StateRecord::Topic { topic })).unwrap();
+        append_elsewhere(&state, "t", 17);
+        state.store.flush().unwrap();
+        let deleted = state.delete_topic("t").unwrap().position.unwrap();
+        assert!(state.store.queue_range("t", 0).is_none());
+        state.store.maintain().unwrap();
+        let mut lost = 0;
+        for seed in 0..20 {
+            let state = recover(disk.crash(seed), &clock);
+            let is_there = state.topics.get("t").is_some();
+            assert_eq!(is_there, state.store.watermarks().written() < deleted, "seed {seed}");
+            let max = state.store.queue_range("t", 0).map(|range| range.max);
+            assert_eq!(max, is_there.then_some(17), "seed {seed}");
+            lost += u32::from(is_there);
+        }
+        assert!((1..20).contains(&lost), "{lost} of 20 crashes lost the record");
     }
 
     #[test]

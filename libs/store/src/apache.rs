@@ -131,6 +131,7 @@ impl ApacheTraces {
                 state.next_offsets.insert(topic.clone(), expired);
             }
             state.forgotten_before.remove(topic);
+            state.deletions.remove(topic);
             // A queue that does not begin at 0 has lost its first messages to expiry: the topic's
             // life began before the log does.
             let has_begun_anew = queues.values().all(|b| b.first.is_none() || b.first_offset == 0);

@@ -80,6 +80,17 @@ impl CommitLog {
         self.segments.read().back().cloned()
     }
 
+    pub(crate) fn count(&self) -> usize {
+        self.segments.read().len()
+    }
+
+    /// The segments that hold anything of `[from, to)`, oldest first, and no others: one that
+    /// somebody holds while it expires is not recycled.
+    pub(crate) fn between(&self, from: u64, to: u64) -> Vec<Arc<Segment>> {
+        let holds = |segment: &&Arc<Segment>| segment.start < to && segment.end() > from;
+        self.segments.read().iter().filter(holds).cloned().collect()
+    }
+
     /// All segments as they are now, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
         self.segments.read().iter().cloned().collect()
@@ -156,16 +167,15 @@ impl CommitLog {
 
     /// Makes everything in `[from, to)` durable, names of new files included.
     pub(crate) fn sync(&self, from: u64, to: u64) -> Result<(), StoreError> {
-        let segments = self.all();
-        let dirty = segments.iter().filter(|segment| segment.start < to && segment.end() > from);
+        let dirty = self.between(from, to);
         let mut names_pending = false;
-        for segment in dirty.clone() {
+        for segment in &dirty {
             segment.sync()?;
             names_pending |= !segment.is_listed.load(Ordering::Acquire);
         }
         if names_pending {
             self.sync_names()?;
-            dirty.for_each(|segment| segment.is_listed.store(true, Ordering::Release));
+            dirty.iter().for_each(|segment| segment.is_listed.store(true, Ordering::Release));
         }
         Ok(())
     }

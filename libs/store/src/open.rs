@@ -74,9 +74,13 @@ impl Inner {
         }
         report.apache = traces.as_ref().map(ApacheTraces::unserved);
         let mut queue_state = QueueState::read(&*disk, &layout)?;
-        let mut forgotten_before = queue_state.forgotten_before.values();
-        let is_state_within_log = forgotten_before.all(|before| *before <= report.log_end);
-        let mut is_state_new = queue_state.fit(report.log_start, report.log_end);
+        let is_state_within_log = !queue_state.is_beyond(report.log_end);
+        if queue_state.take_back(report.log_end) {
+            // Before the state is written, or a crash in between would leave them.
+            remove_derived(&*disk, &layout)?;
+        }
+        let is_changed = queue_state.fit(report.log_start, report.log_end);
+        let mut is_state_new = is_changed || !is_state_within_log;
         if let Some(traces) = &traces {
             warn_of_cut(&report, old_mark);
             remove_derived(&*disk, &layout)?;
@@ -279,8 +283,8 @@ fn note_start(
     }
 }
 
-/// Forgets what was derived from a log that has changed since.
-fn remove_derived(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+/// Forgets what was derived from a log that has changed since, or without what was deleted.
+pub(crate) fn remove_derived(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
     for directory in [&layout.queues, &layout.keys] {
         for file in disk.list(directory).map_err(StoreError::io("list", directory))? {
             remove_if_there(disk, &directory.join(file.name))?;

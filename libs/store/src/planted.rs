@@ -16,6 +16,8 @@ pub(crate) enum Planted {
     CutAtFirstBadRecord,
     /// A queue goes on from a counter in a file although the log lost its end.
     OffsetFromCounter,
+    /// An expired segment gets its next life although somebody reads from it.
+    RecycledWhileRead,
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Their blocks were written once, so a sync of new records in them has no allocation to journal.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -57,15 +58,20 @@ impl SpareSegments {
     ///
     /// After an error nobody knows the file under either name, and it is not used again.
     pub(crate) fn keep(&self, segment: Segment) -> Result<(), StoreError> {
-        let Some(name) = segment.path.file_name().and_then(|name| name.to_str()) else {
+        self.keep_file(&segment.path)
+    }
+
+    /// As [`SpareSegments::keep`], for a file of which nobody says that it is free.
+    pub(crate) fn keep_file(&self, path: &Path) -> Result<(), StoreError> {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Ok(());
         };
         if self.count() >= self.max {
-            remove_if_there(&*self.disk, &segment.path)?;
+            remove_if_there(&*self.disk, path)?;
             return self.sync(&self.layout.commit_log);
         }
         let to = self.layout.spare.join(name);
-        self.disk.rename(&segment.path, &to).map_err(StoreError::io("rename", &segment.path))?;
+        self.disk.rename(path, &to).map_err(StoreError::io("rename", path))?;
         self.sync(&self.layout.spare)?;
         self.sync(&self.layout.commit_log)?;
         // Not before: a file that changes must not come back under the name it had in the log.

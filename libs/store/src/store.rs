@@ -438,8 +438,12 @@ impl Store {
     /// that is made later begins at queue offset 0 again, as in Apache, and never shows records
     /// from before, although they stay in the log until they expire. However many topics: appends
     /// wait for one small file to be written.
-    pub fn delete_queues(&self, topics: &[&str]) -> Result<(), StoreError> {
-        self.inner().delete_queues(topics)
+    ///
+    /// `said_until` is where the record of the log ends that says so. Should the log lose that
+    /// record, in a crash or because another replica is master, the next open finds the queues as
+    /// they were.
+    pub fn delete_queues(&self, topics: &[&str], said_until: u64) -> Result<(), StoreError> {
+        self.inner().delete_queues(topics, said_until)
     }
 
     /// Lets retention delete what lies before `position`, and nothing from there on. Until the
@@ -551,7 +555,7 @@ impl Store {
         let (scrubbed_bytes, scrub_passes) = inner.scrub.progress();
         let damaged = inner.scrub.damaged();
         StoreStats {
-            segments: inner.log.all().len(),
+            segments: inner.log.count(),
             spare_segments: inner.spares.count(),
             min_offset: self.min_offset(),
             max_offset: self.max_offset(),

@@ -193,7 +193,7 @@ fn a_deleted_topic_begins_again_at_zero_and_stays_forgotten() {
     let config = small_config(FlushMode::ASYNC);
     let (store, _) = open(&disk, &config);
     append(&store, &numbered(200, 500)).unwrap();
-    store.delete_queues(&["orders"]).unwrap();
+    store.delete_queues(&["orders"], 0).unwrap();
     assert_eq!(store.queue_range("orders", 0), None);
     drop(store);
     let (store, _) = open(&disk, &config);

@@ -1,4 +1,4 @@
-//! Reads of what has left memory, on a real disk.
+//! Reads of what has left memory, on a real disk: that of the build, since `/tmp` often is memory.
 
 mod common;
 
@@ -39,7 +39,7 @@ fn read_cached(store: &Store, out: &mut Vec<u8>) -> Result<Option<QueueRead>, St
 
 #[test]
 fn a_read_that_must_not_wait_is_put_off_until_somebody_has_read() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("store");
     let store = open(&path);
     let messages: Vec<_> = (0..100).map(|_| Message::new("t", 0, vec![7; 1000])).collect();
@@ -69,7 +69,7 @@ fn a_read_that_must_not_wait_is_put_off_until_somebody_has_read() {
 
 #[test]
 fn what_has_left_memory_since_it_was_written_is_not_read_through_its_mapping() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("store");
     let store = open_with(&path, 128 << 20);
     let messages: Vec<_> = (0..100).map(|_| Message::new("t", 0, vec![7; 10_000])).collect();
@@ -92,7 +92,7 @@ fn what_has_left_memory_since_it_was_written_is_not_read_through_its_mapping() {
 
 #[test]
 fn a_read_that_must_not_wait_is_put_off_by_queue_entries_too() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("store");
     let store = open(&path);
     let messages: Vec<_> = (0..100).map(|_| Message::new("t", 0, vec![7; 10])).collect();

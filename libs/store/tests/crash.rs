@@ -120,7 +120,8 @@ fn work(
             16..18 => store.maintain()?,
             18 if random.below(4) == 0 => {
                 model.has_deleted = true;
-                store.delete_queues(&[&topics()[random.below(3) as usize]])?;
+                let end = store.max_offset();
+                store.delete_queues(&[&topics()[random.below(3) as usize]], end)?;
             }
             18 if random.below(2) == 0 => store.protect_from(store.watermarks().flushed() / 2),
             18 => {

@@ -128,7 +128,7 @@ fn queues_whose_messages_were_all_in_a_lost_start_go_on_where_they_were() {
         for topic in ["lost", "lost", "deleted", "anew", "anew"] {
             one(topic);
         }
-        store.delete_queues(&["deleted", "anew"]).unwrap();
+        store.delete_queues(&["deleted", "anew"], 0).unwrap();
         one("anew");
         store.close().unwrap();
         fill(&disk, true);

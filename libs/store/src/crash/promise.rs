@@ -16,8 +16,9 @@ pub(super) struct Promise {
     pub(super) kept_below: u64,
     /// Below this may be gone because it expired.
     pub(super) expired_below: u64,
-    /// Deleted topics: where the log ended when they were.
-    pub(super) deleted: BTreeMap<String, u64>,
+    /// Deleted topics: where the log ended when they were, and has to end at least for that to
+    /// count. A topic may be deleted several times.
+    pub(super) deleted: Vec<(String, u64)>,
     /// A deletion that has not returned.
     pub(super) maybe_deleted: Option<(String, u64)>,
 }
@@ -89,11 +90,12 @@ impl Promise {
     }
 
     /// What queues records make up, when these topics were deleted.
-    fn queues(&self, records: &[Stored], deleted: &BTreeMap<String, u64>) -> Queues {
+    fn queues(&self, records: &[Stored], deleted: &[(String, u64)]) -> Queues {
         let mut queues = Queues::new();
+        let end = end_of(records);
         for record in records {
             let message = &record.message;
-            if deleted.get(&message.topic).is_some_and(|before| record.position < *before) {
+            if record.position < forgotten_before(deleted, &message.topic, end) {
                 continue;
             }
             let queue = queues.entry((message.topic.clone(), message.queue_id)).or_default();
@@ -125,7 +127,7 @@ impl Promise {
             |record: &&Stored| record.message.topic == topic && record.message.queue_id == queue_id;
         let expired = self.records.iter().filter(|record| record.position < contents.start);
         let mut records = expired.chain(&contents.records).filter(is_of);
-        let deleted = self.deleted.get(topic).copied().unwrap_or(0);
+        let deleted = forgotten_before(&self.deleted, topic, end_of(&contents.records));
         let last = records.rfind(|record| record.position >= deleted);
         Some(last.map_or(0, |record| record.queue_offset + 1))
     }
@@ -136,10 +138,19 @@ impl Promise {
         self.records.extend(contents.records.iter().cloned());
         self.pending.clear();
         self.kept_below = end;
+        self.deleted.retain(|(_, before)| *before <= end);
         // A deletion counts as done only once it returned; the next check may find either.
-        self.deleted.values_mut().for_each(|before| *before = (*before).min(end));
-        if let Some((_, before)) = &mut self.maybe_deleted {
-            *before = (*before).min(end);
-        }
+        self.maybe_deleted = self.maybe_deleted.take().filter(|(_, before)| *before <= end);
     }
+}
+
+/// Before which position the topic's records are in no queue, when the log ends at `end`.
+fn forgotten_before(deleted: &[(String, u64)], topic: &str, end: u64) -> u64 {
+    let of_topic = deleted.iter().filter(|(name, before)| name == topic && *before <= end);
+    of_topic.map(|(_, before)| *before).max().unwrap_or(0)
+}
+
+/// Where the log ends.
+fn end_of(records: &[Stored]) -> u64 {
+    records.last().map_or(0, |record| record.position + u64::from(record.size))
 }

@@ -126,8 +126,8 @@ impl Running {
             Op::Kill => self.start_again()?,
             Op::Delete => {
                 let end = self.store.max_offset();
-                self.store.delete_queues(&[TOPICS[0]])?;
-                self.promise.deleted.insert(TOPICS[0].to_owned(), end);
+                self.store.delete_queues(&[TOPICS[0]], end)?;
+                self.promise.deleted.push((TOPICS[0].to_owned(), end));
             }
             Op::Expire => {
                 self.clock.advance_ms(10_000);

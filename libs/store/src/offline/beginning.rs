@@ -80,8 +80,7 @@ fn carry_over(
     state: &mut QueueState,
 ) -> Result<(), StoreError> {
     for part in parts {
-        let is_later =
-            state.forgotten_before.get(&part.topic).is_some_and(|before| *before > start);
+        let is_later = state.forgotten_before(&part.topic) > start;
         // The topic was deleted since this segment began, so its last entry decides.
         if is_later && !outlives(file, part, state)? {
             continue;

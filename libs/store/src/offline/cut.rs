@@ -14,7 +14,7 @@ use crate::disk::{Disk, OpenMode, read_exact_at};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
-use crate::open::lock;
+use crate::open::{self, lock};
 use crate::queue_table::QueueState;
 use crate::scan::{Scanner, Step, next_record};
 use crate::segment::{Segment, remove_if_there};
@@ -297,7 +297,11 @@ fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreErr
     let state = QueueState::read(disk, layout)?;
     let mut fitted = state.clone();
     let start = list(disk, layout)?.first().copied().unwrap_or(0);
-    if fitted.fit(start, at) && fitted != state {
+    if fitted.take_back(at) {
+        open::remove_derived(disk, layout)?;
+    }
+    fitted.fit(start, at);
+    if fitted != state {
         fitted.write(disk, layout)?;
     }
     Ok(())

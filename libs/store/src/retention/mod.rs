@@ -10,7 +10,8 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
 use crate::log_start::LogStart;
-use crate::queue_table::QueueState;
+use crate::planted::{self, Planted};
+use crate::queue_table::{Deletion, QueueState};
 use crate::read::{RecordHead, read_head};
 use crate::segment::{Segment, remove_if_there};
 use crate::small_file;
@@ -25,6 +26,10 @@ impl Inner {
         let is_short = self.is_space_short();
         if is_short && self.spares.remove_all()? > 0 {
             self.check_space()?;
+        }
+        if self.queue_state.lock().may_take_back(self.marks.safe()) {
+            // What a deleted topic had must be there if its deletion is taken back. Soon it cannot be.
+            return Ok(0);
         }
         let mut expired = 0;
         if is_asked || is_short || config.retention_hours.contains(&self.clock.hour()) {
@@ -149,6 +154,7 @@ impl Inner {
         let path = segment.path.clone();
         match Arc::try_unwrap(segment) {
             Ok(segment) if !self.is_space_short() => self.spares.keep(segment),
+            Err(_) if planted::is_on(Planted::RecycledWhileRead) => self.spares.keep_file(&path),
             Ok(_) | Err(_) => {
                 remove_if_there(&*self.disk, &path)?;
                 self.sync_directory(&self.layout.commit_log)
@@ -234,7 +240,7 @@ impl Inner {
     }
 
     /// See [`crate::Store::delete_queues`].
-    pub(crate) fn delete_queues(&self, topics: &[&str]) -> Result<(), StoreError> {
+    pub(crate) fn delete_queues(&self, topics: &[&str], said_until: u64) -> Result<(), StoreError> {
         self.check_open()?;
         // Under the append lock, so that every record is clearly before or after. Topics are
         // deleted seldom enough for appends to wait a millisecond.
@@ -244,11 +250,12 @@ impl Inner {
         if topics.is_empty() {
             return Ok(());
         }
+        let (before, safe) = (appender.position(), self.marks.safe());
         let mut state = self.queue_state.lock();
         let mut changed = state.clone();
         for topic in &topics {
-            changed.next_offsets.remove(*topic);
-            changed.forgotten_before.insert((*topic).to_owned(), appender.position());
+            let next_offsets = self.queues.next_offsets(topic, safe);
+            changed.delete(topic, Deletion { before, said_until, next_offsets }, safe);
         }
         changed.write(&*self.disk, &self.layout)?;
         *state = changed;

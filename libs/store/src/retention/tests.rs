@@ -207,6 +207,43 @@ fn a_segment_that_somebody_reads_is_not_recycled() {
 }
 
 #[test]
+fn a_segment_recycled_under_its_reader_would_be_noticed() {
+    for bug in [None, Some(Planted::RecycledWhileRead)] {
+        planted::with(bug, || {
+            let disk = SimulatedDisk::new();
+            let inner = open(&disk, 1);
+            append(&inner, 9);
+            let reader = inner.log.segment_at(0).unwrap();
+            let read = || {
+                let mut bytes = vec![0; 8192];
+                reader.read_exact(&mut bytes, 0).unwrap();
+                bytes
+            };
+            let before = read();
+            assert_eq!(expire(&inner), 1);
+            append(&inner, 4);
+            inner.maintain().unwrap();
+            append(&inner, 4);
+            assert_eq!(read() != before, bug.is_some(), "{bug:?}");
+        });
+    }
+}
+
+#[test]
+fn a_flush_that_is_under_way_keeps_no_old_segment_from_its_next_life() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 8);
+    append(&inner, 16);
+    let flushed = inner.marks.flushed();
+    inner.append(&[NewMessage::plain("t", 0, &[7; 1000])], &mut Vec::new()).unwrap();
+    // As `CommitLog::sync` holds them while the disk works.
+    let dirty = inner.log.between(flushed, inner.marks.written());
+    assert_eq!(dirty.len(), 1);
+    assert_eq!(expire(&inner), 2);
+    assert_eq!(names(&disk, "weir/spare"), ["", "8192"]);
+}
+
+#[test]
 fn spares_of_another_segment_size_and_surplus_ones_are_removed_at_open() {
     let disk = SimulatedDisk::new();
     let inner = open(&disk, 8);
@@ -343,4 +380,81 @@ fn a_spare_file_that_could_not_be_used_waits_on() {
     disk.fail_after(1 << 40);
     inner.log.prepare_next(&inner.spares).unwrap();
     assert_eq!(inner.spares.count(), spares - 1);
+}
+
+/// A record stands for the one that says that the topic is deleted.
+fn delete_topic(inner: &Inner, topic: &str) -> u64 {
+    inner.append(&[NewMessage::plain("log", 0, &[9; 100])], &mut Vec::new()).unwrap();
+    let end = inner.marks.written();
+    inner.delete_queues(&[topic], end).unwrap();
+    end
+}
+
+fn range_of(inner: &Inner, topic: &str) -> Option<crate::QueueRange> {
+    inner.queues.find(topic, 0).map(|queue| queue.range(inner.marks.visible()))
+}
+
+#[test]
+fn a_deletion_that_the_log_lost_is_taken_back_and_one_that_it_has_is_not() {
+    for is_said in [true, false] {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 0);
+        append(&inner, 10); // one segment is full and waits to be sealed
+        let end = delete_topic(&inner, "t");
+        assert_eq!(range_of(&inner, "t"), None);
+        // The file of the full segment is written without the topic's queue.
+        inner.maintain().unwrap();
+        drop(inner);
+        let root = Path::new("/s");
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        // As a replica does that was master and is not any more.
+        let at = end - if is_said { 0 } else { 100 + 91 + "log".len() as u64 };
+        crate::offline::truncate(root, &shared, at, &[]).unwrap();
+        let inner = open(&disk, 0);
+        assert_eq!(inner.marks.written(), at);
+        let there = crate::QueueRange { min: 0, max: 10 };
+        assert_eq!(range_of(&inner, "t"), (!is_said).then_some(there));
+        append(&inner, 1);
+        drop(inner);
+        let inner = open(&disk, 0);
+        let max = if is_said { 1 } else { 11 };
+        assert_eq!(range_of(&inner, "t").unwrap().max, max, "the log has grown beyond it again");
+    }
+}
+
+#[test]
+fn a_queue_without_messages_goes_on_where_it_was_when_its_deletion_is_taken_back() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 0);
+    append(&inner, 7);
+    append_to(&inner, "log", 7);
+    assert_eq!(expire(&inner), 1);
+    assert_eq!(range_of(&inner, "t").unwrap().max, 7);
+    let end = delete_topic(&inner, "t");
+    // Nothing may expire before the deletion is for good.
+    assert_eq!(inner.expire_if_due(true).unwrap(), 0);
+    drop(inner);
+    let mut taken_back = 0;
+    for seed in 0..20 {
+        let inner = open(&disk.crash(seed), 0);
+        let is_taken_back = inner.marks.written() < end;
+        append(&inner, 1);
+        let next = if is_taken_back { 8 } else { 1 };
+        assert_eq!(range_of(&inner, "t").unwrap().max, next, "seed {seed}");
+        taken_back += u32::from(is_taken_back);
+    }
+    assert!((1..20).contains(&taken_back), "{taken_back} of 20 crashes lost the record");
+}
+
+#[test]
+fn deletions_of_one_topic_do_not_add_up() {
+    let inner = open(&SimulatedDisk::new(), 0);
+    for _ in 0..50 {
+        append(&inner, 1);
+        delete_topic(&inner, "t");
+        inner.flush().unwrap();
+    }
+    let state = inner.queue_state.lock();
+    assert!(state.deletions["t"].len() <= 2, "{:?}", state.deletions["t"]);
+    assert!(state.is_forgotten("t", state.deletions["t"][0].before - 1));
 }
