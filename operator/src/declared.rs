@@ -1,28 +1,33 @@
 //! What topics and consumer groups have in common: somebody declares a thing, and the masters of a
 //! Broker's groups are told, by the admin protocol, wherever theirs is another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
+use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt as _};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use weirmq_client::{Admin, ClientError};
 
 use crate::broker;
 use crate::children::Children;
-use crate::conditions::Finding;
-use crate::context::{Context, Error};
+use crate::conditions::{self, Finding};
+use crate::context::{Context, Error, is_paused};
 use crate::kinds::Broker;
 
 /// Keeps a resource until what it declared is deleted.
 const FINALIZER: &str = "weirmq.io/delete-at-brokers";
 /// How often brokers are asked whether somebody changed what is declared.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// While a broker cannot be asked.
-pub(crate) const LOOK_SOON: Duration = Duration::from_secs(3);
+const LOOK_SOON: Duration = Duration::from_secs(3);
 /// For all that one group is asked.
-pub(crate) const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A kind whose resources are declared at brokers.
 pub(crate) trait Declared:
@@ -36,18 +41,103 @@ pub(crate) trait Declared:
     fn broker_name(&self) -> &str;
     /// Whether the thing goes with the resource.
     fn goes_with_it(&self) -> bool;
+
+    type Status: Serialize + PartialEq + Send + Sync;
+    fn status(&self) -> Option<&Self::Status>;
+    fn conditions(status: &Self::Status) -> &[Condition];
+    /// The status of this generation: its conditions, and the groups that have the thing.
+    fn new_status(&self, conditions: Vec<Condition>, groups: Vec<String>) -> Self::Status;
+
+    /// Makes it so at one master, unless it is.
+    fn declare(
+        &self,
+        admin: &Admin,
+        master: &str,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send;
+
+    /// Deletes it at all masters of a cluster.
+    fn delete(
+        &self,
+        admin: &Admin,
+        cluster: &str,
+    ) -> impl Future<Output = Result<(), ClientError>> + Send;
+}
+
+/// Declares what one resource says at the masters of its Broker, and says how it is.
+pub(crate) async fn reconcile<K: Declared>(
+    resource: &K,
+    others: &[Arc<K>],
+    context: &Context,
+    children: &Children,
+) -> Result<Action, Error> {
+    let is_deleted = resource.meta().deletion_timestamp.is_some();
+    if is_paused(resource) && !is_deleted {
+        return Ok(Action::await_change());
+    }
+    let place = place(resource, others, context, children).await?;
+    if is_deleted {
+        let goes = has_finalizer(resource) && resource.goes_with_it();
+        if let (Ok(place), true) = (&place, goes) {
+            delete(resource, place, context).await?;
+        }
+        keep_finalizer(resource, context).await?;
+        return Ok(Action::await_change());
+    }
+    keep_finalizer(resource, context).await?;
+    let (mut groups, mut waits) = (Vec::new(), Vec::new());
+    let finding = match &place {
+        Err(refusal) => refusal.finding(),
+        Ok(place) => {
+            let admin = context.admin(&place.name_servers)?;
+            for (group, master) in &place.masters {
+                match declare(resource, &admin, master.as_deref()).await {
+                    Ok(()) => groups.push(group.clone()),
+                    Err(why) => waits.push(format!("{group}: {why}")),
+                }
+            }
+            finding(place.masters.len(), groups.len(), &waits)
+        }
+    };
+    let is_done = finding.status;
+    let generation = resource.meta().generation.unwrap_or_default();
+    let before = resource.status();
+    let known = before.map_or(&[][..], K::conditions);
+    let status = resource.new_status(conditions::merge(known, vec![finding], generation), groups);
+    context.report(resource, before, &status).await?;
+    Ok(Action::requeue(if is_done { LOOK_EVERY } else { LOOK_SOON }))
+}
+
+async fn declare<K: Declared>(
+    resource: &K,
+    admin: &Admin,
+    master: Option<&str>,
+) -> Result<(), String> {
+    let Some(master) = master else { return Err("it has no master at the moment".to_owned()) };
+    match tokio::time::timeout(ASK_TIMEOUT, resource.declare(admin, master)).await {
+        Ok(declared) => declared.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("{master} does not answer")),
+    }
+}
+
+async fn delete<K: Declared>(resource: &K, place: &Place, context: &Context) -> Result<(), Error> {
+    let (kind, name) = (K::kind(&()), resource.declared_name());
+    let admin = context.admin(&place.name_servers)?;
+    let deleted = resource.delete(&admin, &place.cluster).await;
+    deleted.map_err(Error::broker(format!("delete {kind} {name}")))?;
+    tracing::info!(%kind, name, cluster = place.cluster, "deleted at the brokers");
+    Ok(())
 }
 
 /// Where the thing is to be: the Broker's groups and their masters' addresses.
-pub(crate) struct Place {
-    pub(crate) name_servers: String,
-    pub(crate) cluster: String,
+struct Place {
+    name_servers: String,
+    cluster: String,
     /// A group without an address has no master at the moment.
-    pub(crate) masters: Vec<(String, Option<String>)>,
+    masters: Vec<(String, Option<String>)>,
 }
 
 /// Why a resource cannot be acted upon, which is for its owner to mend.
-pub(crate) enum Refusal {
+enum Refusal {
     NoBroker(String),
     /// An older resource declares the same thing.
     Taken {
@@ -57,7 +147,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn finding(&self) -> Finding {
+    fn finding(&self) -> Finding {
         match self {
             Self::NoBroker(name) => {
                 let message = format!(
@@ -76,9 +166,9 @@ impl Refusal {
 }
 
 /// Looks up the Broker, and whether another resource has the same thing.
-pub(crate) async fn place<K: Declared>(
+async fn place<K: Declared>(
     resource: &K,
-    others: &[std::sync::Arc<K>],
+    others: &[Arc<K>],
     context: &Context,
     children: &Children,
 ) -> Result<Result<Place, Refusal>, Error> {
@@ -115,7 +205,7 @@ fn age<K: Resource>(resource: &K) -> (Option<i64>, String) {
 }
 
 /// Whether groups have it as it is declared.
-pub(crate) fn finding(wanted: usize, have: usize, waits: &[String]) -> Finding {
+fn finding(wanted: usize, have: usize, waits: &[String]) -> Finding {
     if wanted == 0 {
         return Finding::new("Ready", false, "BrokerStarting", "the Broker has no groups yet");
     }
@@ -127,10 +217,7 @@ pub(crate) fn finding(wanted: usize, have: usize, waits: &[String]) -> Finding {
 }
 
 /// Keeps the finalizer where it is needed and nowhere else.
-pub(crate) async fn keep_finalizer<K: Declared>(
-    resource: &K,
-    context: &Context,
-) -> Result<(), Error> {
+async fn keep_finalizer<K: Declared>(resource: &K, context: &Context) -> Result<(), Error> {
     let has = has_finalizer(resource);
     let wants = resource.goes_with_it() && resource.meta().deletion_timestamp.is_none();
     if has == wants {
@@ -159,6 +246,6 @@ pub(crate) async fn keep_finalizer<K: Declared>(
     }
 }
 
-pub(crate) fn has_finalizer<K: Declared>(resource: &K) -> bool {
+fn has_finalizer<K: Declared>(resource: &K) -> bool {
     resource.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }

@@ -24,11 +24,12 @@ use weirmq_admin::Admin;
 
 use crate::children::{Children, Scope, Touched};
 use crate::context::{Context, Error, MANAGER, pause_after};
+use crate::declared::Declared;
 use crate::kinds::{Broker, ConsumerGroup, NameServer, Topic};
 use crate::leader::{self, Place};
 use crate::metrics::Metrics;
 use crate::pods::Role;
-use crate::{broker, consumer_group, name_server, topic};
+use crate::{broker, declared, name_server};
 
 /// Changes that wait for a controller that is busy; one that falls behind looks at everything.
 const TOUCHES: usize = 1_024;
@@ -134,8 +135,8 @@ async fn controllers(
             tokio::join!(
                 everything.name_servers(),
                 everything.brokers(),
-                everything.topics(),
-                everything.consumer_groups(),
+                everything.declared::<Topic>(),
+                everything.declared::<ConsumerGroup>(),
             );
         } => {}
     }
@@ -223,26 +224,18 @@ impl Everything {
         .await;
     }
 
-    async fn topics(&self) {
-        let controller = Controller::new(self.api::<Topic>(), watcher::Config::default());
+    /// The controller of a kind that is declared at brokers.
+    async fn declared<K>(&self)
+    where
+        K: Declared + Send + Sync + 'static,
+    {
+        let controller = Controller::new(self.api::<K>(), watcher::Config::default());
         let store = controller.store();
         let (context, children) = (self.context.clone(), self.children.clone());
         self.control(controller, move |resource| {
             let (context, children) = (context.clone(), children.clone());
             let others = understood(&store);
-            async move { topic::reconcile(&resource, &others, &context, &children).await }
-        })
-        .await;
-    }
-
-    async fn consumer_groups(&self) {
-        let controller = Controller::new(self.api::<ConsumerGroup>(), watcher::Config::default());
-        let store = controller.store();
-        let (context, children) = (self.context.clone(), self.children.clone());
-        self.control(controller, move |resource| {
-            let (context, children) = (context.clone(), children.clone());
-            let others = understood(&store);
-            async move { consumer_group::reconcile(&resource, &others, &context, &children).await }
+            async move { declared::reconcile(&*resource, &others, &context, &children).await }
         })
         .await;
     }

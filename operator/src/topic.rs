@@ -1,17 +1,12 @@
-//! The controller of `Topic`.
+//! `Topic` at the brokers.
 
-use std::sync::Arc;
-
-use kube::runtime::controller::Action;
-use kube::{Resource as _, ResourceExt as _};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
 use weirmq_client::{Admin, ClientError};
 use weirmq_remoting::body::TopicConfig;
 use weirmq_remoting::{Code, ResponseCode};
 
-use crate::children::Children;
-use crate::conditions;
-use crate::context::{Context, Error, is_paused};
-use crate::declared::{self, ASK_TIMEOUT, Declared, LOOK_EVERY, LOOK_SOON, Place};
+use crate::declared::Declared;
 use crate::kinds::{MessageType, Perm, Topic, TopicStatus, WhenDeleted};
 
 /// Apache's `TopicAttributes.TOPIC_MESSAGE_TYPE_ATTRIBUTE`.
@@ -29,54 +24,47 @@ impl Declared for Topic {
     fn goes_with_it(&self) -> bool {
         self.spec.deletion_policy == WhenDeleted::Delete
     }
-}
 
-/// Declares one topic at the masters of its Broker, and says how it is.
-pub(crate) async fn reconcile(
-    resource: &Topic,
-    others: &[Arc<Topic>],
-    context: &Context,
-    children: &Children,
-) -> Result<Action, Error> {
-    if is_paused(resource) && resource.metadata.deletion_timestamp.is_none() {
-        return Ok(Action::await_change());
+    type Status = TopicStatus;
+
+    fn status(&self) -> Option<&TopicStatus> {
+        self.status.as_ref()
     }
-    let place = declared::place(resource, others, context, children).await?;
-    if resource.metadata.deletion_timestamp.is_some() {
-        let goes = declared::has_finalizer(resource) && resource.goes_with_it();
-        if let (Ok(place), true) = (&place, goes) {
-            delete(resource, place, context).await?;
+
+    fn conditions(status: &TopicStatus) -> &[Condition] {
+        &status.conditions
+    }
+
+    fn new_status(&self, conditions: Vec<Condition>, groups: Vec<String>) -> TopicStatus {
+        TopicStatus {
+            observed_generation: self.metadata.generation.unwrap_or_default(),
+            conditions,
+            topic_name: Some(self.declared_name()),
+            groups,
         }
-        declared::keep_finalizer(resource, context).await?;
-        return Ok(Action::await_change());
     }
-    declared::keep_finalizer(resource, context).await?;
-    let (mut groups, mut waits) = (Vec::new(), Vec::new());
-    let finding = match &place {
-        Err(refusal) => refusal.finding(),
-        Ok(place) => {
-            let admin = context.admin(&place.name_servers)?;
-            for (group, master) in &place.masters {
-                match declare(&admin, master.as_deref(), &config(resource)).await {
-                    Ok(()) => groups.push(group.clone()),
-                    Err(why) => waits.push(format!("{group}: {why}")),
-                }
+
+    async fn declare(&self, admin: &Admin, master: &str) -> Result<(), ClientError> {
+        let mut wanted = config(self);
+        match admin.topic_config(master, &wanted.topic_name).await {
+            Ok(found) if is_so(&found, &wanted) => return Ok(()),
+            Ok(found) => {
+                // More queues than are declared may hold messages, and stay.
+                wanted.read_queue_nums = wanted.read_queue_nums.max(found.read_queue_nums);
+                wanted.write_queue_nums = wanted.write_queue_nums.max(found.write_queue_nums);
+                tracing::info!(topic = wanted.topic_name, master, "topic is put right");
             }
-            declared::finding(place.masters.len(), groups.len(), &waits)
+            Err(ClientError::Refused {
+                code: Code::Known(ResponseCode::TopicNotExist), ..
+            }) => tracing::info!(topic = wanted.topic_name, master, "topic is created"),
+            Err(error) => return Err(error),
         }
-    };
-    let is_done = finding.status;
-    let generation = resource.meta().generation.unwrap_or_default();
-    let before = resource.status.as_ref();
-    let known = before.map_or(&[][..], |status| &status.conditions[..]);
-    let status = TopicStatus {
-        observed_generation: generation,
-        conditions: conditions::merge(known, vec![finding], generation),
-        topic_name: Some(resource.declared_name()),
-        groups,
-    };
-    context.report(resource, before, &status).await?;
-    Ok(Action::requeue(if is_done { LOOK_EVERY } else { LOOK_SOON }))
+        admin.create_topic_on(master, &wanted).await
+    }
+
+    async fn delete(&self, admin: &Admin, cluster: &str) -> Result<(), ClientError> {
+        admin.delete_topic(cluster, &self.declared_name()).await
+    }
 }
 
 /// The topic as brokers know it.
@@ -110,54 +98,12 @@ fn config(resource: &Topic) -> TopicConfig {
     }
 }
 
-/// Makes it so at one master, unless it is.
-async fn declare(admin: &Admin, master: Option<&str>, wanted: &TopicConfig) -> Result<(), String> {
-    let Some(master) = master else { return Err("it has no master at the moment".to_owned()) };
-    let declared = async {
-        let found = match admin.topic_config(master, &wanted.topic_name).await {
-            Ok(found) => Some(found),
-            Err(ClientError::Refused {
-                code: Code::Known(ResponseCode::TopicNotExist), ..
-            }) => None,
-            Err(error) => return Err(error),
-        };
-        match found {
-            Some(found) if is_so(&found, wanted) => Ok(()),
-            Some(found) => {
-                // More queues than are declared may hold messages, and stay.
-                let mut wanted = wanted.clone();
-                wanted.read_queue_nums = wanted.read_queue_nums.max(found.read_queue_nums);
-                wanted.write_queue_nums = wanted.write_queue_nums.max(found.write_queue_nums);
-                tracing::info!(topic = wanted.topic_name, master, "topic is put right");
-                admin.create_topic_on(master, &wanted).await
-            }
-            None => {
-                tracing::info!(topic = wanted.topic_name, master, "topic is created");
-                admin.create_topic_on(master, wanted).await
-            }
-        }
-    };
-    match tokio::time::timeout(ASK_TIMEOUT, declared).await {
-        Ok(declared) => declared.map_err(|error: ClientError| error.to_string()),
-        Err(_) => Err(format!("{master} does not answer")),
-    }
-}
-
 fn is_so(found: &TopicConfig, wanted: &TopicConfig) -> bool {
     found.perm == wanted.perm
         && found.order == wanted.order
         && found.read_queue_nums >= wanted.read_queue_nums
         && found.write_queue_nums >= wanted.write_queue_nums
         && wanted.attributes.iter().all(|(key, value)| found.attributes.get(key) == Some(value))
-}
-
-async fn delete(resource: &Topic, place: &Place, context: &Context) -> Result<(), Error> {
-    let name = resource.declared_name();
-    let admin = context.admin(&place.name_servers)?;
-    let deleted = admin.delete_topic(&place.cluster, &name).await;
-    deleted.map_err(Error::broker(format!("delete topic {name}")))?;
-    tracing::info!(topic = name, cluster = place.cluster, "topic is deleted");
-    Ok(())
 }
 
 #[cfg(test)]
