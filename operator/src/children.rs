@@ -31,12 +31,12 @@ use crate::metrics::Metrics;
 
 /// The label by which the operator's objects are found.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// What a pod is: see [`Role`].
+/// What a pod is: see [`crate::pods::Role`].
 pub(crate) const NAME: &str = "app.kubernetes.io/name";
-/// The annotation with a digest of what was applied last.
-const APPLIED: &str = "weirmq.io/applied";
 /// The resource that an object belongs to.
 pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
+/// The annotation with a digest of what was applied last.
+const APPLIED: &str = "weirmq.io/applied";
 
 /// An object that was seen changing: which kind of resource it belongs to, and which one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,7 +185,8 @@ impl Children {
             unreachable!("{kind} is not among the kinds that are watched")
         };
         // What was taken out of a resource is no difference that could be seen in the object.
-        let hash = hash(wanted);
+        // Maps of serde_json are sorted, so the text is the same for the same value.
+        let hash = short_digest(&wanted.to_string());
         let mut wanted = wanted.clone();
         wanted["metadata"]["annotations"][APPLIED] = json!(hash);
         let found = self.find(&kind, &namespace, &name);
@@ -397,9 +398,9 @@ fn key(object: &Value) -> Key {
     (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"]))
 }
 
-fn hash(wanted: &Value) -> String {
-    // Maps of serde_json are sorted, so the text is the same for the same value.
-    let hash = digest(&SHA256, wanted.to_string().as_bytes());
+/// The first 8 bytes of its SHA-256, in hexadecimal: enough to see that a text is another one.
+pub(crate) fn short_digest(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
     hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -26,6 +26,12 @@ impl Finding {
     ) -> Self {
         Self { type_, status, reason, message: message.into() }
     }
+
+    /// Of a resource that somebody wants left alone.
+    pub(crate) fn paused() -> Self {
+        let message = "the annotation weirmq.io/paused is set: nothing is changed";
+        Self::new("Paused", true, "Annotated", message)
+    }
 }
 
 /// The conditions of a status, from `found` and what stood there before: the time changes only with the

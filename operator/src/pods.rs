@@ -42,6 +42,11 @@ pub(crate) fn selector(role: Role, instance: &str) -> Map<String, Value> {
     labels.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect()
 }
 
+/// The same as text, for the scale subresource.
+pub(crate) fn selector_text(role: Role, instance: &str) -> String {
+    format!("{INSTANCE}={instance},{NAME}={}", role.label())
+}
+
 /// The labels of everything that belongs to a resource.
 pub(crate) fn labels(role: Role, instance: &str) -> Map<String, Value> {
     let mut labels = selector(role, instance);

@@ -4,16 +4,35 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::children::Children;
 use crate::context::{Context, Error};
 
+/// Applies an object, of a StatefulSet with disks that may grow. Why they cannot, if that is so: then
+/// everything else was applied.
+pub(crate) async fn apply(
+    context: &Context,
+    children: &Children,
+    wanted: &mut Value,
+) -> Result<Option<String>, Error> {
+    let mut refused = None;
+    if wanted["kind"] == "StatefulSet" {
+        match grow(context, children, wanted).await? {
+            Claims::Fit => {}
+            Claims::Renewed => return Ok(None),
+            Claims::Refused(why) => refused = Some(why),
+        }
+    }
+    children.apply::<DynamicObject>(wanted).await?;
+    Ok(refused)
+}
+
 /// What can be done with a StatefulSet this time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Claims {
+enum Claims {
     /// It can be applied.
     Fit,
     /// It was deleted, without its pods, to be made anew with larger claims; not this time.
@@ -23,11 +42,7 @@ pub(crate) enum Claims {
 }
 
 /// Lets the disks of `wanted`, a StatefulSet, grow where it asks for that.
-pub(crate) async fn grow(
-    context: &Context,
-    children: &Children,
-    wanted: &mut Value,
-) -> Result<Claims, Error> {
+async fn grow(context: &Context, children: &Children, wanted: &mut Value) -> Result<Claims, Error> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let name = text(&wanted["metadata"]["name"]);
     let namespace = text(&wanted["metadata"]["namespace"]);

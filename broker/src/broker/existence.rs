@@ -66,8 +66,6 @@ impl Broker {
         let created = created.map_err(|error| self.state_refusal(error))?;
         if created.is_made {
             tracing::info!(topic = name, "topic created automatically");
-        }
-        if created.is_made {
             self.topic_changed(&name);
         }
         self.state.topics.get(&name).ok_or_else(|| {

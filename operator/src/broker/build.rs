@@ -200,17 +200,9 @@ pub(super) fn min_in_sync(resource: &Broker) -> u32 {
     }
 }
 
-pub(super) fn selector_text(broker: &str) -> String {
-    let selector = pods::selector(ROLE, broker);
-    let parts =
-        selector.iter().map(|(key, value)| format!("{key}={}", value.as_str().unwrap_or_default()));
-    parts.collect::<Vec<_>>().join(",")
-}
-
 /// Labels of a group's pods.
 fn pod_labels(broker: &str, group: &str) -> serde_json::Map<String, Value> {
-    let mut labels = pods::selector(ROLE, broker);
-    labels.insert(GROUP.to_owned(), json!(group));
+    let mut labels = group_selector(broker, group);
     labels.insert(MANAGED_BY.to_owned(), json!(MANAGER));
     labels
 }

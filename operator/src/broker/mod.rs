@@ -16,7 +16,7 @@ mod topics;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{ApiResource, DynamicObject};
+use kube::api::ApiResource;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt as _};
@@ -26,7 +26,7 @@ use crate::children::Children;
 use crate::context::{Context, Error, is_paused};
 use crate::kinds::{Broker, BrokerStatus, NameServer};
 use crate::name_server;
-use crate::storage::{self, Claims};
+use crate::storage;
 
 use build::{Group, Plan, external};
 use observe::GroupView;
@@ -113,7 +113,7 @@ impl Round<'_> {
         self.learn_addresses(&mut plan).await?;
         // One object that cannot be made must not keep the others' pods from being looked after.
         let mut made = self.make(&plan).await;
-        let views = self.views().await;
+        let views = self.seen();
         if made.is_ok() {
             self.take_away(plan, &views).await?;
         }
@@ -199,19 +199,19 @@ impl Round<'_> {
     }
 
     async fn make(&mut self, plan: &Plan<'_>) -> Result<(), Error> {
+        let views = self.seen();
         if self.resource.spec.replicas_per_group > 1 {
             let mut random = [0; 32];
             // It fails only where the system has no random numbers at all.
             SystemRandom::new().fill(&mut random).map_err(|_| Error::NoRandomNumbers)?;
             let secret = ApiResource::erase::<k8s_openapi::api::core::v1::Secret>(&());
-            if self.seen().iter().flat_map(|view| &view.pods).any(|pod| !pod.is_ready) {
+            if views.iter().flat_map(|view| &view.pods).any(|pod| !pod.is_ready) {
                 // Perhaps a pod waits for it.
                 self.children.doubt(&plan.secret(&[]));
             }
             self.children.create_once(&secret, &plan.secret(&random)).await?;
         }
         if plan.is_elected() {
-            let views = self.seen();
             let lease = ApiResource::erase::<k8s_openapi::api::coordination::v1::Lease>(&());
             let slice = ApiResource::erase::<k8s_openapi::api::discovery::v1::EndpointSlice>(&());
             for group in &plan.groups {
@@ -229,14 +229,9 @@ impl Round<'_> {
         }
         let mut wanted = plan.objects();
         for object in &mut wanted {
-            if object["kind"] == "StatefulSet" {
-                match storage::grow(self.context, self.children, object).await? {
-                    Claims::Fit => {}
-                    Claims::Renewed => continue,
-                    Claims::Refused(why) => self.findings.storage = Some(why),
-                }
+            if let Some(why) = storage::apply(self.context, self.children, object).await? {
+                self.findings.storage = Some(why);
             }
-            self.children.apply::<DynamicObject>(object).await?;
         }
         let owner = (build::ROLE.label(), &*self.resource.name_any());
         self.children.delete_others(&plan.namespace(), owner, &wanted).await?;

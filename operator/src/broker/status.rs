@@ -6,11 +6,12 @@ use kube::Resource as _;
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::ReplicationMode;
 
-use super::build::{is_elected, min_in_sync, selector_text};
+use super::build::{ROLE, is_elected, min_in_sync};
 use super::observe::{GroupView, PodView};
 use crate::conditions::{self, Finding};
 use crate::context::{Error, is_paused};
 use crate::kinds::{Broker, BrokerStatus, GroupStatus, ReplicaStatus};
+use crate::pods;
 
 /// What a round found out beside what can be seen.
 #[derive(Debug, Default)]
@@ -54,10 +55,7 @@ pub(super) fn status(
     found.extend(scale_in(findings));
     let storage = findings.storage.as_ref();
     found.extend(storage.map(|why| Finding::new("StorageNotExpanded", true, "Refused", why)));
-    if is_paused(resource) {
-        let message = "the annotation weirmq.io/paused is set: nothing is changed";
-        found.push(Finding::new("Paused", true, "Annotated", message));
-    }
+    found.extend(is_paused(resource).then(Finding::paused));
     let message = "there are no accounts yet: whoever reaches a broker may do everything. Let only those \
                    reach it whom you trust";
     found.push(Finding::new("Insecure", true, "NoAccounts", message));
@@ -65,7 +63,7 @@ pub(super) fn status(
         observed_generation: generation,
         conditions: conditions::merge(known, found, generation),
         group_count: i32::try_from(views.len()).unwrap_or(i32::MAX),
-        selector: selector_text(&resource.name_any()),
+        selector: pods::selector_text(ROLE, &resource.name_any()),
         masters: format!("{masters}/{}", views.len()),
         ready_pods: format!("{ready}/{pods}"),
         groups: views.iter().map(|view| group_status(view, findings, before)).collect(),

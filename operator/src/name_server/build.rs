@@ -3,7 +3,6 @@
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::children::{INSTANCE, NAME};
 use crate::context::Context;
 use crate::kinds::{ExternalType, NameServer};
 use crate::pods::{self, ADMIN_PORT, Container, Role};
@@ -31,10 +30,6 @@ pub(crate) fn brokers_address(name: &str, namespace: &str, domain: &str) -> Stri
 
 fn pods_service(name: &str) -> String {
     format!("{name}-namesrv-pods")
-}
-
-pub(super) fn selector_text(name: &str) -> String {
-    format!("{NAME}={},{INSTANCE}={name}", ROLE.label())
 }
 
 /// Everything that the resource needs, in the order in which it is made.

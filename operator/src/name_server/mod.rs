@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::api::DynamicObject;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 
@@ -14,8 +13,8 @@ use crate::children::Children;
 use crate::conditions::{self, Finding};
 use crate::context::{Context, Error, is_paused};
 use crate::kinds::{NameServer, NameServerStatus};
-use crate::pods::Role;
-use crate::storage::{self, Claims};
+use crate::pods::{self, Role};
+use crate::storage;
 
 pub(crate) use build::{address, brokers_address};
 
@@ -53,14 +52,7 @@ async fn make(
     let mut wanted = build::objects(resource, context);
     let mut refused = None;
     for object in &mut wanted {
-        if object["kind"] == "StatefulSet" {
-            match storage::grow(context, children, object).await? {
-                Claims::Fit => {}
-                Claims::Renewed => continue,
-                Claims::Refused(why) => refused = Some(why),
-            }
-        }
-        children.apply::<DynamicObject>(object).await?;
+        refused = storage::apply(context, children, object).await?.or(refused);
     }
     children.delete_others(namespace, (Role::NameServer.label(), name), &wanted).await?;
     match refused {
@@ -108,10 +100,7 @@ fn status(
     } else {
         Finding::new("Degraded", true, "NotAllReady", all)
     });
-    if is_paused(resource) {
-        let message = "the annotation weirmq.io/paused is set: nothing is changed";
-        found.push(Finding::new("Paused", true, "Annotated", message));
-    }
+    found.extend(is_paused(resource).then(Finding::paused));
     let before = resource.status.as_ref();
     let before = before.map_or(&[][..], |status| &status.conditions[..]);
     NameServerStatus {
@@ -119,7 +108,7 @@ fn status(
         conditions: conditions::merge(before, found, generation),
         replicas: set_status.replicas,
         ready_replicas: ready,
-        selector: build::selector_text(name),
+        selector: pods::selector_text(Role::NameServer, name),
         address: Some(address(name, namespace, &context.cluster_domain)),
     }
 }

@@ -1,12 +1,12 @@
 //! The StatefulSet of one group. An ordinal is a replica, not a role.
 
-use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
 
 use super::config::{self, FOLDER, SECRET_FOLDER, TLS_FOLDER};
 use super::{
     Group, PORT, Plan, REPLICATION_PORT, ROLE, VIP_PORT, group_selector, pod_labels, secret_name,
 };
+use crate::children::short_digest;
 use crate::pods::{self, ADMIN_PORT, Container};
 
 /// Changes with the configuration, so that pods that were started with another one are seen.
@@ -15,8 +15,7 @@ const CONFIG: &str = "weirmq.io/config";
 pub(super) fn stateful_set(plan: &Plan<'_>, group: &Group) -> Value {
     let (name, spec) = (plan.name(), &plan.resource.spec);
     let labels = pod_labels(&name, &group.name);
-    let hash = digest(&SHA256, config::needing_restart(plan, group).as_bytes());
-    let hash: String = hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = short_digest(&config::needing_restart(plan, group));
     let account = plan.is_elected().then(|| format!("{name}-broker"));
     let template = pods::template(
         container(plan),
