@@ -263,7 +263,15 @@ impl AppendBatch {
                 let is_done = done == front.len();
                 return done + if is_done { self.append_or_refuse(back, broker) } else { 0 };
             }
-            Err(error) => self.refuse(broker, sends, &broker.refusal(error)),
+            Err(error) => {
+                let is_lost =
+                    matches!(error, StoreError::NotMaster) && broker.is_taken_for_master();
+                self.refuse(broker, sends, &broker.refusal(error));
+                if is_lost {
+                    // Closed once its answers are sent; a connection that comes again finds the master.
+                    sends.iter().for_each(|send| self.reads[send.read].connection.close());
+                }
+            }
         }
         sends.len()
     }

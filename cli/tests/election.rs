@@ -12,6 +12,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use weirmq_kube_stand_in::StandIn;
+use weirmq_remoting::command::{HeaderWriter, SerializeType};
+use weirmq_remoting::net::{NoRequests, connect};
+use weirmq_remoting::{RequestCode, ResponseCode};
 
 use common::server::{Server, Starting, weir};
 
@@ -201,4 +204,41 @@ fn a_replica_that_is_configured_otherwise_than_its_group_says_so_and_decides_not
         )
     });
     assert_eq!(metric(&admin, "weirmq_is_master"), Some(0));
+}
+
+#[test]
+fn a_slave_closes_connections_that_the_address_of_the_master_led_to_it() {
+    let group = Group::new(2, 1);
+    for (shared_address, closes) in [("", false), ("master_address = \"127.0.0.1:1\"\n", true)] {
+        let section = "[broker.replication.kubernetes]\ngroup = \"group\"\n";
+        let config = format!("{CONFIG}{section}{shared_address}");
+        std::fs::write(group.path("weir.toml"), config).unwrap();
+        let both = [group.start(0, &[]), group.start(1, &[])].map(Starting::ready);
+        let is = |server: &Server, name: &str, value| metric(&server.admin, name) == Some(value);
+        until("one of them takes messages", || {
+            both.iter().any(|it| is(it, "weirmq_takes_messages", 1))
+        });
+        let slave = both.iter().find(|it| is(it, "weirmq_is_master", 0)).unwrap();
+        let client = connect(&slave.broker, PATIENCE, Default::default(), |_| NoRequests);
+        let client = group.runtime.block_on(client).unwrap();
+        let fields = |writer: &mut HeaderWriter<'_>| {
+            for (name, value) in [("producerGroup", "p"), ("topic", "BenchmarkTest")] {
+                writer.text(name, value.into());
+            }
+            for name in ["defaultTopicQueueNums", "queueId", "sysFlag", "bornTimestamp", "flag"] {
+                writer.text(name, "0".into());
+            }
+        };
+        let send = || {
+            let code = RequestCode::SendMessage.number();
+            let answer = client.call(SerializeType::Json, code, fields, b"lost", PATIENCE);
+            group.runtime.block_on(answer).map(|answer| answer.command().unwrap().head.code)
+        };
+        assert_eq!(send().unwrap(), ResponseCode::ServiceNotAvailable.number());
+        if closes {
+            until("the connection is closed", || client.is_closed());
+        } else {
+            assert_eq!(send().unwrap(), ResponseCode::ServiceNotAvailable.number());
+        }
+    }
 }

@@ -37,6 +37,13 @@ impl Broker {
             .is_some_and(|replication| !matches!(replication.role(), RoleStatus::Master { .. }))
     }
 
+    /// Whether this is a slave, and clients that want the master may have come here all the same: by the
+    /// address that leads to whoever is master, before it led to another one. Their connections would stay.
+    pub(crate) fn is_taken_for_master(&self) -> bool {
+        let kubernetes = self.config.replication.kubernetes.as_ref();
+        kubernetes.is_some_and(|section| section.master_address.is_some()) && self.is_slave()
+    }
+
     /// Whether messages may have been shown elsewhere that this replica does not show: it is a slave, or
     /// a master that does not serve yet.
     pub(crate) fn may_lack_shown(&self) -> bool {
