@@ -26,8 +26,8 @@ unit: build
 	$(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-client
 	$(CARGO) test --profile $(PROFILE) -p weirmq-client --lib --test unruly_servers
 
-image: build ## The image of all roles, of this build, in target/; `images/build` alone takes target/release/weir
-	images/build --weir $(WEIR)
+image: build ## The image of all roles, of this build, in target/; a release is about half as large and may have 40 MB
+	images/build --weir $(WEIR) --max-mb 60
 
 client: build ## Our own Rust client against a fresh broker
 	e2e/with_server.py $(WEIR) $(CARGO) test --profile $(PROFILE) -p weirmq-client --test against_a_server

@@ -37,7 +37,7 @@ impl Images {
         let folder = tempfile::tempdir()?;
         let archive = folder.path().join("image.tar");
         let mut build = Command::new("images/build");
-        build.arg("--weir").arg(&self.weir).args(["--any-size", "--name", name, "--out"]);
+        build.arg("--weir").arg(&self.weir).args(["--max-mb", "1000", "--name", name, "--out"]);
         build.arg(&archive);
         if name == CLIENT {
             build.arg("--add").arg(std::env::current_exe()?);
