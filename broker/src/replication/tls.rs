@@ -6,7 +6,6 @@
 //! one after the other.
 
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,6 +16,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use weirmq_remoting::net::FileVersion;
 
 use crate::config::ReplicationTls;
 
@@ -28,14 +28,11 @@ pub(super) struct Tls {
 
 struct Current {
     /// Which files they are.
-    seen: [Stamp; 3],
+    seen: [FileVersion; 3],
     both: Both,
     /// What was wrong with newer ones, so that it is said once.
     complaint: String,
 }
-
-/// What tells one version of a file from another: inode, time of change, length.
-type Stamp = Option<(u64, i64, i64, u64)>;
 
 #[derive(Clone)]
 struct Both {
@@ -47,7 +44,7 @@ impl Tls {
     /// # Errors
     /// Which file cannot be used, and why.
     pub(super) fn read(files: ReplicationTls) -> Result<Self, String> {
-        let seen = stamps(&files);
+        let seen = versions(&files);
         let both = read(&files)?;
         let current = Mutex::new(Current { seen, both, complaint: String::new() });
         Ok(Self { files, current })
@@ -75,7 +72,7 @@ impl Tls {
     fn current(&self) -> Both {
         let mut current = self.current.lock();
         // Before the files are read: what changes meanwhile is read again.
-        let seen = stamps(&self.files);
+        let seen = versions(&self.files);
         if seen != current.seen {
             match read(&self.files) {
                 Ok(both) => {
@@ -93,11 +90,8 @@ impl Tls {
     }
 }
 
-fn stamps(files: &ReplicationTls) -> [Stamp; 3] {
-    [&files.certificate, &files.key, &files.ca].map(|path| {
-        let file = std::fs::metadata(path).ok()?;
-        Some((file.ino(), file.ctime(), file.ctime_nsec(), file.len()))
-    })
+fn versions(files: &ReplicationTls) -> [FileVersion; 3] {
+    [&files.certificate, &files.key, &files.ca].map(|path| FileVersion::of(path))
 }
 
 fn read(files: &ReplicationTls) -> Result<Both, String> {

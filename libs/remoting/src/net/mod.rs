@@ -16,7 +16,7 @@ pub use client::{ConnectError, connect};
 pub use connection::{CallError, Closed, Connection, OwnedCommand};
 pub use run::{Limits, Requests};
 pub use server::{ServerConfig, run as serve};
-pub use tls::{TlsError, TlsSection};
+pub use tls::{FileVersion, TlsError, TlsSection};
 
 /// What a listener does with its connections.
 pub trait Service: Send + Sync + 'static {
