@@ -219,6 +219,7 @@ def scenarios(document):
     yield row("restart", "hot_seconds", section, "files in memory", "s", LOW, [Goal("value", 0.5)])
     yield row("restart", "cold_seconds", section, "files not in memory", "s", LOW, [Goal("value", 1.5)])
     yield from segments(row)
+    yield from replication(row)
     section = "10,000 idle connections"
     yield row("idle connections", "bytes_per_connection", section, "memory for each", "KiB", LOW,
               [Goal("value", 4)], scale=1 / 1024)
@@ -241,6 +242,31 @@ def segments(row):
                 yield row(scenario, f"{name} {kind}_read", section, "read for each byte of log", "x", LOW)
             yield row(scenario, f"whole {kind}_written", f"{scenario}, the whole run",
                       f"written for each byte of log, {kind}", "x", LOW, [Goal("value", limit)])
+
+
+def replication(row):
+    """A slave on the same machine, which shares processors and disk with its master."""
+    for flush in ("async", "sync"):
+        section = f"Synchronous replication, {flush} flush"
+        for shape in ("1x1", "64x1", "8x64"):
+            for kind in ("alone", "replicated"):
+                yield row("replication", f"{flush} {shape} {kind}_messages_per_second", section, f"{shape} {kind}",
+                          "msg/s", HIGH)
+            yield row("replication", f"{flush} {shape}_percent_of_alone", section, f"{shape}, of the rate alone", "%",
+                      HIGH, [Goal("value", 60)])
+        for kind in ("alone", "replicated"):
+            yield row("replication", f"{flush} 5k/s {kind}_p50_us", section, f"acknowledgement p50 at 5,000/s, {kind}",
+                      "us", LOW)
+        yield row("replication", f"{flush} 5k/s_added_p50_us", section, "added to it", "us", LOW, [Goal("value", 80)])
+    section = "An empty slave"
+    for kind, words in (("hot", "in memory"), ("cold", "not in memory")):
+        yield row("catch-up", f"{kind}_megabytes_per_second", section, f"catch-up, log {words}", "MB/s", HIGH,
+                  [Goal("value", 500)])
+    section = "A producer of 1,000/s beside a slave 10 GiB behind"
+    for kind, words in (("unbounded", "no limit"), ("bounded", "100 MB/s")):
+        yield row("catch-up", f"{kind}_p99_ms_alone", section, f"p99 alone, {words}", "ms", LOW)
+        yield row("catch-up", f"{kind}_p99_ms_beside", section, f"p99 beside, {words}", "ms", LOW)
+        yield row("catch-up", f"{kind}_p99_ratio", section, f"beside : alone, {words}", "x", LOW, [Goal("value", 2)])
 
 
 def rest(document):

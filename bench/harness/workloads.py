@@ -46,7 +46,8 @@ WORKLOADS = {
 }
 
 # Measured once in a run, after the rounds; see scenarios/.
-SCENARIOS = ["pull cold", "idle connections", "topics", "restart", "batch segments", "sync segments"]
+SCENARIOS = ["pull cold", "idle connections", "topics", "restart", "batch segments", "sync segments",
+             "replication", "catch-up"]
 
 QUICK = [*(f"send {name}" for name in SHAPES), "latency 5k/s", "pull hot"]
 ECHOED = {name: workload.echo for name, workload in WORKLOADS.items() if workload.echo}

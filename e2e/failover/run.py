@@ -1,16 +1,17 @@
 #!/usr/bin/env python3
 """Faults of the master of a broker group under load, in network namespaces; see README.md.
 
-  run.py --weir WEIR --stand-in KUBE-STAND-IN [--count N] [--faults kill,freeze,…]
+  run.py --weir WEIR --stand-in KUBE-STAND-IN [--count N] [--faults kill,freeze,…] [--results FILE]
+
+With --results in rounds of 10 of each fault, each with a new group; counts and times are added to the file, and go on
+from there.
 
 Exit code 0: nothing was lost. 1: something was lost or wrong. 0 with a line "skipped: …": not possible here.
 """
 import argparse
-import json
 import os
 import random
 import pathlib
-import statistics
 import subprocess
 import sys
 
@@ -19,6 +20,10 @@ import official
 import traffic
 from injector import FAULTS, OF_DISKS, USUAL, Injector
 from group import BROKER_PORT, NAMESRV_PORT, Group, disk
+from results import Results, figures
+
+ROUND = 10
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -37,14 +42,14 @@ def main():
     parser.add_argument("--control", action="store_true",
                         help="blackouts with asynchronous flush: fails if nothing is lost")
     parser.add_argument("--seed", type=int)
-    parser.add_argument("--results", help="a file for the counts and times")
+    parser.add_argument("--results", help="counts and times are added to this file, and go on from there")
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     parser.add_argument("--failures", default="weir-failover-failures", help="where logs and stores of failures go")
     options = parser.parse_args()
     if reason := network.why_not():
         print(f"skipped: {options.count} faults of each of {options.faults}: {reason}")
         return 0
-    options.faults, options.commit = options.faults.split(","), commit()
+    options.faults = options.faults.split(",")
     if options.control:
         options.faults, options.flush = ["blackout"], "async"
     if (set(options.faults) & OF_DISKS) and (reason := disk.why_not()):
@@ -56,12 +61,32 @@ def main():
     options.clients, commands = clients(options)
     if options.clients is None:
         return 0
-    options.seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "big")
-    print(f"repeat with --seed {options.seed} (the choices, not the timing)", flush=True)
+    results = Results(options.results, settings(options))
     names = ["api", "ns", "client", *(f"r{n}" for n in range(options.replicas))]
-    with network.trial(names, options.failures, options.keep) as trial:
-        trial.is_clean = campaign(options, trial.network, trial.folder, commands)
-    return 0 if trial.is_clean else 1
+    while order := faults_left(options, results):
+        seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "big")
+        print(f"repeat with --seed {seed} (the choices, not the timing)", flush=True)
+        with network.trial(names, options.failures, options.keep) as trial:
+            trial.is_clean = campaign(options, seed, order, results, trial.network, trial.folder, commands)
+        if not trial.is_clean:
+            return 1
+        if not options.results:
+            break
+    return 0
+
+
+def settings(options):
+    """What has to be the same for runs to be counted together."""
+    return {"commit": commit(), "build": pathlib.Path(options.weir).parent.name, "flush": options.flush,
+            "replicas": options.replicas, "minInSync": options.min_in_sync, "leaseMs": options.lease_ms,
+            "clients": options.clients or "own", "routePollMs": options.route_poll_ms if options.clients else None,
+            "ordered": options.ordered}
+
+
+def faults_left(options, results):
+    """Those of the next round."""
+    most = ROUND if options.results else options.count
+    return [fault for fault in options.faults for _ in range(min(most, options.count - results.count(fault)))]
 
 
 def clients(options):
@@ -78,8 +103,8 @@ def clients(options):
     return (found if found or not wanted else None), commands
 
 
-def campaign(options, net, folder, commands):
-    chance = random.Random(options.seed)
+def campaign(options, seed, order, results, net, folder, commands):
+    chance = random.Random(seed)
     binaries = {"weir": os.path.abspath(options.weir), "kube-stand-in": os.path.abspath(options.stand_in)}
     group = Group(net, binaries, folder, options.replicas, options.flush, options.min_in_sync, options.lease_ms,
                   bool(set(options.faults) & OF_DISKS))
@@ -99,7 +124,6 @@ def campaign(options, net, folder, commands):
             load = traffic.Traffic(namesrv)
         injector = Injector(group, net, load, chance, options.lease_ms, patience)
         outages = {}
-        order = [fault for fault in options.faults for _ in range(options.count)]
         chance.shuffle(order)
         for number, fault in enumerate(order, 1):
             times = injector.do(fault)
@@ -109,7 +133,7 @@ def campaign(options, net, folder, commands):
             print(f"{number} of {len(order)}: {fault}, without an acknowledgement: {said}; {load.count()} acknowledged", flush=True)
         load.end()
         master = group.settle()
-        return report(options, load, outages, f"{net.addresses[master]}:{BROKER_PORT}")
+        return report(options, seed, results, load, outages, f"{net.addresses[master]}:{BROKER_PORT}")
     except (TimeoutError, AssertionError, RuntimeError) as error:
         print(f"FAILED: {error}")
         for name in group.names:
@@ -121,43 +145,32 @@ def campaign(options, net, folder, commands):
         group.stop()
 
 
-def report(options, load, outages, address):
+def report(options, seed, results, load, outages, address):
     lost, wrong, copies = traffic.compare(address, load)
-    lines = list(load.explain(copies))
+    lines, delays = list(load.explain(copies)), load.delays()
     if options.ordered:
         lines += load.check_order()
     wrong += load.problems
     for line in [] if options.control else (lost + wrong)[:20]:
         print(line)
-    outage_seconds = figures("without an acknowledgement", outages)
-    delay_seconds = figures("from acknowledgement to delivery", load.delays())
+    show("without an acknowledgement", outages)
+    show("from acknowledgement to delivery", delays)
     for line in lines:
         print(line)
     print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, of {load.begun} sent")
-    if options.results:
-        with open(options.results, "w") as file:
-            json.dump({"commit": options.commit, "build": pathlib.Path(options.weir).parent.name, "seed": options.seed,
-                       "flush": options.flush, "replicas": options.replicas, "minInSync": options.min_in_sync,
-                       "leaseMs": options.lease_ms, "clients": options.clients or "own",
-                       "routePollMs": options.route_poll_ms if options.clients else None, "ordered": options.ordered,
-                       "sent": load.begun, "acknowledged": load.count(), "lost": len(lost), "wrong": len(wrong),
-                       "notes": lines, "outageSeconds": outage_seconds, "deliverySeconds": delay_seconds}, file, indent=1)
+    results.add({"seed": seed, "sent": load.begun, "acknowledged": load.count(), "lost": len(lost), "wrong": len(wrong),
+                 "notes": lines}, outages, delays)
     if options.control:
         print("the control lost something, as it has to" if lost else "FAILED: the control lost nothing")
         return bool(lost)
     return not lost and not wrong
 
 
-def figures(what, measured):
-    """Prints and answers with what was measured, by fault and client, in seconds."""
-    answer = {}
+def show(what, measured):
+    """Prints what was measured, by fault and client, in seconds."""
     for (fault, client), times in sorted(measured.items()):
-        times.sort()
-        p50, p99 = statistics.median(times), times[min(len(times) - 1, int(len(times) * 0.99))]
-        answer.setdefault(fault, {"what": FAULTS[fault]})[client] = {
-            "count": len(times), "p50": round(p50, 3), "p99": round(p99, 3), "all": [round(time, 3) for time in times]}
-        print(f"{fault:8} {client:18} {len(times):4} times, {what} p50 {p50:6.2f} s, p99 {p99:6.2f} s")
-    return answer
+        count, p50, p99 = figures(sorted(times))
+        print(f"{fault:8} {client:18} {count:4} times, {what} p50 {p50:6.2f} s, p99 {p99:6.2f} s")
 
 
 def commit():

@@ -14,19 +14,18 @@ from .process import Broker, NotMeasured
 
 class Weirmq(Broker):
     name, shown = "weirmq", "WeirMQ"
-    # More of the section `broker.store`, by name.
-    store_settings = {}
+    # More of the sections `broker.store` and `broker.replication`, by name.
+    store_settings, replication_settings = {}, {}
+
+    # More words of the command.
+    role, role_words = "standalone", ["--host", "127.0.0.1", "--namesrv-port", "0"]
 
     def launch(self):
-        words = ["standalone", "--data", self.home / "data", "--host", "127.0.0.1",
-                 "--namesrv-port", "0", "--broker-port", "0", "--admin-port", "0"]
-        settings = self.store_settings | ({"flush": "sync"} if self.flush == "sync" else {})
-        if settings:
-            config = self.home / "weir.toml"
-            # A list, number or text in JSON is the same in TOML.
-            lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-            config.write_text("\n".join(["[broker.store]", *lines, ""]))
-            words += ["--config", config]
+        words = [self.role, "--data", self.home / "data", "--broker-port", "0", "--admin-port", "0", *self.role_words]
+        store = self.store_settings | ({"flush": "sync"} if self.flush == "sync" else {})
+        config = self.home / "weir.toml"
+        config.write_text(section("broker.store", store) + section("broker.replication", self.replication_settings))
+        words += ["--config", config]
         with open(self.home / "output", "w") as output:
             began = time.monotonic()
             self.process = self.spawn([self.options.weir, *words, *self.options.weir_argument],
@@ -41,8 +40,14 @@ class Weirmq(Broker):
             self.kill()
             raise NotMeasured(f"WeirMQ ended or was not ready in 60 s; it wrote: {self.last_words()}")
         words = dict(word.split("=", 1) for word in line.split()[1:] if "=" in word)
-        self.address = words["broker"]
+        self.address, self.admin, self.namesrv = words["broker"], words["admin"], words.get("namesrv")
         return at - began
+
+
+def section(name, settings):
+    """Of a configuration file; a list, number or text in JSON is the same in TOML."""
+    lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
+    return "".join([f"[{name}]\n", *lines])
 
 
 def read(output, lines):

@@ -3,6 +3,7 @@ that has its turn, and answers figures; it leaves a broker behind that runs."""
 
 from .cold_pull import cold_pull
 from .idle_connections import idle_connections
+from .replication import catch_up, replication
 from .restart import restart
 from .segments import batches, syncs
 from .topics import topics
@@ -14,6 +15,8 @@ SCENARIO_STEPS = {
     "restart": restart,
     "batch segments": batches,
     "sync segments": syncs,
+    "replication": replication,
+    "catch-up": catch_up,
 }
 # What others than WeirMQ have no counterpart of.
-OF_WEIRMQ = {"batch segments", "sync segments"}
+OF_WEIRMQ = {"batch segments", "sync segments", "replication", "catch-up"}
