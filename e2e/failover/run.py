@@ -20,7 +20,7 @@ import official
 import traffic
 from injector import FAULTS, OF_DISKS, USUAL, Injector
 from group import BROKER_PORT, NAMESRV_PORT, Group, disk
-from results import Results, figures
+from counts import Counts, figures
 
 ROUND = 10
 
@@ -61,13 +61,13 @@ def main():
     options.clients, commands = clients(options)
     if options.clients is None:
         return 0
-    results = Results(options.results, settings(options))
+    counts = Counts(options.results, settings(options))
     names = ["api", "ns", "client", *(f"r{n}" for n in range(options.replicas))]
-    while order := faults_left(options, results):
+    while order := faults_left(options, counts):
         seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "big")
         print(f"repeat with --seed {seed} (the choices, not the timing)", flush=True)
         with network.trial(names, options.failures, options.keep) as trial:
-            trial.is_clean = campaign(options, seed, order, results, trial.network, trial.folder, commands)
+            trial.is_clean = campaign(options, seed, order, counts, trial.network, trial.folder, commands)
         if not trial.is_clean:
             return 1
         if not options.results:
@@ -83,10 +83,10 @@ def settings(options):
             "ordered": options.ordered}
 
 
-def faults_left(options, results):
+def faults_left(options, counts):
     """Those of the next round."""
     most = ROUND if options.results else options.count
-    return [fault for fault in options.faults for _ in range(min(most, options.count - results.count(fault)))]
+    return [fault for fault in options.faults for _ in range(min(most, options.count - counts.count(fault)))]
 
 
 def clients(options):
@@ -103,7 +103,7 @@ def clients(options):
     return (found if found or not wanted else None), commands
 
 
-def campaign(options, seed, order, results, net, folder, commands):
+def campaign(options, seed, order, counts, net, folder, commands):
     chance = random.Random(seed)
     binaries = {"weir": os.path.abspath(options.weir), "kube-stand-in": os.path.abspath(options.stand_in)}
     group = Group(net, binaries, folder, options.replicas, options.flush, options.min_in_sync, options.lease_ms,
@@ -133,7 +133,7 @@ def campaign(options, seed, order, results, net, folder, commands):
             print(f"{number} of {len(order)}: {fault}, without an acknowledgement: {said}; {load.count()} acknowledged", flush=True)
         load.end()
         master = group.settle()
-        return report(options, seed, results, load, outages, f"{net.addresses[master]}:{BROKER_PORT}")
+        return report(options, seed, counts, load, outages, f"{net.addresses[master]}:{BROKER_PORT}")
     except (TimeoutError, AssertionError, RuntimeError) as error:
         print(f"FAILED: {error}")
         for name in group.names:
@@ -145,7 +145,7 @@ def campaign(options, seed, order, results, net, folder, commands):
         group.stop()
 
 
-def report(options, seed, results, load, outages, address):
+def report(options, seed, counts, load, outages, address):
     lost, wrong, copies = traffic.compare(address, load)
     lines, delays = list(load.explain(copies)), load.delays()
     if options.ordered:
@@ -158,7 +158,7 @@ def report(options, seed, results, load, outages, address):
     for line in lines:
         print(line)
     print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, of {load.begun} sent")
-    results.add({"seed": seed, "sent": load.begun, "acknowledged": load.count(), "lost": len(lost), "wrong": len(wrong),
+    counts.add({"seed": seed, "sent": load.begun, "acknowledged": load.count(), "lost": len(lost), "wrong": len(wrong),
                  "notes": lines}, outages, delays)
     if options.control:
         print("the control lost something, as it has to" if lost else "FAILED: the control lost nothing")

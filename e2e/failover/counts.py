@@ -6,7 +6,7 @@ import os
 import statistics
 
 
-class Results:
+class Counts:
     """A JSON file that runs add to, also several at a time. Without a path it is forgotten."""
 
     def __init__(self, path, settings):
