@@ -76,7 +76,7 @@ sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 
 # As in `unit`, so that nothing is built again.
 KUBE_TESTS = $(CARGO) test --profile $(PROFILE) --workspace --exclude weirmq-client --test kubernetes -- \
-	--include-ignored any_server answers rights
+	--include-ignored any_server answers rights plugin
 ADMISSION = e2e/admission/run.py --weir $(WEIR)
 
 kube: build ## What concerns Kubernetes against its real API server, which is built the first time: about 6 minutes

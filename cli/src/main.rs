@@ -43,6 +43,22 @@ struct Cli {
     command: Command,
 }
 
+/// The name by which kubectl finds its plugin `weir`.
+#[cfg(feature = "kubernetes")]
+const PLUGIN: &str = "kubectl-weir";
+
+/// Look after WeirMQ's Brokers on Kubernetes
+#[cfg(feature = "kubernetes")]
+#[derive(Parser)]
+#[command(name = PLUGIN, bin_name = "kubectl weir", version, propagate_version = true)]
+#[command(max_term_width = 100, infer_long_args = false)]
+struct Plugin {
+    #[command(flatten)]
+    log: log::LogArgs,
+    #[command(flatten)]
+    args: cmd::kubectl::KubectlArgs,
+}
+
 #[derive(Subcommand)]
 enum Command {
     Standalone(cmd::standalone::StandaloneArgs),
@@ -64,15 +80,30 @@ enum Command {
     Crds(cmd::crds::CrdsArgs),
     #[cfg(feature = "kubernetes")]
     Operator(cmd::operator::OperatorArgs),
+    #[cfg(feature = "kubernetes")]
+    Kubectl(cmd::kubectl::KubectlArgs),
     Completion(cmd::completion::CompletionArgs),
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(with_default_command(std::env::args_os().collect()));
-    match run(cli) {
+    match run(parsed(std::env::args_os().collect())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }
+}
+
+/// The command line. Under the name `kubectl-weir`, which kubectl looks for when somebody types
+/// `kubectl weir`, it is the one of `weir kubectl`.
+fn parsed(arguments: Vec<OsString>) -> Cli {
+    #[cfg(feature = "kubernetes")]
+    {
+        let name = arguments.first().map(std::path::Path::new).and_then(|path| path.file_stem());
+        if name.is_some_and(|name| name == PLUGIN) {
+            let Plugin { log, args } = Plugin::parse_from(arguments);
+            return Cli { log, command: Command::Kubectl(args) };
+        }
+    }
+    Cli::parse_from(with_default_command(arguments))
 }
 
 fn run(cli: Cli) -> anyhow::Result<()> {
@@ -105,6 +136,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Crds(args) => cmd::crds::run(args),
         #[cfg(feature = "kubernetes")]
         Command::Operator(args) => server_runtime()?.block_on(cmd::operator::run(args)),
+        #[cfg(feature = "kubernetes")]
+        Command::Kubectl(args) => client_runtime()?.block_on(cmd::kubectl::run(args)),
         Command::Completion(args) => cmd::completion::run(args, Cli::command()),
     }
 }
@@ -160,6 +193,8 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        #[cfg(feature = "kubernetes")]
+        Plugin::command().debug_assert();
     }
 
     #[test]

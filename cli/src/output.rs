@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
 /// How results are printed.
@@ -23,6 +23,20 @@ pub(crate) trait Row: Serialize {
 
     /// As many cells as the header has.
     fn cells(&self) -> Vec<String>;
+
+    /// How it looks where there are colours.
+    fn tone(&self) -> Tone {
+        Tone::Plain
+    }
+}
+
+/// What a line is to whoever reads it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Tone {
+    #[default]
+    Plain,
+    Good,
+    Bad,
 }
 
 /// Where results go.
@@ -37,6 +51,11 @@ impl Output {
         Self { format, is_terminal: io::stdout().is_terminal() }
     }
 
+    /// Whether a person reads what is printed.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.is_terminal
+    }
+
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
     }
@@ -47,7 +66,7 @@ impl Output {
         if self.is_json() {
             return self.json(&rows);
         }
-        let lines: Vec<_> = rows.iter().map(Row::cells).collect();
+        let lines: Vec<_> = rows.iter().map(|row| (row.cells(), row.tone())).collect();
         self.table(R::HEADER, &lines)
     }
 
@@ -60,8 +79,8 @@ impl Output {
                 .collect();
             return self.json(&object);
         }
-        let lines: Vec<_> =
-            fields.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]).collect();
+        let lines = fields.iter().map(|(name, value)| vec![(*name).to_owned(), value.clone()]);
+        let lines: Vec<_> = lines.map(|line| (line, Tone::Plain)).collect();
         self.table(&[], &lines)
     }
 
@@ -89,12 +108,12 @@ impl Output {
         if self.is_json() { self.json(object) } else { self.line(text) }
     }
 
-    fn table(&self, header: &[&str], lines: &[Vec<String>]) -> io::Result<()> {
+    fn table(&self, header: &[&str], lines: &[(Vec<String>, Tone)]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         if !self.is_terminal {
             let header = header.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
             let header = (!header.is_empty()).then_some(&header);
-            for line in header.into_iter().chain(lines) {
+            for line in header.into_iter().chain(lines.iter().map(|(line, _)| line)) {
                 writeln!(
                     out,
                     "{}",
@@ -109,8 +128,8 @@ impl Output {
         if !header.is_empty() {
             table.set_header(header.iter().map(|name| styled(name)).collect::<Vec<_>>());
         }
-        for line in lines {
-            table.add_row(line.iter().map(|cell| Cell::new(flat(cell))).collect::<Vec<_>>());
+        for (line, tone) in lines {
+            table.add_row(line.iter().map(|cell| toned(cell, *tone)).collect::<Vec<_>>());
         }
         for column in table.column_iter_mut() {
             column.set_padding((0, 2));
@@ -122,6 +141,15 @@ impl Output {
 fn styled(name: &str) -> Cell {
     let cell = Cell::new(name);
     if has_colour() { cell.add_attribute(Attribute::Bold) } else { cell }
+}
+
+fn toned(text: &str, tone: Tone) -> Cell {
+    let cell = Cell::new(flat(text));
+    match tone {
+        Tone::Good if has_colour() => cell.fg(Color::Green),
+        Tone::Bad if has_colour() => cell.fg(Color::Red),
+        Tone::Plain | Tone::Good | Tone::Bad => cell,
+    }
 }
 
 /// Whether stdout may carry escapes. See <https://no-color.org>.

@@ -19,9 +19,6 @@ use crate::metrics::Metrics;
 /// The field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "weirmq-operator";
 
-/// On any resource: `true` has the operator leave alone what belongs to it.
-pub(crate) const PAUSED: &str = "weirmq.io/paused";
-
 /// Shared by all controllers of a process.
 pub(crate) struct Context {
     pub(crate) client: Client,
@@ -187,11 +184,6 @@ impl Context {
             .map_err(Error::kubernetes(format!("write the status of {} {name}", K::kind(&()))))?;
         Ok(())
     }
-}
-
-/// Whether somebody wants `object` left alone.
-pub(crate) fn is_paused<K: Resource>(object: &K) -> bool {
-    object.annotations().get(PAUSED).is_some_and(|value| value == "true")
 }
 
 /// How long to wait after the `failures`th failure in a row: 1 s, doubling up to 2 minutes.

@@ -14,10 +14,11 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use weirmq_client::{Admin, ClientError};
 
+use crate::annotations::is_paused;
 use crate::broker;
 use crate::children::Children;
 use crate::conditions::{self, Finding};
-use crate::context::{Context, Error, is_paused};
+use crate::context::{Context, Error};
 use crate::kinds::Broker;
 
 /// Keeps a resource until what it declared is deleted.

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod annotations;
 mod broker;
 mod children;
 mod conditions;

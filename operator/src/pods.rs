@@ -84,7 +84,7 @@ pub(crate) struct Container {
 pub(crate) fn template(
     container: Container,
     labels: Map<String, Value>,
-    annotations: Value,
+    annotations: Map<String, Value>,
     service_account: Option<&str>,
     volumes: Vec<Value>,
     settings: &PodSettings,

@@ -9,6 +9,8 @@ pub(crate) mod consume;
 pub(crate) mod crds;
 pub(crate) mod group;
 pub(crate) mod healthcheck;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubectl;
 pub(crate) mod kv;
 mod member;
 pub(crate) mod message;

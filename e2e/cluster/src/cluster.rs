@@ -84,6 +84,21 @@ impl Cluster {
         output_of(&mut self.command(&words), stdin)
     }
 
+    /// Makes the link `kubectl-weir` to the program under test, as a user does.
+    pub(crate) fn link_plugin(&self, folder: &Path) -> anyhow::Result<()> {
+        let weir = self.images.weir().canonicalize().context("the program under test")?;
+        std::os::unix::fs::symlink(weir, folder.join("kubectl-weir")).context("make the link")
+    }
+
+    /// What `kubectl weir` prints, with the link `kubectl-weir` to `weir` in a folder of $PATH.
+    pub(crate) fn kubectl_weir(&self, folder: &Path, words: &[&str]) -> anyhow::Result<String> {
+        let path = std::env::var("PATH").context("there is no PATH")?;
+        let path = format!("PATH={}:{path}", folder.to_str().context("path of the link")?);
+        let mut all = vec!["env", &path, "kubectl", "weir"];
+        all.extend(words);
+        output(&mut self.command(&all))
+    }
+
     /// What `helm` prints.
     pub(crate) fn helm(&self, arguments: &[&str]) -> anyhow::Result<String> {
         // Where it was not built, as with kind, the one in $PATH.

@@ -1,7 +1,7 @@
 //! The images of the tests: built and put onto the nodes when the first test needs them.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context as _;
@@ -26,6 +26,11 @@ pub(crate) struct Images {
 impl Images {
     pub(crate) fn new(weir: PathBuf) -> Self {
         Self { weir, provided: Mutex::default() }
+    }
+
+    /// The program under test.
+    pub(crate) fn weir(&self) -> &Path {
+        &self.weir
     }
 
     /// Builds an image and puts it onto every node of `cluster`, if that was not done yet.

@@ -13,11 +13,10 @@ use weirmq_remoting::body::{ConsumeStats, OffsetWrapper, TopicOffset, TopicStats
 
 use super::Round;
 use super::observe::GroupView;
+use crate::annotations::DROP_UNDRAINED;
 use crate::context::Error;
 use crate::kinds::Broker;
 
-/// Names a group that is to leave although something is left on it.
-const DROP_UNDRAINED: &str = "weirmq.io/drop-undrained";
 const DEAD_LETTERS: &str = "%DLQ%";
 const RETRIES: &str = "%RETRY%";
 /// Transactions that are neither committed nor rolled back.

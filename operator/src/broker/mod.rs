@@ -9,6 +9,7 @@ mod observe;
 mod roll;
 mod status;
 mod step;
+mod switch_over;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -22,8 +23,9 @@ use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt as _};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
+use crate::annotations::is_paused;
 use crate::children::Children;
-use crate::context::{Context, Error, is_paused};
+use crate::context::{Context, Error};
 use crate::kinds::{Broker, BrokerStatus, NameServer};
 use crate::name_server;
 use crate::storage;
@@ -118,6 +120,7 @@ impl Round<'_> {
             self.take_away(plan, &views).await?;
         }
         self.hand_out_topics(&views).await;
+        made = made.and(self.switch_over(&views).await);
         for view in &views {
             // What was asked above may have taken a while.
             let view = observe::group(self.children, self.resource, &view.name, view.is_draining);

@@ -8,8 +8,9 @@ use weirmq_authority::kubernetes::ReplicationMode;
 
 use super::build::{ROLE, is_elected, min_in_sync};
 use super::observe::{GroupView, PodView};
+use crate::annotations::is_paused;
 use crate::conditions::{self, Finding};
-use crate::context::{Error, is_paused};
+use crate::context::Error;
 use crate::kinds::{Broker, BrokerStatus, GroupStatus, ReplicaStatus};
 use crate::pods;
 

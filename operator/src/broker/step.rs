@@ -40,7 +40,7 @@ impl Round<'_> {
                     );
                 }
             },
-            Step::HandOver { to, why } => self.hand_over(group, to, why).await,
+            Step::HandOver { to, why } => self.hand_over(group, Some(to), why).await,
         }
         Ok(())
     }
@@ -75,8 +75,18 @@ impl Round<'_> {
         Ok(())
     }
 
-    async fn hand_over(&mut self, group: &GroupView, to: u32, why: &'static str) {
-        let waiting = format!("the master hands over to {}-{to}: {why}", group.name);
+    /// Asks the master to hand over, to the replica that has most where none is named.
+    pub(super) async fn hand_over(
+        &mut self,
+        group: &GroupView,
+        to: Option<u32>,
+        why: &'static str,
+    ) {
+        let heir = to.map_or_else(
+            || "the replica that has most".to_owned(),
+            |replica| format!("{}-{replica}", group.name),
+        );
+        let waiting = format!("the master hands over to {heir}: {why}");
         self.findings.wait(&group.name, waiting.clone());
         let Some(address) = group.master_address() else { return };
         self.event(EventType::Normal, "SwitchingOver", waiting).await;
@@ -85,7 +95,7 @@ impl Round<'_> {
             Err(error) => return self.findings.wait(&group.name, error.to_string()),
         };
         // Slaves of a group that elects its master are registered one above their replica.
-        let heir = Some(i64::from(to) + 1);
+        let heir = to.map(|replica| i64::from(replica) + 1);
         let asked = admin.switch_master(&address, &group.name, heir);
         match tokio::time::timeout(HAND_OVER_TIMEOUT, asked).await {
             Ok(Ok(())) => {}

@@ -5,6 +5,7 @@ use serde_json::Value;
 use weirmq_broker::BrokerConfig;
 
 use super::build::{self, Group, Plan};
+use crate::annotations::RESTARTED_AT;
 use crate::kinds::Broker;
 
 fn broker(spec: &str) -> Broker {
@@ -131,6 +132,21 @@ fn the_number_of_replicas_and_min_in_sync_restart_nobody() {
     assert_eq!(three, template("replicasPerGroup: 5, replication: {minInSync: 3}"));
     assert_ne!(three, template("config: {retentionHours: 1}"));
     assert_ne!(three, template("pod: {image: 'weirmq:2'}"));
+}
+
+#[test]
+fn a_restart_that_is_asked_for_is_a_change_of_the_template() {
+    let mut resource = broker(&format!("{{{COMMON}}}"));
+    let template = |resource: &Broker| {
+        find(&objects(resource), "StatefulSet", "mq-0").unwrap()["spec"]["template"].clone()
+    };
+    let before = template(&resource);
+    let time = "2026-11-27T21:00:00Z";
+    resource.annotations_mut().insert(RESTARTED_AT.to_owned(), time.to_owned());
+    let after = template(&resource);
+    assert_eq!(after["metadata"]["annotations"][RESTARTED_AT], time);
+    assert_eq!(before["spec"], after["spec"]);
+    assert_ne!(before, after);
 }
 
 #[test]

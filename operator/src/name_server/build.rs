@@ -3,6 +3,7 @@
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
+use crate::annotations;
 use crate::context::Context;
 use crate::kinds::{ExternalType, NameServer};
 use crate::pods::{self, ADMIN_PORT, Container, Role};
@@ -144,8 +145,9 @@ fn stateful_set(resource: &NameServer, context: &Context) -> Value {
         mounts,
     };
     let labels = pods::labels(ROLE, &name);
+    let annotations = annotations::of_pods(resource);
     let template =
-        pods::template(container, labels.clone(), json!({}), None, Vec::new(), &spec.pod);
+        pods::template(container, labels.clone(), annotations, None, Vec::new(), &spec.pod);
     let mut set = json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet",
         "metadata": metadata(resource, &set_name(&name)),

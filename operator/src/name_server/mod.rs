@@ -9,9 +9,10 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::runtime::controller::Action;
 use kube::{Resource as _, ResourceExt as _};
 
+use crate::annotations::is_paused;
 use crate::children::Children;
 use crate::conditions::{self, Finding};
-use crate::context::{Context, Error, is_paused};
+use crate::context::{Context, Error};
 use crate::kinds::{NameServer, NameServerStatus};
 use crate::pods::{self, Role};
 use crate::storage;

@@ -7,6 +7,7 @@ mod image;
 mod java;
 mod lifecycle;
 mod operator;
+mod plugin;
 
 use crate::cluster::Namespace;
 
@@ -144,6 +145,12 @@ pub(crate) const TESTS: &[Test] = &[
         about: "a second group under load, and away with it",
         smoke: false,
         run: lifecycle::scale,
+    },
+    Test {
+        name: "plugin",
+        about: "kubectl weir, the plugin: status, switchover and restart under load, a report",
+        smoke: false,
+        run: plugin::plugin,
     },
     Test {
         name: "deletion",

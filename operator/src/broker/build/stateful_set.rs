@@ -6,6 +6,7 @@ use super::config::{self, FOLDER, SECRET_FOLDER, TLS_FOLDER};
 use super::{
     Group, PORT, Plan, REPLICATION_PORT, ROLE, VIP_PORT, group_selector, pod_labels, secret_name,
 };
+use crate::annotations;
 use crate::children::short_digest;
 use crate::pods::{self, ADMIN_PORT, Container};
 
@@ -16,11 +17,13 @@ pub(super) fn stateful_set(plan: &Plan<'_>, group: &Group) -> Value {
     let (name, spec) = (plan.name(), &plan.resource.spec);
     let labels = pod_labels(&name, &group.name);
     let hash = short_digest(&config::needing_restart(plan, group));
+    let mut annotations = annotations::of_pods(plan.resource);
+    annotations.insert(CONFIG.to_owned(), json!(hash));
     let account = plan.is_elected().then(|| format!("{name}-broker"));
     let template = pods::template(
         container(plan),
         labels.clone(),
-        json!({ CONFIG: hash }),
+        annotations,
         account.as_deref(),
         volumes(plan, &group.name),
         &spec.pod,
