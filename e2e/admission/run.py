@@ -17,6 +17,7 @@ nodes: no pod is started.
 """
 
 import argparse
+import base64
 import copy
 import json
 import os
@@ -230,7 +231,7 @@ DENIED = [
 def rights(server, account, others):
     """Of the operator in namespace default, and whether it has any in namespace `other`."""
     allowed = [("patch", "apps", "statefulsets", ""), ("patch", "weirmq.io", "brokers", "status"),
-               ("create", "", "secrets", ""), ("delete", "", "pods", ""), ("create", "events.k8s.io", "events", "")]
+               ("create", "", "secrets", ""), ("patch", "", "secrets", ""), ("patch", "cert-manager.io", "certificates", ""), ("delete", "", "pods", ""), ("create", "events.k8s.io", "events", "")]
     for verb, group, kind, sub in allowed:
         report(f"{account} may {verb} {kind}/{sub}", "" if may(server, account, verb, group, kind, subresource=sub) else "no")
         elsewhere = may(server, account, verb, group, kind, "other", subresource=sub)
@@ -307,11 +308,18 @@ def wait(seconds, condition):
     return False
 
 
+def certificate(server, namespace, secret):
+    """The certificate in a Secret that the operator made, or nothing."""
+    code, answer = server.ask("GET", f"/api/v1/namespaces/{namespace}/secrets/{secret}")
+    text = answer.get("data", {}).get("ca.crt", "") if code == 200 else ""
+    return base64.b64decode(text).startswith(b"-----BEGIN CERTIFICATE-----")
+
+
 def operate(weir, server, namespace, *arguments):
     """The operator makes what the examples ask for, and is forbidden nothing of it."""
     made = f"/apis/apps/v1/namespaces/{namespace}/statefulsets"
     wanted = {"async-0", "async-1", "async-namesrv", "double-0", "double-1", "double-namesrv", "masters-0", "masters-1",
-              "masters-namesrv", "shop-0", "shop-namesrv", "single-0", "single-namesrv"}
+              "masters-namesrv", "sealed-0", "sealed-namesrv", "shop-0", "shop-namesrv", "single-0", "single-namesrv"}
     for path in sorted((ROOT / "examples").glob("*.yaml")):
         done = subprocess.run(["kubectl", "apply", "-n", namespace, "-f", path], capture_output=True, text=True)
         report(f"{path.name} for the operator", done.returncode and done.stderr)
@@ -326,6 +334,8 @@ def operate(weir, server, namespace, *arguments):
             re.search(rf'weirmq_operator_reconciles_total{{[^}}]*kind="{kind}"', text) for kind in kinds)
         report(f"the operator looks at every kind {arguments}",
                "" if wait(60, lambda: counted(operator.metrics())) else operator.metrics())
+        written = lambda: {name: certificate(server, namespace, name) for name in ("sealed-authority", "sealed-certificates")}
+        report(f"the operator makes certificates {arguments}", "" if wait(30, lambda: all(written().values())) else written())
         report(f"the operator is forbidden nothing {arguments}", operator.forbidden())
         text = operator.metrics()
     for path in sorted((ROOT / "examples").glob("*.yaml")):

@@ -14,6 +14,10 @@ pub const RESTARTED_AT: &str = "weirmq.io/restarted-at";
 /// most: `GROUP=REPLICA` or `GROUP`. It is taken off before the master is asked, so it is asked once.
 pub const SWITCH_OVER: &str = "weirmq.io/switch-over";
 
+/// On a `Broker` whose certificates the operator makes: all that were made before this time are renewed,
+/// and so is their authority.
+pub const RENEW_CERTIFICATES: &str = "weirmq.io/renew-certificates";
+
 /// On a `Broker`: names a group that is to leave although something is left on it.
 pub(crate) const DROP_UNDRAINED: &str = "weirmq.io/drop-undrained";
 

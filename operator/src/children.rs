@@ -405,14 +405,14 @@ pub(crate) fn short_digest(text: &str) -> String {
 }
 
 /// Whether the operator made it for the same resource; it takes nobody else's.
-fn is_of_same_owner(found: &DynamicObject, wanted: &Value) -> bool {
+pub(crate) fn is_of_same_owner(found: &DynamicObject, wanted: &Value) -> bool {
     let labels = &wanted["metadata"]["labels"];
     belongs(found)
         .is_some_and(|(name, instance)| labels[NAME] == name && labels[INSTANCE] == instance)
 }
 
 /// Whether everything that is wanted is there; defaults of the API server may be as well.
-fn holds(found: &Value, wanted: &Value) -> bool {
+pub(crate) fn holds(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| {
             found.get(key).is_some_and(|found| holds(found, wanted))

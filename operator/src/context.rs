@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::Store;
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use weirmq_client::{Admin, ClientConfig};
 
+use crate::broker::Certified;
 use crate::metrics::Metrics;
 
 /// The field manager of everything that the operator writes.
@@ -32,6 +34,10 @@ pub(crate) struct Context {
     pub(crate) nodes: Option<Store<Node>>,
     /// Groups on which nothing was left in the last round, and where their logs ended then.
     pub(crate) empty: Mutex<BTreeMap<(String, String), String>>,
+    /// Brokers whose certificates were looked at, by namespace and name.
+    pub(crate) certified: Mutex<BTreeMap<(String, String), Certified>>,
+    /// How long a Secret that changed takes to reach all pods that mount it.
+    pub(crate) certificate_settle: SignedDuration,
     admins: Mutex<BTreeMap<String, Arc<Admin>>>,
 }
 
@@ -52,6 +58,12 @@ pub(crate) enum Error {
     Refused(String),
     #[error("the system has no random numbers for a secret")]
     NoRandomNumbers,
+    #[error("{0}")]
+    Certificates(String),
+    #[error(
+        "the API server knows no Certificate of cert-manager.io/v1; install cert-manager, or leave tls.issuerRef out to have the operator make certificates"
+    )]
+    NoCertManager,
 }
 
 /// What the API server said, without all the fields in which it said it.
@@ -82,6 +94,8 @@ impl Error {
             Self::NameTaken { .. } => "NameTaken",
             Self::Refused(_) => "StorageNotExpanded",
             Self::NoRandomNumbers => "NoRandomNumbers",
+            Self::Certificates(_) => "CertificatesNotMade",
+            Self::NoCertManager => "CertManagerMissing",
         }
     }
 }
@@ -93,6 +107,7 @@ impl Context {
         metrics: Metrics,
         image: String,
         cluster_domain: String,
+        certificate_settle: SignedDuration,
         nodes: Option<Store<Node>>,
     ) -> Self {
         Self {
@@ -103,6 +118,8 @@ impl Context {
             cluster_domain,
             nodes,
             empty: Mutex::default(),
+            certified: Mutex::default(),
+            certificate_settle,
             admins: Mutex::default(),
         }
     }

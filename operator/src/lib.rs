@@ -9,6 +9,7 @@
 
 pub mod annotations;
 mod broker;
+mod certificates;
 mod children;
 mod conditions;
 mod consumer_group;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::Stream;
+use jiff::SignedDuration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::Node;
 use kube::core::DeserializeGuard;
@@ -49,6 +50,9 @@ pub struct Config {
     pub namespace: Option<String>,
     /// The domain of the cluster's DNS.
     pub cluster_domain: String,
+    /// How long a Secret that changed takes to reach all pods that mount it: an authority is trusted for
+    /// this long before it issues anything, and after it last did.
+    pub certificate_settle: SignedDuration,
     /// Where the Lease of the operators is, and what this one is called there.
     pub lease_namespace: String,
     pub identity: String,
@@ -121,8 +125,15 @@ async fn controllers(
         Some((store, stream)) => (Some(store), stream.boxed()),
         None => (None, futures::stream::pending().boxed()),
     };
-    let context =
-        Context::new(client.clone(), recorder, metrics, config.image, config.cluster_domain, nodes);
+    let context = Context::new(
+        client.clone(),
+        recorder,
+        metrics,
+        config.image,
+        config.cluster_domain,
+        config.certificate_settle,
+        nodes,
+    );
     let context = Arc::new(context);
     let (touches, _) = broadcast::channel(TOUCHES);
     let everything =

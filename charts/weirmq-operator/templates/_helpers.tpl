@@ -87,7 +87,12 @@ grant what they do not have. */ -}}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create]
+  verbs: [create{{ if .Values.rbac.certificates }}, get, patch{{ end }}]
+{{- if .Values.rbac.certificates }}
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
+  verbs: [get, create, patch]
+{{- end }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, delete]

@@ -1,5 +1,8 @@
 //! `weir operator`: the operator of Kubernetes.
 
+use std::time::Duration;
+
+use jiff::SignedDuration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use weirmq_operator::Config;
@@ -24,6 +27,11 @@ pub(crate) struct OperatorArgs {
     #[arg(long, value_name = "DOMAIN", env = "WEIRMQ_CLUSTER_DOMAIN", hide_env = true)]
     #[arg(default_value = "cluster.local")]
     cluster_domain: String,
+    /// How long a changed Secret takes to reach all pods that mount it, at most: so long an authority is
+    /// trusted before it issues certificates, and after it last did
+    #[arg(long, value_name = "DURATION", env = "WEIRMQ_CERTIFICATE_SETTLE", hide_env = true)]
+    #[arg(default_value = "5m", value_parser = crate::units::parse_duration)]
+    certificate_settle: Duration,
     /// Where the Lease of the operators is [default: default]
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", hide_env = true)]
     lease_namespace: Option<String>,
@@ -61,6 +69,7 @@ pub(crate) async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         image: args.image,
         namespace: args.watch_namespace.filter(|namespace| !namespace.is_empty()),
         cluster_domain: args.cluster_domain,
+        certificate_settle: SignedDuration::try_from(args.certificate_settle)?,
         lease_namespace: args.lease_namespace.unwrap_or_else(|| "default".to_owned()),
         identity,
     };

@@ -5,6 +5,7 @@ pub(super) mod external;
 mod rights;
 mod services;
 mod stateful_set;
+pub(super) mod tls;
 
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ impl Plan<'_> {
         format!("{group}-{replica}.{}.{namespace}.svc.{domain}", self.pods_service())
     }
 
-    fn metadata(&self, name: &str) -> Value {
+    pub(super) fn metadata(&self, name: &str) -> Value {
         let owner = self.resource.controller_owner_ref(&());
         pods::metadata(ROLE, &self.name(), &self.namespace(), name, &json!(owner))
     }

@@ -4,6 +4,7 @@
 //! look at their replicas, take at most one step of a rolling restart in each group, and say how it is.
 
 mod build;
+mod certify;
 mod drain;
 mod observe;
 mod roll;
@@ -31,6 +32,8 @@ use crate::name_server;
 use crate::storage;
 
 use build::{Group, Plan, external};
+
+pub(crate) use certify::Certified;
 use observe::GroupView;
 
 pub(crate) use build::cluster;
@@ -114,7 +117,8 @@ impl Round<'_> {
         };
         self.learn_addresses(&mut plan).await?;
         // One object that cannot be made must not keep the others' pods from being looked after.
-        let mut made = self.make(&plan).await;
+        let certified = self.certify(&plan).await;
+        let mut made = self.make(&plan).await.and(certified);
         let views = self.seen();
         if made.is_ok() {
             self.take_away(plan, &views).await?;

@@ -6,7 +6,7 @@ use kube::Resource as _;
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::ReplicationMode;
 
-use super::build::{ROLE, is_elected, min_in_sync};
+use super::build::{ROLE, is_elected, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
 use crate::annotations::is_paused;
 use crate::conditions::{self, Finding};
@@ -23,6 +23,8 @@ pub(super) struct Findings {
     pub(super) with_topics: Vec<String>,
     /// Why disks cannot grow as they should.
     pub(super) storage: Option<String>,
+    /// What cert-manager says of a certificate that it has not issued.
+    pub(super) certificate: Option<String>,
     /// What keeps groups that leave from leaving.
     pub(super) draining: BTreeMap<String, String>,
 }
@@ -57,9 +59,9 @@ pub(super) fn status(
     let storage = findings.storage.as_ref();
     found.extend(storage.map(|why| Finding::new("StorageNotExpanded", true, "Refused", why)));
     found.extend(is_paused(resource).then(Finding::paused));
-    let message = "there are no accounts yet: whoever reaches a broker may do everything. Let only those \
-                   reach it whom you trust";
-    found.push(Finding::new("Insecure", true, "NoAccounts", message));
+    let certificate = findings.certificate.as_ref();
+    found.extend(certificate.map(|why| Finding::new("CertificateMissing", true, "NotIssued", why)));
+    found.push(Finding::new("Insecure", true, "NoAccounts", insecurity(resource)));
     BrokerStatus {
         observed_generation: generation,
         conditions: conditions::merge(known, found, generation),
@@ -69,6 +71,23 @@ pub(super) fn status(
         ready_pods: format!("{ready}/{pods}"),
         groups: views.iter().map(|view| group_status(view, findings, before)).collect(),
     }
+}
+
+/// What does not keep strangers out.
+fn insecurity(resource: &Broker) -> String {
+    let accounts = "there are no accounts yet: whoever reaches a broker may do everything. Let only those \
+                    reach it whom you trust";
+    let clients =
+        "; connections of clients are encrypted with a certificate that nobody can verify";
+    let replicas = "; what replicas send each other is not encrypted";
+    let mut text = accounts.to_owned();
+    if resource.spec.tls.is_none() {
+        text.push_str(clients);
+    }
+    if resource.spec.replicas_per_group > 1 && !tls::are_made(resource) {
+        text.push_str(replicas);
+    }
+    text
 }
 
 fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> Finding {

@@ -135,6 +135,79 @@ fn the_number_of_replicas_and_min_in_sync_restart_nobody() {
 }
 
 #[test]
+fn replicas_encrypt_where_certificates_are_made_for_them() {
+    let made = |spec: &str| objects(&broker(&format!("{{{COMMON}, {spec}}}")));
+    let mounted = |objects: &[Value]| {
+        let volumes =
+            &find(objects, "StatefulSet", "mq-0").unwrap()["spec"]["template"]["spec"]["volumes"];
+        let volumes = volumes.as_array().unwrap().iter();
+        let tls = volumes.clone().find(|volume| volume["name"] == "tls");
+        tls.map(|volume| volume["secret"]["secretName"].as_str().unwrap().to_owned())
+    };
+    for (spec, secret, encrypts) in [
+        ("flush: Sync", None, false),
+        ("tls: {secret: {name: own}}", Some("own"), false),
+        ("tls: {}", Some("mq-certificates"), true),
+        ("tls: {issuerRef: {name: ca}}", Some("mq-certificates"), true),
+    ] {
+        let objects = made(spec);
+        assert_eq!(mounted(&objects).as_deref(), secret, "{spec}");
+        let config = config(&objects, "mq-0", 1);
+        assert_eq!(config.tls.certificate.is_some(), secret.is_some(), "{spec}");
+        let tls = config.replication.tls;
+        assert_eq!(tls.is_some(), encrypts, "{spec}");
+        assert!(tls.is_none_or(|tls| tls.ca.ends_with("ca.crt")));
+        assert!(config.replication.secret_file.is_some(), "{spec}");
+    }
+    let single = made("replicasPerGroup: 1, tls: {}");
+    assert_eq!(config(&single, "mq-0", 0).replication.tls, None);
+    assert_eq!(mounted(&single).as_deref(), Some("mq-certificates"));
+}
+
+#[test]
+fn a_certificate_is_for_every_host_under_which_brokers_are_reached() {
+    let spec = "groups: 2, tls: {issuerRef: {name: ca, kind: ClusterIssuer}}, external: {type: LoadBalancer}";
+    let resource = broker(&format!("{{{COMMON}, {spec}}}"));
+    let group = |name: &str| Group { name: name.to_owned(), is_draining: false, replicas: 3 };
+    let outside = [
+        ("a", "lb.example.org:10911"),
+        ("b", "10.0.0.7:10911"),
+        ("c", "[fd00::7]:10911"),
+        ("d", "{node}:1"),
+    ];
+    let plan = Plan {
+        resource: &resource,
+        image: "weirmq:1",
+        domain: "cluster.local",
+        name_servers: vec!["ns:9876".to_owned()],
+        external: outside.map(|(name, address)| (name.to_owned(), address.to_owned())).into(),
+        groups: vec![group("mq-0"), group("mq-1")],
+    };
+    let hosts = build::tls::hosts(&plan);
+    let issuer = resource.spec.tls.as_ref().unwrap().issuer_ref.as_ref().unwrap();
+    let certificate = build::tls::certificate(&plan, issuer, &hosts);
+    assert_eq!(
+        certificate["spec"],
+        serde_json::json!({
+            "secretName": "mq-certificates",
+            "dnsNames": [
+                "*.mq-brokers.shop.svc.cluster.local",
+                "lb.example.org",
+                "mq-0-master.shop.svc.cluster.local",
+                "mq-1-master.shop.svc.cluster.local",
+            ],
+            "ipAddresses": ["10.0.0.7", "fd00::7"],
+            "usages": ["digital signature", "server auth", "client auth"],
+            "privateKey": { "algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always" },
+            "issuerRef": { "group": "cert-manager.io", "kind": "ClusterIssuer", "name": "ca" },
+        })
+    );
+    // What others dial, by the configuration.
+    let peers = config(&plan.objects(), "mq-1", 0).replication.peers;
+    assert_eq!(peers, ["mq-1-{}.mq-brokers.shop.svc.cluster.local:10912"]);
+}
+
+#[test]
 fn a_restart_that_is_asked_for_is_a_change_of_the_template() {
     let mut resource = broker(&format!("{{{COMMON}}}"));
     let template = |resource: &Broker| {

@@ -64,6 +64,10 @@ use super::rules::{self, rule};
          "config.messageBytesMax is not below config.segmentSize: a message has to fit into a segment"),
     rule("!has(self.external) || !has(self.external.host) || self.external.type == 'NodePort'",
          "external.host is of type NodePort; a LoadBalancer has an address of its own"),
+    rule("!has(self.tls) || !has(self.tls.secret) || !has(self.tls.issuerRef)",
+         "give tls.secret, a certificate for clients, or tls.issuerRef, or neither to have the operator make certificates"),
+    rule("self.replicasPerGroup == 1 || (has(self.tls) && !has(self.tls.secret) ? (has(self.tls.issuerRef) ? 2 : 1) : 0) == (has(oldSelf.tls) && !has(oldSelf.tls.secret) ? (has(oldSelf.tls.issuerRef) ? 2 : 1) : 0)",
+         "replicas know each other by the certificates of tls, or all of them do without: whether they do, and who issues them, does not change; make another Broker"),
     rules::storage_grows_only(),
     rules::storage_class_stays(),
 ]))]
@@ -108,7 +112,8 @@ pub struct BrokerSpec {
     /// Addresses for clients outside of the cluster. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub external: Option<BrokerExternal>,
-    /// TLS for clients. Default: none.
+    /// Certificates: `{}` has the operator make them by an authority of its own, and renew both. Then
+    /// replicas encrypt what they send each other, and know each other by them. Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<BrokerTls>,
     #[serde(default)]
@@ -240,12 +245,41 @@ pub struct BrokerExternal {
     pub host: Option<String>,
 }
 
-/// Certificates for clients.
+/// Where certificates come from: a Secret with one for clients, or an issuer of cert-manager, or neither.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BrokerTls {
-    /// A Secret of type `kubernetes.io/tls`, as cert-manager makes it.
-    pub secret: SecretName,
+    /// A Secret of type `kubernetes.io/tls`, for clients only. Brokers read it again when it changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<SecretName>,
+    /// An issuer of cert-manager that issues for names of the cluster and says who it is (`ca.crt`), such
+    /// as a CA. Default: an authority of the operator's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer_ref: Option<IssuerRef>,
+}
+
+/// As `issuerRef` of cert-manager's `Certificate`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssuerRef {
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Issuer or ClusterIssuer, or the kind of another group. Default: Issuer.
+    #[serde(default = "default_issuer_kind")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// Default: cert-manager.io.
+    #[serde(default = "default_issuer_group")]
+    #[schemars(length(min = 1, max = 253))]
+    pub group: String,
+}
+
+fn default_issuer_kind() -> String {
+    "Issuer".to_owned()
+}
+
+fn default_issuer_group() -> String {
+    "cert-manager.io".to_owned()
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -269,6 +269,8 @@ pub(crate) fn rights(namespace: &Namespace<'_>) -> anyhow::Result<String> {
         &["delete", "namespaces"],
         &["delete", "customresourcedefinitions.apiextensions.k8s.io"],
         &["delete", "persistentvolumes"],
+        &["list", "secrets"],
+        &["delete", "secrets"],
         &["*", "*"],
     ] {
         ensure!(!may(&operator, words)?, "the operator may {}", words.join(" "));

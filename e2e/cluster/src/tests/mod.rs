@@ -2,6 +2,7 @@
 //! begins and removed when it has ended.
 
 mod by_hand;
+mod certificates;
 mod faults;
 mod image;
 mod java;
@@ -145,6 +146,12 @@ pub(crate) const TESTS: &[Test] = &[
         about: "a second group under load, and away with it",
         smoke: false,
         run: lifecycle::scale,
+    },
+    Test {
+        name: "certificates",
+        about: "replicas under certificates of the operator, which are renewed under load with their authority",
+        smoke: false,
+        run: certificates::renewed,
     },
     Test {
         name: "plugin",

@@ -16,27 +16,20 @@ pub(crate) const DEPLOYMENT: &str = "deployment/weirmq-operator";
 
 /// Installs the chart, if it is not there yet, and waits until the operator is ready.
 pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
+    install_with(cluster, &[])
+}
+
+/// The same with these values, `path=value` each; another installation takes them back.
+pub(crate) fn install_with(cluster: &Cluster, values: &[&str]) -> anyhow::Result<()> {
     cluster.provide(WEIR)?;
     let (repository, tag) = WEIR.rsplit_once(':').context("the image has no tag")?;
     let system = cluster.namespace(OPERATOR_NAMESPACE)?;
     let image = [format!("image.repository={repository}"), format!("image.tag={tag}")];
-    cluster.helm(&[
-        "upgrade",
-        "--install",
-        RELEASE,
-        CHART,
-        "--namespace",
-        &system.name,
-        "--set",
-        &image[0],
-        "--set",
-        &image[1],
-        "--set",
-        "image.pullPolicy=Never",
-        "--wait",
-        "--timeout",
-        "120s",
-    ])?;
+    let mut words = vec!["upgrade", "--install", RELEASE, CHART, "--namespace", &system.name];
+    words.extend(["--wait", "--timeout", "120s", "--set", "image.pullPolicy=Never"]);
+    let own = image.iter().map(String::as_str).chain(values.iter().copied());
+    words.extend(own.flat_map(|value| ["--set-string", value]));
+    cluster.helm(&words)?;
     Ok(())
 }
 

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use toml::{Table, Value as Toml};
 use weirmq_authority::kubernetes::{Flush, ReplicationMode};
 
-use super::external;
 use super::{Group, PORT, Plan, REPLICATION_PORT, master_service, min_in_sync};
+use super::{external, tls};
 use crate::kinds::{BrokerSettings, BrokerSpec};
 use crate::storage::bytes;
 
@@ -77,10 +77,7 @@ fn broker(plan: &Plan<'_>, group: &Group) -> Table {
     broker.insert("replication".to_owned(), Toml::Table(replication(plan, &group.name)));
     broker.insert("limits".to_owned(), Toml::Table(limits(settings)));
     if spec.tls.is_some() {
-        let mut tls = Table::new();
-        set(&mut tls, "certificate", Some(format!("{TLS_FOLDER}/tls.crt")));
-        set(&mut tls, "key", Some(format!("{TLS_FOLDER}/tls.key")));
-        broker.insert("tls".to_owned(), Toml::Table(tls));
+        broker.insert("tls".to_owned(), Toml::Table(pair()));
     }
     broker
 }
@@ -119,6 +116,11 @@ fn replication(plan: &Plan<'_>, group: &str) -> Table {
     let min = i64::from(min_in_sync(plan.resource));
     set(&mut replication, "min_in_sync", (mode == ReplicationMode::Sync).then_some(min));
     set(&mut replication, "secret_file", Some(format!("{SECRET_FOLDER}/secret")));
+    if tls::are_made(plan.resource) {
+        let mut tls = pair();
+        set(&mut tls, "ca", Some(format!("{TLS_FOLDER}/ca.crt")));
+        replication.insert("tls".to_owned(), Toml::Table(tls));
+    }
     if plan.is_elected() {
         // One name for all that there are and will be.
         let peers = format!("{}:{REPLICATION_PORT}", plan.host(group, "{}"));
@@ -151,6 +153,14 @@ fn limits(settings: &BrokerSettings) -> Table {
     set(&mut limits, "connections_max", settings.connections_max.map(whole));
     set(&mut limits, "topics_max", settings.topics_max.map(whole));
     limits
+}
+
+/// Certificate and key. Brokers read them again when they have changed.
+fn pair() -> Table {
+    let mut tls = Table::new();
+    set(&mut tls, "certificate", Some(format!("{TLS_FOLDER}/tls.crt")));
+    set(&mut tls, "key", Some(format!("{TLS_FOLDER}/tls.key")));
+    tls
 }
 
 fn set(table: &mut Table, key: &str, value: Option<impl Into<Toml>>) {

@@ -9,7 +9,7 @@ use super::{Group, PORT, Plan};
 use crate::kinds::{Broker, BrokerExternal, ExternalType};
 
 /// Stands for the address of the pod's node in what brokers are told.
-const NODE: &str = "{node}";
+pub(super) const NODE: &str = "{node}";
 
 /// The Service of one replica.
 pub(in crate::broker) fn service_name(group: &str, replica: u32) -> String {

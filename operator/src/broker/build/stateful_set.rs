@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::config::{self, FOLDER, SECRET_FOLDER, TLS_FOLDER};
 use super::{
     Group, PORT, Plan, REPLICATION_PORT, ROLE, VIP_PORT, group_selector, pod_labels, secret_name,
+    tls,
 };
 use crate::annotations;
 use crate::children::short_digest;
@@ -101,7 +102,8 @@ fn volumes(plan: &Plan<'_>, group: &str) -> Vec<Value> {
         volumes.push(json!({ "name": "replication", "secret": { "secretName": secret } }));
     }
     if let Some(tls) = &spec.tls {
-        volumes.push(json!({ "name": "tls", "secret": { "secretName": tls.secret.name } }));
+        let mounted = tls::mounted(&plan.name(), tls);
+        volumes.push(json!({ "name": "tls", "secret": { "secretName": mounted } }));
     }
     volumes
 }
