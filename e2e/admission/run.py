@@ -212,7 +212,7 @@ BROKERS_ROLE = {
         {"apiGroups": ["weirmq.io"], "resources": ["brokergroups"], "resourceNames": ["a-0"], "verbs": ["get", "watch"]},
         {"apiGroups": ["weirmq.io"], "resources": ["brokergroups/status"], "resourceNames": ["a-0"], "verbs": ["update"]},
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["a-0"],
-         "verbs": ["get", "watch", "patch"]},
+         "verbs": ["get", "patch"]},
         {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "resourceNames": ["a-0-master-ipv4"],
          "verbs": ["get", "create", "patch"]},
     ],

@@ -32,7 +32,7 @@ pub(super) fn role(plan: &Plan<'_>) -> Value {
         "rules": [
             rule("weirmq.io", "brokergroups", json!(groups), &["get", "watch"]),
             rule("weirmq.io", "brokergroups/status", json!(groups), &["update"]),
-            rule("coordination.k8s.io", "leases", json!(groups), &["get", "watch", "patch"]),
+            rule("coordination.k8s.io", "leases", json!(groups), &["get", "patch"]),
             rule("discovery.k8s.io", "endpointslices", json!(slices), &["get", "patch"]),
         ],
     })
