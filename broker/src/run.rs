@@ -212,7 +212,7 @@ impl Life<'_> {
             end = broker.ended() => Some(end),
         };
         if ended.is_none() {
-            hand_over_before_the_end(&broker).await;
+            leave_before_the_end(&broker).await;
         }
         request::pull::end_held(&broker);
         stop.cancel();
@@ -233,13 +233,26 @@ impl Life<'_> {
     }
 }
 
-/// A master that is told to end gives its office to the slave that has most, so that nobody waits
-/// for its lease.
-async fn hand_over_before_the_end(broker: &Arc<Broker>) {
+/// Sees to it that nobody waits for a replica that is told to end: a master gives its office to the
+/// slave that has most, a slave leaves the in-sync set. One that cannot ends all the same, and the
+/// others find out.
+async fn leave_before_the_end(broker: &Arc<Broker>) {
     let Some(replication) = &broker.replication else { return };
     let status = replication.status();
-    let is_master = matches!(status.role, RoleStatus::Master { .. });
-    if is_master && status.is_elected && status.peers.iter().any(|peer| peer.is_connected) {
+    if !status.is_elected || !status.peers.iter().any(|peer| peer.is_connected) {
+        return;
+    }
+    let is_master = || matches!(replication.role(), RoleStatus::Master { .. });
+    if !is_master() {
+        // Beyond that the others do without it.
+        let patience = Duration::from_millis(broker.config.replication.lease_ms) / 3;
+        match replication.leave(patience).await {
+            true => tracing::info!("nobody waits for this replica"),
+            false => tracing::warn!("this replica ends and is still counted on"),
+        }
+    }
+    // Also one to which a master has handed over a moment ago.
+    if is_master() {
         match broker.hand_over(None).await {
             Ok(()) => tracing::info!("handed over before the end"),
             Err(error) => tracing::warn!(%error, "not handed over before the end"),

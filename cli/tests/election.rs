@@ -192,6 +192,40 @@ fn the_settings_of_a_group_change_while_it_runs_and_replicas_come_and_go() {
 }
 
 #[test]
+fn a_slave_that_is_told_to_end_is_out_of_the_set_when_it_has() {
+    let group = Group::new(3, 2);
+    let mut replicas: Vec<_> =
+        [0, 1, 2].map(|id| group.start(id, &[])).map(Starting::ready).into_iter().collect();
+    let is = |server: &Server, name: &str, value| metric(&server.admin, name) == Some(value);
+    let in_sync = |replicas: &[Server], count| {
+        replicas.iter().any(|it| {
+            is(it, "weirmq_takes_messages", 1) && is(it, "weirmq_in_sync_replicas", count)
+        })
+    };
+    until("three are in sync", || in_sync(&replicas, 3));
+    let epoch = metric(&replicas[0].admin, "weirmq_master_epoch");
+
+    let slave = replicas.iter().position(|it| is(it, "weirmq_is_master", 0)).unwrap();
+    let (status, errors) = replicas.remove(slave).terminate();
+    assert!(status.success() && errors.is_empty(), "{errors}");
+    assert!(in_sync(&replicas, 2), "its master waits for it");
+    // Now each is needed.
+    let other = replicas.iter().find(|it| is(it, "weirmq_is_master", 0)).unwrap();
+    until("the other knows that it is needed", || {
+        safe_to_restart(other).contains("2 replicas are in sync and heard, and 2 have to be")
+    });
+    replicas.push(group.start(slave as u32, &[]).ready());
+    until("it is back", || in_sync(&replicas, 3));
+    assert_eq!(metric(&replicas[0].admin, "weirmq_master_epoch"), epoch, "nobody was elected");
+
+    // The master that ends is not waited for either.
+    let master = replicas.iter().position(|it| is(it, "weirmq_is_master", 1)).unwrap();
+    let (status, errors) = replicas.remove(master).terminate();
+    assert!(status.success() && errors.is_empty(), "{errors}");
+    until("another takes messages", || in_sync(&replicas, 2));
+}
+
+#[test]
 fn a_replica_that_is_configured_otherwise_than_its_group_says_so_and_decides_nothing() {
     let group = Group::new(1, 1);
     let _other = group.start(0, &["--flush", "sync"]);

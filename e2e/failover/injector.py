@@ -110,6 +110,8 @@ class Injector:
         """As an operator does it: slaves first, then a hand-over, then the old master."""
         for name in [name for name in self.group.names if name != master] + [master]:
             if name == master:
+                slaves = [other for other in self.group.names if other != master]
+                until("all slaves are back", lambda: all(map(self.group.is_safe_to_restart, slaves)), 60)
                 self._switch(master)
             until(f"{name} may be started again", lambda: self.group.is_safe_to_restart(name), 60)
             self.group.end(name)

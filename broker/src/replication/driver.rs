@@ -63,6 +63,8 @@ pub(super) struct Driver {
     gate_until: Duration,
     /// Who asked for a hand-over.
     handing_over: Option<oneshot::Sender<Result<(), HandOverError>>>,
+    /// Who asked whether the process may end.
+    leaving: Option<oneshot::Sender<()>>,
     answers: mpsc::Sender<FromAuthority>,
     /// The read that was asked for last.
     reading: u64,
@@ -121,6 +123,7 @@ impl Driver {
             published: Standing::default(),
             gate_until: Duration::ZERO,
             handing_over: None,
+            leaving: None,
             answers,
             reading: 0,
             disagreement: None,
@@ -165,6 +168,7 @@ impl Driver {
             }
             self.act().await?;
             self.publish();
+            self.leave_if_due();
         }
         self.broker.store.close_for_appends();
         Ok(())
@@ -242,6 +246,21 @@ impl Driver {
         Some(found)
     }
 
+    /// Whether this start of a replica was heard just now and stays, by its own word.
+    fn is_prompt(&self, replica: ReplicaId) -> bool {
+        let is_prompt = |(report, heard): &(Report, Duration)| {
+            self.now().saturating_sub(*heard) < 2 * self.settings.tick_every && !report.leaves
+        };
+        self.links.contains_key(&replica) && self.reports.get(&replica).is_some_and(is_prompt)
+    }
+
+    /// Tells whoever wants to end the process that nobody would wait for this replica any more.
+    fn leave_if_due(&mut self) {
+        if self.leaving.is_some() && !self.replica.is_waited_for(self.now()) {
+            let _ = self.leaving.take().map(|asked| asked.send(()));
+        }
+    }
+
     fn on_command(&mut self, command: Command) {
         let now = self.now();
         match command {
@@ -262,6 +281,10 @@ impl Driver {
                 } else {
                     let _ = answer.send(Err(HandOverError::NoHeir));
                 }
+            }
+            Command::Leave { answer } => {
+                self.replica.leave(now);
+                self.leaving = Some(answer);
             }
             Command::Resign { why } => {
                 if self.leading.is_some() && !self.authority.is_by_configuration() {
@@ -284,8 +307,8 @@ impl Driver {
             FromLink::Up(link) => {
                 let replica = link.peer.replica;
                 let other = self.links.get(&replica).filter(|known| known.peer != link.peer);
-                let is_alive = self.reports.get(&replica).is_some_and(|(_, heard)| {
-                    self.now().saturating_sub(*heard) < self.settings.link_timeout
+                let is_alive = self.reports.get(&replica).is_some_and(|(report, heard)| {
+                    self.now().saturating_sub(*heard) < self.settings.link_timeout && !report.leaves
                 });
                 if other.is_some() && is_alive {
                     tracing::error!(
@@ -307,6 +330,7 @@ impl Driver {
                 if self.links.get(&peer.replica).is_some_and(|known| known.number == link) {
                     self.links.remove(&peer.replica);
                     tracing::info!(replica = peer.replica.0, why, "replica disconnected");
+                    self.replica.disconnected(peer);
                     // A candidate counts from when it saw the lease of a master that is gone.
                     self.replica.changed();
                     self.publish_status();

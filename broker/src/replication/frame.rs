@@ -279,6 +279,7 @@ mod tests {
             promised: 4,
             promised_version: 9,
             refuses: false,
+            leaves: true,
             position: LogPosition { epoch: 3, end: 200, flushed: 150 },
             leads: None,
             follows: Some(4),
@@ -322,6 +323,24 @@ mod tests {
         ] {
             assert_eq!(back(&frame), frame);
         }
+    }
+
+    #[test]
+    fn a_report_of_another_version_may_say_less_or_more() {
+        let report = |of_others: &str| {
+            let json = format!(
+                "{{{of_others}\"from\":{{\"replica\":1,\"incarnation\":\"0000000000000002\"}},\"promised\":3,\
+                 \"promised_version\":4,\"refuses\":false,\
+                 \"position\":{{\"epoch\":3,\"end\":9,\"flushed\":9}},\"confirmed\":0,\
+                 \"sent\":{{\"secs\":1,\"nanos\":0}}}}"
+            );
+            match Frame::decode(REPORT, Bytes::from(json)) {
+                Ok(Frame::Report(report)) => report,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(!report("").leaves);
+        assert!(report("\"leaves\":true,\"later\":[1],").leaves);
     }
 
     #[test]

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     HandOver { heir: Option<ReplicaId>, answer: oneshot::Sender<Result<(), HandOverError>> },
     /// Give it up, because the disk does not answer.
     Resign { why: String },
+    /// The process is to end. The answer comes when nobody would wait for this replica.
+    Leave { answer: oneshot::Sender<()> },
 }
 
 /// Why the office stays where it is.
@@ -64,7 +66,7 @@ pub(crate) enum HandOverError {
     NotMaster,
     #[error("roles are given by configuration; change the configuration")]
     ByConfiguration,
-    #[error("no such replica follows and is in sync")]
+    #[error("no such replica is in sync, follows and was heard just now")]
     NoHeir,
     #[error("the heir did not take over in time; this replica goes on as master")]
     TooLate,
@@ -272,6 +274,16 @@ impl Shared {
                 Ok(Err(_)) | Err(_) => Err(HandOverError::TooLate),
             },
         }
+    }
+
+    /// Has the others told that this replica ends, and waits until its master does without it; not
+    /// for longer than `patience`. Says whether nobody waits for it.
+    pub(crate) async fn leave(&self, patience: Duration) -> bool {
+        let (answer, answered) = oneshot::channel();
+        let left = async {
+            self.commands.send(Command::Leave { answer }).await.is_ok() && answered.await.is_ok()
+        };
+        tokio::time::timeout(patience, left).await.unwrap_or(false)
     }
 
     /// Gives the office up without an heir.

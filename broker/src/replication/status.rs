@@ -45,6 +45,8 @@ pub(crate) struct PeerStatus {
     pub(crate) replica: u32,
     pub(crate) is_connected: bool,
     pub(crate) is_in_sync: bool,
+    /// Whether it was heard just now and does not say that it ends.
+    pub(crate) is_prompt: bool,
     /// Where its log ends, and up to where that is on its disk.
     pub(crate) end: u64,
     pub(crate) flushed: u64,
@@ -94,12 +96,48 @@ impl Status {
             RoleStatus::Slave { .. } if !self.is_self_in_sync => {
                 reasons.push("it is not in sync, it is still catching up".to_owned());
             }
-            RoleStatus::Slave { .. } if self.in_sync <= self.min_in_sync => reasons.push(format!(
-                "{} replicas are in sync and {} have to be: without this one no message is taken",
-                self.in_sync, self.min_in_sync
-            )),
-            RoleStatus::Slave { .. } => {}
+            RoleStatus::Slave { .. } => {
+                // One that has just ended stands in the set for a while.
+                let others = self.peers.iter().filter(|peer| peer.is_in_sync && peer.is_prompt);
+                let in_sync = 1 + others.count();
+                if in_sync <= self.min_in_sync {
+                    reasons.push(format!(
+                        "{in_sync} replicas are in sync and heard, and {} have to be: without this \
+                         one no message is taken",
+                        self.min_in_sync
+                    ));
+                }
+            }
         }
         reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slave_counts_only_those_in_sync_that_are_heard() {
+        let peer = |replica, is_prompt| PeerStatus {
+            replica,
+            is_connected: true,
+            is_in_sync: true,
+            is_prompt,
+            end: 9,
+            flushed: 9,
+        };
+        let status = |peers| Status {
+            role: RoleStatus::Slave { master: 0 },
+            in_sync: 3,
+            is_self_in_sync: true,
+            peers,
+            ..Status::new(1, 2)
+        };
+        let whole = status(vec![peer(0, true), peer(2, true)]);
+        assert_eq!(whole.reasons_not_to_restart(), Vec::<String>::new());
+        let restarting = status(vec![peer(0, true), peer(2, false)]);
+        let reasons = restarting.reasons_not_to_restart();
+        assert!(reasons[0].starts_with("2 replicas are in sync and heard"), "{reasons:?}");
     }
 }

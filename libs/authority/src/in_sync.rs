@@ -12,8 +12,19 @@ pub(crate) struct Peer {
     pub(crate) report: Report,
     /// When it was heard last.
     pub(crate) heard: Duration,
+    /// Whether there is a connection, as far as known.
+    pub(crate) is_connected: bool,
     /// Since when it says that it obeys this version of the record.
     pub(crate) obeys_since: Duration,
+}
+
+impl Peer {
+    /// Whether it was heard just now and stays, so that it can be counted on next. Everybody reports
+    /// each `tick_every`.
+    pub(crate) fn is_prompt(&self, now: Duration, settings: &Settings) -> bool {
+        let is_heard = now.saturating_sub(self.heard) < 2 * settings.tick_every;
+        self.is_connected && is_heard && !self.report.leaves
+    }
 }
 
 /// The set as the record has it, with what was asked for and is not known to be refused.
@@ -118,8 +129,12 @@ impl InSync {
         let skips = |position: &Option<u64>| {
             position.is_none() && planted::is_on(Planted::ConfirmWithoutTheUnheard)
         };
+        let is_left_out = |member: &Member| {
+            planted::is_on(Planted::LeaveByWord) && says_that_it_leaves(peers, *member)
+        };
         let lowest = self
             .union()
+            .filter(|member| !is_left_out(member))
             .map(position)
             .filter(|position| !skips(position))
             .try_fold(own, |lowest, position| Some(lowest.min(position?)));
@@ -165,7 +180,7 @@ impl InSync {
 
     /// The set that the master should ask for, if it is another one: connected replicas of the
     /// group that have all that was confirmed, and at least `base`, come in; members that did not for
-    /// `shrink_after`, or that do not belong to the group any more, go.
+    /// `shrink_after`, that say that they leave, or that do not belong to the group any more, go.
     ///
     /// `base` is the end of the log at the master's election: what was acknowledged before is
     /// somewhere below it.
@@ -184,7 +199,8 @@ impl InSync {
         for peer in peers.values().filter(|peer| belongs(&peer.report.from)) {
             let member = peer.report.from;
             let has_all = peer.report.position.counted(settings) >= self.confirmed.max(base);
-            if has_all && is_following(peer, member.incarnation, epoch, now, settings) {
+            let is_following = is_following(peer, member.incarnation, epoch, now, settings);
+            if has_all && is_following && peer.is_prompt(now, settings) {
                 wanted.insert(member);
             }
         }
@@ -192,13 +208,18 @@ impl InSync {
             let patience = self.patience.get(&member.replica);
             let since = patience.map_or(now, |patience| patience.caught_up);
             let is_late = now.saturating_sub(since) >= settings.shrink_after;
-            let is_to_go = is_late || !belongs(&member);
+            let is_to_go = is_late || !belongs(&member) || says_that_it_leaves(peers, member);
             if is_to_go && wanted.has(member) && wanted.len() > settings.needed_in_sync() {
                 wanted.remove(member.replica);
             }
         }
         (wanted != self.committed).then_some(wanted)
     }
+}
+
+fn says_that_it_leaves(peers: &BTreeMap<ReplicaId, Peer>, member: Member) -> bool {
+    let report = peers.get(&member.replica).map(|peer| peer.report);
+    report.is_some_and(|report| report.from == member && report.leaves)
 }
 
 /// Whether this start of the replica is connected and follows in this epoch.

@@ -13,6 +13,8 @@ pub(crate) enum Planted {
     ElectOutsideTheSet,
     /// A member counts no more from when its leaving is asked for.
     ShrinkBeforeTheSwap,
+    /// A member counts no more from when it says that it leaves.
+    LeaveByWord,
     /// A member counts only from when its coming was answered (apache/rocketmq #5663).
     ExpandAfterTheSwap,
     /// The confirm offset moves without members that are not heard (apache/rocketmq #6662).

@@ -10,6 +10,7 @@ mod action;
 mod campaign;
 mod lead;
 mod lease;
+mod leave;
 mod peers;
 mod requests;
 mod standing;
@@ -71,6 +72,8 @@ pub struct Replica {
     missing_since: Option<Duration>,
     /// A master that gave up for want of use lets others try first.
     campaigns_after: Duration,
+    /// Whether the process is about to end.
+    is_leaving: bool,
     /// Whether record and lease have to be read whatever was read lately.
     must_read: bool,
     /// When they were asked for last.
@@ -131,6 +134,7 @@ impl Replica {
             is_current: false,
             confirmed: 0,
             campaigns_after: Duration::ZERO,
+            is_leaving: false,
             asking: None,
             refused: None,
             obeyed_read: Duration::ZERO,

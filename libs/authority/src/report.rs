@@ -40,6 +40,10 @@ pub struct Report {
     pub promised_version: u64,
     /// Whether it refuses the record that it read last ([`crate::Replica::complaint`]).
     pub refuses: bool,
+    /// Whether its process is about to end ([`crate::Replica::leave`]). Versions that do not know
+    /// this neither say nor read it.
+    #[serde(default)]
+    pub leaves: bool,
     pub position: LogPosition,
     /// The epoch in which it leads.
     pub leads: Option<u64>,

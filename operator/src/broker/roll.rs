@@ -74,6 +74,11 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
             false => Step::Restart { pod: pod.name.clone(), why },
         };
     }
+    // The new master would wait for the old one, which begins anew.
+    let in_sync = group.in_sync_count();
+    if in_sync <= group.min_in_sync as usize && in_sync < group.pods.len() {
+        return Step::Wait(format!("{in_sync} of {} pods are in sync", group.pods.len()));
+    }
     let heir = group.pods.iter().find(|heir| {
         heir.replica != master
             && heir.is_up_to_date
@@ -201,6 +206,17 @@ mod tests {
         group.is_elected = false;
         group.record = None;
         assert!(matches!(next(&group, |_| false), Step::Restart { .. }));
+    }
+
+    #[test]
+    fn the_office_is_not_handed_over_before_slaves_are_back_in_sync() {
+        let mut group = group(0, &[0]);
+        let record = group.record.as_mut().unwrap();
+        let whole = record.in_sync.clone();
+        record.in_sync.remove(ReplicaId(2));
+        assert_eq!(next(&group, |_| false), Step::Wait("2 of 3 pods are in sync".to_owned()));
+        group.record.as_mut().unwrap().in_sync = whole;
+        assert_eq!(next(&group, |_| false), Step::HandOver { to: 1, why: "Outdated" });
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Driver {
             replica: report.from.replica.0,
             is_connected: self.links.contains_key(&report.from.replica),
             is_in_sync: record.is_some_and(|record| record.in_sync.has(report.from)),
+            is_prompt: self.is_prompt(report.from.replica),
             end: report.position.end,
             flushed: report.position.flushed,
         });

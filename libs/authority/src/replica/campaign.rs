@@ -71,6 +71,7 @@ impl Replica {
                 || planted::is_on(Planted::ElectOutsideTheSet)
         };
         is_candidate
+            && !self.is_leaving
             && now >= self.campaigns_after
             && !self.hears_master(now)
             && !self.is_counted_on(now, record)

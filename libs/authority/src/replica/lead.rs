@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use super::{Leading, Part, Replica, Standing};
 use crate::in_sync::{Peer, is_following};
-use crate::{Member, Phase, ReplicaId, Replication, Settings};
+use crate::{Incarnation, Member, Phase, ReplicaId, Replication, Settings};
 
 impl Replica {
     /// Gives the office to `heir`, or to the member that has most: a planned switchover. No message
     /// is taken from now on, and the record is swapped once the heir has everything. After
-    /// `step_down` without success the master goes on.
+    /// `step_down` without success, or once the heir is not heard any more, the master goes on.
     ///
     /// Called under the append lock, after [`Replica::log_moved`] of the last append.
     ///
-    /// Returns false where no such member follows, or this replica does not lead.
+    /// Returns false where no such member follows, was heard a moment ago and stays, or this replica
+    /// does not lead.
     #[must_use]
     pub fn hand_over(&mut self, now: Duration, heir: Option<ReplicaId>) -> bool {
         let settings = &self.settings;
@@ -25,7 +26,7 @@ impl Replica {
                 return false;
             }
             let peer = self.peers.get(&member.replica);
-            peer.is_some_and(|peer| is_following(peer, member.incarnation, epoch, now, settings))
+            peer.is_some_and(|peer| is_heir(peer, member.incarnation, epoch, now, settings))
         });
         let position = |member: &Member| {
             let peer = self.peers.get(&member.replica);
@@ -57,8 +58,12 @@ impl Replica {
         let own = self.position.counted(settings);
         let Part::Master(leading) = &mut self.part else { return };
         leading.in_sync.observe(now, (leading.epoch, own), &self.peers, settings);
-        let is_late = |since| now.saturating_sub(since) >= settings.step_down;
-        if leading.heir.is_some_and(|(_, since)| is_late(since)) {
+        let is_in_vain = |(heir, since)| {
+            let is_late = now.saturating_sub(since) >= settings.step_down;
+            let peer = self.peers.get(&heir);
+            is_late || peer.is_none_or(|peer| !peer.is_prompt(now, settings))
+        };
+        if leading.heir.is_some_and(is_in_vain) {
             leading.heir = None;
         }
         let Some((_, record)) = &self.record else { return };
@@ -209,7 +214,19 @@ fn ready_heir(
     let peer = peers.get(&heir)?;
     let member = peer.report.from;
     let is_ready = leading.in_sync.committed.has(member)
-        && is_following(peer, member.incarnation, leading.epoch, now, settings)
+        && is_heir(peer, member.incarnation, leading.epoch, now, settings)
         && peer.report.position.counted(settings) == end;
     is_ready.then_some(member)
+}
+
+/// Whether this start of the replica follows and will be there in a moment. One that has just ended
+/// would leave the group without a master until others miss it.
+fn is_heir(
+    peer: &Peer,
+    incarnation: Incarnation,
+    epoch: u64,
+    now: Duration,
+    settings: &Settings,
+) -> bool {
+    is_following(peer, incarnation, epoch, now, settings) && peer.is_prompt(now, settings)
 }

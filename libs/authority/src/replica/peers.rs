@@ -26,6 +26,7 @@ impl Replica {
             promised: self.promise.epoch,
             promised_version: self.promise.in_sync_version,
             refuses: self.refused.is_some(),
+            leaves: self.is_leaving,
             position: self.position,
             leads,
             follows,
@@ -54,7 +55,10 @@ impl Replica {
         let known = self.peers.get(&report.from.replica).copied();
         let is_same = |known: &Peer| known.report.promised_version == report.promised_version;
         let obeys_since = known.filter(is_same).map_or(now, |known| known.obeys_since);
-        self.peers.insert(report.from.replica, Peer { report, heard: now, obeys_since });
+        self.peers.insert(
+            report.from.replica,
+            Peer { report, heard: now, is_connected: true, obeys_since },
+        );
         self.remember_confirmed();
         if report.promised > self.promise.epoch {
             // It read of another master, or is one.
@@ -90,8 +94,9 @@ impl Replica {
         let is_news = |known: &Peer| {
             let is_same = known.report.from == report.from;
             // The network may deliver in another order, or twice. A second process of one replica
-            // waits until the first is not heard any more.
-            is_same && report.sent > known.report.sent || !is_same && !self.is_linked(known, now)
+            // waits until the first is gone.
+            let is_gone = !self.is_linked(known, now) || !known.is_connected || known.report.leaves;
+            is_same && report.sent > known.report.sent || !is_same && is_gone
         };
         // What it has of this master, and the time of it by this master's clock. To others that time
         // says nothing: clocks of two machines have nothing in common.

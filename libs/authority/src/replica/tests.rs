@@ -1,3 +1,5 @@
+mod leave;
+
 use super::*;
 use crate::{Incarnation, Members, Replication, Report};
 
@@ -105,6 +107,7 @@ fn report(sent: u64) -> Report {
         promised: 0,
         promised_version: 0,
         refuses: false,
+        leaves: false,
         position: LogPosition::default(),
         leads: None,
         follows: None,

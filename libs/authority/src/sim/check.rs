@@ -50,6 +50,8 @@ pub(super) struct Summary {
     pub(super) acknowledged: u64,
     pub(super) elections: u64,
     pub(super) handovers: u64,
+    /// Slaves that left the in-sync set before they ended.
+    pub(super) left: u64,
     pub(super) faults: u64,
     /// Elections after which messages may be missing, because no disk was left that had all.
     pub(super) elections_with_loss: u64,
@@ -64,6 +66,7 @@ impl AddAssign for Summary {
         self.acknowledged += other.acknowledged;
         self.elections += other.elections;
         self.handovers += other.handovers;
+        self.left += other.left;
         self.faults += other.faults;
         self.elections_with_loss += other.elections_with_loss;
         self.forks += other.forks;
@@ -73,10 +76,11 @@ impl AddAssign for Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acknowledged, elections, handovers, faults, elections_with_loss, forks, lost } =
-            self;
+        let Self { acknowledged, elections, handovers, left, faults, .. } = self;
+        let Self { elections_with_loss, forks, lost, .. } = self;
         write!(f, "{acknowledged} acknowledged, {faults} faults, {elections} elections, ")?;
-        write!(f, "{handovers} handovers, {elections_with_loss} elections with loss, ")?;
+        write!(f, "{handovers} handovers, {left} left the set to end, ")?;
+        write!(f, "{elections_with_loss} elections with loss, ")?;
         write!(f, "{forks} forked records, ")?;
         write!(f, "{lost} lost with them or with asynchronous replication")
     }

@@ -71,6 +71,10 @@ pub(super) enum Fault {
     /// within 3 s.
     Ambush,
     HandOver,
+    /// A process is told to end.
+    End {
+        node: usize,
+    },
     /// The configuration of the group is to be another one.
     Configure,
     /// Somebody deletes the lease, and this node is cut off.
@@ -117,7 +121,7 @@ impl Fault {
             });
         }
         let authority = replicas;
-        match random.below(16) {
+        match random.below(18) {
             0 | 1 => Self::Kill { node },
             2 => Self::PowerLoss { node },
             3 if random.one_in(3) => Self::PowerLossOfAll,
@@ -153,6 +157,7 @@ impl Fault {
             12 => Self::StaleReads,
             14 => Self::DeleteLease { alone: leading.unwrap_or(node) },
             13 => Self::CutInSteps { node: leading.unwrap_or(node) },
+            15 | 16 => Self::End { node },
             _ => Self::HandOver,
         }
     }

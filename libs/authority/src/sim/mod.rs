@@ -96,6 +96,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::AcknowledgeUnasked, is_sync, lost),
         Plant(Planted::ElectOutsideTheSet, is_sync, lost),
         Plant(Planted::ShrinkBeforeTheSwap, is_sync, lost),
+        Plant(Planted::LeaveByWord, is_sync, lost),
         Plant(Planted::ExpandAfterTheSwap, is_sync, lost),
         Plant(Planted::ConfirmWithoutTheUnheard, is_sync, lost),
         Plant(Planted::ObeyAnyHigherEpoch, is_damaged, lost),

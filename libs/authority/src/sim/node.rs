@@ -64,6 +64,8 @@ pub(super) struct Node {
     /// Sends that are appended and not acknowledged: end and message.
     pub(super) waiting: Vec<(u64, u64)>,
     pub(super) starts: u64,
+    /// Since when its process is to end.
+    pub(super) leaving_since: Option<Duration>,
     /// What its configuration says.
     pub(super) settings: Settings,
     /// What the replica said last: what other threads of the broker act on.
@@ -98,6 +100,7 @@ impl Node {
             writing: None,
             has_moved: false,
             starts: 0,
+            leaving_since: None,
             paused_until: Duration::ZERO,
             is_waking: false,
             // Up to 1 % fast or slow.
@@ -123,6 +126,7 @@ impl Node {
     /// The process ends; with `power` the unflushed end of the log goes with it, or a part.
     pub(super) fn crash(&mut self, power: bool, random: &mut Random) {
         self.replica = None;
+        self.leaving_since = None;
         self.following = None;
         self.leading = None;
         self.waiting.clear();

@@ -12,6 +12,7 @@ use super::schedule::Schedule;
 use crate::{Lease, Member, Record, Replica, ReplicaId, Report, Settings, Swapped, Version};
 
 mod broker;
+mod end;
 
 const TICK: Duration = Duration::from_millis(100);
 /// How long a mended group has to become whole.
@@ -62,6 +63,11 @@ enum Event {
     },
     Crash {
         node: usize,
+    },
+    /// A connection has ended, to this start of a replica.
+    Disconnected {
+        to: usize,
+        from: Member,
     },
 }
 
@@ -295,7 +301,7 @@ impl World {
         let node = match &event {
             Event::Process { node, .. } => Some(*node),
             Event::Report { to, .. } | Event::Record { to, .. } => Some(*to),
-            Event::Stream { to, .. } => Some(*to),
+            Event::Stream { to, .. } | Event::Disconnected { to, .. } => Some(*to),
             Event::Ask { .. } | Event::Send | Event::Fault => None,
             Event::Restart { .. } | Event::Crash { .. } => None,
             Event::Part { .. } | Event::Fork { .. } => None,
@@ -341,6 +347,11 @@ impl World {
                 }
             }
             Event::Stream { to, stream } => self.stream(to, stream)?,
+            Event::Disconnected { to, from } => {
+                if let Some(replica) = &mut self.nodes[to].replica {
+                    replica.disconnected(from);
+                }
+            }
             Event::Ask { node, start, ask } => self.ask(node, start, ask)?,
             Event::Send => self.send(),
             Event::Configure { node, settings } => {
@@ -393,6 +404,7 @@ impl World {
                 replica.tick(local);
                 self.ask_master(place);
                 self.schedule_input(place, TICK, Input::Tick);
+                self.end_if_due(place);
             }
             Input::Changed => replica.changed(),
             Input::Promised => {
@@ -503,6 +515,7 @@ impl World {
                 self.schedule_random(7_000, 12_000, Event::Part { node });
             }
             Fault::Ambush => self.ambush = true,
+            Fault::End { node } => self.end(node),
             Fault::HandOver => {
                 for node in &mut self.nodes {
                     let local = node.local(self.now);
@@ -591,11 +604,12 @@ impl World {
 
     fn crash(&mut self, place: usize, power: bool) {
         let node = &mut self.nodes[place];
-        let was_up = node.replica.is_some();
+        let was_up = node.replica.as_ref().map(Replica::me);
         node.crash(power, &mut self.random);
         node.paused_until = Duration::ZERO;
         self.go_on(place);
-        if was_up {
+        if let Some(from) = was_up {
+            self.disconnect(place, from);
             self.schedule_random(100, 15_000, Event::Restart { node: place });
         }
     }

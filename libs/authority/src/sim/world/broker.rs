@@ -116,6 +116,9 @@ impl World {
                 for to in (0..self.nodes.len()).filter(|to| *to != place) {
                     self.pass(place, to, Event::Report { to, report });
                 }
+                if self.random.one_in(500) {
+                    self.disconnect(place, report.from);
+                }
             }
             Action::Share(record) => {
                 let from = self.nodes[place].me()?;
