@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::replication::{self, Restart};
 use crate::request::pull;
 use crate::state::State;
+use crate::subscriptions;
 use crate::topic_changes::TopicChanges;
 use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, STATE_TOPIC, Topic};
 use crate::unique_keys::UniqueKeys;
@@ -137,7 +138,7 @@ impl Broker {
             replication,
             main_port: bound.port(),
             started_ms: now_ms,
-            clients: Clients::default(),
+            clients: Clients::new(subscriptions::read(&store)),
             registration: Registration::new(&admin),
             runtime: tokio::runtime::Handle::current(),
             end: watch::Sender::new(None),

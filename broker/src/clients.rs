@@ -1,10 +1,11 @@
 //! Who is connected: producers and consumers by group, as their heartbeats say.
 //!
 //! This table is not state: after a restart clients heartbeat again. A client lives as long as its
-//! connection. Source: `ConsumerManager`, `ProducerManager`.
+//! connection; what its group subscribed to lives on for a while (`subscriptions.rs`). Source:
+//! `ConsumerManager`, `ProducerManager`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use weirmq_remoting::body::{
@@ -12,6 +13,8 @@ use weirmq_remoting::body::{
 };
 use weirmq_remoting::command::{Head, Language};
 use weirmq_remoting::net::Connection;
+
+use crate::subscriptions::{GroupSubscriptions, KeptSubscriptions};
 
 /// One client of one group.
 #[derive(Clone)]
@@ -44,12 +47,23 @@ pub(crate) struct Clients {
 struct Tables {
     producers: HashMap<String, BTreeMap<String, Member>>,
     consumers: HashMap<String, ConsumerGroup>,
+    kept: KeptSubscriptions,
+    /// Whether somebody subscribed otherwise since this was asked last.
+    is_resubscribed: bool,
 }
 
 /// Members to be told that their group has changed.
 pub(crate) type Changed = Vec<(String, Vec<Connection>)>;
 
 impl Clients {
+    /// With what is kept from before.
+    pub(crate) fn new(kept: Vec<GroupSubscriptions>) -> Self {
+        let mut tables = Tables::default();
+        let now = Instant::now();
+        kept.into_iter().for_each(|group| tables.kept.keep(group, now));
+        Self { tables: Mutex::new(tables) }
+    }
+
     /// Takes a heartbeat over. The result names the consumer groups whose members or subscriptions
     /// changed, with everybody to be told.
     pub(crate) fn heartbeat(
@@ -101,6 +115,10 @@ impl Clients {
             && let Some(group) = tables.consumers.get_mut(name)
             && group.members.remove(client_id).is_some()
         {
+            if group.members.is_empty() {
+                tables.kept.forget(name);
+                tables.is_resubscribed = true;
+            }
             changed.extend(tables.after_leaving(name));
         }
         changed
@@ -114,11 +132,15 @@ impl Clients {
             !members.is_empty()
         });
         let mut left = Vec::new();
-        for (name, group) in &mut tables.consumers {
+        let (now, Tables { consumers, kept, .. }) = (Instant::now(), &mut *tables);
+        for (name, group) in consumers {
             let before = group.members.len();
             group.members.retain(|_, member| member.connection.id() != connection);
             if group.members.len() != before {
                 left.push(name.clone());
+                if group.members.is_empty() {
+                    kept.keep(group.subscriptions_of(name), now);
+                }
             }
         }
         left.iter().flat_map(|name| tables.after_leaving(name)).collect()
@@ -131,21 +153,57 @@ impl Clients {
         group.map(|group| group.members.keys().cloned().collect()).unwrap_or_default()
     }
 
-    /// What a group wants of a topic; the outer `None` when nobody of the group is here.
+    /// What a group wants of a topic, as one of its consumers knows it that subscribed at `version`; an
+    /// older one where there is no other. The outer `None` when nobody of the group is here or was
+    /// lately.
     pub(crate) fn subscription(
         &self,
         group: &str,
         topic: &str,
+        version: i64,
     ) -> Option<Option<SubscriptionData>> {
         let tables = self.tables.lock();
-        tables.consumers.get(group).map(|group| group.subscriptions.get(topic).cloned())
+        let here = tables.consumers.get(group).map(|group| group.subscriptions.get(topic));
+        let kept = tables.kept.get(group, Instant::now());
+        let kept = kept.map(|group| group.subscriptions.get(topic));
+        if here.is_none() && kept.is_none() {
+            return None;
+        }
+        let (here, kept) = (here.flatten(), kept.flatten());
+        let is_known = |known: &&SubscriptionData| known.sub_version >= version;
+        // Not all consumers of a group that was here before say so at once.
+        let known = here.filter(is_known).or(kept.filter(is_known));
+        Some(known.or(here).or(kept).cloned())
     }
 
     /// Whether the group's consumers say that each of them reads everything.
     pub(crate) fn is_broadcasting(&self, group: &str) -> bool {
         let tables = self.tables.lock();
-        let model = tables.consumers.get(group).and_then(|group| group.message_model);
-        model == Some(MessageModel::Broadcasting)
+        match tables.consumers.get(group) {
+            Some(group) => group.is_broadcasting(),
+            None => {
+                let kept = tables.kept.get(group, Instant::now());
+                kept.is_some_and(|group| group.is_broadcasting)
+            }
+        }
+    }
+
+    /// What all groups subscribed to that are here or were lately, if that may be another than when this
+    /// was asked last.
+    pub(crate) fn take_resubscribed(&self) -> Option<Vec<GroupSubscriptions>> {
+        let mut tables = self.tables.lock();
+        if !std::mem::take(&mut tables.is_resubscribed) {
+            return None;
+        }
+        let here = tables.consumers.iter().map(|(name, group)| group.subscriptions_of(name));
+        let kept = tables.kept.all(Instant::now());
+        let kept = kept.filter(|kept| !tables.consumers.contains_key(&kept.group)).cloned();
+        Some(here.chain(kept).collect())
+    }
+
+    /// What was taken could not be kept.
+    pub(crate) fn ask_again(&self) {
+        self.tables.lock().is_resubscribed = true;
     }
 
     pub(crate) fn consumer_group(&self, group: &str) -> Option<ConsumerGroup> {
@@ -180,6 +238,20 @@ impl Clients {
     }
 }
 
+impl ConsumerGroup {
+    fn is_broadcasting(&self) -> bool {
+        self.message_model == Some(MessageModel::Broadcasting)
+    }
+
+    fn subscriptions_of(&self, name: &str) -> GroupSubscriptions {
+        GroupSubscriptions {
+            group: name.to_owned(),
+            is_broadcasting: self.is_broadcasting(),
+            subscriptions: self.subscriptions.clone(),
+        }
+    }
+}
+
 impl Tables {
     /// `true` when members or subscriptions changed.
     fn register_consumer(&mut self, member: &Member, data: ConsumerData) -> bool {
@@ -195,7 +267,9 @@ impl Tables {
         group.consume_from_where = data.consume_from_where;
         let known = group.members.insert(member.client_id.clone(), member.clone());
         let is_new = known.is_none_or(|old| old.connection.id() != member.connection.id());
+        let before = group.subscriptions.clone();
         let is_resubscribed = update_subscriptions(group, data.subscription_data_set);
+        self.is_resubscribed |= group.subscriptions != before;
         is_new || is_resubscribed
     }
 

@@ -33,6 +33,7 @@ mod run;
 mod session;
 mod slave_offsets;
 mod state;
+mod subscriptions;
 mod topic_changes;
 mod topics;
 mod unique_keys;

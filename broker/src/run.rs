@@ -32,6 +32,8 @@ use crate::{delay, registration, request};
 
 /// Offsets that were committed one-way are in the log within this time.
 const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
+/// What consumers subscribed to is in its file within this time.
+const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(2);
 /// Pause after a failed write of the offsets that a slave keeps.
 const SLAVE_OFFSETS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -270,6 +272,7 @@ fn spawn_tasks(broker: &Arc<Broker>, stop: &CancellationToken) -> JoinSet<()> {
     if broker.replication.is_some() {
         tasks.spawn(until(stop.clone(), write_slave_offsets(broker.clone())));
     }
+    tasks.spawn(until(stop.clone(), write_subscriptions(broker.clone())));
     let images = |broker, _| append_images(broker);
     tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), images)));
     tasks.spawn(until(stop.clone(), expire_pulls(broker.clone())));
@@ -414,6 +417,9 @@ fn recover_state(
 }
 
 fn close(broker: &Broker, replication: Option<ReplicationThread>) -> Result<(), BrokerError> {
+    if let Err(error) = broker.write_subscriptions() {
+        tracing::warn!(%error, "what consumers subscribe to is not kept for the next start");
+    }
     let logged = broker.state.patiently(|| broker.state.log_offsets());
     let is_slave = broker.is_slave();
     replication.into_iter().for_each(ReplicationThread::stop);
@@ -469,6 +475,17 @@ async fn write_slave_offsets(broker: Arc<Broker>) {
             tracing::warn!(%error, "offsets that were committed at this slave are not written");
             tokio::time::sleep(SLAVE_OFFSETS_PAUSE).await;
             broker.slave_offsets_changed.notify_one();
+        }
+    }
+}
+
+async fn write_subscriptions(broker: Arc<Broker>) {
+    loop {
+        tokio::time::sleep(SUBSCRIPTIONS_WITHIN).await;
+        let worker = broker.clone();
+        let written = tokio::task::spawn_blocking(move || worker.write_subscriptions()).await;
+        if let Ok(Err(error)) = written {
+            tracing::warn!(%error, "what consumers subscribe to is not kept for the next start");
         }
     }
 }

@@ -321,7 +321,8 @@ fn filter(
         let remark = format!("the consumer group[{group}] can not consume by broadcast way");
         return Err(Refusal::new(ResponseCode::NoPermission, remark));
     }
-    let Some(subscription) = broker.clients.subscription(group, topic) else {
+    let version = header.sub_version.unwrap_or_default();
+    let Some(subscription) = broker.clients.subscription(group, topic, version) else {
         let remark = format!("the consumer's group info not exist, group: {group}");
         return Err(Refusal::new(ResponseCode::SubscriptionNotExist, remark));
     };
@@ -330,7 +331,7 @@ fn filter(
             format!("the consumer's subscription not exist, group: {group}, topic: {topic}");
         return Err(Refusal::new(ResponseCode::SubscriptionNotExist, remark));
     };
-    if subscription.sub_version < header.sub_version.unwrap_or_default() {
+    if subscription.sub_version < version {
         let remark =
             format!("the consumer's subscription not latest, group: {group}, topic: {topic}");
         return Err(Refusal::new(ResponseCode::SubscriptionNotLatest, remark));

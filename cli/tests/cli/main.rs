@@ -5,5 +5,6 @@ mod disk;
 mod many_topics;
 mod standalone;
 mod store;
+mod subscriptions;
 mod support;
 mod tools;

@@ -172,7 +172,8 @@ pub(in crate::request) fn subscription(
     let header: GroupTopicHeader<'_> = fields(request)?;
     let group = header.group.to_cow().into_owned();
     let topic = header.topic.map(|topic| topic.to_cow().into_owned()).unwrap_or_default();
-    let subscription_data = context.broker.clients.subscription(&group, &topic).flatten();
+    let known = context.broker.clients.consumer_group(&group);
+    let subscription_data = known.and_then(|mut known| known.subscriptions.remove(&topic));
     let body = QuerySubscriptionResponseBody { group, subscription_data, topic };
     succeed_with_body(out, &request.head, &body.encode());
     Ok(())
