@@ -11,6 +11,7 @@ use weirmq_remoting::body::{Body as _, MessageQueue, TopicRouteData};
 use weirmq_remoting::codes::{RequestCode, ResponseCode};
 use weirmq_remoting::command::{HeaderWriter, Text};
 use weirmq_remoting::header::{Header as _, RouteHeader};
+use weirmq_remoting::net::CallError;
 
 use crate::inbound::Groups;
 use crate::pool::Pool;
@@ -20,6 +21,13 @@ use crate::{ClientConfig, ClientError, unique_key};
 
 /// After this many bytes one way the broker has to prove that it reads.
 const ONE_WAY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A peer that owes an answer and sent none for so long is asked whether it is there.
+const SILENCE: Duration = Duration::from_secs(1);
+/// How long it may take to answer that.
+const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
+/// How long a NameServer may take before the next is asked, or the only one by another connection:
+/// behind a Service that is another one, perhaps.
+const NAME_SERVER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A member of the cluster's network. Cheap to clone; all clones are one client with one id.
 ///
@@ -130,14 +138,61 @@ impl Core {
                 |_| ClientError::Timeout { what: format!("connect to {address}"), timeout },
             )??;
         let left = timeout.saturating_sub(started.elapsed());
+        let heard = connection.answers();
         let serialize = self.config.serialize;
         let answer = connection.call(serialize, request.number(), fields, body, left).await;
+        let is_silent = connection.answers() == heard && timeout >= SILENCE;
+        if is_silent && matches!(answer, Err(CallError::Timeout { .. })) {
+            // What is sent next should not wait there as well.
+            connection.close();
+        }
         let reply = answer.map_err(|error| ClientError::Call { request, error })?;
         let reply = Reply::new(reply, address, request);
         if reply.command()?.head.code == ResponseCode::GoAway.number() {
             self.pool.disconnect(address);
         }
         Ok(reply)
+    }
+
+    /// As [`Core::call_within`], for what a broker that works answers soon: one that sends nothing
+    /// for a while is asked whether it is there, and if it is not its connection is closed, which ends
+    /// whatever else waits for it. One that is slow is waited for, so no message is sent twice.
+    pub(crate) async fn call_watched(
+        &self,
+        address: &str,
+        request: RequestCode,
+        fields: impl FnOnce(&mut HeaderWriter<'_>) + Send,
+        body: &[u8],
+        timeout: Duration,
+    ) -> Result<Reply, ClientError> {
+        tokio::select! {
+            biased;
+            answer = self.call_within(address, request, fields, body, timeout) => answer,
+            silent = self.silence_of(address) => Err(silent),
+        }
+    }
+
+    /// Ends when the peer at `address` is silent and no connection to it is to be used any more.
+    async fn silence_of(&self, address: &str) -> ClientError {
+        let request = RequestCode::HeartBeat;
+        loop {
+            let before = self.pool.open(address).map(|connection| connection.answers());
+            tokio::time::sleep(SILENCE).await;
+            let Ok(_turn) = self.pool.turn_to_ask(address).await else {
+                return ClientError::ShutDown;
+            };
+            let Some(connection) = self.pool.open(address) else { continue };
+            if Some(connection.answers()) != before {
+                continue;
+            }
+            let beat = self.groups.heartbeat(&self.client_id).encode();
+            let serialize = self.config.serialize;
+            let asked = connection.call(serialize, request.number(), |_| {}, &beat, SIGN_OF_LIFE);
+            if let Err(error) = asked.await {
+                connection.close();
+                return ClientError::Call { request, error };
+            }
+        }
     }
 
     /// Asks `address` within the configured time; any code but `SUCCESS` is an error.
@@ -171,7 +226,7 @@ impl Core {
         let connection = self.pool.connection(address).await?;
         let serialize = self.config.serialize;
         connection.send_one_way(serialize, request.number(), fields, body).map_err(|_closed| {
-            let error = weirmq_remoting::net::CallError::Closed(connection.peer());
+            let error = CallError::Closed(connection.peer());
             ClientError::Call { request, error }
         })
     }
@@ -186,17 +241,20 @@ impl Core {
         let addresses = &self.config.name_servers;
         let first = self.current_name_server.load(Ordering::Relaxed);
         let mut last = ClientError::ShutDown;
-        for turn in 0..addresses.len() {
+        let turns = addresses.len().max(2);
+        for turn in 0..turns {
             let at = (first + turn) % addresses.len();
-            let timeout = self.config.request_timeout;
+            let mut timeout = self.config.request_timeout;
+            if turn + 1 < turns {
+                timeout = timeout.min(NAME_SERVER_PATIENCE);
+            }
             match self.call_within(&addresses[at], request, &fields, body, timeout).await {
-                Ok(reply) => {
-                    self.current_name_server.store(at, Ordering::Relaxed);
-                    return Ok(reply);
-                }
+                Ok(reply) => return Ok(reply),
                 Err(ClientError::ShutDown) => return Err(ClientError::ShutDown),
                 Err(error) => last = error,
             }
+            // At once: whoever asks may give up before another has answered.
+            self.current_name_server.store(at + 1, Ordering::Relaxed);
         }
         Err(ClientError::NameServers { asked: addresses.clone(), last: Box::new(last) })
     }
@@ -241,7 +299,9 @@ impl Core {
         {
             return Ok(Arc::clone(known));
         }
-        match self.look_up(topic).await? {
+        let looked_up = self.look_up(topic).await?;
+        cached.trust();
+        match looked_up {
             Some(data) => self.adopt(topic, &cached, data),
             None => known.ok_or_else(|| {
                 self.routes.forget_unknown(topic);

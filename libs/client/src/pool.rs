@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
-use weirmq_remoting::net::{Connection, Limits, connect};
+use weirmq_remoting::net::{ConnectError, Connection, Limits, connect};
 
 use crate::ClientError;
 use crate::inbound::{Groups, Inbound};
@@ -29,6 +29,8 @@ struct Peer {
     connection: Mutex<Option<Connection>>,
     /// Whoever holds it connects; the others wait and take what came out.
     connecting: tokio::sync::Mutex<()>,
+    /// Whoever holds it asks whether the peer is there; the others wait for what comes out.
+    asking: Arc<tokio::sync::Mutex<()>>,
     /// See [`Pool::one_way_bytes`].
     one_way_bytes: Arc<tokio::sync::Mutex<usize>>,
 }
@@ -68,13 +70,27 @@ impl Pool {
         let inbound = |connection: &Connection| {
             Inbound::new(connection.clone(), Arc::clone(&self.groups), self.tasks.token())
         };
-        let opened = connect(address, self.connect_timeout, self.limits.clone(), inbound).await?;
+        // Behind one address may be another machine by now, and who was led to the one that is gone
+        // stays there until he begins anew.
+        let first = self.connect_timeout / 3;
+        let opened = match connect(address, first, self.limits.clone(), inbound).await {
+            Err(ConnectError::Timeout { .. }) => {
+                connect(address, self.connect_timeout - first, self.limits.clone(), inbound).await
+            }
+            done => done,
+        }?;
         *peer.connection.lock() = Some(opened.clone());
         if self.is_closed.load(Ordering::Acquire) {
             opened.close();
             return Err(ClientError::ShutDown);
         }
         Ok(opened)
+    }
+
+    /// The open connection to `address`, if there is one.
+    pub(crate) fn open(&self, address: &str) -> Option<Connection> {
+        let peer = self.peers.lock().get(address).cloned();
+        peer.and_then(|peer| peer.open_connection())
     }
 
     /// The bytes sent one way to `address` since it last proved that it had read everything.
@@ -87,6 +103,15 @@ impl Pool {
     ) -> Result<tokio::sync::OwnedMutexGuard<usize>, ClientError> {
         let peer = self.peer(address)?;
         Ok(Arc::clone(&peer.one_way_bytes).lock_owned().await)
+    }
+
+    /// Waits for the turn to ask `address` whether it is there.
+    pub(crate) async fn turn_to_ask(
+        &self,
+        address: &str,
+    ) -> Result<tokio::sync::OwnedMutexGuard<()>, ClientError> {
+        let peer = self.peer(address)?;
+        Ok(Arc::clone(&peer.asking).lock_owned().await)
     }
 
     /// Closes the connection to `address`; the next request makes a new one.

@@ -23,6 +23,10 @@ use crate::{Client, ClientError, Message};
 /// How long the borrowed route of a topic that does not exist yet is used before the NameServer
 /// is asked for the topic's own again.
 const BORROWED_FOR: Duration = Duration::from_secs(1);
+/// Where there is no other broker, the one that failed is tried again so long after the first attempt
+/// began, and twice that after the second: a planned change of its master takes about as long.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// How a producer sends.
 #[derive(Debug, Clone)]
 pub struct ProducerConfig {
@@ -210,6 +214,15 @@ impl Producer {
             self.attempts(message, &target, &mut attempts, &mut last).await
         };
         let sent = tokio::time::timeout(config.send_timeout, sending).await;
+        let is_doubtful = match &sent {
+            Ok(Ok(_)) => false,
+            Ok(Err(error)) => error.doubts_route(),
+            Err(_) => true,
+        };
+        if is_doubtful && let Some(cached) = self.shared.client.core.routes.known(&message.topic) {
+            // The next message asks first where to go.
+            cached.doubt();
+        }
         let error = match sent {
             Ok(Ok(results)) => return Ok(results),
             // Nothing was sent, so there is nothing to say about a message.
@@ -244,10 +257,13 @@ impl Producer {
         let mut avoid: Option<String> = None;
         loop {
             *attempts += 1;
+            let begun = Instant::now();
+            let mut failed = None;
             let attempt = async {
                 let queue = self.choose(&route, target, &message.topic, avoid.as_deref())?;
                 avoid = Some(queue.broker_name.clone());
                 let address = master_of(&route, &queue.broker_name)?;
+                failed = Some(address.clone());
                 let timeout = config.attempt_timeout.unwrap_or(config.send_timeout);
                 send_once(core, &self.sender(), message, &queue, &address, timeout).await
             };
@@ -273,11 +289,46 @@ impl Producer {
             let doubts_route = error.doubts_route();
             *last = Some(error);
             if doubts_route {
-                self.shared.borrowed.lock().remove(&message.topic);
-                route = match core.newer_route(&message.topic, Some(&route)).await {
-                    Ok(route) => route,
-                    Err(_) => self.route(&message.topic).await?,
-                };
+                route = self.route_after(message, &route).await?;
+            }
+            if !self.leads_elsewhere(&route, target, message, failed.as_deref()) {
+                tokio::time::sleep_until(begun + PAUSE * *attempts).await;
+                if doubts_route {
+                    route = self.route_after(message, &route).await?;
+                }
+            }
+        }
+    }
+
+    /// The route after an attempt by `seen` has failed.
+    async fn route_after(
+        &self,
+        message: &Encoded,
+        seen: &Arc<Route>,
+    ) -> Result<Arc<Route>, ClientError> {
+        self.shared.borrowed.lock().remove(&message.topic);
+        match self.shared.client.core.newer_route(&message.topic, Some(seen)).await {
+            Ok(route) => Ok(route),
+            Err(_) => self.route(&message.topic).await,
+        }
+    }
+
+    /// Whether the next attempt can go to another address than `failed`.
+    fn leads_elsewhere(
+        &self,
+        route: &Route,
+        target: &Target,
+        message: &Encoded,
+        failed: Option<&str>,
+    ) -> bool {
+        let is_other = |queue: &MessageQueue| {
+            master_of(route, &queue.broker_name).is_ok_and(|address| Some(&*address) != failed)
+        };
+        match target {
+            Target::Any => route.write_queues.iter().any(is_other),
+            Target::Hash(_) | Target::This(_) => {
+                let queue = self.choose(route, target, &message.topic, None);
+                queue.is_ok_and(|queue| is_other(&queue))
             }
         }
     }
@@ -315,6 +366,9 @@ impl Producer {
         if let Some(cached) = core.routes.known(topic)
             && let Some(route) = cached.route()
         {
+            if cached.is_doubted() {
+                return Ok(core.newer_route(topic, Some(&route)).await.unwrap_or(route));
+            }
             return Ok(route);
         }
         let borrowed = self.shared.borrowed.lock().get(topic).cloned();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 use weirmq_remoting::body::{MessageQueue, TopicRouteData};
@@ -100,6 +100,7 @@ pub(crate) struct CachedRoute {
     /// Whoever holds it asks the NameServer; the others wait and take what came out.
     pub(crate) looking_up: tokio::sync::Mutex<()>,
     idle_polls: AtomicU32,
+    is_doubted: AtomicBool,
 }
 
 impl CachedRoute {
@@ -111,6 +112,20 @@ impl CachedRoute {
     /// The route, without counting as a use of it.
     pub(crate) fn peek(&self) -> Option<Arc<Route>> {
         self.route.lock().clone()
+    }
+
+    /// Has the next use look the route up again.
+    pub(crate) fn doubt(&self) {
+        self.is_doubted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.is_doubted.load(Ordering::Relaxed)
+    }
+
+    /// It was looked up.
+    pub(crate) fn trust(&self) {
+        self.is_doubted.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn set(&self, route: Arc<Route>) {

@@ -58,7 +58,7 @@ pub(crate) async fn send_once(
 ) -> Result<Vec<SendResult>, ClientError> {
     let fields = |writer: &mut HeaderWriter<'_>| message.write(sender, queue, writer);
     let reply =
-        core.call_within(address, message.request(), fields, &message.body, timeout).await?;
+        core.call_watched(address, message.request(), fields, &message.body, timeout).await?;
     results(&reply, message, queue)
 }
 

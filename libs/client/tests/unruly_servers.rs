@@ -196,6 +196,21 @@ async fn a_master_that_moved_is_found_again() {
 }
 
 #[tokio::test]
+async fn a_group_that_has_no_master_for_a_moment_fails_no_send() {
+    let begun = std::time::Instant::now();
+    let broker = fake(move |_| match begun.elapsed() < Duration::from_millis(500) {
+        true => refused(ResponseCode::ServiceNotAvailable),
+        false => stored(ResponseCode::Success),
+    })
+    .await;
+    let shared = Arc::new(Mutex::new(route(&[("b", &broker.address)])));
+    let name_server = name_server(&shared).await;
+    let client = client(&name_server);
+    producer(&client).send(Message::new("t", "x")).await.unwrap();
+    client.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_silent_broker_costs_no_more_than_the_send_timeout() {
     let broker = fake(|_| None).await;
     let shared = Arc::new(Mutex::new(route(&[("b", &broker.address)])));
@@ -217,6 +232,85 @@ async fn a_silent_broker_costs_no_more_than_the_send_timeout() {
     let error = patient.send(Message::new("t", "x")).await.unwrap_err();
     assert!(matches!(error, ClientError::SendFailed { attempts: 3, .. }), "{error}");
     broker.stop().await;
+    client.shutdown().await;
+}
+
+/// An address behind which a broker that says nothing is replaced by `sound` while the first
+/// connection to it stays open, as the Service of a master does whose node was cut off.
+async fn taken_over_by(sound: &Running) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let next = sound.address.clone();
+    tokio::spawn(async move {
+        let (_silent, _) = listener.accept().await.unwrap();
+        while let Ok((mut from, _)) = listener.accept().await {
+            let mut to = tokio::net::TcpStream::connect(&next).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut from, &mut to).await });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_connection_to_a_broker_that_fell_silent_is_given_up() {
+    let sound = fake(|_| stored(ResponseCode::Success)).await;
+    let address = taken_over_by(&sound).await;
+    let shared = Arc::new(Mutex::new(route(&[("b", &address)])));
+    let name_server = name_server(&shared).await;
+    let client = client(&name_server);
+    let producer = producer(&client);
+    // Both wait on one connection, and both go on by another.
+    let sends =
+        tokio::join!(producer.send(Message::new("t", "x")), producer.send(Message::new("t", "y")));
+    assert!(sends.0.is_ok() && sends.1.is_ok(), "{sends:?}");
+    client.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_slow_but_there_is_not_sent_a_message_twice() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&asked);
+    let broker = fake(move |request| {
+        note.lock().push(request);
+        (request == RequestCode::HeartBeat).then(|| (ResponseCode::Success, Vec::new(), Vec::new()))
+    })
+    .await;
+    let shared = Arc::new(Mutex::new(route(&[("b", &broker.address)])));
+    let name_server = name_server(&shared).await;
+    let client = client(&name_server);
+    let error = producer(&client).send(Message::new("t", "x")).await.unwrap_err();
+    assert!(matches!(error, ClientError::SendFailed { attempts: 1, .. }), "{error}");
+    let asked = asked.lock().clone();
+    let sends = asked.iter().filter(|request| **request == RequestCode::SendMessageV2).count();
+    assert_eq!(sends, 1, "{asked:?}");
+    client.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_silent_name_server_leaves_a_send_time_for_another() {
+    let broker = fake(|_| stored(ResponseCode::Success)).await;
+    let shared = Arc::new(Mutex::new(route(&[("b", &broker.address)])));
+    let sound = name_server(&shared).await;
+    let silent = fake(|_| None).await;
+    let servers = format!("{};{}", silent.address, sound.address);
+    let client = Client::start(ClientConfig::new(&servers)).unwrap();
+    producer(&client).send(Message::new("t", "x")).await.unwrap();
+    client.shutdown().await;
+}
+
+#[tokio::test]
+async fn after_a_send_without_an_answer_the_next_one_asks_where_to_go() {
+    let old = fake(|_| None).await;
+    let new = fake(|_| stored(ResponseCode::Success)).await;
+    let shared = Arc::new(Mutex::new(route(&[("b", &old.address)])));
+    let name_server = name_server(&shared).await;
+    let client = client(&name_server);
+    let config =
+        ProducerConfig { send_timeout: Duration::from_millis(300), ..ProducerConfig::default() };
+    let producer = Producer::start(&client, config).unwrap();
+    producer.send(Message::new("t", "x")).await.unwrap_err();
+    *shared.lock() = route(&[("b", &new.address)]);
+    producer.send(Message::new("t", "x")).await.unwrap();
     client.shutdown().await;
 }
 

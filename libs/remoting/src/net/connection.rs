@@ -29,6 +29,7 @@ struct Shared {
     outbox: Outbox,
     next_opaque: AtomicI32,
     calls: Mutex<HashMap<i32, oneshot::Sender<OwnedCommand>>>,
+    answers: AtomicU64,
 }
 
 /// The connection has ended.
@@ -57,6 +58,7 @@ impl Connection {
             outbox: Outbox::default(),
             next_opaque: AtomicI32::new(1),
             calls: Mutex::default(),
+            answers: AtomicU64::new(0),
         }))
     }
 
@@ -72,6 +74,12 @@ impl Connection {
     /// The address that the peer connected to.
     pub fn local(&self) -> SocketAddr {
         self.0.local
+    }
+
+    /// How many answers have come from the peer. While it does not grow nothing shows that the peer is
+    /// still there: a machine that was cut off or stands still closes nothing.
+    pub fn answers(&self) -> u64 {
+        self.0.answers.load(Ordering::Relaxed)
     }
 
     /// Lets `write` append whole frames to what goes out.
@@ -139,6 +147,7 @@ impl Connection {
 
     /// Gives a response to the call that waits for it; an answer that nobody waits for is dropped.
     pub(super) fn answer(&self, opaque: i32, frame: &Frame<'_>) {
+        self.0.answers.fetch_add(1, Ordering::Relaxed);
         let call = self.0.calls.lock().remove(&opaque);
         if let Some(call) = call {
             let _ = call.send(OwnedCommand::copy_of(frame));
