@@ -224,9 +224,9 @@ pub struct StoreSection {
     /// Expired segments that are kept to be written again, which costs the disk half as much with
     /// synchronous flush; 0: none. Default: 8.
     pub spare_segments_max: usize,
-    /// The whole log is compared with its checksums in this time, again and again; 0: never.
-    /// Default: 24.
-    pub scrub_hours: u64,
+    /// The whole log is compared with its checksums in this time, again and again, beginning at
+    /// most a minute after the start; 0.5 is half an hour, 0: never. At most 8760. Default: 24.
+    pub scrub_hours: f64,
     /// Writes are refused when the disk has less than this left; 0: two segments or a tenth of
     /// the disk, at most 5 GiB. Default: 0.
     pub free_bytes_min: u64,
@@ -310,7 +310,7 @@ impl Default for StoreSection {
             retention_disk_percent: 75,
             retention_force: false,
             spare_segments_max: 8,
-            scrub_hours: 24,
+            scrub_hours: 24.0,
             free_bytes_min: 0,
         }
     }
@@ -381,6 +381,9 @@ impl BrokerConfig {
         if !(10..=95).contains(&self.store.retention_disk_percent) {
             let percent = self.store.retention_disk_percent;
             return wrong("store.retention_disk_percent", &percent, &"use 10 to 95");
+        }
+        if !(0.0..=8760.0).contains(&self.store.scrub_hours) {
+            return wrong("store.scrub_hours", &self.store.scrub_hours, &"use 0 to 8760");
         }
         let smallest = limits.message_bytes_max as u64 + (1 << 16);
         if self.busy_poll_us > BUSY_POLL_US_MAX {
@@ -571,7 +574,7 @@ impl BrokerConfig {
             // With synchronous flush: the longest record, padding of nearly its length, and a group.
             unflushed_bytes_max: (self.store.flush == Flush::Sync)
                 .then_some(SYNC_GROUP_BYTES + 2 * message_bytes_max as u64),
-            scrub_interval: Duration::from_secs(self.store.scrub_hours.saturating_mul(3600)),
+            scrub_interval: Duration::from_secs_f64(self.store.scrub_hours * 3600.0),
             retention: Duration::from_secs(self.store.retention_hours.saturating_mul(3600)),
             retention_hours: self.store.retention_at_hours.clone(),
             retention_disk_percent: self.store.retention_disk_percent,

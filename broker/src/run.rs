@@ -164,7 +164,8 @@ impl Life<'_> {
             None => log.ok(),
             Some(first) => log.degraded(format!(
                 "{} ranges of the log are damaged and cannot be read, the first from {} to {}; \
-                 stop the broker and see `weir store verify`",
+                 another replica that has them repairs them; without one, stop the broker and see \
+                 `weir store verify`",
                 damaged.len(),
                 first.from,
                 first.to

@@ -73,6 +73,11 @@ impl Collector for BrokerCollector {
                 stats.damaged_bytes,
             ),
             (
+                "weirmq_log_repaired_bytes",
+                "Bytes of the commit log that were damaged and came back from another replica",
+                stats.repaired_bytes,
+            ),
+            (
                 "weirmq_log_scrubbed_bytes",
                 "Bytes that the scrub compared with their checksums since the start",
                 stats.scrubbed_bytes,

@@ -62,7 +62,8 @@ impl Ends {
     async fn serve(&self, stream: Stream, peer: Hello) {
         self.shared.peers.connected(peer.member.replica.0, &peer.address);
         let (store, events) = (&self.broker.store, self.events.clone());
-        link::run(stream, peer.member, store, &self.shared, self.silence, events).await;
+        let peer = (peer.member, peer.protocol);
+        link::run(stream, peer, store, &self.shared, self.silence, events).await;
     }
 }
 

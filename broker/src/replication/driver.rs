@@ -7,6 +7,7 @@
 mod follow;
 mod office;
 mod publish;
+mod repair;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use super::link::{FromLink, Link};
 use super::{Command, HandOverError, Shared, copy, kept};
 use crate::Broker;
 use follow::{Following, OFFSETS_PER_FRAME};
+use repair::Repairs;
 
 /// How often the machine looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -77,6 +79,7 @@ pub(super) struct Driver {
     unheard: BTreeSet<ReplicaId>,
     /// When offsets that were committed here as a slave were passed on last.
     offsets_passed: Option<Duration>,
+    repairs: Repairs,
 }
 
 /// The group's settings, and where its record and its master's endpoint are.
@@ -130,6 +133,7 @@ impl Driver {
             settle_at: None,
             unheard: BTreeSet::new(),
             offsets_passed: None,
+            repairs: Repairs::default(),
         }
     }
 
@@ -163,6 +167,7 @@ impl Driver {
                     let (me, end) = (self.replica.me().replica.0, self.position.end);
                     self.shared.peers.reported(me, self.now(), end, end);
                     self.pass_offsets_on();
+                    self.ask_for_lost();
                     self.publish_status();
                 }
             }
@@ -367,6 +372,9 @@ impl Driver {
                 }
             }
             Frame::Offsets(_) => {}
+            Frame::Lost(lost) => self.on_lost(peer, lost),
+            Frame::Found(found) => self.on_found(peer, found),
+            Frame::Lacking(lacking) => self.on_lacking(peer, lacking),
             Frame::Hello(_) | Frame::Proof(_) => {
                 self.links.remove(&peer.replica);
             }
@@ -458,6 +466,7 @@ impl Driver {
                     epoch,
                     is_aligned: false,
                     asked: None,
+                    master_start: 0,
                     caught_up_at: u64::MAX,
                     has_told_offsets: false,
                 });

@@ -2,14 +2,14 @@
 //!
 //! A frame is its length (4 bytes, of what follows them), its kind (1 byte) and its contents; all
 //! numbers are big-endian. Contents are JSON, of which a receiver ignores fields that it does not
-//! know, except those of log bytes:
+//! know, except those of log bytes, which a block that another replica had lost also comes as:
 //!
 //! | log: bytes | field |
 //! |---|---|
-//! | 8 | epoch in which the sender leads |
+//! | 8 | epoch in which the sender leads; or that wrote the end of the block, 0 for none |
 //! | 8 | position in the log |
 //! | 4 | CRC-32 of the rest |
-//! | rest | records as they stand in the log, whole |
+//! | rest | records as they stand in the log, whole; or the block |
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-use weirmq_authority::{EpochTable, Member, Record, Report};
+use weirmq_authority::{EpochStart, EpochTable, Member, Record, Report};
 
 use crate::offsets::CommittedOffset;
 
@@ -81,6 +81,26 @@ pub(super) struct Fetch {
     pub(super) from: u64,
 }
 
+/// A block of its log that a replica has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lost {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// Who wrote the end of it: logs that both have that are the same up to there.
+    pub(super) epoch: Option<EpochStart>,
+}
+
+/// That another one does not have it either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lacking {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// Where its log begins.
+    pub(super) start: u64,
+    /// In words for people.
+    pub(super) why: String,
+}
+
 /// Whole records of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LogBytes {
@@ -106,6 +126,10 @@ pub(super) enum Frame {
     Record(Record),
     /// What consumers committed at the sender, which is a slave.
     Offsets(Vec<CommittedOffset>),
+    /// From version 2 of the protocol on, as the answers to it.
+    Lost(Lost),
+    Found(LogBytes),
+    Lacking(Lacking),
 }
 
 /// Why bytes are no frame.
@@ -133,6 +157,9 @@ const FETCH: u8 = 7;
 const LOG: u8 = 8;
 const RECORD: u8 = 9;
 const OFFSETS: u8 = 10;
+const LOST: u8 = 11;
+const FOUND: u8 = 12;
+const LACKING: u8 = 13;
 
 /// How long the frame is whose head this is, head excluded.
 ///
@@ -165,11 +192,10 @@ impl Frame {
             Self::Fetch(fetch) => json(out, FETCH, fetch),
             Self::Record(record) => json(out, RECORD, record),
             Self::Offsets(offsets) => json(out, OFFSETS, offsets),
-            Self::Log(log) => encode_log(out, log.epoch, log.position, |out| {
-                out.extend_from_slice(&log.bytes);
-                Some(())
-            })
-            .unwrap_or_default(),
+            Self::Log(log) => log.encode(out, LOG),
+            Self::Lost(lost) => json(out, LOST, lost),
+            Self::Found(log) => log.encode(out, FOUND),
+            Self::Lacking(lacking) => json(out, LACKING, lacking),
         }
     }
 
@@ -183,7 +209,7 @@ impl Frame {
             FOLLOW => Self::Follow(from_json(kind, &contents)?),
             LEAD => Self::Lead(from_json(kind, &contents)?),
             FETCH => Self::Fetch(from_json(kind, &contents)?),
-            LOG => {
+            LOG | FOUND => {
                 if contents.len() < LOG_HEAD_BYTES {
                     return Err(FrameError::Short { kind });
                 }
@@ -191,18 +217,41 @@ impl Frame {
                 if contents.get_u32() != crc32fast::hash(&contents) {
                     return Err(FrameError::Checksum { position });
                 }
-                Self::Log(LogBytes { epoch, position, bytes: contents })
+                let log = LogBytes { epoch, position, bytes: contents };
+                if kind == LOG { Self::Log(log) } else { Self::Found(log) }
             }
             RECORD => Self::Record(from_json(kind, &contents)?),
             OFFSETS => Self::Offsets(from_json(kind, &contents)?),
+            LOST => Self::Lost(from_json(kind, &contents)?),
+            LACKING => Self::Lacking(from_json(kind, &contents)?),
             other => return Err(FrameError::Kind(other)),
         })
+    }
+}
+
+impl LogBytes {
+    fn encode(&self, out: &mut Vec<u8>, kind: u8) {
+        let read = |out: &mut Vec<u8>| {
+            out.extend_from_slice(&self.bytes);
+            Some(())
+        };
+        encode_bytes(out, kind, self.epoch, self.position, read).unwrap_or_default();
     }
 }
 
 /// Appends a frame of log bytes, which `read` appends; with nothing from it, nothing.
 pub(super) fn encode_log<T>(
     out: &mut Vec<u8>,
+    epoch: u64,
+    position: u64,
+    read: impl FnOnce(&mut Vec<u8>) -> Option<T>,
+) -> Option<T> {
+    encode_bytes(out, LOG, epoch, position, read)
+}
+
+fn encode_bytes<T>(
+    out: &mut Vec<u8>,
+    kind: u8,
     epoch: u64,
     position: u64,
     read: impl FnOnce(&mut Vec<u8>) -> Option<T>,
@@ -217,7 +266,7 @@ pub(super) fn encode_log<T>(
     let length = (out.len() - before - 4) as u32;
     let mut head = &mut out[before..];
     head.put_u32(length);
-    head.put_u8(LOG);
+    head.put_u8(kind);
     head.put_u64(epoch);
     head.put_u64(position);
     head.put_u32(crc);
@@ -320,6 +369,9 @@ mod tests {
                 offset: 1 << 40,
             }]),
             Frame::Log(LogBytes { epoch: 1, position: 2, bytes: Bytes::from_static(b"records") }),
+            Frame::Lost(Lost { from: 1 << 50, to: (1 << 50) + 16_384, epoch: None }),
+            Frame::Found(LogBytes { epoch: 0, position: 2, bytes: Bytes::from_static(b"block") }),
+            Frame::Lacking(Lacking { from: 1, to: 2, start: 3, why: "no".into() }),
         ] {
             assert_eq!(back(&frame), frame);
         }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::frame::{Frame, FrameError, HEAD_BYTES, Hello, STRANGER_BYTES_MAX, contents_bytes};
 
 /// The version of the protocol that this program speaks, and the oldest that it still does.
-pub(super) const PROTOCOL: u32 = 1;
+pub(super) const PROTOCOL: u32 = 2;
 pub(super) const PROTOCOL_MIN: u32 = 1;
 
 /// How replicas know each other.

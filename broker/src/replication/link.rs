@@ -25,6 +25,8 @@ const CONTROL_FRAMES: usize = 16;
 /// The driver's end of a connection. Dropping it ends the connection.
 pub(super) struct Link {
     pub(super) peer: Member,
+    /// The newest version of the protocol that the peer speaks.
+    pub(super) protocol: u32,
     /// Which connection this is: numbers are never used again.
     pub(super) number: u64,
     report: watch::Sender<Option<Report>>,
@@ -82,6 +84,11 @@ impl Link {
         }
     }
 
+    /// Where a frame can be put that nobody is lost without: where there is no room it is dropped.
+    pub(super) fn later(&self) -> mpsc::Sender<Frame> {
+        self.control.clone()
+    }
+
     /// Whether the peer can have the log up to `end`.
     pub(super) fn has_sent(&self, end: u64) -> bool {
         end <= self.sent.load(Ordering::Relaxed)
@@ -99,7 +106,7 @@ impl Link {
 /// each `silence`; from one that does not nothing comes any more.
 pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     stream: S,
-    peer: Member,
+    (peer, protocol): (Member, u32),
     store: &Store,
     shared: &Arc<Shared>,
     silence: Duration,
@@ -112,7 +119,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     let (control, controls) = mpsc::channel(CONTROL_FRAMES);
     let (fetch, fetches) = watch::channel(None);
     let sent = Arc::new(AtomicU64::new(u64::MAX));
-    let link = Link { peer, number, report, control, fetch, sent: sent.clone(), end: end.clone() };
+    let (ours, ending) = (sent.clone(), end.clone());
+    let link = Link { peer, protocol, number, report, control, fetch, sent: ours, end: ending };
     if events.send(FromLink::Up(link)).await.is_err() {
         return;
     }

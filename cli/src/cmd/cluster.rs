@@ -98,6 +98,9 @@ struct StatusRow {
     out_per_second: String,
     log_begin: String,
     log_end: String,
+    /// Bytes of the log that cannot be read, and that came back from other replicas since the start.
+    log_damaged: String,
+    log_repaired: String,
     disk: String,
     up_since: String,
 }
@@ -144,6 +147,8 @@ impl Row for StatusRow {
         "OUT/S",
         "LOG BEGIN",
         "LOG END",
+        "DAMAGED",
+        "REPAIRED",
         "DISK",
         "UP SINCE",
     ];
@@ -164,6 +169,8 @@ impl Row for StatusRow {
             self.out_per_second.clone(),
             self.log_begin.clone(),
             self.log_end.clone(),
+            self.log_damaged.clone(),
+            self.log_repaired.clone(),
             self.disk.clone(),
             self.up_since.clone(),
         ]
@@ -285,6 +292,8 @@ fn status_row(
         out_per_second: rate("getTransferredTps"),
         log_begin: text("commitLogMinOffset"),
         log_end: text("commitLogMaxOffset"),
+        log_damaged: text("commitLogDamagedBytes"),
+        log_repaired: text("commitLogRepairedBytes"),
         disk: disk.map_or_else(|| "-".to_owned(), |ratio| format!("{:.0} %", ratio * 100.0)),
         up_since: booted.map_or_else(|| "-".to_owned(), crate::units::format_time),
     }

@@ -26,6 +26,12 @@ impl EpochTable {
         &self.0
     }
 
+    /// The epoch that wrote a position of the log; `None` before the first one. Two logs that have
+    /// the same there are the same up to there.
+    pub fn at(&self, position: u64) -> Option<EpochStart> {
+        self.0.iter().rev().find(|entry| entry.start <= position).copied()
+    }
+
     /// Notes an epoch that begins at the log's end. Returns false, and changes nothing, where it
     /// is not above all that are there: such a record is damage or another store's.
     #[must_use]
@@ -82,6 +88,8 @@ mod tests {
         assert_eq!(table(&[(1, 0), (2, 100), (4, 300)]).common_end(600, &master, 500), 500);
         assert_eq!(table(&[(3, 0)]).common_end(50, &master, 500), 0);
         assert_eq!(table(&[]).common_end(0, &master, 500), 0);
+        assert_eq!(master.at(299), Some(EpochStart { epoch: 2, start: 100 }));
+        assert_eq!(table(&[(3, 10)]).at(9), None);
     }
 
     #[test]

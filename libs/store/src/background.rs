@@ -25,12 +25,14 @@ const STOP: u32 = 1 << 7;
 pub(crate) const EXPIRE: u32 = 1 << 8;
 /// What Apache derived is to be removed.
 pub(crate) const ASIDE: u32 = 1 << 9;
+/// Readers met what was never written.
+pub(crate) const SUSPECTS: u32 = 1 << 10;
 
 /// The mark is written after this many flushed bytes …
 const MARK_BYTES: u64 = 64 << 20;
 /// … or this long after the one before, whichever comes first.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
-/// The scrub leaves a start alone.
+/// The scrub leaves a start alone, unless it is to be done sooner.
 const SCRUB_AFTER: Duration = Duration::from_secs(60);
 /// How often retention and free space are looked at when nothing else happens.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -99,7 +101,7 @@ impl Inner {
         let mut last_mark = Instant::now();
         let mut mark_due = None;
         self.do_work(PREPARE);
-        let mut scrub_due = Instant::now() + SCRUB_AFTER;
+        let mut scrub_due = Instant::now() + SCRUB_AFTER.min(self.config.scrub_interval);
         let recovery = &self.recovery;
         // Without a mark of ours the whole log may be without, and is the scrub's affair.
         let recent = self.config.unflushed_bytes() + MARK_BYTES;
@@ -165,6 +167,9 @@ impl Inner {
         if work & EXPIRE != 0 {
             self.report("retention", self.expire_if_due(true).map(|_| ()));
         }
+        if work & SUSPECTS != 0 {
+            self.report("damage", self.look_at_suspects());
+        }
     }
 
     /// See [`crate::Store::maintain`].
@@ -173,6 +178,7 @@ impl Inner {
         self.write_key_runs()?;
         self.seal_segments()?;
         self.write_durable_mark()?;
+        self.look_at_suspects()?;
         self.check_space()?;
         self.expire_if_due(true)?;
         self.prepare_next_segment()

@@ -48,6 +48,7 @@ mod queue_table;
 mod read;
 mod rebuild;
 mod recover;
+mod repair;
 mod retention;
 mod scan;
 mod scrub;

@@ -99,6 +99,7 @@ impl Inner {
         let mut buffer = Vec::new();
         for summed in segment.blocks.read(first, to)? {
             if !is_intact(&segment, &summed, &mut buffer)? {
+                self.suspect(summed.position, summed.end());
                 return Err(StoreError::Damaged {
                     from: summed.position,
                     to: summed.end(),

@@ -28,6 +28,7 @@ use crate::proof::{self, OpenProof};
 use crate::queue_table::QueueState;
 use crate::rebuild::Rebuild;
 use crate::recover::{Evidence, LastUse, RecoveryReport, recover};
+use crate::repair::Suspects;
 use crate::scrub::Scrub;
 use crate::segment::{Segment, remove_if_there};
 use crate::spare::SpareSegments;
@@ -129,6 +130,7 @@ impl Inner {
             protection_listener: RwLock::new(None),
             append_listener: RwLock::new(None),
             scrub,
+            suspects: Suspects::default(),
             protected_images: Mutex::default(),
             protected_from: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),

@@ -189,6 +189,9 @@ impl Inner {
                     _ => head_problem(record, entry)
                         .or_else(|| record_problem(record, queue, *offset)),
                 };
+                if problem.is_some() {
+                    self.suspect(entry.physical_offset, entry.end_offset());
+                }
                 if problem.is_some() && read.found + index > 0 {
                     // What stands in front of damage is served; who reads on gets the error.
                     out.truncate(at);

@@ -17,6 +17,7 @@ use crate::block_tail::BlockTail;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::Layout;
+use crate::repair::Records;
 use crate::segment::Segment;
 use crate::small_file;
 use crate::store::Inner;
@@ -53,7 +54,10 @@ pub(crate) struct Scrub {
     position: AtomicU64,
     checked_bytes: AtomicU64,
     passes: AtomicU64,
+    repaired_bytes: AtomicU64,
     listener: Mutex<Option<DamageListener>>,
+    /// Held while the file is written: the pass, repairs and retention all do.
+    keeping: Mutex<()>,
 }
 
 /// `weir/scrub`.
@@ -126,7 +130,17 @@ impl Scrub {
         *self.listener.lock() = Some(listener);
     }
 
-    fn note(&self, from: u64, to: u64, reason: String) -> bool {
+    /// Written again since the store was opened, in bytes.
+    pub(crate) fn repaired_bytes(&self) -> u64 {
+        self.repaired_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_repaired(&self, bytes: u64) {
+        self.repaired_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Says whether that is news.
+    pub(crate) fn note(&self, from: u64, to: u64, reason: String) -> bool {
         let mut damage = self.damage.write();
         if damage.contains_key(&from) || damage.len() >= RANGES_MAX {
             return false;
@@ -260,16 +274,27 @@ impl Inner {
         }
         scrub.position.store(to, Ordering::Relaxed);
         scrub.checked_bytes.fetch_add(to - position, Ordering::Relaxed);
+        self.scrub_news(is_news)?;
+        Ok(to - position)
+    }
+
+    /// Tells what is damaged, and keeps it, if that changed.
+    pub(crate) fn scrub_news(&self, is_news: bool) -> Result<(), StoreError> {
         if is_news {
-            scrub.tell();
+            self.scrub.tell();
             self.keep_scrub()?;
         }
-        Ok(to - position)
+        Ok(())
     }
 
     /// Compares `[from, to)` of a segment; both are where blocks begin, or the segment's end. Says
     /// whether the known damage changed.
-    fn scrub_range(&self, segment: &Segment, from: u64, to: u64) -> Result<bool, StoreError> {
+    pub(crate) fn scrub_range(
+        &self,
+        segment: &Segment,
+        from: u64,
+        to: u64,
+    ) -> Result<bool, StoreError> {
         let known = segment.blocks.read(from, to)?;
         let mut known = known.iter().peekable();
         let mut missing = Vec::new();
@@ -288,6 +313,14 @@ impl Inner {
             // was in front is not, so that damage there still shows.
             let expected = known
                 .and_then(|known| Some(known.followed_by(buffer.get(known.bytes as usize..)?)));
+            if expected.is_none() && self.scrub.check(position, block_end).is_err() {
+                // Damage that has lost its sum as well is not made sound by that.
+                if self.records_in(segment, position, &buffer)? == Records::Hold {
+                    is_news |= self.scrub.clear(position);
+                } else {
+                    continue;
+                }
+            }
             if expected.is_none() || expected != known {
                 missing.push(Summed { position, sum: expected.unwrap_or(sum) });
             }
@@ -333,6 +366,7 @@ impl Inner {
 
     /// Keeps what is known for the next process.
     pub(crate) fn keep_scrub(&self) -> Result<(), StoreError> {
+        let _one_at_a_time = self.scrub.keeping.lock();
         let position = self.scrub.position.load(Ordering::Relaxed);
         let kept = Kept { position, damaged: self.scrub.damaged() };
         small_file::write_json(&*self.disk, &self.layout.scrub(), &kept)

@@ -27,6 +27,7 @@ use crate::queue_file::QueueEntry;
 use crate::queue_table::{QueueState, QueueTable};
 use crate::read::{QueueRead, ReadLimits};
 use crate::recover::RecoveryReport;
+use crate::repair::Suspects;
 use crate::scrub::{DamageListener, DamagedRange, Scrub};
 use crate::small_file;
 use crate::spare::SpareSegments;
@@ -75,6 +76,7 @@ pub(crate) struct Inner {
     /// Called when retention wants what is protected.
     pub(crate) protection_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) scrub: Scrub,
+    pub(crate) suspects: Suspects,
     /// Called after each append.
     pub(crate) append_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     /// Images that take the place of what is protected, oldest first, once they cannot be cut off
@@ -108,6 +110,8 @@ pub struct StoreStats {
     pub disk_total: u64,
     /// Bytes of the log that are known to be damaged.
     pub damaged_bytes: u64,
+    /// Bytes of damaged blocks that were written again since the store was opened.
+    pub repaired_bytes: u64,
     /// Bytes that the scrub compared with their checksums since the store was opened.
     pub scrubbed_bytes: u64,
     /// How often the scrub has come to the end of the log since then.
@@ -565,6 +569,7 @@ impl Store {
             disk_free: space.free,
             disk_total: space.total,
             damaged_bytes: damaged.iter().map(|range| range.to - range.from).sum(),
+            repaired_bytes: inner.scrub.repaired_bytes(),
             scrubbed_bytes,
             scrub_passes,
             recovery: inner.recovery.clone(),
@@ -585,6 +590,28 @@ impl Store {
     /// Ranges of the log that are known to be damaged, in order.
     pub fn damaged(&self) -> Vec<DamagedRange> {
         self.inner().scrub.damaged()
+    }
+
+    /// The bytes of a block of the log, for a replica whose own is damaged: `from` is where it begins, `to`
+    /// where it ends, as in [`DamagedRange`]. `None` where they are not here, are not flushed, or do not
+    /// fit their checksum, or have none. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn read_block(&self, from: u64, to: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner().read_block(from, to)
+    }
+
+    /// Writes a block that [`Store::damaged`] names again as it was, durably. `false`, and nothing is
+    /// changed, where `bytes` are not what was there: by the checksum beside the log, or where that is
+    /// lost, because the records in them do not hold. In the latter case topic and properties are
+    /// believed, so the bytes have to come from a log with the same past. Waits for the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]; the range is as damaged as before, and after a failed write the store has
+    /// stopped.
+    pub fn repair_block(&self, from: u64, bytes: &[u8]) -> Result<bool, StoreError> {
+        self.inner().repair_block(from, bytes)
     }
 
     /// Sets whom to call with all damaged ranges whenever they change, and calls it once now. It

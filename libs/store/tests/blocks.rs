@@ -146,6 +146,133 @@ fn the_scrub_finds_what_no_record_can_and_readers_get_an_error_and_not_the_bytes
     assert_eq!(read_all(&store, "topic", 0, 0).len(), 100);
 }
 
+type OnDisk = (Arc<SimulatedDisk>, Store);
+
+/// Two stores with the same log, whose newest block is not the only one.
+fn twins() -> (OnDisk, OnDisk, Vec<Appended>) {
+    let made = || {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) = open(&disk, &config());
+        let at = fill(&store, 200);
+        store.flush().unwrap();
+        store.maintain().unwrap();
+        ((disk, store), at)
+    };
+    let ((one, at), (two, _)) = (made(), made());
+    (one, two, at)
+}
+
+fn only_damage(store: &Store) -> DamagedRange {
+    let damaged = store.damaged();
+    let [range] = &damaged[..] else { panic!("{damaged:?}") };
+    range.clone()
+}
+
+#[test]
+fn a_damaged_block_is_written_again_as_it_was_and_as_nothing_else() {
+    let ((disk, store), (_, other), at) = twins();
+    spoil_topic(&disk, &at[20]);
+    // Who copies the log finds it before the scrub does.
+    let copied = store.read_log(at[20].physical_offset, 1, true, &mut Vec::new());
+    assert!(matches!(copied, Err(StoreError::Damaged { .. })), "{copied:?}");
+    store.maintain().unwrap();
+    let DamagedRange { from, to, .. } = only_damage(&store);
+    assert_eq!(store.read_block(from, to).unwrap(), None, "it gives no damage away");
+    let mut bytes = other.read_block(from, to).unwrap().unwrap();
+    assert_eq!(bytes.len() as u64, BLOCK_BYTES);
+    bytes[77] ^= 1;
+    assert!(!store.repair_block(from, &bytes).unwrap());
+    bytes[77] ^= 1;
+    assert!(!store.repair_block(from + BLOCK_BYTES, &bytes).unwrap());
+    assert!(!store.repair_block(from, &bytes[1..]).unwrap());
+    assert!(!store.repair_block(u64::MAX - 5, &bytes).unwrap());
+    assert_eq!((store.damaged().len(), store.stats().repaired_bytes), (1, 0));
+    assert!(store.repair_block(from, &bytes).unwrap());
+    assert_eq!((store.damaged().len(), store.stats().repaired_bytes), (0, BLOCK_BYTES));
+    assert!(!store.repair_block(from, &bytes).unwrap(), "nothing is damaged any more");
+    // Durably.
+    let (store, _) = open(&Arc::new(disk.crash(7)), &config());
+    store.scrub().unwrap();
+    assert_eq!(store.damaged(), []);
+    assert_eq!(read_all(&store, "topic", 0, 0).len(), 200);
+}
+
+#[test]
+fn the_last_block_of_a_segment_keeps_what_stands_behind_its_records() {
+    let ((disk, store), (replica, other), _) = twins();
+    // What another replica's file had in an earlier life, and a scrub on either side before the damage.
+    let last =
+        |disk: &SimulatedDisk, byte| change(disk, &segment_of(0).0, (64 << 10) - 9, |_| byte);
+    last(&disk, 3);
+    last(&replica, 4);
+    store.scrub().unwrap();
+    other.scrub().unwrap();
+    assert_eq!((store.damaged(), other.damaged()), (Vec::new(), Vec::new()));
+    change(&disk, &segment_of(0).0, 50 << 10, |byte| byte ^ 1);
+    store.scrub().unwrap();
+    let DamagedRange { from, to, .. } = only_damage(&store);
+    assert_eq!((from, to), (48 << 10, 64 << 10));
+    let bytes = other.read_block(from, to).unwrap().unwrap();
+    assert!(store.repair_block(from, &bytes).unwrap());
+    let after = contents(&disk, &segment_of(0).0);
+    assert_eq!(after[(64 << 10) - 9], 3);
+    assert_eq!(read_all(&store, "topic", 0, 0).len(), 200);
+}
+
+#[test]
+fn without_its_checksum_a_block_is_repaired_by_its_records() {
+    let ((disk, store), (_, other), at) = twins();
+    let body = at[20].physical_offset + 88 + 400;
+    let (path, in_segment) = segment_of(body);
+    change(&disk, &path, in_segment, |byte| byte ^ 1);
+    change(&disk, "/data/weir/blocks/00000000000000000000", 99, |byte| byte ^ 1);
+    // A reader finds it; the scrub would have nothing to compare it with.
+    let all = common::EVERYTHING;
+    let mut out = Vec::new();
+    let read = store.read_queue("topic", 0, 20, all, &mut |_| true, &mut out);
+    let in_memory = read.is_ok();
+    let reopened = drop_and_open(store, &disk);
+    let read = reopened.read_queue("topic", 0, 20, all, &mut |_| true, &mut out);
+    assert!(matches!(read, Err(StoreError::Damaged { .. })), "in memory: {in_memory}");
+    reopened.maintain().unwrap();
+    let DamagedRange { from, to, .. } = only_damage(&reopened);
+    reopened.scrub().unwrap();
+    assert_eq!(
+        reopened.damaged().len(),
+        1,
+        "it is not taken for sound because nobody knows better"
+    );
+    let mut bytes = other.read_block(from, to).unwrap().unwrap();
+    let in_body = (body - from) as usize;
+    bytes[in_body] ^= 4;
+    assert!(!reopened.repair_block(from, &bytes).unwrap());
+    bytes[in_body] ^= 4;
+    assert!(reopened.repair_block(from, &bytes).unwrap());
+    assert_eq!(read_all(&reopened, "topic", 0, 0).len(), 200);
+    // It has a checksum again.
+    spoil_topic(&disk, &at[20]);
+    reopened.scrub().unwrap();
+    assert_eq!(only_damage(&reopened).from, from);
+}
+
+fn drop_and_open(store: Store, disk: &Arc<SimulatedDisk>) -> Store {
+    drop(store);
+    open(disk, &config()).0
+}
+
+#[test]
+fn a_disk_that_refuses_a_repair_takes_nothing_any_more() {
+    let ((disk, store), (_, other), at) = twins();
+    spoil_topic(&disk, &at[20]);
+    store.scrub().unwrap();
+    let DamagedRange { from, to, .. } = only_damage(&store);
+    let bytes = other.read_block(from, to).unwrap().unwrap();
+    disk.fail_after(0);
+    assert!(store.repair_block(from, &bytes).is_err());
+    assert!(store.poisoned().is_some());
+    assert_eq!(store.damaged().len(), 1);
+}
+
 /// Scrubs twice, and leaves the store as a kill does.
 fn scrub_twice(store: Store, disk: &Arc<SimulatedDisk>) {
     for pass in 0..2 {

@@ -23,6 +23,8 @@ pub(super) struct Following {
     /// Whether the log is the master's as far as it goes, so that what comes continues it.
     pub(super) is_aligned: bool,
     pub(super) asked: Option<Duration>,
+    /// Where the master's log began then.
+    pub(super) master_start: u64,
     /// Where the master's log ended when this one was aligned with it.
     pub(super) caught_up_at: u64,
     /// Whether the master knows what was committed here as a slave, or that there is nothing.
@@ -102,6 +104,7 @@ impl Driver {
         self.epochs.truncate(end);
         kept::write_epochs(store, &self.epochs)?;
         following.is_aligned = true;
+        following.master_start = lead.start;
         following.caught_up_at = lead.end;
         let epoch = following.epoch;
         let marks = store.watermarks();

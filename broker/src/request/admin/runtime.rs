@@ -49,6 +49,9 @@ pub(in crate::request) fn info(
     put_in("dispatchBehindBytes", "0".into());
     put_in("commitLogMinOffset", broker.store.min_offset().to_string());
     put_in("commitLogMaxOffset", marks.written().to_string());
+    // Our own: what is damaged now, and what came back from other replicas since the start.
+    put_in("commitLogDamagedBytes", stats.damaged_bytes.to_string());
+    put_in("commitLogRepairedBytes", stats.repaired_bytes.to_string());
     put_in("remainHowManyDataToFlush", format!("{} B", marks.unflushed()));
     put_in("commitLogDiskRatio", format!("{used:.4}"));
     put_in("consumeQueueDiskRatio", format!("{used:.4}"));
