@@ -388,6 +388,11 @@ impl Broker {
 
     /// Ends the broker, to begin anew.
     pub(crate) fn restart(&self, restart: Restart) {
+        self.metrics.count_begun_anew(match restart {
+            Restart::Demoted => "kept",
+            Restart::CutAt(_) => "cut",
+            Restart::BeginAt { .. } => "replaced",
+        });
         self.end_with(End::Restart(restart));
     }
 

@@ -63,7 +63,7 @@ impl Group {
             "replicas": replicas, "flush": "Async",
             "replication": { "mode": "Sync", "minInSync": min_in_sync },
         });
-        group.send("POST", GROUP, "weirmq.io/v1alpha1", "BrokerGroup", json!({ "spec": spec }));
+        group.make_record(&spec);
         group.send("POST", LEASE, "coordination.k8s.io/v1", "Lease", json!({ "spec": {} }));
         group
     }
@@ -75,6 +75,12 @@ impl Group {
         self.request(method, path, "application/json", &object);
     }
 
+    /// Makes the object that the record is the status of.
+    fn make_record(&self, spec: &Value) {
+        let object = json!({ "spec": spec });
+        self.send("POST", GROUP, "weirmq.io/v1alpha1", "BrokerGroup", object);
+    }
+
     /// The operator changes the group's settings.
     fn change(&self, spec: Value) {
         let path = format!("{GROUP}/group");
@@ -82,7 +88,8 @@ impl Group {
         self.request("PATCH", &path, "application/merge-patch+json", &patch);
     }
 
-    fn request(&self, method: &str, path: &str, media: &str, body: &Value) {
+    /// The body of the answer.
+    fn request(&self, method: &str, path: &str, media: &str, body: &Value) -> Value {
         let body = body.to_string();
         let length = body.len();
         let request = format!(
@@ -91,6 +98,8 @@ impl Group {
         let answer = http(&self.stand_in.address().to_string(), &request);
         let is_done = answer.lines().next().is_some_and(|line| line.contains(" 20"));
         assert!(is_done, "{answer}");
+        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        serde_json::from_str(body).unwrap_or_default()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -275,4 +284,54 @@ fn a_slave_closes_connections_that_the_address_of_the_master_led_to_it() {
             assert_eq!(send().unwrap(), ResponseCode::ServiceNotAvailable.number());
         }
     }
+}
+
+#[test]
+fn a_record_that_was_deleted_is_not_obeyed_and_one_that_is_put_back_is() {
+    let group = Group::new(2, 1);
+    let both = [group.start(0, &[]), group.start(1, &[])].map(Starting::ready);
+    let master = || both.iter().find(|it| metric(&it.admin, "weirmq_takes_messages") == Some(1));
+    let in_sync = || master().and_then(|it| metric(&it.admin, "weirmq_in_sync_replicas"));
+    until("two are in sync", || in_sync() == Some(2));
+    let epochs = || both.each_ref().map(|it| metric(&it.admin, "weirmq_master_epoch"));
+    let epoch = epochs()[0];
+    let (path, media) = (format!("{GROUP}/group"), "application/json");
+    let mut newest = Value::Null;
+    until("nothing of the record is still to change", || {
+        newest = group.request("GET", &path, media, &Value::Null);
+        let status = &newest["status"];
+        status["phase"] == "Stable" && status["inSyncReplicas"] == "0,1"
+    });
+    let restored = |record: &Value| {
+        group.request("DELETE", &path, media, &Value::Null);
+        group.make_record(&newest["spec"]);
+        if !record.is_null() {
+            let mut object = group.request("GET", &path, media, &Value::Null);
+            object["status"] = record.clone();
+            group.request("PUT", &format!("{path}/status"), media, &object);
+        }
+    };
+    let complaints = || both.each_ref().map(|it| metric(&it.admin, "weirmq_replica_complaint"));
+    for _ in 0..2 {
+        restored(&Value::Null);
+        until("both say that it is gone", || complaints() == [Some(1); 2]);
+        for server in &both {
+            let ready = http(&server.admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n");
+            assert!(ready.contains("it was deleted, or restored from an old copy"), "{ready}");
+        }
+        // Nobody is elected by it, and who led goes on.
+        assert!(epochs() == [epoch; 2] && master().is_some());
+        restored(&newest["status"]);
+        until("nothing is wrong", || complaints() == [Some(0); 2]);
+        assert!(epochs() == [epoch; 2] && in_sync() == Some(2));
+    }
+    for server in both {
+        let errors = server.kill();
+        let said = errors.matches("was deleted, or restored from").count();
+        assert!(
+            (1..=4).contains(&said),
+            "each time it happened, not each time it was read: {errors}"
+        );
+    }
+    drop(group.runtime);
 }

@@ -5,15 +5,11 @@ mod common;
 #[path = "common/group.rs"]
 mod group;
 
-use std::io::Write as _;
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
-use weirmq_client::{Admin, Message, MessageQueue, PullConsumer, SendStatus};
+use weirmq_client::{Admin, MessageQueue, PullConsumer, SendStatus};
 
-use common::random::{Random, seed};
 use common::server::{Starting, weir};
 use group::{Group, Liar, TOPIC, http, is_ok, log, replication_port, until};
 
@@ -285,43 +281,6 @@ fn a_slave_that_is_started_alone_or_as_master_keeps_what_was_committed_at_it() {
 }
 
 #[test]
-fn whoever_has_no_business_on_the_replication_port_is_refused() {
-    let seed = seed();
-    let mut random = Random::new(seed);
-    let group = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
-    let master = group.master();
-    let port = replication_port(&master.broker);
-    for round in 0..60 {
-        let mut stream = TcpStream::connect(&port).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let length = random.below(2_000) as usize;
-        let mut bytes: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
-        if round % 2 == 0 && bytes.len() > 5 {
-            // A frame that says its length and kind.
-            let claimed = (bytes.len() as u32 - 4).to_be_bytes();
-            bytes[..4].copy_from_slice(&claimed);
-            bytes[4] = 1 + random.below(12) as u8;
-        }
-        let _ = stream.write_all(&bytes);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        assert!(answer.len() < 1_000, "seed {seed}: {} bytes for a stranger", answer.len());
-    }
-    // Another secret.
-    std::fs::write(group.folder.path().join("secret"), "what somebody guessed").unwrap();
-    let stranger = group.start(1, &["--broker-port", "0", "--master", &port]);
-    let (client, producer) = group.client();
-    assert!(is_ok(&group.send(&producer, 0, 100)), "seed {seed}");
-    let (was_ready, errors) = { stranger }.kill();
-    assert!(!was_ready, "seed {seed}: {errors}");
-    assert!(log(&group.data(1)).is_empty(), "seed {seed}");
-    let (status, errors) = master.terminate();
-    assert!(status.success(), "seed {seed}: {errors}");
-    group.runtime.block_on(client.shutdown());
-}
-
-#[test]
 fn a_store_of_another_log_is_kept_and_does_not_follow() {
     let group = Group::new(&["--replication", "async"]);
     // It was a master of its own.
@@ -450,58 +409,6 @@ fn what_a_replica_must_not_forget_is_not_replaced_by_what_it_said_before() {
     until("the slave follows", has_all);
     drop(slave);
     group.runtime.block_on(client.shutdown());
-}
-
-#[test]
-fn a_replica_that_reports_more_than_it_was_sent_is_disconnected() {
-    let folder = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
-    let mut command = weir();
-    command.args(["broker", "--bind", "127.0.0.1", "--admin-port", "0", "--broker-port", "0"]);
-    command.args(["--config", &folder.path("weir.toml"), "-n", &folder.namesrv.namesrv]);
-    command.args(["--log-level", "error", "--replication-insecure"]);
-    command.args(["--replication", "sync", "--min-in-sync", "1"]);
-    command.arg("--data").arg(folder.data(0)).stdin(Stdio::null());
-    let master = Starting::spawn(&mut command).ready();
-    let (client, producer) = folder.client();
-    // More than a connection holds that nobody reads from.
-    let mut random = Random::new(seed());
-    let body: Vec<u8> = (0..100_000).map(|_| random.below(256) as u8).collect();
-    folder.runtime.block_on(async {
-        for _ in 0..300 {
-            producer.send(Message::new(TOPIC, body.clone())).await.unwrap();
-        }
-    });
-    let mut liar = Liar::connect(&replication_port(&master.broker));
-    let member = serde_json::json!({ "replica": 1, "incarnation": "0000000000000007" });
-    let hello = serde_json::json!({
-        "protocol": 1, "protocolMin": 1, "cluster": "DefaultCluster", "group": "broker-a",
-        "member": member, "segmentBytes": 1_048_576, "address": "",
-        "nonce": "9f0e3ed2-3d0f-4b4f-8d7e-0d1f0a3c5b77",
-    });
-    liar.say(1, hello.to_string().as_bytes());
-    let known: serde_json::Value = serde_json::from_slice(&liar.hear(1).unwrap()).unwrap();
-    assert_eq!(known["member"]["replica"], 0);
-    liar.hear(2).unwrap();
-    liar.say(2, b"");
-    liar.say(5, br#"{"epoch":1}"#);
-    let lead: serde_json::Value = serde_json::from_slice(&liar.hear(6).unwrap()).unwrap();
-    let end = lead["end"].as_u64().unwrap();
-    assert!(end > 20_000_000, "{end}");
-    liar.say(7, br#"{"epoch":1,"from":0}"#);
-    liar.hear(8).unwrap();
-    // It cannot have all of it: it has read one frame, and a connection holds a few MB.
-    let report = serde_json::json!({
-        "from": member, "promised": 1, "promised_version": 0, "refuses": false,
-        "position": { "epoch": 1, "end": end, "flushed": end }, "leads": null, "follows": 1,
-        "lost": null, "confirmed": 0, "sent": { "secs": 1, "nanos": 0 }, "echo": null,
-    });
-    liar.say(4, report.to_string().as_bytes());
-    while liar.hear(8).is_some() {}
-    let metrics = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
-    let refused =
-        |line: &str| line.starts_with("weirmq_refused_replica_reports") && line.ends_with(" 1");
-    assert!(metrics.lines().any(refused), "{metrics}");
-    folder.runtime.block_on(client.shutdown());
 }
 
 /// Writes the certificates of an authority and of one replica of it.

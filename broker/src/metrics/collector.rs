@@ -98,6 +98,7 @@ impl Collector for BrokerCollector {
         if let Some(replication) = &broker.replication {
             let (end, now) = (marks.written(), broker.store.clock().uptime());
             encode_replica_lag(replication, end, now, &mut encoder)?;
+            encode_refusals(replication, &mut encoder)?;
         }
         encode_lag(&broker, &mut encoder)
     }
@@ -131,6 +132,20 @@ fn encode_replica_lag(
         let labels = [("replica", peer.replica.to_string())];
         let lag = u64::try_from(lag.as_millis()).unwrap_or(u64::MAX);
         ConstGauge::new(lag).encode(descriptor.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn encode_refusals(
+    replication: &Shared,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let help = "What replicas, and others at their port, were refused since the start";
+    let gauge = ConstGauge::new(0u64);
+    let name = "weirmq_refused_replicas";
+    let mut descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+    for (reason, count) in replication.refusals.counts() {
+        ConstGauge::new(count).encode(descriptor.encode_family(&[("reason", reason)])?)?;
     }
     Ok(())
 }

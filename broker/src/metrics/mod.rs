@@ -56,6 +56,11 @@ struct NameServerLabels {
     name_server: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BegunAnewLabels {
+    log: &'static str,
+}
+
 /// The counters of one topic's messages and bytes that came in, once there were any: looking them
 /// up by their labels costs more than writing a message.
 #[derive(Default, Clone)]
@@ -91,6 +96,7 @@ pub(crate) struct Metrics {
     dead_letters: Family<DeadLetterLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
     registered: Family<NameServerLabels, Gauge>,
+    begun_anew: Family<BegunAnewLabels, Counter>,
     put: AtomicU64,
     got: AtomicU64,
     put_rate: RateWindow,
@@ -118,6 +124,7 @@ impl Metrics {
             dead_letters: Family::default(),
             refused: Family::default(),
             registered: Family::default(),
+            begun_anew: Family::default(),
             put: AtomicU64::new(0),
             got: AtomicU64::new(0),
             put_rate: RateWindow::default(),
@@ -151,9 +158,19 @@ impl Metrics {
                 "1 while registered at this NameServer",
                 m.registered.clone(),
             );
+            registry.register(
+                "weirmq_replica_begun_anew",
+                "How often this replica opened its store anew to follow, and what became of its log",
+                m.begun_anew.clone(),
+            );
             registry.register_collector(Box::new(BrokerCollector::of(&metrics)));
         });
         metrics
+    }
+
+    /// A replica begins anew, and its log is `kept`, `cut` or `replaced`.
+    pub(crate) fn count_begun_anew(&self, log: &'static str) {
+        self.begun_anew.get_or_create(&BegunAnewLabels { log }).inc();
     }
 
     /// Has the gauges computed from this broker from now on.

@@ -14,6 +14,7 @@ use super::Shared;
 use super::frame::Hello;
 use super::handshake::{HandshakeError, Trust, accept, dial};
 use super::link::{self, FromLink};
+use super::refusals::Reason;
 use super::strangers::Strangers;
 use super::tls::Tls;
 use crate::Broker;
@@ -60,7 +61,8 @@ impl Ends {
     }
 
     async fn serve(&self, stream: Stream, peer: Hello) {
-        self.shared.peers.connected(peer.member.replica.0, &peer.address);
+        let replica = peer.member.replica.0;
+        self.shared.peers.connected(replica, &peer.address);
         let (store, events) = (&self.broker.store, self.events.clone());
         let peer = (peer.member, peer.protocol);
         link::run(stream, peer, store, &self.shared, self.silence, events).await;
@@ -84,6 +86,7 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
             }
         };
         let (ends, strangers) = (ends.clone(), strangers.clone());
+        let (shared, who) = (ends.shared.clone(), address.ip().to_canonical());
         let serve = async move {
             let own = ends.hello();
             let stranger = strangers.welcome(address.ip().to_canonical());
@@ -98,6 +101,7 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
             };
             let (stream, peer) = met.map_err(std::io::Error::from)??;
             drop(stranger);
+            ends.shared.refusals.accepted(&who);
             ends.serve(stream, peer).await;
             Ok::<_, HandshakeError>(())
         };
@@ -108,7 +112,7 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
                 served = serve => served,
             };
             if let Err(error) = served {
-                tracing::warn!(%address, %error, "replication connection refused");
+                shared.refusals.refused(&who, error.reason(), &error);
             }
         });
     }
@@ -131,6 +135,7 @@ pub(super) async fn keep_dialling(address: String, ends: Ends, stop: Cancellatio
             };
             let met = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
             let (stream, peer) = met.map_err(std::io::Error::from)??;
+            ends.shared.refusals.accepted(&address);
             ends.serve(stream, peer).await;
             Ok::<_, HandshakeError>(())
         };
@@ -144,8 +149,13 @@ pub(super) async fn keep_dialling(address: String, ends: Ends, stop: Cancellatio
                 last_reason.clear();
             }
             Err(error) => {
+                // One that is not there is not refused.
+                let refused = Some(error.reason()).filter(|reason| *reason != Reason::Silent);
+                if let Some(reason) = refused {
+                    ends.shared.refusals.refused(&address, reason, &error);
+                }
                 let reason = error.to_string();
-                if reason != last_reason {
+                if refused.is_none() && reason != last_reason {
                     tracing::warn!(address, reason, "replica not reached, trying on");
                     last_reason = reason;
                 }

@@ -25,6 +25,7 @@ use weirmq_store::StoreError;
 use super::authority::{Authority, Found, MasterService};
 use super::frame::{Follow, Frame};
 use super::link::{FromLink, Link};
+use super::refusals::Reason;
 use super::{Command, HandOverError, Shared, copy, kept};
 use crate::Broker;
 use follow::{Following, OFFSETS_PER_FRAME};
@@ -80,6 +81,8 @@ pub(super) struct Driver {
     /// When offsets that were committed here as a slave were passed on last.
     offsets_passed: Option<Duration>,
     repairs: Repairs,
+    /// Who refused something last, and why.
+    refused_by: Option<(Member, String)>,
 }
 
 /// The group's settings, and where its record and its master's endpoint are.
@@ -134,6 +137,7 @@ impl Driver {
             unheard: BTreeSet::new(),
             offsets_passed: None,
             repairs: Repairs::default(),
+            refused_by: None,
         }
     }
 
@@ -168,6 +172,10 @@ impl Driver {
                     self.shared.peers.reported(me, self.now(), end, end);
                     self.pass_offsets_on();
                     self.ask_for_lost();
+                    // What was wrong may be mended without a new message.
+                    if self.following.as_ref().is_some_and(|following| following.is_aligned) {
+                        self.note_caught_up();
+                    }
                     self.publish_status();
                 }
             }
@@ -316,14 +324,12 @@ impl Driver {
                     self.now().saturating_sub(*heard) < self.settings.link_timeout && !report.leaves
                 });
                 if other.is_some() && is_alive {
-                    tracing::error!(
-                        replica = replica.0,
-                        "two processes say that they are this replica; the second is refused"
+                    let number = replica.0;
+                    let why = format!(
+                        "another process is replica {number} and connected; give each its own broker id"
                     );
-                    link.send(Frame::Refused(format!(
-                        "another process is replica {} and connected; give each its own broker id",
-                        replica.0
-                    )));
+                    self.refuse(replica, Reason::TwoProcesses, &why);
+                    link.refuse(why);
                     return Ok(());
                 }
                 tracing::info!(replica = replica.0, "replica connected");
@@ -358,7 +364,10 @@ impl Driver {
             Frame::Fetch(fetch) => self.on_fetch(peer, fetch),
             Frame::Log(log) => self.on_log(peer, log)?,
             Frame::Refused(why) => {
-                tracing::warn!(replica = peer.replica.0, why, "replica refuses");
+                if self.refused_by.as_ref() != Some(&(peer, why.clone())) {
+                    tracing::warn!(replica = peer.replica.0, why, "replica refuses");
+                    self.refused_by = Some((peer, why));
+                }
                 if let Some(following) = &mut self.following {
                     // The log may have gone on without what was asked for.
                     following.is_aligned = false;
@@ -382,6 +391,11 @@ impl Driver {
         Ok(())
     }
 
+    /// Counts what a replica does not get, and says so once until it gets what it wants.
+    fn refuse(&self, replica: ReplicaId, reason: Reason, why: impl std::fmt::Display) {
+        self.shared.refusals.refused(&named(replica), reason, &why);
+    }
+
     fn on_report(&mut self, report: Report) {
         // What a follower confirms may be newer than what the machine knows of its own log.
         self.log_moved();
@@ -391,13 +405,11 @@ impl Driver {
         if self.leading.is_some_and(|epoch| report.follows == Some(epoch))
             && (end > self.position.end || !was_sent)
         {
-            self.shared.refused_reports.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            tracing::error!(
-                replica = replica.0,
-                reported = report.position.end,
-                end = self.position.end,
-                "replica reports more than it was sent; it is disconnected"
+            let own = self.position.end;
+            let why = format!(
+                "it reports its log up to {end}, which it was not sent; this one ends at {own}"
             );
+            self.refuse(replica, Reason::FutureReport, why);
             self.links.remove(&replica);
             return;
         }
@@ -484,4 +496,9 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// A replica, as refusals name it.
+fn named(replica: ReplicaId) -> String {
+    format!("replica {}", replica.0)
 }

@@ -11,6 +11,7 @@ use ring::hmac;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
 use super::frame::{Frame, FrameError, HEAD_BYTES, Hello, STRANGER_BYTES_MAX, contents_bytes};
+use super::refusals::Reason;
 
 /// The version of the protocol that this program speaks, and the oldest that it still does.
 pub(super) const PROTOCOL: u32 = 2;
@@ -37,12 +38,28 @@ pub(super) enum HandshakeError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// What is wrong with the peer, as it is told.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{why}")]
+    Refused { reason: Reason, why: String },
     #[error("it did not say who it is while others of its address, or many others, connected")]
     Displaced,
     #[error("the peer refuses: {0}")]
     RefusedByPeer(String),
+}
+
+impl HandshakeError {
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::Io(_) | Self::Displaced => Reason::Silent,
+            Self::Tls(_) => Reason::Tls,
+            Self::Frame(_) => Reason::NoReplica,
+            Self::Refused { reason, .. } => *reason,
+            Self::RefusedByPeer(_) => Reason::ByPeer,
+        }
+    }
+}
+
+fn refused(reason: Reason, why: String) -> HandshakeError {
+    HandshakeError::Refused { reason, why }
 }
 
 /// A hello, and the frame that it stands in.
@@ -92,7 +109,7 @@ impl Trust {
         listener: &Said,
         proof: &[u8],
     ) -> Result<(), HandshakeError> {
-        let refused = |why: &str| Err(HandshakeError::Refused(why.to_owned()));
+        let refused = |why: &str| Err(refused(Reason::Secret, why.to_owned()));
         match self {
             Self::Secret(_) if proof.is_empty() => {
                 refused("no proof of the group's secret; set replication.secret_file at both ends")
@@ -159,29 +176,32 @@ pub(super) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Whether these two can replicate each other.
 fn fits(own: &Hello, peer: &Hello) -> Result<(), HandshakeError> {
-    let refused = |why: String| Err(HandshakeError::Refused(why));
     if peer.protocol < PROTOCOL_MIN || peer.protocol_min > PROTOCOL {
-        return refused(format!(
+        let why = format!(
             "replication protocols {}..={} and {PROTOCOL_MIN}..={PROTOCOL} have none in common; \
              upgrade one version at a time",
             peer.protocol_min, peer.protocol
-        ));
+        );
+        return Err(refused(Reason::Protocol, why));
     }
     if (&own.cluster, &own.group) != (&peer.cluster, &peer.group) {
-        return refused(format!(
+        let why = format!(
             "group {} of cluster {} is not group {} of cluster {}",
             peer.group, peer.cluster, own.group, own.cluster
-        ));
+        );
+        return Err(refused(Reason::OtherGroup, why));
     }
     if own.member.replica == peer.member.replica {
         let replica = own.member.replica.0;
-        return refused(format!("both are replica {replica}; give each its own broker id"));
+        let why = format!("both are replica {replica}; give each its own broker id");
+        return Err(refused(Reason::OwnId, why));
     }
     if own.segment_bytes != peer.segment_bytes {
-        return refused(format!(
+        let why = format!(
             "log segments of {} and {} bytes; set store.segment_bytes to the same",
             own.segment_bytes, peer.segment_bytes
-        ));
+        );
+        return Err(refused(Reason::SegmentLength, why));
     }
     Ok(())
 }
@@ -191,7 +211,7 @@ async fn tell_refusal<S: AsyncWrite + Unpin>(
     stream: &mut S,
     checked: Result<(), HandshakeError>,
 ) -> Result<(), HandshakeError> {
-    if let Err(HandshakeError::Refused(why)) = &checked {
+    if let Err(HandshakeError::Refused { why, .. }) = &checked {
         let _ = write(stream, Frame::Refused(why.clone())).await;
     }
     checked
@@ -228,7 +248,7 @@ async fn read_proof<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>, Han
 fn unexpected(frame: Frame) -> HandshakeError {
     match frame {
         Frame::Refused(why) => HandshakeError::RefusedByPeer(why),
-        _ => HandshakeError::Refused("a frame that has no place in a handshake".to_owned()),
+        _ => refused(Reason::NoReplica, "a frame that has no place in a handshake".to_owned()),
     }
 }
 

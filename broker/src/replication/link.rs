@@ -84,6 +84,13 @@ impl Link {
         }
     }
 
+    /// Ends the connection once the peer was told why.
+    pub(super) fn refuse(mut self, why: String) {
+        self.send(Frame::Refused(why));
+        // Without anybody who sends, what is sent ends by itself.
+        self.end = CancellationToken::new();
+    }
+
     /// Where a frame can be put that nobody is lost without: where there is no room it is dropped.
     pub(super) fn later(&self) -> mpsc::Sender<Frame> {
         self.control.clone()
@@ -227,17 +234,17 @@ async fn write(
         }
         tokio::select! {
             biased;
-            changed = fetches.changed() => {
-                changed.map_err(|_| LinkError::Closed)?;
-                log.clone_from(&fetches.borrow_and_update());
-                written.borrow_and_update();
-            }
             frame = controls.recv() => {
                 let frame = frame.ok_or(LinkError::Closed)?;
                 out.clear();
                 frame.encode(&mut out);
                 writer.write_all(&out).await?;
                 writer.flush().await?;
+            }
+            changed = fetches.changed() => {
+                changed.map_err(|_| LinkError::Closed)?;
+                log.clone_from(&fetches.borrow_and_update());
+                written.borrow_and_update();
             }
             changed = written.changed(), if log.is_some() => {
                 changed.map_err(|_| LinkError::Closed)?;

@@ -15,11 +15,14 @@ mod handshake;
 mod kept;
 mod link;
 mod peers;
+mod refusals;
 mod start;
 mod static_roles;
 mod status;
 mod strangers;
 mod tls;
+#[cfg(test)]
+mod version_1;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -88,8 +91,7 @@ pub(crate) struct Shared {
     catch_up: catch_up::CatchUp,
     /// What is measured of the replicas.
     pub(crate) peers: peers::Peers,
-    /// Reports that could not be true.
-    refused_reports: AtomicU64,
+    pub(crate) refusals: refusals::Refusals,
     /// Appends that were refused because this replica is not the master.
     fenced: AtomicU64,
     /// How long the group was without a master when this replica became one, in milliseconds; 0
@@ -121,7 +123,7 @@ impl Shared {
             acknowledged_until: AtomicU64::new(0),
             catch_up: catch_up::CatchUp::new(catch_up_rate),
             peers: peers::Peers::default(),
-            refused_reports: AtomicU64::new(0),
+            refusals: refusals::Refusals::default(),
             fenced: AtomicU64::new(0),
             failover_ms: AtomicU64::new(0),
             said: Mutex::default(),
@@ -202,9 +204,10 @@ impl Shared {
                 self.fenced.load(Ordering::Relaxed),
             ),
             (
-                "weirmq_refused_replica_reports",
-                "Reports of replicas that could not be true",
-                self.refused_reports.load(Ordering::Relaxed),
+                "weirmq_replica_complaint",
+                "1 where this replica does not do its part, or something is wrong with its group's record; \
+                 the log and /readyz say what",
+                u64::from(matches!(*self.said.lock(), Some(Err(_)))),
             ),
             (
                 "weirmq_failover_milliseconds",

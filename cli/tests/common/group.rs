@@ -29,6 +29,7 @@ pub(crate) struct Group {
     pub(crate) namesrv: Server,
     pub(crate) runtime: Runtime,
     pub(crate) extra: Vec<String>,
+    pub(crate) log_level: &'static str,
 }
 
 impl Group {
@@ -42,7 +43,7 @@ impl Group {
         let namesrv = Starting::spawn(&mut command).ready();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let extra = extra.iter().map(|text| (*text).to_owned()).collect();
-        Self { folder, namesrv, runtime, extra }
+        Self { folder, namesrv, runtime, extra, log_level: "error" }
     }
 
     pub(crate) fn data(&self, replica: u32) -> PathBuf {
@@ -56,7 +57,7 @@ impl Group {
     pub(crate) fn start(&self, replica: u32, arguments: &[&str]) -> Starting {
         let mut command = weir();
         command.args(["broker", "--bind", "127.0.0.1", "--admin-port", "0"]);
-        command.args(["--log-level", "error", "-n", &self.namesrv.namesrv]);
+        command.args(["--log-level", self.log_level, "-n", &self.namesrv.namesrv]);
         command.args(["--config", &self.path("weir.toml")]);
         command.args(["--replication-secret-file", &self.path("secret")]);
         command.args(["--broker-id", &replica.to_string()]).args(&self.extra).args(arguments);
@@ -182,7 +183,7 @@ pub(crate) fn http(address: &str, request: &str) -> String {
 }
 
 /// A peer that speaks the protocol and lies.
-pub(crate) struct Liar(TcpStream);
+pub(crate) struct Liar(pub(crate) TcpStream);
 
 impl Liar {
     pub(crate) fn connect(port: &str) -> Self {
@@ -198,15 +199,21 @@ impl Liar {
         self.0.write_all(&frame).unwrap();
     }
 
+    /// The next frame; `None` when the connection was ended.
+    pub(crate) fn hear_any(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 5];
+        self.0.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize - 1;
+        let mut contents = vec![0; length];
+        self.0.read_exact(&mut contents).ok()?;
+        Some((head[4], contents))
+    }
+
     /// The next frame of a kind; `None` when the connection was ended.
     pub(crate) fn hear(&mut self, wanted: u8) -> Option<Vec<u8>> {
         loop {
-            let mut head = [0; 5];
-            self.0.read_exact(&mut head).ok()?;
-            let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize - 1;
-            let mut contents = vec![0; length];
-            self.0.read_exact(&mut contents).ok()?;
-            if head[4] == wanted {
+            let (kind, contents) = self.hear_any()?;
+            if kind == wanted {
                 return Some(contents);
             }
         }

@@ -156,7 +156,7 @@ impl Driver {
 
     /// Notes that this replica has once had all that its master had: from then on it can tell what is
     /// not there from what it has not got yet.
-    fn note_caught_up(&mut self) {
+    pub(super) fn note_caught_up(&mut self) {
         let Some(following) = &self.following else { return };
         if self.broker.store.max_offset() >= following.caught_up_at
             && self.broker.state.is_complete()

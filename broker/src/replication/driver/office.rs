@@ -5,9 +5,10 @@ use std::time::Duration;
 use weirmq_authority::{Member, ReplicaId};
 use weirmq_store::StoreError;
 
-use super::{Driver, DriverError, kept};
+use super::{Driver, DriverError, kept, named};
 use crate::replication::Restart;
 use crate::replication::frame::{Fetch, Frame, Lead};
+use crate::replication::refusals::Reason;
 
 /// How long a new master waits for what was committed at its slaves before it says what it knows.
 /// Consumers wait for 5 s (Java's `queryConsumerOffset`), and slaves connect again within 2 s.
@@ -85,7 +86,9 @@ impl Driver {
     pub(super) fn on_follow(&mut self, peer: Member, epoch: u64) {
         let Some(link) = self.links.get(&peer.replica) else { return };
         if self.leading != Some(epoch) {
-            link.send(Frame::Refused(format!("this replica does not lead in epoch {epoch}")));
+            let why = format!("this replica does not lead in epoch {epoch}");
+            self.refuse(peer.replica, Reason::Epoch, &why);
+            link.send(Frame::Refused(why));
             return;
         }
         let store = &self.broker.store;
@@ -107,15 +110,13 @@ impl Driver {
         }
         let end = self.broker.store.max_offset();
         if fetch.from > end {
-            tracing::error!(
-                replica = peer.replica.0,
-                from = fetch.from,
-                end,
-                "replica asks for what is not there yet; it is disconnected"
-            );
+            let from = fetch.from;
+            let why = format!("it asks for the log from {from} on, which ends at {end}");
+            self.refuse(peer.replica, Reason::FutureFetch, why);
             self.links.remove(&peer.replica);
         } else if let Some(link) = self.links.get(&peer.replica) {
             tracing::info!(replica = peer.replica.0, from = fetch.from, "replica takes the log");
+            self.shared.refusals.accepted(&named(peer.replica));
             link.send_log(Some(fetch));
         }
     }

@@ -1,0 +1,122 @@
+//! What other replicas, and whoever else comes to their port, are refused: counted by reason, and logged
+//! once for each of them until it is accepted, because those who are refused try on for ever.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use parking_lot::Mutex;
+
+/// Who was refused for which reason is remembered so often; then everybody is logged anew.
+const SAID_MAX: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Refusals(Mutex<Counted>);
+
+#[derive(Default)]
+struct Counted {
+    counts: BTreeMap<Reason, u64>,
+    /// Whom, and why.
+    said: BTreeSet<(String, Reason)>,
+}
+
+/// Why; the names are the metric's labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reason {
+    /// It did not say who it is, in time or at all.
+    Silent,
+    /// What it sends is nothing that a replica says at that place.
+    NoReplica,
+    /// Its TLS, or that it has none.
+    Tls,
+    /// Versions of the protocol that have none in common.
+    Protocol,
+    /// Another cluster or broker group.
+    OtherGroup,
+    /// It has this replica's own broker id.
+    OwnId,
+    /// Another process has its broker id and is connected.
+    TwoProcesses,
+    /// Log segments of another length.
+    SegmentLength,
+    /// It did not prove that it knows the group's secret.
+    Secret,
+    /// It refuses this replica.
+    ByPeer,
+    /// It wants to follow in an epoch in which this replica does not lead.
+    Epoch,
+    /// It asks for what the log does not have yet.
+    FutureFetch,
+    /// It reports that it has what it was not sent.
+    FutureReport,
+}
+
+impl Refusals {
+    /// `who` is an address, or the number of a replica that has shown who it is.
+    pub(super) fn refused(&self, who: &dyn fmt::Display, reason: Reason, why: &dyn fmt::Display) {
+        let who = who.to_string();
+        let is_new = {
+            let mut counted = self.0.lock();
+            *counted.counts.entry(reason).or_default() += 1;
+            if counted.said.len() >= SAID_MAX {
+                counted.said.clear();
+            }
+            counted.said.insert((who.clone(), reason))
+        };
+        if is_new {
+            let reason = reason.name();
+            tracing::warn!(who, reason, %why, "refused; said once until it is accepted");
+        }
+    }
+
+    /// Should it be refused again, that is news.
+    pub(super) fn accepted(&self, who: &dyn fmt::Display) {
+        let who = who.to_string();
+        self.0.lock().said.retain(|(known, _)| *known != who);
+    }
+
+    /// How often for each reason that there was.
+    pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
+        self.0.lock().counts.iter().map(|(reason, count)| (reason.name(), *count)).collect()
+    }
+}
+
+impl Reason {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Silent => "Silent",
+            Self::NoReplica => "NoReplica",
+            Self::Tls => "Tls",
+            Self::Protocol => "Protocol",
+            Self::OtherGroup => "OtherGroup",
+            Self::OwnId => "OwnId",
+            Self::TwoProcesses => "TwoProcesses",
+            Self::SegmentLength => "SegmentLength",
+            Self::Secret => "Secret",
+            Self::ByPeer => "ByPeer",
+            Self::Epoch => "Epoch",
+            Self::FutureFetch => "FutureFetch",
+            Self::FutureReport => "FutureReport",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_counts_and_what_is_remembered_of_them_is_bounded() {
+        let refusals = Refusals::default();
+        for who in 0..2_000 {
+            refusals.refused(&who, Reason::Secret, &"no");
+            refusals.refused(&who, Reason::Secret, &"no");
+        }
+        refusals.refused(&"replica", Reason::Epoch, &"no");
+        assert_eq!(refusals.counts(), [("Secret", 4_000), ("Epoch", 1)]);
+        assert!(refusals.0.lock().said.len() <= SAID_MAX);
+        let is_said = || refusals.0.lock().said.contains(&("replica".to_owned(), Reason::Epoch));
+        assert!(is_said());
+        refusals.accepted(&"replica");
+        assert!(!is_said());
+    }
+}
