@@ -75,6 +75,9 @@ pub struct ReplicationSection {
     /// `async` answers a send when the master has it, `sync` when every replica in sync has it.
     /// The same at all replicas, and as the `BrokerGroup` says. Default: `async`.
     pub mode: ReplicationMode,
+    /// With `sync` whom a send waits for: `all` replicas in sync. A `quorum` of them is refused, because
+    /// masters are elected by who is in sync and not yet by who has most. Default: `all`.
+    pub ack_policy: AckPolicy,
     /// With `sync` no message is taken while fewer replicas are in sync, the master counted.
     /// Default: none, with `sync` it has to be chosen, but for replicas that elect their master: the
     /// `BrokerGroup` tells them, also while they run. With two replicas 1 loses, when the
@@ -130,6 +133,7 @@ impl Default for ReplicationSection {
     fn default() -> Self {
         Self {
             mode: ReplicationMode::Async,
+            ack_policy: AckPolicy::All,
             min_in_sync: None,
             master: None,
             peers: Vec::new(),
@@ -159,6 +163,17 @@ pub struct KubernetesSection {
     /// `host:port`. Default: none, the master's own address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master_address: Option<String>,
+}
+
+/// Whom a send waits for with `sync`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AckPolicy {
+    /// Every replica in sync.
+    #[default]
+    All,
+    /// Most of them; refused ([`ReplicationSection::ack_policy`]).
+    Quorum,
 }
 
 /// When replication lets a send be answered.
@@ -466,6 +481,11 @@ impl BrokerConfig {
                 "use 1048576 or more, or 0",
             );
         }
+        if section.ack_policy == AckPolicy::Quorum {
+            let problem = "any replica in sync can be elected, so each has to have what is acknowledged; use all, \
+                           and replication.min_in_sync to say how many are enough";
+            return wrong("replication.ack_policy", "quorum".to_owned(), problem);
+        }
         match (section.mode, section.min_in_sync) {
             (ReplicationMode::Sync, _) if !section.is_on() => {
                 let problem = "give replication.secret_file or replication.tls, so that slaves can \
@@ -621,6 +641,11 @@ mod tests {
         slave.validate().unwrap();
         slave.replication.mode = ReplicationMode::Sync;
         assert!(slave.validate().unwrap_err().to_string().contains("min_in_sync"));
+        slave.replication.min_in_sync = Some(2);
+        slave.validate().unwrap();
+        slave.replication.ack_policy = AckPolicy::Quorum;
+        let refused = slave.validate().unwrap_err().to_string();
+        assert!(refused.contains("any replica in sync can be elected"), "{refused}");
         let wrong = BrokerConfig { busy_poll_us: 1_001, ..BrokerConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("busy_poll_us is 1001"));
     }

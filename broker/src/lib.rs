@@ -40,7 +40,7 @@ mod unique_keys;
 
 pub(crate) use broker::Broker;
 pub use config::{
-    BrokerConfig, ConfigError, Flush, KubernetesSection, LimitsSection, ReplicationMode,
+    AckPolicy, BrokerConfig, ConfigError, Flush, KubernetesSection, LimitsSection, ReplicationMode,
     ReplicationSection, ReplicationTls, StoreSection,
 };
 pub use replication::StartError;

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use weirmq_broker::{BrokerConfig, Flush, KubernetesSection, ReplicationMode, ReplicationTls};
+use weirmq_broker::{
+    AckPolicy, BrokerConfig, Flush, KubernetesSection, ReplicationMode, ReplicationTls,
+};
 
 /// Flags of every server command.
 #[derive(Debug, clap::Args)]
@@ -60,6 +62,9 @@ pub(crate) struct ReplicationArgs {
     /// Whether a send waits for the slaves that are in sync [default: async]
     #[arg(long, value_enum, env = "WEIRMQ_REPLICATION", hide_env = true)]
     replication: Option<ReplicationArg>,
+    /// With sync replication: which replicas in sync a send waits for [default: all]
+    #[arg(long, value_enum, env = "WEIRMQ_ACK", hide_env = true)]
+    ack: Option<AckArg>,
     /// With sync replication: take messages only while so many replicas are in sync, the master
     /// counted; replicas that elect their master have it from the BrokerGroup
     #[arg(long, value_name = "N", env = "WEIRMQ_MIN_IN_SYNC", hide_env = true)]
@@ -93,6 +98,15 @@ pub(crate) enum ReplicationArg {
     Sync,
 }
 
+/// Whom a send waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum AckArg {
+    /// Every replica in sync
+    All,
+    /// Most of them; refused, because any replica in sync can be elected
+    Quorum,
+}
+
 impl ReplicationArgs {
     /// Puts what was given in place of what the file says.
     pub(crate) fn apply(self, broker: &mut BrokerConfig) {
@@ -115,6 +129,11 @@ impl ReplicationArgs {
             None => section.mode,
             Some(ReplicationArg::Async) => ReplicationMode::Async,
             Some(ReplicationArg::Sync) => ReplicationMode::Sync,
+        };
+        section.ack_policy = match self.ack {
+            None => section.ack_policy,
+            Some(AckArg::All) => AckPolicy::All,
+            Some(AckArg::Quorum) => AckPolicy::Quorum,
         };
         section.min_in_sync = self.min_in_sync.or(section.min_in_sync);
         section.secret_file = self.replication_secret_file.or(section.secret_file.take());
