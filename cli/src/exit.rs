@@ -65,6 +65,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(match (failure, client) {
         (Some(failure), _) => failure.code(),
         (None, _) if is_damage(error) => DAMAGE,
+        (None, _) if is_no_record(error) => NOT_FOUND,
         (None, Some(client)) if client.is_not_found() => NOT_FOUND,
         (None, Some(ClientError::Config(_))) => USAGE,
         (None, _) => 1,
@@ -97,8 +98,15 @@ fn unreachable_hint(error: &ClientError) -> Option<String> {
 }
 
 fn is_damage(error: &anyhow::Error) -> bool {
-    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<StoreError>());
-    causes.any(|cause| matches!(cause, StoreError::Damaged { .. }))
+    of_store(error).any(|cause| matches!(cause, StoreError::Damaged { .. }))
+}
+
+fn is_no_record(error: &anyhow::Error) -> bool {
+    of_store(error).any(|cause| matches!(cause, StoreError::NoRecord { .. }))
+}
+
+fn of_store(error: &anyhow::Error) -> impl Iterator<Item = &StoreError> {
+    error.chain().filter_map(|cause| cause.downcast_ref::<StoreError>())
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -92,6 +92,7 @@ impl From<StoreError> for Refusal {
             | StoreError::Io { .. }
             | StoreError::NewerFormat { .. }
             | StoreError::NoContinuation { .. }
+            | StoreError::NoRecord { .. }
             | StoreError::OtherStore { .. }
             | StoreError::Unreadable { .. }
             | StoreError::Damaged { .. } => ResponseCode::SystemError,

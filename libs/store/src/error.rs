@@ -22,8 +22,15 @@ pub enum StoreError {
     #[error("{}: {reason}", .path.display())]
     Unreadable { path: PathBuf, reason: String },
     /// Records that were promised are gone. The store does not open or answer over this range.
-    #[error("the CommitLog is damaged from {from} to {to}: {reason}; repair it from a replica")]
+    #[error(
+        "the CommitLog is damaged from {from} to {to}: {reason}; a replica \
+             has it whole, and where there is none `weir store verify` says what is lost and `weir store \
+             repair` cuts it off"
+    )]
     Damaged { from: u64, to: u64, reason: String },
+    /// Nothing is wrong with the log; somebody asked for the wrong place.
+    #[error("no record begins at {position}: {reason}")]
+    NoRecord { position: u64, reason: String },
     /// Nothing was written. `floor` is what has to stay free; where it is not reached yet the disk
     /// itself has refused, by a quota for instance.
     #[error("the disk of {} is full: {free} of {total} bytes are free, writes stop below {floor}; \

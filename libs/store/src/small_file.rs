@@ -110,9 +110,14 @@ pub(crate) fn write(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<(),
             Ok(()) | Err(_) => {}
         }
         disk.rename(&temporary, path)?;
-        disk.sync_directory(path.parent().unwrap_or(Path::new(".")))
+        disk.sync_directory(parent(path))
     };
     replace().map_err(StoreError::io("write", path))
+}
+
+/// The folder of a file; of a bare name it is the one where the process is.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Removes all versions, durably.
@@ -120,7 +125,7 @@ pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     for version in [suffixed(path, ".last"), path.to_path_buf()] {
         crate::segment::remove_if_there(disk, &version)?;
     }
-    let directory = path.parent().unwrap_or(Path::new("."));
+    let directory = parent(path);
     match disk.sync_directory(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(StoreError::io("sync", directory)(error))

@@ -285,7 +285,10 @@ fn records_and_entries_are_found_by_their_place() {
     let found = directory.record_at(at[100].physical_offset).unwrap();
     assert_eq!(found.record().unwrap().body, [101; 900]);
     let inside = directory.record_at(at[100].physical_offset + 5).unwrap_err().to_string();
-    assert!(inside.contains(&format!("the one from {}", at[100].physical_offset)), "{inside}");
+    assert!(
+        inside.ends_with(&format!("in the record from {}", at[100].physical_offset)),
+        "{inside}"
+    );
     let beyond = directory.record_at(1 << 40).unwrap_err().to_string();
     assert!(beyond.contains("no segment has this position"), "{beyond}");
     let mut positions = Vec::new();
@@ -394,6 +397,31 @@ fn small_files_and_segments_that_are_gone_or_short_are_named() {
     assert_eq!(count(FindingKind::SmallFile), 2, "{:?}", report.findings);
     assert_eq!(count(FindingKind::MissingSegment), 1, "{:?}", report.findings);
     assert_eq!(look(&disk).inspect().unwrap().segment_bytes, SEGMENT_BYTES);
+}
+
+#[test]
+fn a_backup_has_a_folder_of_its_own() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let at = fill(&disk, true);
+    let bad = at[130].physical_offset;
+    let start = bad - bad % SEGMENT_BYTES;
+    flip(&disk, &segment(start), bad - start + 300, 4);
+    let report = verified(&disk);
+    let plan = plan_cut(&look(&disk), &report).unwrap().unwrap();
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let cut_to = |backup: &str, now| {
+        cut(Path::new(ROOT), &shared, plan.clone(), Some(backup.into()), &ManualClock::at_ms(now))
+    };
+    for inside in [ROOT.to_owned(), format!("{ROOT}/commitlog"), format!("{ROOT}/weir/queues/new")]
+    {
+        let refused = cut_to(&inside, 1).unwrap_err().to_string();
+        assert!(refused.contains("outside of it"), "{refused}");
+    }
+    assert!(!verified(&disk).is_sound, "nothing was cut");
+    // A name alone is a folder where the process is.
+    cut_to("backup", 2).unwrap();
+    let refused = cut_to("backup", 3).unwrap_err().to_string();
+    assert!(refused.contains("is not empty"), "{refused}");
 }
 
 #[test]
@@ -511,6 +539,27 @@ fn exported_queues_begin_and_end_as_apache_has_them() {
     assert_eq!(unit[..8], at[7].physical_offset.to_be_bytes());
     let again = export_queues(&look(&disk), apache_rule, Path::new("/out"), &*disk).unwrap_err();
     assert!(again.to_string().contains("is there already"), "{again}");
+}
+
+#[test]
+fn queues_are_not_exported_where_a_file_of_the_log_is_gone() {
+    for index in 0..4 {
+        let disk = Arc::new(SimulatedDisk::new());
+        let at = fill(&disk, true);
+        let end = at[219].end_offset;
+        disk.remove(Path::new(&segment(index * SEGMENT_BYTES))).unwrap();
+        for to in [ROOT, "/out"] {
+            let refused = export_queues(&look(&disk), apache_rule, Path::new(to), &*disk);
+            let Err(StoreError::Damaged { from, to, .. }) = refused else { panic!("{refused:?}") };
+            let first_missing = index * SEGMENT_BYTES;
+            assert_eq!(from, first_missing);
+            assert!(to == end || to == SEGMENT_BYTES && index == 0, "{to}");
+        }
+        assert!(
+            !verified(&disk).is_sound,
+            "the directory has no queues of Apache's, which outweigh our marks"
+        );
+    }
 }
 
 #[test]

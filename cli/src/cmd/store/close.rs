@@ -18,7 +18,7 @@ pub(super) struct CloseArgs {
 pub(super) fn run(args: CloseArgs) -> anyhow::Result<()> {
     let directory = args.place.open()?;
     directory.check_unused()?;
-    let Some(config) = directory.store_config() else {
+    let Some(config) = directory.store_config()? else {
         let problem = format!(
             "{} has no weir/format.json: no WeirMQ broker has used it",
             args.place.path().display()

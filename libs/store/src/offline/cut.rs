@@ -77,8 +77,9 @@ pub fn plan_cut(
 /// was, or is cut: the same call brings it to its end.
 ///
 /// # Errors
-/// [`StoreError::InUse`] while a broker holds the directory; [`StoreError::Io`], with the log
-/// untouched when the copy is what failed.
+/// [`StoreError::InUse`] while a broker holds the directory; [`StoreError::Unreadable`] for a `backup`
+/// that has files or lies below `root`; [`StoreError::Io`], with the log untouched when the copy is what
+/// failed.
 pub fn cut(
     root: &Path,
     disk: &Arc<dyn Disk>,
@@ -89,7 +90,13 @@ pub fn cut(
     let layout = Layout::under(root);
     let _lock = lock(&**disk, &layout)?;
     let name = format!("backup-{}-{}", file_name(plan.at), clock.now_ms());
-    let backup = backup.unwrap_or_else(|| layout.weir.join(name));
+    let backup = match backup {
+        Some(backup) => {
+            check_backup(&**disk, root, &backup)?;
+            backup
+        }
+        None => layout.weir.join(name),
+    };
     let bytes = segment_bytes(&**disk, &layout)?;
     let segments = list(&**disk, &layout)?;
     let is_cut = |start: &u64| start.saturating_add(bytes) > plan.at;
@@ -103,6 +110,26 @@ pub fn cut(
     small_file::write(&**disk, &layout.user.join(LOST_FILE), b"cut by hand")?;
     take_away(disk, &layout, plan.at)?;
     Ok(Cut { plan, backup })
+}
+
+/// A copy has to be the only thing in its folder, and must not lie among the files that the cut, or a
+/// broker, takes away.
+fn check_backup(disk: &dyn Disk, root: &Path, backup: &Path) -> Result<(), StoreError> {
+    let refuse = |reason: &str| {
+        Err(StoreError::Unreadable { path: backup.to_path_buf(), reason: reason.to_owned() })
+    };
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let absolute = std::path::absolute(backup).map_err(StoreError::io("find", backup))?;
+    let absolute_root = std::path::absolute(root).map_err(StoreError::io("find", root))?;
+    if absolute.ancestors().any(|above| real(above) == real(&absolute_root)) {
+        return refuse("lies in the store's own directory; name a folder outside of it");
+    }
+    match disk.list(backup) {
+        Ok(files) if !files.is_empty() => refuse("is not empty; name a folder for this copy alone"),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::io("list", backup)(error)),
+    }
 }
 
 /// Takes everything from `at` on out of the log, durably.
@@ -219,7 +246,7 @@ fn copy(
         file.write_all_at(&text, 0)?;
         file.sync()?;
         disk.sync_directory(backup)?;
-        disk.sync_directory(backup.parent().unwrap_or(Path::new(".")))
+        disk.sync_directory(small_file::parent(backup))
     };
     write().map_err(StoreError::io("write", &path))
 }

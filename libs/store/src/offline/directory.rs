@@ -121,11 +121,18 @@ impl Directory {
 
     /// The configuration with which [`crate::Store::open`] opens this directory. `None` without a
     /// `weir/format.json`.
-    pub fn store_config(&self) -> Option<StoreConfig> {
-        let format = self.format.as_ref()?;
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when that file is damaged.
+    pub fn store_config(&self) -> Result<Option<StoreConfig>, StoreError> {
+        let path = self.layout.format();
+        if let Some(problem) = self.problems.iter().find(|problem| problem.path == path) {
+            return Err(StoreError::Unreadable { path, reason: problem.reason.clone() });
+        }
+        let Some(format) = &self.format else { return Ok(None) };
         let marked = self.mark.map(|mark| mark.unflushed_bytes_max);
         let default = StoreConfig::default();
-        Some(StoreConfig {
+        Ok(Some(StoreConfig {
             directory: self.layout.root.clone(),
             cluster: format.cluster.clone(),
             group: format.group.clone(),
@@ -133,7 +140,7 @@ impl Directory {
             unflushed_bytes_max: marked.map(|bytes| bytes.max(default.unflushed_bytes())),
             free_bytes_min: Some(0),
             ..default
-        })
+        }))
     }
 
     /// First position of the log.

@@ -21,6 +21,7 @@ use crate::disk::{Disk, OpenMode};
 use crate::dispatch::DispatchRule;
 use crate::error::StoreError;
 use crate::format::file_name;
+use crate::recover::Tail;
 use crate::scan::{Scanner, Step};
 use crate::segment::remove_if_there;
 
@@ -58,7 +59,7 @@ pub struct ExportReport {
 /// # Errors
 /// [`StoreError::InUse`] while a broker holds the directory, [`StoreError::Unreadable`] when the
 /// folder is there already, or `to` is the directory itself and was not stopped cleanly,
-/// [`StoreError::Damaged`] at damage below the durable mark,
+/// [`StoreError::Damaged`] at damage below the durable mark, and where a file of the log is gone,
 /// [`StoreError::Io`].
 pub fn export_queues(
     directory: &Directory,
@@ -101,30 +102,43 @@ fn check_exportable(directory: &Directory) -> Result<(), StoreError> {
     for_each_record(directory, |_, _, _| Ok(()))
 }
 
-/// Calls `act` with each record, its position and its size, up to the end of the log.
+/// Calls `act` with each record, its position and its size, up to the end of the log. Fails where
+/// something is missing of what was promised: in front of the first file, between two, or at the end.
 fn for_each_record(
     directory: &Directory,
     mut act: impl FnMut(&Record<'_>, u64, u64) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    let damaged = |from, to, reason: String| Err(StoreError::Damaged { from, to, reason });
     let marked = directory.mark.map_or(0, |mark| mark.flushed);
+    let tail = Tail::read(&directory.segments, marked, directory.was_apache)?;
+    let mut end = directory.log_start();
+    if let Some(noted) = directory.noted_start.filter(|noted| *noted < end) {
+        return damaged(noted, end, "this part has not expired, and its file is gone".to_owned());
+    }
     for segment in &directory.segments {
+        if segment.start > end {
+            break;
+        }
         let mut scanner = Scanner::new(segment, segment.start, true);
-        loop {
+        let proved_end = tail.proved_end(segment)?;
+        end = loop {
             let from = scanner.position();
             let reason = match scanner.step()? {
+                // What a recycled segment has of its life before.
+                Step::Record(_, size) if from + size > proved_end => "nothing proves it".to_owned(),
                 Step::Record(record, size) => {
                     act(&record, from, size)?;
                     continue;
                 }
-                Step::SegmentEnd => break,
+                Step::SegmentEnd => break segment.end(),
                 Step::Nothing => "zeros".to_owned(),
                 Step::Invalid(reason) => reason,
             };
-            if from < marked {
-                return Err(StoreError::Damaged { from, to: marked, reason });
-            }
-            return Ok(());
-        }
+            return if from < marked { damaged(from, marked, reason) } else { Ok(()) };
+        };
+    }
+    if end < marked {
+        return damaged(end, marked, "there is no file with this part of the log".to_owned());
     }
     Ok(())
 }

@@ -207,28 +207,25 @@ impl Directory {
     /// The record that begins at `position`.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when the log is there but no whole valid record begins there. The
-    /// reason says what stands there, or inside which record the position lies.
+    /// [`StoreError::NoRecord`] where none begins because the log is not there, or because the position
+    /// lies inside a record or behind the last one; [`StoreError::Damaged`] where one should begin.
     pub fn record_at(&self, position: u64) -> Result<RecordView, StoreError> {
-        let damaged = |to, reason| Err(StoreError::Damaged { from: position, to, reason });
+        let none = |reason| Err(StoreError::NoRecord { position, reason });
         let Some(segment) = self.segment_at(position) else {
-            return damaged(position, "no segment has this position".to_owned());
+            return none("no segment has this position".to_owned());
         };
         if let Some(found) = self.one_record(segment, position)? {
             return Ok(found);
         }
-        let here = match Scanner::of_one(segment, position).step()? {
-            Step::SegmentEnd => "padding up to the end of the segment".to_owned(),
-            Step::Nothing => "zeros: nothing was written there".to_owned(),
+        let damage = match Scanner::of_one(segment, position).step()? {
+            Step::SegmentEnd => return none("the segment is filled up from there on".to_owned()),
+            Step::Nothing => return none("zeros: nothing was written there".to_owned()),
             Step::Record(..) => "a record".to_owned(),
             Step::Invalid(reason) => reason,
         };
         match around(segment, position)? {
-            Some(record) => {
-                let Range { start, end } = record;
-                damaged(end, format!("no record begins there; it lies in the one from {start}"))
-            }
-            None => damaged(segment.end(), here),
+            Some(record) => none(format!("it lies in the record from {}", record.start)),
+            None => Err(StoreError::Damaged { from: position, to: segment.end(), reason: damage }),
         }
     }
 
