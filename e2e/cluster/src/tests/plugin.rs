@@ -1,6 +1,7 @@
 //! `kubectl weir`, as a person types it.
 
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
@@ -26,7 +27,9 @@ pub(crate) fn plugin(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
     let begun = moment();
     let heir = group.pods.iter().position(|pod| *pod != before.pod).context("no slave")?;
+    let asked = Instant::now();
     let said = weir(&["switchover", BROKER, &group.name, "--to", &heir.to_string()])?;
+    let took = asked.elapsed().as_secs_f64();
     ensure!(said.contains("is the master of"), "it says {said}");
     let after = group.settled(60)?;
     ensure!(after.pod == group.pods[heir], "{after:?} is master, not replica {heir}");
@@ -53,7 +56,9 @@ pub(crate) fn plugin(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     })?;
     group.settled(60)?;
     report(&weir, folder.path())?;
-    Ok(outcome(&account, begun))
+    let last = account.failures.last();
+    let last = last.map(|failure| format!("; the last that failed: {failure}")).unwrap_or_default();
+    Ok(format!("switched over in {took:.1} s; {}{last}", outcome(&account, begun)))
 }
 
 /// The pod of the only group's master.
