@@ -123,12 +123,8 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
             }
         }
     }
-    if let Some(connection) = peer.connection.take().filter(|_| peer.is_registered()) {
-        // By a master's address that it shares with the next one it would take that one away; the
-        // end of its own connection is enough.
-        if broker.registered_address(peer.id) == broker.advertised_address() {
-            unregister(&broker, peer.id, &connection).await;
-        }
+    peer.say_goodbye().await;
+    if let Some(connection) = peer.connection.take() {
         connection.close();
     }
 }
@@ -223,6 +219,22 @@ impl NameServer<'_> {
         !matches!(self.told, Told::Nothing)
     }
 
+    /// Takes the registration back.
+    async fn say_goodbye(&mut self) {
+        let told = std::mem::replace(&mut self.told, Told::Nothing);
+        let Some(connection) = self.connection.as_ref().filter(|_| !matches!(told, Told::Nothing))
+        else {
+            return;
+        };
+        if self.broker.registered_address(self.id) == self.broker.advertised_address() {
+            unregister(self.broker, self.id, connection).await;
+        } else if let Some(connection) = self.connection.take() {
+            // By a master's address that it shares with the next one it would take that one away; the
+            // end of its own connection is enough.
+            connection.close();
+        }
+    }
+
     fn must_remind(&mut self) {
         if let Told::UpTo(version) = self.told {
             self.told = Told::Long(version);
@@ -241,11 +253,8 @@ impl NameServer<'_> {
     /// Tells everything that this NameServer has to hear now. What changes meanwhile comes with the
     /// next call; while a large table goes out, between its parts.
     async fn tell(&mut self, id: i64) -> Result<(), String> {
-        if self.id != id
-            && let Some(connection) = self.connection.as_ref().filter(|_| self.is_registered())
-        {
-            unregister(self.broker, self.id, connection).await;
-            self.told = Told::Nothing;
+        if self.id != id {
+            self.say_goodbye().await;
         }
         self.id = id;
         if self.connection.as_ref().is_some_and(Connection::is_closed) {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use weirmq_remoting::net::{NoRequests, connect};
 use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::SimulatedDisk;
 
-use super::RETRY_FIRST;
+use super::{NameServer, RETRY_FIRST, Told};
 use crate::BrokerConfig;
-use crate::run::{Listeners, run_on};
+use crate::config::KubernetesSection;
+use crate::metrics::Metrics;
+use crate::run::{Listeners, open, run_on};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -27,12 +30,17 @@ struct Running {
     ended: tokio::task::JoinHandle<()>,
 }
 
-async fn broker(name_server: &TcpListener) -> Running {
-    let folder = tempfile::tempdir().unwrap();
-    let mut config = BrokerConfig { data_dir: folder.path().into(), ..BrokerConfig::default() };
+fn config(name_server: &TcpListener, data: &Path) -> BrokerConfig {
+    let mut config = BrokerConfig { data_dir: data.into(), ..BrokerConfig::default() };
     config.name_servers = vec![name_server.local_addr().unwrap().to_string()];
     config.store.segment_bytes = 64 << 20;
     config.store.free_bytes_min = 1;
+    config
+}
+
+async fn broker(name_server: &TcpListener) -> Running {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(name_server, folder.path());
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let main = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -147,4 +155,48 @@ async fn who_would_delete_what_is_left_out_gets_the_whole_table() {
         running.shutdown.cancel();
         running.ended.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_address_that_the_next_master_has_is_left_without_a_word() {
+    let name_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = name_server.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(&name_server, folder.path());
+    let section = KubernetesSection {
+        group: "g".to_owned(),
+        namespace: None,
+        master_service: None,
+        master_address: Some("master:10911".to_owned()),
+    };
+    config.replication.kubernetes = Some(section);
+    let admin = weirmq_admin::Admin::default();
+    let metrics = Metrics::new(&config, &admin);
+    let disk = Arc::new(SimulatedDisk::new());
+    let (broker, _replica) = open(disk, config, address, admin, metrics).unwrap();
+    let address = address.to_string();
+    let mut peer = NameServer {
+        broker: &broker,
+        address: &address,
+        connection: None,
+        connected_at: Instant::now(),
+        lost: Arc::default(),
+        counter: 0,
+        takes_parts: false,
+        told: Told::Nothing,
+        id: 0,
+    };
+    let registers = async || {
+        let (mut stream, _) = name_server.accept().await.unwrap();
+        answer(&mut stream, "").await;
+        stream
+    };
+    let (told, mut first) = tokio::join!(peer.tell(0), registers());
+    told.unwrap();
+    // It is a slave now. What would name the address would take it from whoever registered it since.
+    let moved = async { tokio::join!(peer.tell(2), registers()) };
+    let (told, _second) = tokio::time::timeout(PATIENCE, moved).await.expect("a new connection");
+    told.unwrap();
+    let mut rest = Vec::new();
+    assert_eq!(first.read_buf(&mut rest).await.unwrap(), 0, "it said {rest:?}");
 }
