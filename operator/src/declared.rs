@@ -8,6 +8,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -103,6 +104,10 @@ pub(crate) async fn reconcile<K: Declared>(
     let generation = resource.meta().generation.unwrap_or_default();
     let before = resource.status();
     let known = before.map_or(&[][..], K::conditions);
+    if place.is_err() && known.iter().all(|condition| condition.reason != finding.reason) {
+        let (reason, message) = (finding.reason, finding.message.clone());
+        context.event(resource, EventType::Warning, reason, message).await;
+    }
     let status = resource.new_status(conditions::merge(known, vec![finding], generation), groups);
     context.report(resource, before, &status).await?;
     Ok(Action::requeue(if is_done { LOOK_EVERY } else { LOOK_SOON }))

@@ -13,6 +13,10 @@ pub(crate) const ADMIN_PORT: u16 = 10_908;
 /// A hand-over, what is under way, and the last flush.
 const GRACE_SECONDS: u32 = 60;
 
+/// A NameServer that starts knows no route before brokers have found it, which they look for every 5 s,
+/// and told it: until then it would say of every topic that there is none.
+const ROUTES_KNOWN_SECONDS: u32 = 8;
+
 /// What pods of one kind are called: the label `app.kubernetes.io/name`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -100,6 +104,10 @@ pub(crate) fn template(
             "periodSeconds": period, "failureThreshold": failures, "timeoutSeconds": 3,
         })
     };
+    let mut readiness = probe("/readyz", 2, 3);
+    if role == Role::NameServer {
+        readiness["initialDelaySeconds"] = json!(ROUTES_KNOWN_SECONDS);
+    }
     let mut container = json!({
         "name": role.container(),
         "image": image,
@@ -111,7 +119,7 @@ pub(crate) fn template(
         // started again at once, so the patience costs nothing.
         "startupProbe": probe("/startupz", 1, 600),
         "livenessProbe": probe("/livez", 10, 6),
-        "readinessProbe": probe("/readyz", 2, 3),
+        "readinessProbe": readiness,
         "securityContext": {
             "allowPrivilegeEscalation": false,
             "readOnlyRootFilesystem": true,
@@ -220,6 +228,26 @@ fn are_named(list: &[Value]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_server_takes_clients_once_brokers_had_time_to_tell_it_their_routes() {
+        let delay = |role| {
+            let container = Container {
+                role,
+                image: String::new(),
+                args: Vec::new(),
+                env: Vec::new(),
+                ports: Vec::new(),
+                mounts: Vec::new(),
+            };
+            let settings = PodSettings::default();
+            let labels = Map::new();
+            let template = template(container, labels, Map::new(), None, Vec::new(), &settings);
+            template["spec"]["containers"][0]["readinessProbe"]["initialDelaySeconds"].as_u64()
+        };
+        assert_eq!(delay(Role::NameServer), Some(8));
+        assert_eq!(delay(Role::Broker), None);
+    }
 
     #[test]
     fn a_template_is_merged_by_name() {

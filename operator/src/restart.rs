@@ -1,4 +1,4 @@
-//! Asks a broker whether it may be restarted now.
+//! Asks a broker's admin port: whether it may be restarted now, and why it is not ready.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -43,20 +43,31 @@ pub(crate) async fn is_safe(address: &str) -> Answer {
     }
 }
 
+/// Why the broker at this address is not ready, as it says itself; `None` if it is or says nothing.
+pub(crate) async fn why_not_ready(address: &str) -> Option<String> {
+    let asked = tokio::time::timeout(TIMEOUT, get(address, "/readyz")).await.ok()?.ok()?;
+    let text = String::from_utf8_lossy(&asked).trim().to_owned();
+    text.strip_prefix("readyz check failed: ").map(str::to_owned)
+}
+
 async fn ask(address: &str) -> Result<Said, String> {
+    serde_json::from_slice(&get(address, "/safe-to-restart").await?)
+        .map_err(|error| error.to_string())
+}
+
+async fn get(address: &str, path: &str) -> Result<Bytes, String> {
     let address: IpAddr = address.parse().map_err(|_| format!("{address} is no address"))?;
     let text = |error: &dyn std::error::Error| error.to_string();
     let stream = TcpStream::connect((address, ADMIN_PORT)).await.map_err(|error| text(&error))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| text(&error))?;
     let connection = tokio::spawn(connection);
-    let request = http::Request::get("/safe-to-restart")
+    let request = http::Request::get(path)
         .header("Host", "broker")
         .body(Empty::<Bytes>::new())
         .map_err(|error| text(&error))?;
     let answer = sender.send_request(request).await.map_err(|error| text(&error))?;
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
     connection.abort();
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
-    serde_json::from_slice(&body).map_err(|error| text(&error))
+    Ok(body.map_err(|error| error.to_string())?.to_bytes())
 }

@@ -258,10 +258,11 @@ impl Round<'_> {
         views.collect()
     }
 
-    /// The same, and what masters say of their slaves.
+    /// The same, and what masters say of their slaves, and pods of themselves.
     async fn views(&self) -> Vec<GroupView> {
         let mut views = self.seen();
         for view in &mut views {
+            observe::ask_for_complaints(view).await;
             observe::ask_for_lags(view, self.context, &self.client_name_servers()).await;
         }
         views

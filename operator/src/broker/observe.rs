@@ -11,6 +11,7 @@ use super::build::{self, GROUP, PORT, ROLE};
 use crate::children::Children;
 use crate::context::Context;
 use crate::kinds::{Broker, BrokerGroup};
+use crate::restart;
 
 /// A broker that does not answer must not hold the others up.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -50,6 +51,14 @@ pub(super) struct PodView {
     pub(super) lag_bytes: Option<i64>,
     /// Why it is not running, where the kubelet or the scheduler says so.
     pub(super) trouble: Option<String>,
+    /// Why it runs and is not ready, as it says itself.
+    pub(super) complaint: Option<String>,
+}
+
+impl PodView {
+    pub(super) fn why_not_ready(&self) -> Option<&String> {
+        self.trouble.as_ref().or(self.complaint.as_ref())
+    }
 }
 
 impl GroupView {
@@ -204,8 +213,22 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
         is_terminating: pod.metadata.deletion_timestamp.is_some(),
         lag_bytes: None,
         trouble: unscheduled.or(waiting),
+        complaint: None,
         name,
     })
+}
+
+/// Asks pods that run and are not ready what they wait for: Kubernetes does not know.
+pub(super) async fn ask_for_complaints(view: &mut GroupView) {
+    let asked = view.pods.iter_mut().map(async |pod| {
+        if pod.is_ready || pod.is_terminating || pod.trouble.is_some() {
+            return;
+        }
+        if let Some(address) = &pod.address {
+            pod.complaint = restart::why_not_ready(address).await;
+        }
+    });
+    futures::future::join_all(asked).await;
 }
 
 /// Asks a group's master how far its slaves are. What it does not say stays unknown.

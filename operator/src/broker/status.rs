@@ -106,7 +106,7 @@ fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> 
             let trouble = view
                 .pods
                 .iter()
-                .find_map(|pod| Some(format!("; {}: {}", pod.name, pod.trouble.as_ref()?)));
+                .find_map(|pod| Some(format!("; {}: {}", pod.name, pod.why_not_ready()?)));
             let message =
                 format!("{name} has no master that serves{}", trouble.unwrap_or_default());
             return Finding::new("Ready", false, "NoMaster", message);
@@ -156,7 +156,7 @@ fn degradation(views: &[GroupView]) -> Finding {
         let trouble = view
             .pods
             .iter()
-            .find_map(|pod| Some(format!(" ({}: {})", pod.name, pod.trouble.as_ref()?)));
+            .find_map(|pod| Some(format!(" ({}: {})", pod.name, pod.why_not_ready()?)));
         let message = || {
             format!(
                 "{} has {ready} of {} pods ready{}",
@@ -283,5 +283,24 @@ fn rounded(lag: i64) -> i64 {
             .and_then(|lag| i64::try_from(lag).ok())
             .unwrap_or(i64::MAX),
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_not_ready_is_told_with_what_it_says_of_itself() {
+        let complaint = Some("broker/registered failing: 192.0.2.1:9876: no answer".to_owned());
+        let pod = PodView { name: "a-0-0".to_owned(), complaint, ..PodView::default() };
+        let view = GroupView {
+            name: "a-0".to_owned(),
+            wanted: 1,
+            pods: vec![pod],
+            ..GroupView::default()
+        };
+        let found = degradation(&[view]);
+        assert!(found.status && found.message.contains("192.0.2.1:9876"), "{found:?}");
     }
 }
