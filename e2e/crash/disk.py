@@ -43,6 +43,15 @@ def why_not():
     return None
 
 
+def cut(point, flags=NO_LOG_FLUSH):
+    """Cuts the power of the file system that is mounted at `point`."""
+    directory = os.open(point, os.O_RDONLY)
+    try:
+        fcntl.ioctl(directory, SHUTDOWN, struct.pack("I", flags))
+    finally:
+        os.close(directory)
+
+
 def run(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -131,11 +140,7 @@ class Image:
             self.is_mounted = False
 
     def cut(self, flags):
-        directory = os.open(self.point, os.O_RDONLY)
-        try:
-            fcntl.ioctl(directory, SHUTDOWN, struct.pack("I", flags))
-        finally:
-            os.close(directory)
+        cut(self.point, flags)
 
     def keep(self, path):
         """Copies the unmounted device's contents."""

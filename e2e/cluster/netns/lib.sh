@@ -1,10 +1,10 @@
 # What the scripts here share: names, addresses, and helpers.
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+PLANE=${WEIRMQ_CLUSTER:-weirmq} # the cluster's name, at most 11 letters, its network namespace and cgroup; node I has $PLANE-nI
 BUILT=$(realpath -m "${WEIRMQ_CACHE:-$HOME/.cache/weirmq/e2e}")/kubernetes   # see build.py
-STATE=${WEIRMQ_CLUSTER_STATE:-/var/tmp/weirmq-cluster}   # everything that a run writes; not below /run
+STATE=${WEIRMQ_CLUSTER_STATE:-/var/tmp/$PLANE-cluster}   # everything that a run writes; not below /run
 VOLUMES=/tmp/hostpath_pv      # where the controller manager's provisioner puts volumes; bound to $STATE/volumes
-PLANE=weirmq                  # the control plane's network namespace; node I has weirmq-nI
-BRIDGE=weirmq0
+BRIDGE=weirmq0                # in the network namespace of the control plane, so each cluster has one
 API=10.98.0.1                 # node I is 10.98.0.(10+I), its pods are 10.244.I.0/24
 SERVICES=10.96.0.0/16 PODS=10.244.0.0/16 DNS=10.96.0.10
 PATH=$BUILT:/usr/sbin:/sbin:$PATH

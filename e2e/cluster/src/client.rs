@@ -91,28 +91,49 @@ impl<'a> Load<'a> {
 
     /// Ends it, and fails if a promise was not kept.
     pub(crate) fn end(self) -> anyhow::Result<Account> {
+        let account = self.close()?;
+        if account.left > 0 {
+            bail!("queues with {} acknowledged messages are in no route any more", account.left);
+        }
+        kept(account)
+    }
+
+    /// The same where broker groups may have left, once everything in them was consumed.
+    pub(crate) fn end_without_groups(self) -> anyhow::Result<Account> {
+        kept(self.close()?)
+    }
+
+    /// Ends it, whatever became of the promises.
+    pub(crate) fn close(self) -> anyhow::Result<Account> {
         let text = self.namespace.exec(POD, &["/e2e-cluster", "load", "end"])?;
         let account: Account = serde_json::from_str(&text).context("read the account")?;
         self.namespace.kubectl(&["delete", "pod", POD, "--wait=true"])?;
-        if !account.problems.is_empty() {
-            bail!(
-                "{} promises were not kept: {}",
-                account.problems.len(),
-                account.problems.join("; ")
-            );
-        }
-        if account.acknowledged == 0 {
-            bail!("nothing was acknowledged");
-        }
         Ok(account)
     }
 }
 
-/// `0.8 s, 12,345 messages kept, 3 sends failed`: an account, and the outage since `time_ms`.
-pub(crate) fn outcome(account: &Account, time_ms: u64) -> String {
+fn kept(account: Account) -> anyhow::Result<Account> {
+    if !account.problems.is_empty() {
+        bail!("{} promises were not kept: {}", account.problems.len(), account.problems.join("; "));
+    }
+    if account.acknowledged == 0 {
+        bail!("nothing was acknowledged");
+    }
+    Ok(account)
+}
+
+/// `0.8 s, 12,345 messages kept, 3 sends failed`: an account, and the outage since `time_ms`. Its
+/// numbers are kept.
+pub(crate) fn outcome(namespace: &Namespace<'_>, account: &Account, time_ms: u64) -> String {
     let outage = account.outage_ms_since(time_ms) as f64 / 1000.0;
+    namespace.measured("outage_s", outage);
+    namespace.measured("acknowledged", account.acknowledged as f64);
+    namespace.measured("failed", account.failed as f64);
+    namespace.measured("stored_twice", account.duplicates as f64);
+    let causes =
+        if account.failed > 0 { format!(" ({})", account.causes()) } else { String::new() };
     format!(
-        "nothing acknowledged for {outage:.1} s; {} kept and consumed, {} sends failed, {} stored twice",
+        "nothing acknowledged for {outage:.1} s; {} kept and consumed, {} sends failed{causes}, {} stored twice",
         account.acknowledged, account.failed, account.duplicates
     )
 }

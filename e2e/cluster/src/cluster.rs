@@ -1,5 +1,7 @@
 //! The cluster: the scripts that start and break it, kubectl and helm.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -119,12 +121,12 @@ impl Cluster {
             }},
         });
         self.kubectl_with(&["apply", "-f", "-"], &manifest.to_string())?;
-        Ok(Namespace { cluster: self, name: name.to_owned() })
+        Ok(self.existing(name))
     }
 
     /// A namespace that is there.
     pub(crate) fn existing(&self, name: &str) -> Namespace<'_> {
-        Namespace { cluster: self, name: name.to_owned() }
+        Namespace { cluster: self, name: name.to_owned(), numbers: RefCell::default() }
     }
 }
 
@@ -132,9 +134,19 @@ impl Cluster {
 pub(crate) struct Namespace<'a> {
     pub(crate) cluster: &'a Cluster,
     pub(crate) name: String,
+    numbers: RefCell<BTreeMap<String, f64>>,
 }
 
 impl Namespace<'_> {
+    /// Keeps a number for the file of results; its unit is the end of its name, as in `outage_s`.
+    pub(crate) fn measured(&self, what: &str, number: f64) {
+        self.numbers.borrow_mut().insert(what.to_owned(), number);
+    }
+
+    pub(crate) fn numbers(&self) -> BTreeMap<String, f64> {
+        self.numbers.borrow().clone()
+    }
+
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut words = vec!["-n", &self.name];
         words.extend(arguments);

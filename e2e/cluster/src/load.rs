@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use weirmq_client::{
-    Client, ClientConfig, ConsumeFrom, ConsumeStatus, Message, MessageQueue, Producer,
+    Client, ClientConfig, ClientError, ConsumeFrom, ConsumeStatus, Message, MessageQueue, Producer,
     ProducerConfig, PullConsumer, PullOptions, PullStatus, PushConsumer, PushConsumerConfig,
     SendStatus,
 };
@@ -85,12 +85,14 @@ pub(crate) struct Account {
     pub(crate) consumed: u64,
     /// What was promised and is not so, at most [`PROBLEMS_MAX`]; none before the end.
     pub(crate) problems: Vec<String>,
+    /// What was acknowledged in queues that are in no route any more, and consumed.
+    pub(crate) left: u64,
     /// Numbers that are stored more than once: an attempt whose answer was lost.
     pub(crate) duplicates: u64,
     /// Times without any acknowledgement, when each began and how long it lasted.
     pub(crate) gaps: Vec<Gap>,
-    /// The last failures of sends.
-    pub(crate) failures: Vec<String>,
+    /// Why sends failed, and how often; at most [`FAILURES_MAX`] kinds.
+    pub(crate) failures: BTreeMap<String, u64>,
 }
 
 /// A time without an acknowledgement.
@@ -102,9 +104,17 @@ pub(crate) struct Gap {
 }
 
 const PROBLEMS_MAX: usize = 20;
-const FAILURES_MAX: usize = 10;
+const FAILURES_MAX: usize = 20;
 
 impl Account {
+    /// Why sends failed, the most frequent first.
+    pub(crate) fn causes(&self) -> String {
+        let mut causes: Vec<_> = self.failures.iter().collect();
+        causes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let causes = causes.iter().map(|(cause, count)| format!("{count}× {cause}"));
+        causes.collect::<Vec<_>>().join("; ")
+    }
+
     /// The longest gap that had not ended at `time_ms`, or began later; 0 if there is none.
     pub(crate) fn outage_ms_since(&self, time_ms: u64) -> u64 {
         let later = self.gaps.iter().filter(|gap| gap.from_ms + gap.length_ms >= time_ms);
@@ -189,10 +199,9 @@ impl Notes {
     fn fail(&mut self, error: String) {
         self.account.failed += 1;
         let failures = &mut self.account.failures;
-        if failures.len() == FAILURES_MAX {
-            failures.remove(0);
+        if failures.len() < FAILURES_MAX || failures.contains_key(&error) {
+            *failures.entry(error).or_default() += 1;
         }
-        failures.push(format!("{} {error}", now_ms()));
     }
 
     fn consume(&mut self, number: u64) {
@@ -271,7 +280,12 @@ async fn produce(
             // Stored, and nobody knows yet whether it stays.
             Ok(result) => notes.lock().fail(format!("{:?}", result.status)),
             Err(error) => {
-                notes.lock().fail(error.to_string());
+                // Without the message's own id, so that failures of one kind are counted as one.
+                let cause = match &error {
+                    ClientError::SendFailed { last, .. } => last.to_string(),
+                    other => other.to_string(),
+                };
+                notes.lock().fail(cause);
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -359,6 +373,20 @@ async fn compare(client: &Client, topic: &str, notes: &Shared) -> anyhow::Result
     ];
     for (what, queues) in promised {
         for (queue, numbers) in queues {
+            if !found.contains_key(&queue) {
+                // Its group was taken away: what is there cannot be read, so it has to be consumed.
+                let unread = numbers.values().filter(|number| !notes.consumed.contains(number));
+                let unread = unread.count();
+                if unread > 0 {
+                    notes.problem(format!(
+                        "{queue:?} is gone with {unread} messages {what} and not consumed"
+                    ));
+                }
+                if what == "acknowledged" {
+                    notes.account.left += numbers.len() as u64;
+                }
+                continue;
+            }
             for (offset, number) in numbers {
                 let there = found.get(&queue).and_then(|queue| queue.get(&offset));
                 if there != Some(&number) {

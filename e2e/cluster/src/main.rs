@@ -13,6 +13,7 @@ mod evidence;
 mod group;
 mod images;
 mod load;
+mod results;
 mod run;
 mod tests;
 

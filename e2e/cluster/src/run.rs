@@ -14,6 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::cluster::{Cluster, Namespace, output};
 use crate::evidence;
 use crate::images::Images;
+use crate::results::{Outcome, Results, load_average};
 use crate::tests::{TESTS, Test};
 
 /// Run tests on a cluster of their own
@@ -44,6 +45,12 @@ pub(crate) struct RunArgs {
     /// Where logs and objects of tests that failed are kept
     #[arg(long, default_value = "target/e2e-cluster")]
     logs: PathBuf,
+    /// A folder for a file of what was measured
+    #[arg(long)]
+    results: Option<PathBuf>,
+    /// What else runs on the machine, for that file
+    #[arg(long, default_value = "nothing known")]
+    beside: String,
 }
 
 /// A test cannot say anything here, and why. An error of a test that holds one counts as skipped.
@@ -95,8 +102,9 @@ fn run_all(args: &RunArgs) -> anyhow::Result<Counts> {
         counts.skipped = tests.len();
         return Ok(counts);
     }
-    // One cluster a machine: names of network namespaces and cgroups are taken once.
-    let lock = File::create(std::env::temp_dir().join("weirmq-e2e-cluster.lock"))?;
+    // Names of network namespaces and cgroups are taken once.
+    let name = std::env::var("WEIRMQ_CLUSTER").unwrap_or_else(|_| "weirmq".to_owned());
+    let lock = File::create(std::env::temp_dir().join(format!("{name}-e2e-cluster.lock")))?;
     flock(&lock, FlockOperation::LockExclusive).context("wait for another run")?;
 
     let scripts = args.scripts.canonicalize().context("folder of the scripts")?;
@@ -104,8 +112,12 @@ fn run_all(args: &RunArgs) -> anyhow::Result<Counts> {
     let nodes = usize::try_from(args.nodes)?;
     let cluster = Cluster::up(&scripts, &cache()?.join("kubernetes"), images, nodes);
     let done = cluster.and_then(|cluster| {
+        let mut results = Results::new(&args.weir, args.nodes, &args.beside);
         for test in tests {
-            run_one(&cluster, test, args, &mut counts)?;
+            results.add(run_one(&cluster, test, args, &mut counts)?);
+            if let Some(folder) = &args.results {
+                results.write(folder)?;
+            }
         }
         Ok(counts)
     });
@@ -160,7 +172,7 @@ fn run_one(
     test: &Test,
     args: &RunArgs,
     counts: &mut Counts,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Outcome> {
     let name = format!("e2e-{}", test.name);
     // One that was kept of a run before would not be what the test begins with.
     remove(&cluster.existing(&name))?;
@@ -168,14 +180,16 @@ fn run_one(
     let begun = Instant::now();
     let outcome = (test.run)(&namespace);
     let took = begun.elapsed().as_secs_f64();
-    match &outcome {
+    let result = match &outcome {
         Ok(note) => {
             println!("PASS {:24} {took:6.1} s  {note}", test.name);
             counts.passed += 1;
+            "PASS"
         }
         Err(error) if error.is::<Skipped>() => {
             println!("SKIP {:24} {error}", test.name);
             counts.skipped += 1;
+            "SKIP"
         }
         Err(error) => {
             println!("FAIL {:24} {took:6.1} s  {error:#}", test.name);
@@ -186,13 +200,21 @@ fn run_one(
                 Ok(()) => println!("     logs and objects are in {}", folder.display()),
                 Err(error) => println!("     logs and objects could not be kept: {error}"),
             }
+            "FAIL"
         }
-    }
+    };
     std::io::stdout().flush()?;
     if outcome.is_ok() || !args.keep {
         remove(&namespace)?;
     }
-    Ok(())
+    Ok(Outcome {
+        name: test.name,
+        result,
+        took_s: took,
+        numbers: namespace.numbers(),
+        note: outcome.unwrap_or_else(|error| format!("{error:#}")),
+        load_average: load_average(),
+    })
 }
 
 fn remove(namespace: &Namespace<'_>) -> anyhow::Result<()> {

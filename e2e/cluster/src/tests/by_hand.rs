@@ -39,7 +39,7 @@ pub(crate) fn pass_messages(namespace: &Namespace<'_>) -> anyhow::Result<String>
     })?;
     load.until_more(100, 90)?;
     let account = load.end()?;
-    Ok(format!("pod deleted: {}", outcome(&account, deleted)))
+    Ok(format!("pod deleted: {}", outcome(namespace, &account, deleted)))
 }
 
 /// The NameServers of [`replicated`].

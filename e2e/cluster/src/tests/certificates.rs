@@ -67,7 +67,7 @@ pub(crate) fn renewed(namespace: &Namespace<'_>) -> anyhow::Result<String> {
         read_again += log.matches("certificates of the replication port were read again").count();
     }
     ensure!(read_again > 0, "no broker read its certificates again");
-    Ok(format!("{read_again} times read again; {}", outcome(&account, begun)))
+    Ok(format!("{read_again} times read again; {}", outcome(namespace, &account, begun)))
 }
 
 /// Waits until the Secret is so; meanwhile pods are touched, which has kubelets look at their Secrets.

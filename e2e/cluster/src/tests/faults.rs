@@ -14,8 +14,10 @@ use crate::group::{Group, Master};
 pub(crate) enum Fault {
     /// SIGKILL of its process.
     Kill,
-    /// Its node loses power.
+    /// Its node dies; what was written stays in the page cache.
     Crash,
+    /// Its node loses power, and its disks what had not reached them; see [`super::power`].
+    PowerLoss,
     /// Its node's cable is pulled: the pod runs on, and nobody reaches it.
     Partition,
     /// Its node reaches no other node, but the API server.
@@ -27,6 +29,9 @@ pub(crate) enum Fault {
 /// How long a freeze lasts: twice the lease.
 const FREEZE: Duration = Duration::from_secs(12);
 
+/// Longer than that nobody may be without a master, whatever happened to the one before.
+const OUTAGE_MAX_MS: u64 = 12_000;
+
 impl Fault {
     fn begin(self, namespace: &Namespace<'_>, master: &Master) -> anyhow::Result<()> {
         let cluster = namespace.cluster;
@@ -36,6 +41,7 @@ impl Fault {
                 cluster.fault(&[node, "kill", &format!("{}/{}", namespace.name, master.pod)])
             }
             Self::Crash => cluster.fault(&[node, "crash"]),
+            Self::PowerLoss => cluster.fault(&[node, "power"]),
             Self::Partition => cluster.fault(&[node, "partition"]),
             Self::PeersOnly => {
                 others(namespace, node).try_for_each(|other| cluster.fault(&[node, "cut", other]))
@@ -49,7 +55,7 @@ impl Fault {
         let node = master.node.as_str();
         match self {
             Self::Kill => Ok(()),
-            Self::Crash => cluster.fault(&[node, "boot"]),
+            Self::Crash | Self::PowerLoss => cluster.fault(&[node, "boot"]),
             Self::Partition => cluster.fault(&[node, "heal"]),
             Self::PeersOnly => {
                 others(namespace, node).try_for_each(|other| cluster.fault(&[node, "join", other]))
@@ -59,7 +65,11 @@ impl Fault {
     }
 }
 
-fn others<'a>(namespace: &'a Namespace<'_>, node: &'a str) -> impl Iterator<Item = &'a str> {
+/// The nodes beside `node`.
+pub(crate) fn others<'a>(
+    namespace: &'a Namespace<'_>,
+    node: &'a str,
+) -> impl Iterator<Item = &'a str> {
     namespace.cluster.nodes.iter().map(String::as_str).filter(move |other| *other != node)
 }
 
@@ -103,7 +113,10 @@ pub(crate) fn strike(
     if account.acknowledged < 500 {
         bail!("only {} messages were acknowledged; that shows nothing", account.acknowledged);
     }
-    Ok(outcome(&account, struck))
+    let outage = account.outage_ms_since(struck);
+    let outcome = outcome(namespace, &account, struck);
+    ensure!(outage <= OUTAGE_MAX_MS, "longer than {OUTAGE_MAX_MS} ms: {outcome}");
+    Ok(outcome)
 }
 
 fn by_hand(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::json;
 
 use super::operator::deploy;
-use crate::cluster::{Namespace, wait};
+use crate::cluster::{Namespace, condition, wait};
 use crate::run::Skipped;
 
 const IMAGE: &str = "localhost/weirmq-java:e2e";
@@ -79,6 +79,13 @@ pub(crate) fn inside_and_outside(namespace: &Namespace<'_>) -> anyhow::Result<St
         "-p",
         "{\"spec\":{\"external\":{\"type\":\"NodePort\"}}}",
     ])?;
+    // One after the other is started anew, and takes clients once it knows the routes again.
+    wait("all NameServers have their outside port", 120, || {
+        let found = namespace.object("nameserver", "ns")?.context("the NameServer is gone")?;
+        let is_newest = found["status"]["observedGeneration"] == found["metadata"]["generation"];
+        let is_done = condition(&found, "Progressing") == Some("False");
+        Ok((is_newest && is_done).then_some(()))
+    })?;
     let port = wait("the NameServers have a node port", 60, || {
         let services = namespace.objects("services", "")?;
         let ports = services.iter().filter(|service| service["spec"]["type"] == "NodePort");
@@ -89,7 +96,6 @@ pub(crate) fn inside_and_outside(namespace: &Namespace<'_>) -> anyhow::Result<St
             .filter_map(|service| service["spec"]["ports"][0]["nodePort"].as_u64())
             .next())
     })?;
-    deployed.ready("nameserver", "ns", 60)?;
     let words = ["get", "nodes", "-o", "jsonpath={.items[0].status.addresses[0].address}"];
     let node = namespace.cluster.kubectl(&words)?;
     let outside = outside(namespace, &format!("{node}:{port}")).context("outside")?;

@@ -65,7 +65,7 @@ pub(crate) fn roll_image(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     deployed.group()?.settled(60)?;
     let account = load.end()?;
     smooth(&account, begun)?;
-    Ok(outcome(&account, begun))
+    Ok(outcome(namespace, &account, begun))
 }
 
 /// A setting that a broker reads when it starts, changed under load.
@@ -93,7 +93,7 @@ pub(crate) fn roll_config(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     group.settled(60)?;
     let account = load.end()?;
     smooth(&account, begun)?;
-    Ok(outcome(&account, begun))
+    Ok(outcome(namespace, &account, begun))
 }
 
 /// The operator is killed in the middle of a roll, and the next one finishes it.
@@ -122,7 +122,7 @@ pub(crate) fn operator_killed(namespace: &Namespace<'_>) -> anyhow::Result<Strin
     all_run(&deployed, NEXT, 180)?;
     deployed.group()?.settled(60)?;
     let account = load.end()?;
-    Ok(format!("killed with {left} pods to go; {}", outcome(&account, begun)))
+    Ok(format!("killed with {left} pods to go; {}", outcome(namespace, &account, begun)))
 }
 
 /// Nobody can ask the API server for a minute: messages go on, and nobody loses office.
@@ -142,10 +142,10 @@ pub(crate) fn api_paused(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let outage = account.outage_ms_since(paused);
     ensure!(outage < 2000, "nothing was acknowledged for {outage} ms");
     ensure!(after == before, "{after:?} took the office of {before:?} without need");
-    Ok(outcome(&account, paused))
+    Ok(outcome(namespace, &account, paused))
 }
 
-/// Another group and away with it again, with its topics; its disk stays.
+/// Another group and away with it again under load, with its topics; its disk stays.
 pub(crate) fn scale(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "replicasPerGroup: 1")?;
     let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
@@ -158,8 +158,6 @@ pub(crate) fn scale(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     })?;
     deployed.ready("topic", TOPIC, 30)?;
     load.until_more(500, 60)?;
-    let account = load.end()?;
-    let outcome = outcome(&account, scaled);
 
     let disks =
         |labels: &str| anyhow::Ok(namespace.objects("persistentvolumeclaims", labels)?.len());
@@ -169,7 +167,12 @@ pub(crate) fn scale(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let gone = groups.last().and_then(|group| group.pods.first()).context("no pod")?;
     wait("its pod is gone", 60, || Ok(namespace.object("pod", gone)?.is_none().then_some(())))?;
     ensure!(disks("")? == before, "a disk went with its group");
-    Ok(outcome)
+    load.until_more(200, 60)?;
+    let account = load.end_without_groups()?;
+    ensure!(account.left > 0, "the group that left had no messages, which shows nothing");
+    namespace.measured("left_with_the_group", account.left as f64);
+    let outcome = outcome(namespace, &account, scaled);
+    Ok(format!("{outcome}; {} of them were in the group that left", account.left))
 }
 
 /// What is deleted with a Broker, and what stays.
@@ -309,10 +312,10 @@ fn smooth(account: &Account, since_ms: u64) -> anyhow::Result<()> {
     let outage = account.outage_ms_since(since_ms);
     if outage >= PLANNED_PAUSE_MS || account.failed > 0 {
         bail!(
-            "writes paused for {outage} ms and {} sends failed; pauses: {:?}, the last failures: {}",
+            "writes paused for {outage} ms and {} sends failed; pauses: {:?}, failures: {}",
             account.failed,
             account.gaps,
-            account.failures.join("; ")
+            account.causes()
         );
     }
     Ok(())

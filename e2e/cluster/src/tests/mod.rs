@@ -1,14 +1,19 @@
 //! The tests. Each has a namespace of its own with restricted pod security, which is there when it
 //! begins and removed when it has ended.
 
+mod bad_input;
 mod by_hand;
 mod certificates;
+mod drain;
 mod faults;
 mod image;
 mod java;
 mod lifecycle;
+mod numbers;
 mod operator;
 mod plugin;
+mod power;
+mod upgrade;
 
 use crate::cluster::Namespace;
 
@@ -112,6 +117,30 @@ pub(crate) const TESTS: &[Test] = &[
         run: lifecycle::freeze,
     },
     Test {
+        name: "power",
+        about: "the master's node loses power and its disk what had not reached it",
+        smoke: false,
+        run: power::of_a_master,
+    },
+    Test {
+        name: "power-single",
+        about: "the same without slaves, with synchronous flush",
+        smoke: false,
+        run: power::of_a_single_broker,
+    },
+    Test {
+        name: "power-control",
+        about: "the same with asynchronous flush: something has to be lost",
+        smoke: false,
+        run: power::control,
+    },
+    Test {
+        name: "drain",
+        about: "kubectl drain of the master's node under load",
+        smoke: false,
+        run: drain::of_the_masters_node,
+    },
+    Test {
         name: "operator-down",
         about: "power cut of the master's node while no operator runs",
         smoke: false,
@@ -158,6 +187,36 @@ pub(crate) const TESTS: &[Test] = &[
         about: "kubectl weir, the plugin: status, switchover and restart under load, a report",
         smoke: false,
         run: plugin::plugin,
+    },
+    Test {
+        name: "ready",
+        about: "how long it takes from kubectl apply to a Broker of three replicas that is ready",
+        smoke: false,
+        run: numbers::ready,
+    },
+    Test {
+        name: "topics",
+        about: "200 Topics in 20 s, with an operator of at most 40 MiB",
+        smoke: false,
+        run: numbers::topics,
+    },
+    Test {
+        name: "upgrade",
+        about: "the chart of now over the one before it, under load",
+        smoke: false,
+        run: upgrade::from_the_chart_before,
+    },
+    Test {
+        name: "bad-resources",
+        about: "what cannot be as it says is told in a condition and an event, and nothing runs hot",
+        smoke: false,
+        run: bad_input::resources,
+    },
+    Test {
+        name: "bad-hands",
+        about: "StatefulSet, disk, Service and ConfigMap edited or deleted by hand",
+        smoke: false,
+        run: bad_input::hands_in_the_works,
     },
     Test {
         name: "deletion",

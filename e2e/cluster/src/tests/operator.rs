@@ -21,16 +21,31 @@ pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// The same with these values, `path=value` each; another installation takes them back.
 pub(crate) fn install_with(cluster: &Cluster, values: &[&str]) -> anyhow::Result<()> {
-    cluster.provide(WEIR)?;
-    let (repository, tag) = WEIR.rsplit_once(':').context("the image has no tag")?;
+    install_chart(cluster, CHART, WEIR, values)
+}
+
+/// The same with a chart in another folder and another image.
+pub(crate) fn install_chart(
+    cluster: &Cluster,
+    chart: &str,
+    image: &'static str,
+    values: &[&str],
+) -> anyhow::Result<()> {
+    cluster.provide(image)?;
+    let (repository, tag) = image.rsplit_once(':').context("the image has no tag")?;
     let system = cluster.namespace(OPERATOR_NAMESPACE)?;
     let image = [format!("image.repository={repository}"), format!("image.tag={tag}")];
-    let mut words = vec!["upgrade", "--install", RELEASE, CHART, "--namespace", &system.name];
+    let mut words = vec!["upgrade", "--install", RELEASE, chart, "--namespace", &system.name];
     words.extend(["--wait", "--timeout", "120s", "--set", "image.pullPolicy=Never"]);
     let own = image.iter().map(String::as_str).chain(values.iter().copied());
     words.extend(own.flat_map(|value| ["--set-string", value]));
-    cluster.helm(&words)?;
-    Ok(())
+    cluster.helm(&words).map(drop)
+}
+
+/// Takes the release away, if there is one. Kinds and resources stay.
+pub(crate) fn uninstall(cluster: &Cluster) -> anyhow::Result<()> {
+    let words = ["uninstall", RELEASE, "--namespace", OPERATOR_NAMESPACE];
+    cluster.helm(&[&words[..], &["--ignore-not-found", "--wait"]].concat()).map(drop)
 }
 
 /// Stops the operator, or starts it again.
@@ -64,9 +79,15 @@ pub(crate) fn deploy<'a>(
     fields: &str,
 ) -> anyhow::Result<Deployed<'a>> {
     install(namespace.cluster)?;
-    let fields = if fields.is_empty() { String::new() } else { format!(", {fields}") };
-    let manifests = format!("{NAME_SERVER}\n---\n{}\n---\n{}\n", broker(&fields), topic(TOPIC));
-    namespace.apply(&manifests)?;
+    deploy_only(namespace, fields)
+}
+
+/// The same where an operator is already.
+pub(crate) fn deploy_only<'a>(
+    namespace: &'a Namespace<'a>,
+    fields: &str,
+) -> anyhow::Result<Deployed<'a>> {
+    namespace.apply(&manifests(fields))?;
     let namesrv = wait("the NameServers have an address", 60, || {
         let object = namespace.object("nameserver", "ns")?;
         Ok(object.and_then(|object| object["status"]["address"].as_str().map(str::to_owned)))
@@ -77,10 +98,17 @@ pub(crate) fn deploy<'a>(
     Ok(deployed)
 }
 
+/// NameServer, Broker and Topic.
+pub(crate) fn manifests(fields: &str) -> String {
+    let fields = if fields.is_empty() { String::new() } else { format!(", {fields}") };
+    format!("{NAME_SERVER}\n---\n{}\n---\n{}\n", broker(&fields), topic(TOPIC))
+}
+
 fn broker(fields: &str) -> String {
+    let storage = if fields.contains("storage:") { "" } else { ", storage: {size: 1Gi}" };
     format!(
         "{{apiVersion: weirmq.io/v1alpha1, kind: Broker, metadata: {{name: {BROKER}}}, spec: {{\
-         nameServerRef: {{name: ns}}, storage: {{size: 1Gi}}, config: {{segmentSize: 64Mi}}{fields}}}}}"
+         nameServerRef: {{name: ns}}, config: {{segmentSize: 64Mi}}{storage}{fields}}}}}"
     )
 }
 

@@ -56,9 +56,8 @@ pub(crate) fn plugin(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     })?;
     group.settled(60)?;
     report(&weir, folder.path())?;
-    let last = account.failures.last();
-    let last = last.map(|failure| format!("; the last that failed: {failure}")).unwrap_or_default();
-    Ok(format!("switched over in {took:.1} s; {}{last}", outcome(&account, begun)))
+    let outcome = outcome(namespace, &account, begun);
+    Ok(format!("switched over in {took:.1} s; {outcome}"))
 }
 
 /// The pod of the only group's master.

@@ -1,0 +1,42 @@
+//! A node that is drained under load.
+
+use anyhow::{Context as _, ensure};
+
+use super::faults::others;
+use super::operator::{BROKER, TOPIC, deploy};
+use crate::client::{Load, moment, outcome};
+use crate::cluster::Namespace;
+
+/// `kubectl drain` of the master's node: it hands over, its pod goes elsewhere or waits, and nothing is
+/// lost.
+pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let master = group.settled(60)?;
+    let node = others(namespace, &master.node).next().context("there is one node only")?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, Some(node))?;
+    let begun = moment();
+    let cluster = namespace.cluster;
+    let drained = cluster.kubectl(&[
+        "drain",
+        &master.node,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--timeout=120s",
+    ]);
+    let after = drained.and_then(|_| {
+        let next = group.another_master(&master, 30)?;
+        load.until_more(200, 60).context("while the node is drained")?;
+        Ok(next)
+    });
+    // It takes pods again whatever happened, or no other test could run.
+    cluster.kubectl(&["uncordon", &master.node])?;
+    let next = after?;
+    ensure!(next.node != master.node, "the master is still on {}", next.node);
+    group.settled(120).context("after the node takes pods again")?;
+    deployed.ready("broker", BROKER, 60)?;
+    load.until_more(200, 60)?;
+    let account = load.end()?;
+    ensure!(account.failed == 0, "{} sends failed: {}", account.failed, account.causes());
+    Ok(outcome(namespace, &account, begun))
+}

@@ -1,0 +1,87 @@
+//! What is measured without a fault: how long things take, and what the operator needs.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+
+use super::OPERATOR_NAMESPACE;
+use super::operator::{BROKER, Deployed, deploy, install, topic};
+use crate::cluster::{Cluster, Namespace, is_ready, wait};
+
+const TOPICS: usize = 200;
+/// From the first of so many Topics to the last one that is ready.
+const TOPICS_MAX: Duration = Duration::from_secs(20);
+const OPERATOR_MIB_MAX: f64 = 40.0;
+
+/// 200 Topics at once, and the memory of the operator that looks after them.
+pub(crate) fn topics(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    deploy(namespace, "")?;
+    let before = resident_mib(namespace.cluster)?;
+    let manifests: Vec<_> = (0..TOPICS).map(|number| topic(&format!("t{number}"))).collect();
+    let begun = Instant::now();
+    namespace.apply(&manifests.join("\n---\n"))?;
+    let applied = begun.elapsed().as_secs_f64();
+    wait(&format!("{TOPICS} topics are ready"), 120, || {
+        let topics = namespace.objects("topics", "")?;
+        Ok((topics.iter().filter(|topic| is_ready(topic)).count() > TOPICS).then_some(()))
+    })?;
+    let took = begun.elapsed();
+    let after = resident_mib(namespace.cluster)?;
+    let seconds = took.as_secs_f64();
+    namespace.measured("kubectl_apply_s", applied);
+    namespace.measured("apply_to_ready_s", seconds);
+    namespace.measured("operator_before_mib", before);
+    namespace.measured("operator_after_mib", after);
+    let note = format!(
+        "{TOPICS} topics in {seconds:.1} s, {applied:.1} s of it kubectl; \
+         operator {before:.0} MiB before and {after:.0} MiB after"
+    );
+    ensure!(took <= TOPICS_MAX, "longer than {TOPICS_MAX:?}: {note}");
+    ensure!(after <= OPERATOR_MIB_MAX, "more than {OPERATOR_MIB_MAX} MiB: {note}");
+    Ok(note)
+}
+
+/// From `kubectl apply` of NameServer and Broker to a Broker that is ready: three replicas, the image is
+/// there.
+pub(crate) fn ready(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    install(namespace.cluster)?;
+    let mut times = Vec::new();
+    for round in 0..3 {
+        let own = namespace.cluster.namespace(&format!("{}-{round}", namespace.name))?;
+        let begun = Instant::now();
+        own.apply(&super::operator::manifests(""))?;
+        let deployed = Deployed { namespace: &own, namesrv: String::new() };
+        let became = deployed.ready("broker", BROKER, 120).map(|_| begun.elapsed().as_secs_f64());
+        own.kubectl(&["delete", "namespace", &own.name, "--timeout=120s"])?;
+        let took = became?;
+        namespace.measured(&format!("apply_to_ready_{round}_s"), took);
+        times.push(format!("{took:.1}"));
+    }
+    Ok(format!("{} s", times.join(", ")))
+}
+
+/// What the operator's process has in memory, as it says itself.
+fn resident_mib(cluster: &Cluster) -> anyhow::Result<f64> {
+    let bytes = metric(cluster, "process_resident_memory_bytes")?;
+    Ok(bytes / f64::from(1 << 20))
+}
+
+/// The sum of a metric of the operator over all its labels.
+pub(crate) fn metric(cluster: &Cluster, name: &str) -> anyhow::Result<f64> {
+    let system = cluster.existing(OPERATOR_NAMESPACE);
+    let pods = system.objects("pods", "app.kubernetes.io/name=weirmq-operator")?;
+    let pod = pods.iter().find(|pod| is_ready(pod)).context("no operator is ready")?;
+    let pod = pod["metadata"]["name"].as_str().context("a pod without a name")?;
+    let path = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod}:10908/proxy/metrics");
+    let text = cluster.kubectl(&["get", "--raw", &path])?;
+    let of_name =
+        |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+    let values: Vec<f64> = text
+        .lines()
+        .filter(of_name)
+        .map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<f64>())
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("read {name}"))?;
+    ensure!(!values.is_empty(), "the operator has no metric {name}");
+    Ok(values.iter().sum())
+}

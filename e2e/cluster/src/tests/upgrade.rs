@@ -1,0 +1,72 @@
+//! The chart of before, and the chart of now over it.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+
+use super::OPERATOR_NAMESPACE;
+use super::operator::{BROKER, DEPLOYMENT, TOPIC, deploy_only, install, install_chart, uninstall};
+use crate::client::{Load, moment, outcome};
+use crate::cluster::{Namespace, output, wait};
+use crate::images::{NEXT, WEIR};
+use crate::run::Skipped;
+
+const CHART: &str = "charts/weirmq-operator";
+
+/// A cluster of the chart before this one goes on under load while the chart of now is put over it: the
+/// kinds are the new ones, and brokers come to the new operator's image.
+pub(crate) fn from_the_chart_before(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let cluster = namespace.cluster;
+    let folder = tempfile::tempdir()?;
+    let commit = chart_before(folder.path())?;
+    // Another release of other tests would be upgraded instead.
+    uninstall(cluster)?;
+    cluster.provide(NEXT)?;
+    let old = folder.path().join(CHART);
+    install_chart(cluster, old.to_str().context("path of the chart")?, NEXT, &[])?;
+    let done = (|| {
+        let deployed = deploy_only(namespace, "")?;
+        let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+        let begun = moment();
+        install(cluster)?;
+        let system = cluster.existing(OPERATOR_NAMESPACE);
+        system.kubectl(&["rollout", "status", DEPLOYMENT, "--timeout=60s"])?;
+        let crds = std::fs::read_to_string("crds/weirmq.yaml")?;
+        let differs =
+            cluster.kubectl_with(&["diff", "--server-side", "--force-conflicts", "-f", "-"], &crds);
+        differs.context("the kinds are not those of this chart")?;
+        wait("all brokers run the new operator's image", 240, || {
+            let pods = namespace.objects("pods", "app.kubernetes.io/name=weirmq-broker")?;
+            let is_new = |pod: &serde_json::Value| pod["spec"]["containers"][0]["image"] == WEIR;
+            Ok((pods.len() == 3 && pods.iter().all(is_new)).then_some(()))
+        })?;
+        deployed.ready("broker", BROKER, 60)?;
+        deployed.ready("topic", TOPIC, 60)?;
+        deployed.group()?.settled(60)?;
+        let account = load.end()?;
+        anyhow::Ok(outcome(namespace, &account, begun))
+    })();
+    if done.is_err() {
+        // Whatever is left of it, the next test gets the chart of now.
+        uninstall(cluster)?;
+    }
+    done.map(|outcome| format!("from {commit}: {outcome}"))
+}
+
+/// Puts the chart as it was before its last change into `folder`, and says of which commit it is.
+fn chart_before(folder: &Path) -> anyhow::Result<String> {
+    let changes = output(Command::new("git").args(["log", "-2", "--format=%h", "--", CHART]));
+    let changes = changes.unwrap_or_default();
+    let Some(commit) = changes.lines().nth(1) else {
+        return Err(Skipped("the history has no chart before this one".to_owned()).into());
+    };
+    let archive = folder.join("chart.tar");
+    let git = output(
+        Command::new("git").args(["archive", "--output"]).arg(&archive).args([commit, CHART]),
+    );
+    git?;
+    output(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(folder))?;
+    ensure!(folder.join(CHART).join("Chart.yaml").exists(), "{commit} has no chart");
+    Ok(commit.to_owned())
+}
