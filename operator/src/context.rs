@@ -16,7 +16,9 @@ use serde_json::json;
 use weirmq_client::{Admin, ClientConfig};
 
 use crate::broker::Certified;
+use crate::leader::Tenure;
 use crate::metrics::Metrics;
+use crate::watches::Declarations;
 
 /// The field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "weirmq-operator";
@@ -26,6 +28,10 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
     pub(crate) metrics: Metrics,
+    /// What is declared, so far as controllers look at each other's resources.
+    pub(crate) declared: Declarations,
+    /// Until when anything may be changed.
+    pub(crate) tenure: Tenure,
     /// The image of pods whose resource names none.
     pub(crate) image: String,
     /// The domain of the cluster's DNS. Default of Kubernetes: `cluster.local`.
@@ -38,7 +44,7 @@ pub(crate) struct Context {
     pub(crate) certified: Mutex<BTreeMap<(String, String), Certified>>,
     /// How long a Secret that changed takes to reach all pods that mount it.
     pub(crate) certificate_settle: SignedDuration,
-    admins: Mutex<BTreeMap<String, Arc<Admin>>>,
+    pub(crate) admins: Mutex<BTreeMap<String, Arc<Admin>>>,
 }
 
 /// Why a resource could not be made as it is declared.
@@ -54,6 +60,8 @@ pub(crate) enum Error {
         "there is a {kind} {name} that the operator did not make; rename the resource, or delete that one"
     )]
     NameTaken { kind: String, name: String },
+    #[error("{kind} {name} cannot be read: {error}")]
+    NotUnderstood { kind: &'static str, name: String, error: String },
     #[error("{0}")]
     Refused(String),
     #[error("the system has no random numbers for a secret")]
@@ -64,6 +72,8 @@ pub(crate) enum Error {
         "the API server knows no Certificate of cert-manager.io/v1; install cert-manager, or leave tls.issuerRef out to have the operator make certificates"
     )]
     NoCertManager,
+    #[error("the lease of the operators was not renewed in time: brokers are told nothing")]
+    TenureOver,
 }
 
 /// What the API server said, without all the fields in which it said it.
@@ -96,36 +106,18 @@ impl Error {
             Self::NoRandomNumbers => "NoRandomNumbers",
             Self::Certificates(_) => "CertificatesNotMade",
             Self::NoCertManager => "CertManagerMissing",
+            Self::NotUnderstood { .. } => "NotUnderstood",
+            Self::TenureOver => "LeaseLost",
         }
     }
 }
 
 impl Context {
-    pub(crate) fn new(
-        client: Client,
-        recorder: Recorder,
-        metrics: Metrics,
-        image: String,
-        cluster_domain: String,
-        certificate_settle: SignedDuration,
-        nodes: Option<Store<Node>>,
-    ) -> Self {
-        Self {
-            client,
-            recorder,
-            metrics,
-            image,
-            cluster_domain,
-            nodes,
-            empty: Mutex::default(),
-            certified: Mutex::default(),
-            certificate_settle,
-            admins: Mutex::default(),
-        }
-    }
-
     /// A client of the admin protocol by way of these NameServers, `host:port` parted by `;`.
     pub(crate) fn admin(&self, name_servers: &str) -> Result<Arc<Admin>, Error> {
+        if self.tenure.is_over() {
+            return Err(Error::TenureOver);
+        }
         let mut admins = self.admins.lock();
         if let Some(admin) = admins.get(name_servers) {
             return Ok(admin.clone());

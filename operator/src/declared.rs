@@ -20,7 +20,6 @@ use crate::broker;
 use crate::children::Children;
 use crate::conditions::{self, Finding};
 use crate::context::{Context, Error};
-use crate::kinds::Broker;
 
 /// Keeps a resource until what it declared is deleted.
 const FINALIZER: &str = "weirmq.io/delete-at-brokers";
@@ -76,7 +75,7 @@ pub(crate) async fn reconcile<K: Declared>(
     if is_paused(resource) && !is_deleted {
         return Ok(Action::await_change());
     }
-    let place = place(resource, others, context, children).await?;
+    let place = place(resource, others, context, children)?;
     if is_deleted {
         let goes = has_finalizer(resource) && resource.goes_with_it();
         if let (Ok(place), true) = (&place, goes) {
@@ -111,6 +110,12 @@ pub(crate) async fn reconcile<K: Declared>(
     let status = resource.new_status(conditions::merge(known, vec![finding], generation), groups);
     context.report(resource, before, &status).await?;
     Ok(Action::requeue(if is_done { LOOK_EVERY } else { LOOK_SOON }))
+}
+
+/// Whether it was as it is declared when somebody looked last.
+pub(crate) fn is_done<K: Declared>(resource: &K) -> bool {
+    let conditions = resource.status().map_or(&[][..], K::conditions);
+    conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 async fn declare<K: Declared>(
@@ -172,7 +177,7 @@ impl Refusal {
 }
 
 /// Looks up the Broker, and whether another resource has the same thing.
-async fn place<K: Declared>(
+fn place<K: Declared>(
     resource: &K,
     others: &[Arc<K>],
     context: &Context,
@@ -190,11 +195,7 @@ async fn place<K: Declared>(
         return Ok(Err(Refusal::Taken { by: older.name_any(), name }));
     }
     let broker_name = resource.broker_name();
-    let api: Api<Broker> = Api::namespaced(context.client.clone(), &namespace);
-    let found = api.get_opt(broker_name).await;
-    let Some(broker) =
-        found.map_err(Error::kubernetes(format!("look for Broker {broker_name}")))?
-    else {
+    let Some(broker) = context.declared.broker(&namespace, broker_name)? else {
         return Ok(Err(Refusal::NoBroker(broker_name.to_owned())));
     };
     Ok(Ok(Place {

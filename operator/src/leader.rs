@@ -1,5 +1,7 @@
 //! Which of several operators acts: the one that holds a Lease.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,10 +28,32 @@ pub(crate) struct Place {
     pub(crate) identity: String,
 }
 
+/// Until when this process may act. It ends by itself, also in a process that was frozen and goes on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tenure(Arc<AtomicU64>);
+
+impl Tenure {
+    /// The lease was renewed by a request that was sent at this time of [`milliseconds`].
+    fn renewed(&self, sent: u64) {
+        self.0.store(sent + STEP_DOWN.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        milliseconds() >= self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Of CLOCK_BOOTTIME, which goes on while the machine sleeps.
+fn milliseconds() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec.unsigned_abs() * 1_000 + now.tv_nsec.unsigned_abs() / 1_000_000
+}
+
 /// The lease is held.
 pub(crate) struct Office {
     place: Place,
     lease: Lease,
+    tenure: Tenure,
     /// From before the request that renewed it last.
     since: Instant,
 }
@@ -41,20 +65,25 @@ pub(crate) struct Office {
 pub(crate) async fn wait(
     client: &Client,
     place: &Place,
+    tenure: &Tenure,
     shutdown: &CancellationToken,
 ) -> Option<Office> {
     let api: Api<Lease> = Api::namespaced(client.clone(), &place.namespace);
     let mut seen: Option<(String, Instant)> = None;
     let mut complaint = String::new();
     loop {
-        let since = Instant::now();
+        let (since, sent) = (Instant::now(), milliseconds());
         let attempt = tokio::time::timeout(REQUEST_TIMEOUT, attempt(&api, place, &mut seen));
         let taken = tokio::select! {
             () = shutdown.cancelled() => return None,
             taken = attempt => taken,
         };
         match taken {
-            Ok(Ok(Some(lease))) => return Some(Office { place: place.clone(), lease, since }),
+            Ok(Ok(Some(lease))) => {
+                tenure.renewed(sent);
+                let (place, tenure) = (place.clone(), tenure.clone());
+                return Some(Office { place, lease, tenure, since });
+            }
             Ok(Ok(None)) => complaint.clear(),
             Ok(Err(error)) => complain(&mut complaint, error.to_string()),
             Err(_) => complain(&mut complaint, "no answer".to_owned()),
@@ -147,7 +176,7 @@ impl Office {
     /// Tries until the deadline.
     async fn renew(&mut self, api: &Api<Lease>, deadline: Instant) -> bool {
         loop {
-            let begun = Instant::now();
+            let (begun, sent) = (Instant::now(), milliseconds());
             let next = Lease {
                 spec: Some(spec(&self.place, self.lease.spec.as_ref())),
                 ..self.lease.clone()
@@ -156,6 +185,7 @@ impl Office {
             let replaced = api.replace(&name, &parameters, &next);
             match tokio::time::timeout_at(deadline.min(begun + REQUEST_TIMEOUT), replaced).await {
                 Ok(Ok(lease)) => {
+                    self.tenure.renewed(sent);
                     (self.lease, self.since) = (lease, begun);
                     return true;
                 }
@@ -194,5 +224,22 @@ impl Office {
         if let Ok(Err(error)) = tokio::time::timeout(RETRY, given).await {
             tracing::warn!(%error, "the lease of the operators was not given up");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenure_ends_by_itself() {
+        let tenure = Tenure::default();
+        assert!(tenure.is_over(), "before the lease was taken");
+        let now = milliseconds();
+        tenure.renewed(now);
+        assert!(!tenure.is_over());
+        let long_ago = now.saturating_sub(STEP_DOWN.as_millis() as u64);
+        tenure.renewed(long_ago);
+        assert!(tenure.is_over());
     }
 }

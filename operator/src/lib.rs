@@ -11,6 +11,7 @@ pub mod annotations;
 mod broker;
 mod certificates;
 mod children;
+mod client;
 mod conditions;
 mod consumer_group;
 mod context;
@@ -24,5 +25,6 @@ mod restart;
 mod run;
 mod storage;
 mod topic;
+mod watches;
 
 pub use run::{Config, RunError, run};

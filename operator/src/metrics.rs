@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     failures: Family<FailureLabels, Counter>,
     seconds: Family<KindLabel, Histogram, fn() -> Histogram>,
     writes: Family<KindLabel, Counter>,
+    requests: Family<RequestLabels, Counter>,
     /// 1 while this process is the one that acts.
     pub(crate) leader: Gauge,
 }
@@ -31,6 +32,12 @@ struct FailureLabels {
     reason: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: String,
+    resource: String,
+}
+
 fn histogram() -> Histogram {
     Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
 }
@@ -42,9 +49,10 @@ impl Metrics {
             failures: Family::default(),
             seconds: Family::new_with_constructor(histogram as fn() -> Histogram),
             writes: Family::default(),
+            requests: Family::default(),
             leader: Gauge::default(),
         };
-        let Self { reconciles, failures, seconds, writes, leader } = metrics.clone();
+        let Self { reconciles, failures, seconds, writes, requests, leader } = metrics.clone();
         let name = "weirmq_operator_reconciles";
         registry.register(name, "Times that a resource was looked at, by kind", reconciles);
         let name = "weirmq_operator_reconcile_failures";
@@ -53,6 +61,9 @@ impl Metrics {
         registry.register(name, "How long it took, by kind", seconds);
         let name = "weirmq_operator_writes";
         registry.register(name, "Objects written or deleted, by their kind", writes);
+        let name = "weirmq_operator_requests";
+        let help = "Requests of the controllers to the API server, by method and resource";
+        registry.register(name, help, requests);
         let name = "weirmq_operator_leader";
         registry.register(name, "1 while this process is the one that acts", leader);
         metrics
@@ -71,5 +82,10 @@ impl Metrics {
 
     pub(crate) fn wrote(&self, kind: &str) {
         self.writes.get_or_create(&KindLabel { kind: kind.to_owned() }).inc();
+    }
+
+    pub(crate) fn requested(&self, method: &str, resource: String) {
+        let labels = RequestLabels { method: method.to_owned(), resource };
+        self.requests.get_or_create(&labels).inc();
     }
 }

@@ -9,17 +9,13 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use futures::stream::Stream;
 use jiff::SignedDuration;
-use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Node;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, Resource, ResourceExt as _};
+use kube::runtime::watcher::Event;
+use kube::{Client, Resource, ResourceExt as _};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
 
@@ -27,13 +23,15 @@ use crate::children::{Children, Scope, Touched};
 use crate::context::{Context, Error, MANAGER, pause_after};
 use crate::declared::Declared;
 use crate::kinds::{Broker, ConsumerGroup, NameServer, Topic};
-use crate::leader::{self, Place};
+use crate::leader::{self, Place, Tenure};
 use crate::metrics::Metrics;
 use crate::pods::Role;
-use crate::{broker, declared, name_server};
+use crate::watches::{
+    Changes, Declarations, Resources, Touch, Touches, tell_of_brokers, tell_of_name_servers,
+    understood, watch, watch_nodes,
+};
+use crate::{broker, client, declared, name_server};
 
-/// Changes that wait for a controller that is busy; one that falls behind looks at everything.
-const TOUCHES: usize = 1_024;
 /// Resources of a kind that are looked at at the same time.
 const CONCURRENCY: u16 = 8;
 /// How long rounds that are under way may take at the end; what they did not do the next one does.
@@ -78,8 +76,9 @@ pub async fn run(
     admin: Admin,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let client = Client::try_default().await;
-    let client = client.map_err(|error| RunError::Configuration(error.to_string()))?;
+    let unusable = |error: &dyn std::error::Error| RunError::Configuration(error.to_string());
+    let server = kube::Config::infer().await.map_err(|error| unusable(&error))?;
+    let client = Client::try_from(server.clone()).map_err(|error| unusable(&error))?;
     let metrics = admin.metrics(Metrics::new);
     let leading = admin.check("operator/api-server");
     let place = Place {
@@ -89,10 +88,14 @@ pub async fn run(
     };
     // One that waits its turn is ready as well: there is nothing it could do better.
     leading.ok();
-    let Some(mut office) = leader::wait(&client, &place, &shutdown).await else { return Ok(()) };
+    let tenure = Tenure::default();
+    let office = leader::wait(&client, &place, &tenure, &shutdown).await;
+    let Some(mut office) = office else { return Ok(()) };
     tracing::info!(identity = config.identity, "this operator acts");
     metrics.leader.set(1);
-    let controllers = controllers(config, client.clone(), metrics.clone(), shutdown.clone());
+    let counted = client::client(server, metrics.clone(), tenure.clone());
+    let counted = counted.map_err(|error| unusable(&error))?;
+    let controllers = controllers(config, counted, metrics.clone(), tenure, shutdown.clone());
     let too_long = async {
         shutdown.cancelled().await;
         tokio::time::sleep(END_TIMEOUT).await;
@@ -113,6 +116,7 @@ async fn controllers(
     config: Config,
     client: Client,
     metrics: Metrics,
+    tenure: Tenure,
     shutdown: CancellationToken,
 ) {
     let scope = config.namespace.map_or(Scope::Cluster, Scope::Namespace);
@@ -120,32 +124,42 @@ async fn controllers(
     let recorder = Recorder::new(client.clone(), reporter);
     let (children, changes) = Children::watch(&client, &scope, metrics.clone());
     let children = Arc::new(children);
-    let nodes = (scope == Scope::Cluster).then(|| watch_nodes(&client));
-    let (nodes, node_changes) = match nodes {
-        Some((store, stream)) => (Some(store), stream.boxed()),
-        None => (None, futures::stream::pending().boxed()),
+    let (nodes, node_changes) = match scope == Scope::Cluster {
+        true => {
+            let (store, stream) = watch_nodes(&client);
+            (Some(store), stream.boxed())
+        }
+        false => (None, futures::stream::pending().boxed()),
     };
-    let context = Context::new(
-        client.clone(),
+    let touches = Touches::new();
+    let (name_servers, name_server_changes) =
+        watch::<NameServer>(scope.api(&client), tell_of_name_servers(touches.clone()));
+    let (brokers, broker_changes) =
+        watch::<Broker>(scope.api(&client), tell_of_brokers(touches.clone()));
+    let context = Arc::new(Context {
+        client: client.clone(),
         recorder,
         metrics,
-        config.image,
-        config.cluster_domain,
-        config.certificate_settle,
+        declared: Declarations { name_servers, brokers },
+        tenure,
+        image: config.image,
+        cluster_domain: config.cluster_domain,
         nodes,
-    );
-    let context = Arc::new(context);
-    let (touches, _) = broadcast::channel(TOUCHES);
+        empty: Mutex::default(),
+        certified: Mutex::default(),
+        certificate_settle: config.certificate_settle,
+        admins: Mutex::default(),
+    });
     let everything =
         Everything { client, scope, context, children: children.clone(), touches, shutdown };
-    let forwarded = forward(changes, node_changes, everything.touches.clone());
+    let forwarded = forward(changes, node_changes, &everything.touches);
     tokio::select! {
         () = forwarded => {}
         () = async {
             children.wait_until_listed().await;
             tokio::join!(
-                everything.name_servers(),
-                everything.brokers(),
+                everything.name_servers(name_server_changes),
+                everything.brokers(broker_changes),
                 everything.declared::<Topic>(),
                 everything.declared::<ConsumerGroup>(),
             );
@@ -157,48 +171,14 @@ async fn controllers(
 async fn forward(
     changes: impl Stream<Item = Touched>,
     node_changes: impl Stream<Item = ()>,
-    touches: broadcast::Sender<Touch>,
+    touches: &Touches,
 ) {
     let changes = changes.map(Touch::Object);
-    let nodes = node_changes.map(|()| Touch::Everything);
+    let nodes = node_changes.map(|()| Touch::Nodes);
     let mut all = std::pin::pin!(futures::stream::select(changes, nodes));
     while let Some(touch) = all.next().await {
-        // Nobody listens before the controllers begin, and they look at everything then.
-        let _ = touches.send(touch);
+        touches.tell(touch);
     }
-}
-
-#[derive(Debug, Clone)]
-enum Touch {
-    Object(Touched),
-    /// A node was cordoned, or the like.
-    Everything,
-}
-
-fn watch_nodes(client: &Client) -> (Store<Node>, impl Stream<Item = ()> + Send + use<>) {
-    let api: Api<Node> = Api::all(client.clone());
-    let writer = reflector::store::Writer::default();
-    let store = writer.as_reader();
-    let mut cordoned: BTreeMap<String, bool> = BTreeMap::new();
-    let stream = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|node| {
-            // Of a node nothing else is looked at, and its status is large and often new.
-            node.status = None;
-            node.metadata.managed_fields = None;
-            node.metadata.annotations = None;
-        })
-        .reflect(writer)
-        .touched_objects()
-        .filter_map(move |node| {
-            let changed = node.ok().filter(|node| {
-                let spec = node.spec.as_ref();
-                let is = spec.and_then(|spec| spec.unschedulable).unwrap_or_default();
-                cordoned.insert(node.name_any(), is) != Some(is)
-            });
-            std::future::ready(changed.map(|_| ()))
-        });
-    (store, stream)
 }
 
 struct Everything {
@@ -206,15 +186,17 @@ struct Everything {
     scope: Scope,
     context: Arc<Context>,
     children: Arc<Children>,
-    touches: broadcast::Sender<Touch>,
+    touches: Touches,
     shutdown: CancellationToken,
 }
 
 impl Everything {
-    async fn name_servers(&self) {
-        let controller = Controller::new(self.api::<NameServer>(), watcher::Config::default());
-        let store = controller.store();
-        let controller = controller.reconcile_on(self.touched(Role::NameServer, store));
+    async fn name_servers(&self, changes: Changes<NameServer>) {
+        let store = self.context.declared.name_servers.clone();
+        let woken = self
+            .touches
+            .woken(store.clone(), |touch, resource| is_touched(touch, Role::NameServer, resource));
+        let controller = Controller::for_stream(changes, store).reconcile_on(woken);
         let (context, children) = (self.context.clone(), self.children.clone());
         self.control(controller, move |resource| {
             let (context, children) = (context.clone(), children.clone());
@@ -223,10 +205,21 @@ impl Everything {
         .await;
     }
 
-    async fn brokers(&self) {
-        let controller = Controller::new(self.api::<Broker>(), watcher::Config::default());
-        let store = controller.store();
-        let controller = controller.reconcile_on(self.touched(Role::Broker, store));
+    async fn brokers(&self, changes: Changes<Broker>) {
+        self.until_listed(&self.context.declared.name_servers).await;
+        let store = self.context.declared.brokers.clone();
+        let woken = self.touches.woken(store.clone(), |touch, resource| match touch {
+            Touch::NameServer { namespace, name } => {
+                resource.namespace().as_ref() == Some(namespace)
+                    && resource.0.as_ref().is_ok_and(|broker| {
+                        let reference = broker.spec.name_server_ref.as_ref();
+                        reference.is_some_and(|reference| reference.name == *name)
+                    })
+            }
+            Touch::Nodes => true,
+            touch => is_touched(touch, Role::Broker, resource),
+        });
+        let controller = Controller::for_stream(changes, store).reconcile_on(woken);
         let (context, children) = (self.context.clone(), self.children.clone());
         self.control(controller, move |resource| {
             let (context, children) = (context.clone(), children.clone());
@@ -240,8 +233,36 @@ impl Everything {
     where
         K: Declared + Send + Sync + 'static,
     {
-        let controller = Controller::new(self.api::<K>(), watcher::Config::default());
-        let store = controller.store();
+        self.until_listed(&self.context.declared.brokers).await;
+        let touches = self.touches.clone();
+        let (store, changes) = watch::<K>(self.scope.api(&self.client), move |event| match event {
+            Event::Delete(DeserializeGuard(Ok(gone))) => touches.tell(Touch::Undeclared {
+                kind: K::kind(&()).into_owned(),
+                namespace: gone.namespace().unwrap_or_default(),
+                broker: gone.broker_name().to_owned(),
+            }),
+            Event::InitDone => touches.tell(Touch::Everything),
+            Event::Delete(_) | Event::Apply(_) | Event::Init | Event::InitApply(_) => {}
+        });
+        let woken = self.touches.woken(store.clone(), |touch, resource: &DeserializeGuard<K>| {
+            let Ok(resource) = &resource.0 else { return false };
+            let is_at = |namespace: &String, broker: &String| {
+                resource.namespace().as_ref() == Some(namespace) && resource.broker_name() == broker
+            };
+            match touch {
+                Touch::Broker { namespace, name } => is_at(namespace, name),
+                // One that is declared as it should be has nothing to gain.
+                Touch::Undeclared { kind, namespace, broker } => {
+                    *kind == K::kind(&())
+                        && is_at(namespace, broker)
+                        && !declared::is_done(resource)
+                }
+                Touch::Object(_) | Touch::NameServer { .. } | Touch::Nodes | Touch::Everything => {
+                    false
+                }
+            }
+        });
+        let controller = Controller::for_stream(changes, store.clone()).reconcile_on(woken);
         let (context, children) = (self.context.clone(), self.children.clone());
         self.control(controller, move |resource| {
             let (context, children) = (context.clone(), children.clone());
@@ -251,42 +272,16 @@ impl Everything {
         .await;
     }
 
-    fn api<K>(&self) -> Api<DeserializeGuard<K>>
+    /// Waits until the resources that a controller looks up are known.
+    async fn until_listed<K>(&self, resources: &Resources<K>)
     where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: Resource<DynamicType = ()> + Clone + 'static,
     {
-        self.scope.api(&self.client)
-    }
-
-    /// The resources whose objects changed.
-    fn touched<K>(
-        &self,
-        role: Role,
-        store: Store<DeserializeGuard<K>>,
-    ) -> impl Stream<Item = ObjectRef<DeserializeGuard<K>>> + Send + use<K>
-    where
-        K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
-    {
-        let touches = self.touches.subscribe();
-        futures::stream::unfold(touches, |mut touches| async move {
-            match touches.recv().await {
-                Ok(touch) => Some((Some(touch), touches)),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((None, touches)),
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        })
-        .flat_map(move |touch| {
-            let references = match touch {
-                Some(Touch::Object(touched)) if touched.name == role.label() => {
-                    vec![ObjectRef::new(&touched.instance).within(&touched.namespace)]
-                }
-                Some(Touch::Object(_)) => Vec::new(),
-                Some(Touch::Everything) | None => {
-                    store.state().iter().map(|resource| ObjectRef::from_obj(&**resource)).collect()
-                }
-            };
-            futures::stream::iter(references)
-        })
+        tokio::select! {
+            // An error means that nobody polls any more, so that nothing will be reconciled either.
+            _ = resources.wait_until_ready() => {}
+            () = self.shutdown.cancelled() => {}
+        }
     }
 
     /// Runs one controller until it is told to end.
@@ -347,11 +342,15 @@ impl Everything {
     }
 }
 
-/// The resources of a store that could be read.
-fn understood<K: Resource<DynamicType = ()> + Clone + 'static>(
-    store: &Store<DeserializeGuard<K>>,
-) -> Vec<Arc<K>> {
-    store.state().iter().filter_map(|guard| guard.0.clone().ok().map(Arc::new)).collect()
+/// Whether an object of this resource changed.
+fn is_touched<K>(touch: &Touch, role: Role, resource: &DeserializeGuard<K>) -> bool
+where
+    K: Resource<DynamicType = ()>,
+{
+    let Touch::Object(touched) = touch else { return false };
+    touched.name == role.label()
+        && touched.instance == resource.name_any()
+        && resource.namespace().as_ref() == Some(&touched.namespace)
 }
 
 /// Counts, and logs a failure that is not the one of last time.

@@ -27,7 +27,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use crate::annotations::is_paused;
 use crate::children::Children;
 use crate::context::{Context, Error};
-use crate::kinds::{Broker, BrokerStatus, NameServer};
+use crate::kinds::{Broker, BrokerStatus};
 use crate::name_server;
 use crate::storage;
 
@@ -105,7 +105,7 @@ impl Round<'_> {
         if is_paused(self.resource) {
             return Ok(());
         }
-        let name_servers = self.name_servers().await?;
+        let name_servers = self.name_servers()?;
         let groups = self.groups();
         let mut plan = Plan {
             resource: self.resource,
@@ -136,7 +136,7 @@ impl Round<'_> {
     }
 
     /// What brokers are told to register with.
-    async fn name_servers(&self) -> Result<Vec<String>, Error> {
+    fn name_servers(&self) -> Result<Vec<String>, Error> {
         let spec = &self.resource.spec;
         if let Some(addresses) = &spec.name_servers {
             return Ok(addresses.clone());
@@ -144,16 +144,11 @@ impl Round<'_> {
         let namespace = self.namespace();
         let name =
             spec.name_server_ref.as_ref().map(|found| found.name.clone()).unwrap_or_default();
-        let api: Api<NameServer> = Api::namespaced(self.context.client.clone(), &namespace);
-        let found = api.get_metadata_opt(&name).await;
-        match found.map_err(Error::kubernetes(format!("look for NameServer {name}")))? {
-            Some(_) => Ok(vec![name_server::brokers_address(
-                &name,
-                &namespace,
-                &self.context.cluster_domain,
-            )]),
-            None => Err(Error::Missing { kind: "NameServer", name }),
+        if !self.context.declared.has_name_server(&namespace, &name) {
+            return Err(Error::Missing { kind: "NameServer", name });
         }
+        let domain = &self.context.cluster_domain;
+        Ok(vec![name_server::brokers_address(&name, &namespace, domain)])
     }
 
     fn client_name_servers(&self) -> String {

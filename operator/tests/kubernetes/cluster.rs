@@ -1,0 +1,228 @@
+//! A namespace with an operator of its own, and a broker that plays the part of all pods.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use http::{Method, Request};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+use weirmq_admin::Admin;
+use weirmq_broker::{BrokerConfig, Listeners};
+use weirmq_operator::Config;
+
+/// Waiting for what should come at once ends with a failure after this.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Where brokers are asked, whatever their pod.
+const BROKER_PORT: u16 = 10_911;
+
+/// The resources that a test declares.
+pub(crate) const KINDS: [(&str, &str); 4] =
+    [("NameServer", "ns"), ("Broker", "mq"), ("Topic", "orders"), ("ConsumerGroup", "billing")];
+
+pub(crate) struct Cluster {
+    client: Client,
+    namespace: String,
+    address: Ipv4Addr,
+    admin: Admin,
+    shutdown: CancellationToken,
+    operator: JoinHandle<()>,
+    broker: JoinHandle<()>,
+    _data: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Self {
+        let wanted = std::env::var_os("WEIRMQ_REAL_KUBE").is_some();
+        assert!(wanted, "needs the real API server: `make kube`");
+        let client = Client::try_default().await.unwrap();
+        let id = Uuid::new_v4();
+        let namespace = format!("operator-{}", &id.simple().to_string()[..12]);
+        let shutdown = CancellationToken::new();
+
+        // Each test has an address of the loopback network, because pods differ in it alone.
+        let [a, b, c, ..] = id.into_bytes();
+        let address = Ipv4Addr::new(127, a | 1, b, c | 1);
+        let main = TcpListener::bind((address, BROKER_PORT)).await.unwrap();
+        let data = tempfile::tempdir().unwrap();
+        let config = BrokerConfig {
+            name: "mq-0".to_owned(),
+            cluster: "mq".to_owned(),
+            data_dir: data.path().to_owned(),
+            ..BrokerConfig::default()
+        };
+        let listeners = Listeners { main, vip: None, replication: None };
+        let running = weirmq_broker::run(config, listeners, Admin::new(), shutdown.clone());
+        let broker = tokio::spawn(async move { running.await.unwrap() });
+
+        let space =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
+        send(&client, Method::POST, "/api/v1/namespaces", "application/json", &space).await;
+        let admin = Admin::new();
+        let config = Config {
+            image: "weirmq:test".to_owned(),
+            namespace: Some(namespace.clone()),
+            cluster_domain: "cluster.local".to_owned(),
+            lease_namespace: namespace.clone(),
+            identity: "operator".to_owned(),
+        };
+        let running = weirmq_operator::run(config, admin.clone(), shutdown.clone());
+        let operator = tokio::spawn(async move { running.await.unwrap() });
+        Self { client, namespace, address, admin, shutdown, operator, broker, _data: data }
+    }
+
+    /// Ends operator and broker in good order.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        self.operator.await.unwrap();
+        self.broker.await.unwrap();
+        let path = format!("/api/v1/namespaces/{}", self.namespace);
+        send(&self.client, Method::DELETE, &path, "application/json", &json!({})).await;
+    }
+
+    /// Makes a resource so, by server-side apply. `spec` is YAML.
+    pub(crate) async fn declare(&self, kind: &str, name: &str, spec: &str) {
+        let spec: Value = serde_yaml::from_str(spec).unwrap();
+        let resource = json!({
+            "apiVersion": "weirmq.io/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec,
+        });
+        let path = format!("{}?fieldManager=tests&force=true", self.path(kind, name));
+        self.send(Method::PATCH, &path, "application/apply-patch+yaml", &resource).await;
+    }
+
+    /// Has the operator look at a resource, by a change that means nothing.
+    pub(crate) async fn touch(&self, kind: &str, name: &str, look: u64) {
+        let patch = json!({ "metadata": { "annotations": { "tests/look": look.to_string() } } });
+        let path = self.path(kind, name);
+        self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await;
+    }
+
+    /// Waits until every resource is as it is declared.
+    pub(crate) async fn until_ready(&self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.run_pods().await;
+            let mut missing = Vec::new();
+            for (kind, name) in KINDS {
+                let resource = self.get(&self.path(kind, name)).await;
+                let conditions = resource["status"]["conditions"].as_array().cloned();
+                let is = |type_: &str, wanted: &str| {
+                    let mut all = conditions.iter().flatten();
+                    all.any(|one| one["type"] == type_ && one["status"] == wanted)
+                };
+                if !is("Ready", "True") || is("Progressing", "True") || is("Degraded", "True") {
+                    missing.push(format!("{kind} {name}: {:?}", conditions));
+                }
+            }
+            if missing.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < end, "{missing:#?}\n{}", self.metrics());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub(crate) async fn until(&self, what: &str, is_so: impl Fn() -> bool) {
+        let end = Instant::now() + PATIENCE;
+        while !is_so() {
+            assert!(Instant::now() < end, "waited in vain until {what}\n{}", self.metrics());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What the StatefulSet controller and a kubelet do: one pod of each set, which runs at once.
+    async fn run_pods(&self) {
+        let sets = format!("/apis/apps/v1/namespaces/{}/statefulsets", self.namespace);
+        let pods = format!("/api/v1/namespaces/{}/pods", self.namespace);
+        let there = self.get(&pods).await;
+        let names = there["items"].as_array().unwrap().iter().map(|pod| &pod["metadata"]["name"]);
+        let names: Vec<&Value> = names.collect();
+        let found = self.get(&sets).await;
+        for set in found["items"].as_array().unwrap() {
+            let (name, generation) = (&set["metadata"]["name"], &set["metadata"]["generation"]);
+            let name = name.as_str().unwrap();
+            if set["status"]["observedGeneration"] == *generation {
+                continue;
+            }
+            let mut pod = set["spec"]["template"].clone();
+            pod["apiVersion"] = json!("v1");
+            pod["kind"] = json!("Pod");
+            pod["metadata"]["name"] = json!(format!("{name}-0"));
+            pod["metadata"]["labels"]["controller-revision-hash"] = json!("one");
+            // There are no volumes here.
+            pod["spec"]["volumes"] = json!([]);
+            pod["spec"]["containers"][0]["volumeMounts"] = json!([]);
+            if !names.contains(&&pod["metadata"]["name"]) {
+                self.send(Method::POST, &pods, "application/json", &pod).await;
+            }
+            let status = json!({ "status": {
+                "phase": "Running",
+                "podIP": self.address, "podIPs": [{ "ip": self.address }],
+                "conditions": [{ "type": "Ready", "status": "True" }],
+            } });
+            let path = format!("{pods}/{name}-0/status");
+            self.send(Method::PATCH, &path, "application/merge-patch+json", &status).await;
+            let status = json!({ "status": {
+                "observedGeneration": generation, "replicas": 1, "readyReplicas": 1,
+                "updatedReplicas": 1, "currentRevision": "one", "updateRevision": "one",
+            } });
+            let path = format!("{sets}/{name}/status");
+            self.send(Method::PATCH, &path, "application/merge-patch+json", &status).await;
+        }
+    }
+
+    /// Requests to the API server that a cluster as declared needs none of: all but watches.
+    pub(crate) fn requests(&self) -> f64 {
+        let all = self.sum("weirmq_operator_requests_total", "");
+        all - self.sum("weirmq_operator_requests_total", "method=\"WATCH\"")
+    }
+
+    pub(crate) fn reconciles(&self, kind: &str) -> f64 {
+        self.sum("weirmq_operator_reconciles_total", &format!("kind=\"{kind}\""))
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let metrics = self.admin.encode_metrics();
+        let own = metrics.lines().filter(|line| line.starts_with("weirmq_operator_"));
+        own.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The sum of a metric over all labels that contain `label`.
+    pub(crate) fn sum(&self, metric: &str, label: &str) -> f64 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter_map(|line| line.strip_prefix(metric));
+        let values = lines.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+        values.map(|rest| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    fn path(&self, kind: &str, name: &str) -> String {
+        let kind = kind.to_lowercase();
+        format!("/apis/weirmq.io/v1alpha1/namespaces/{}/{kind}s/{name}", self.namespace)
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.send(Method::GET, path, "application/json", &Value::Null).await
+    }
+
+    async fn send(&self, method: Method, path: &str, media: &str, body: &Value) -> Value {
+        send(&self.client, method, path, media, body).await
+    }
+}
+
+async fn send(client: &Client, method: Method, path: &str, media: &str, body: &Value) -> Value {
+    let text = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+    let request = Request::builder().method(method).uri(path).header("content-type", media);
+    let request = request.header("accept", "application/json").body(Body::from(text)).unwrap();
+    let response = client.send(request).await.unwrap();
+    let code = response.status();
+    let bytes = response.into_body().collect_bytes().await.unwrap();
+    let answer: Value = serde_json::from_slice(&bytes).unwrap();
+    assert!(code.is_success(), "{path}: {answer}\n{body}");
+    answer
+}

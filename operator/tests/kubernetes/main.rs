@@ -1,0 +1,49 @@
+//! The whole operator against the real API server that `$KUBECONFIG` names (`make kube`), with a broker
+//! in this process. What a kubelet and the StatefulSet controller do the tests do themselves.
+
+mod cluster;
+
+use cluster::{Cluster, KINDS};
+
+/// Looks at each resource of a cluster that is as it is declared.
+const LOOKS: u64 = 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_asked_nothing_by_an_operator_whose_cluster_is_as_declared() {
+    let cluster = Cluster::start().await;
+    // Before the Broker, which has to wake them.
+    cluster.declare("Topic", "orders", "{brokerRef: {name: mq}}").await;
+    cluster.declare("ConsumerGroup", "billing", "{brokerRef: {name: mq}}").await;
+    let broker = "{nameServerRef: {name: ns}, replicasPerGroup: 1, storage: {size: 1Gi}}";
+    cluster.declare("Broker", "mq", broker).await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    cluster.until_ready().await;
+
+    let (requests, writes) = (cluster.requests(), cluster.sum("weirmq_operator_writes_total", ""));
+    assert!(requests > 20.0 && writes > 5.0, "{requests} requests, {writes} writes are not all");
+    let took = || {
+        let sum =
+            |what: &str| cluster.sum(&format!("weirmq_operator_reconcile_seconds_{what}"), "");
+        (sum("sum"), sum("count"))
+    };
+    let before = took();
+    for look in 0..LOOKS {
+        for (kind, name) in KINDS {
+            let looked = cluster.reconciles(kind);
+            cluster.touch(kind, name, look).await;
+            let has_looked = || cluster.reconciles(kind) > looked;
+            cluster.until(&format!("{kind} is looked at"), has_looked).await;
+        }
+    }
+    let after = took();
+    let (seconds, count) = (after.0 - before.0, after.1 - before.1);
+    println!("{count} looks, {:.2} ms each", seconds * 1_000.0 / count);
+    assert_eq!(cluster.requests(), requests, "{}", cluster.metrics());
+    assert_eq!(cluster.sum("weirmq_operator_writes_total", ""), writes);
+
+    // That the count is one: a change has to be told.
+    cluster.declare("Topic", "orders", "{brokerRef: {name: mq}, queues: 9}").await;
+    cluster.until("the status is written", || cluster.requests() > requests).await;
+    cluster.stop().await;
+}
