@@ -245,15 +245,21 @@ impl Driver {
         if self.disagreement.is_some() {
             return None;
         }
-        if (&known.group, known.min_in_sync) != (&wanted.group, wanted.min_in_sync) {
+        let changing =
+            |settings: &Settings| (settings.min_in_sync, settings.takes_over, settings.promotion);
+        if known.group != wanted.group || changing(known) != changing(wanted) {
             tracing::info!(
                 replicas = wanted.group.len(),
                 min_in_sync = wanted.min_in_sync,
                 belongs = wanted.group.contains(&self.replica.me().replica),
+                takes_over = wanted.takes_over,
+                promotion = ?wanted.promotion,
                 "the group's settings"
             );
             self.settings.group.clone_from(&wanted.group);
             self.settings.min_in_sync = wanted.min_in_sync;
+            (self.settings.takes_over, self.settings.promotion) =
+                (wanted.takes_over, wanted.promotion);
             self.replica.configure(now, self.settings.clone());
         }
         Some(found)

@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::{Record, ReplicaId, Replication, Settings};
+use crate::{Promotion, Record, ReplicaId, Replication, Settings};
 
 /// The largest number that the API server keeps exactly in an integer field.
 const NUMBER_MAX: u64 = i64::MAX as u64;
@@ -60,6 +60,48 @@ pub struct BrokerGroupSpec {
     pub replicas: u32,
     pub replication: ReplicationSpec,
     pub flush: Flush,
+    /// Whether another replica takes over by itself when the master is gone. Default: Automatic.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failover: Option<Failover>,
+    /// Has a replica take office. An administrator writes it here, so that it can be done without the
+    /// operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promote: Option<Promote>,
+}
+
+/// Who decides that another replica becomes master.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Failover {
+    /// The replicas themselves.
+    Automatic,
+    /// Whoever writes `spec.promote`. The first election, hand-overs, and a master that was started
+    /// again need nobody.
+    Manual,
+}
+
+/// Which replica takes office, once the master of `epoch` is not heard and its Lease is over. One that
+/// is outside of `inSync` and `eligible` does not, unless `acceptLoss` is there. In another epoch it
+/// means nothing, so it need not be taken away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Promote {
+    /// Its number.
+    #[schemars(range(max = REPLICAS_MAX))]
+    pub replica: u32,
+    /// `status.epoch` as it was when this was decided.
+    #[schemars(range(min = 1))]
+    pub epoch: u64,
+    /// Lets a replica be promoted that does not have every acknowledged message. What only the others
+    /// had is lost, and `status.lossEpoch` says so for ever. Make sure that the old master is down:
+    /// cut off from the API server it may go on for clients that reach it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accept_loss: Option<AcceptLoss>,
+}
+
+/// Written out, so that nobody says it by mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AcceptLoss {
+    AcknowledgedMessagesMayBeLost,
 }
 
 /// When a message is acknowledged.
@@ -116,7 +158,14 @@ impl BrokerGroupSpec {
                 "{of} {min_in_sync}; 1 to spec.replicas ({replicas}) are possible"
             ));
         }
+        let promotion = self.promote.as_ref().map(|promote| Promotion {
+            replica: ReplicaId(promote.replica),
+            epoch: promote.epoch,
+            accepts_loss: promote.accept_loss.is_some(),
+        });
         Ok(Settings {
+            takes_over: self.failover != Some(Failover::Manual),
+            promotion,
             group: (0..replicas).map(ReplicaId).collect(),
             replication: match self.replication.mode {
                 ReplicationMode::Async => Replication::Async,
@@ -263,7 +312,7 @@ const RULES: [(&str, &str); 7] = [
         "a new master is in the in-sync set",
     ),
     (
-        "self.epoch == oldSelf.epoch || oldSelf.epoch == 0 || has(self.master) && [oldSelf.inSync, oldSelf.eligible].exists(known, string(self.master.replica) in known && (known[string(self.master.replica)] == self.master.incarnation || self.lossEpoch == self.epoch))",
+        "self.epoch == oldSelf.epoch || oldSelf.epoch == 0 || self.lossEpoch == self.epoch || has(self.master) && [oldSelf.inSync, oldSelf.eligible].exists(known, string(self.master.replica) in known && known[string(self.master.replica)] == self.master.incarnation)",
         "a new master was in sync or eligible before",
     ),
 ];
@@ -356,6 +405,16 @@ mod tests {
         assert_eq!((settings.replication, settings.sync_flush), (Replication::Async, false));
         spec.replication.min_in_sync = 4;
         assert!(spec.settings().unwrap_err().contains("1 to spec.replicas (3)"));
+        spec.replication.min_in_sync = 2;
+        spec.failover = Some(Failover::Manual);
+        let accept_loss = Some(AcceptLoss::AcknowledgedMessagesMayBeLost);
+        spec.promote = Some(Promote { replica: 2, epoch: 7, accept_loss });
+        let settings = spec.settings().unwrap();
+        let told = Promotion { replica: ReplicaId(2), epoch: 7, accepts_loss: true };
+        assert_eq!((settings.takes_over, settings.promotion), (false, Some(told)));
+        // One that is not there any more, of a group that had more once.
+        spec.promote = Some(Promote { replica: 3, epoch: 7, accept_loss: None });
+        spec.settings().unwrap();
         spec.replicas = 0;
         assert!(spec.settings().unwrap_err().contains("spec.replicas is 0"));
     }

@@ -33,8 +33,8 @@ pub struct Record {
     /// they have every acknowledged message as well.
     pub eligible: Members,
     /// The last epoch that began after every member may have lost what it had confirmed, as with
-    /// asynchronous flush when power fails everywhere; 0: none. Acknowledged messages may be
-    /// missing from there.
+    /// asynchronous flush when power fails everywhere, or by the word of somebody who accepted that
+    /// ([`crate::Promotion`]); 0: none. Acknowledged messages may be missing from there.
     pub loss_epoch: u64,
     /// By which changes it became what it is.
     #[serde(default)]
@@ -197,8 +197,8 @@ impl Record {
             return Ok(());
         }
         let master = next.master.ok_or(Regression::MasterOutside)?;
-        let is_counted_on = self.electable().any(|member| member.replica == master.replica);
-        let is_told = next.loss_epoch == next.epoch && is_counted_on;
+        // Who accepts that may promote anybody: those that had everything may be gone for ever.
+        let is_told = next.loss_epoch == next.epoch;
         if self.epoch > 0 && !self.is_electable(master) && !is_told {
             return Err(Regression::ElectedOutside(master));
         }
@@ -292,7 +292,8 @@ mod tests {
         let next = before.elect(member(1, 2), 2);
         assert_eq!(check(next), Regression::ElectedOutside(member(1, 2)));
         assert_eq!(before.check_next(&before.elect_with_loss(member(1, 2))), Ok(()));
-        let next = before.elect_with_loss(member(7, 1));
+        assert_eq!(before.check_next(&before.elect_with_loss(member(7, 1))), Ok(()));
+        let next = before.elect(member(7, 1), 2);
         assert_eq!(check(next), Regression::ElectedOutside(member(7, 1)));
         let next = Record { in_sync: Members::default(), ..elected.clone() };
         assert_eq!(check(next), Regression::MasterOutside);

@@ -14,8 +14,22 @@ pub enum Replication {
     Sync,
 }
 
-/// The settings of one group, the same at all of its replicas. About `group` and `min_in_sync` they
-/// may disagree for a while once somebody was elected ([`crate::Replica::configure`]).
+/// Somebody tells a replica to take office. It does so as any candidate does: once the master is not
+/// heard any more and its lease is over, and without a turn to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promotion {
+    pub replica: ReplicaId,
+    /// The record's epoch when this was decided. In any other it means nothing, so that nobody is
+    /// promoted a second time by it.
+    pub epoch: u64,
+    /// Whether acknowledged messages may be lost by it. Otherwise only a replica is promoted that has
+    /// all of them.
+    pub accepts_loss: bool,
+}
+
+/// The settings of one group, the same at all of its replicas. About `group`, `min_in_sync`,
+/// `takes_over` and `promotion` they may disagree for a while once somebody was elected
+/// ([`crate::Replica::configure`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// All replicas of the group, at least one.
@@ -30,6 +44,11 @@ pub struct Settings {
     /// Whether a master without a lease goes on while it hears all others follow it. Default:
     /// true.
     pub continue_without_lease: bool,
+    /// Whether replicas take over from a master that is gone without being told to. Otherwise only the
+    /// one that was master goes on by itself, once it was started again. Default: true.
+    pub takes_over: bool,
+    /// Default: none.
+    pub promotion: Option<Promotion>,
     /// A lease that was not renewed for this long may be taken. Default: 6 s.
     pub lease: Duration,
     /// A master renews this often. Default: 1 s.
@@ -65,6 +84,8 @@ impl Settings {
             sync_flush: true,
             min_in_sync: replicas.min(2) as usize,
             continue_without_lease: true,
+            takes_over: true,
+            promotion: None,
             lease: Duration::from_secs(6),
             renew_every: Duration::from_secs(1),
             step_down: Duration::from_secs(4),

@@ -9,6 +9,7 @@ pub(super) mod tls;
 
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
+use weirmq_authority::kubernetes::Failover;
 
 use crate::children::MANAGED_BY;
 use crate::context::MANAGER;
@@ -157,6 +158,7 @@ fn authority_record(plan: &Plan<'_>, group: &str) -> Value {
         "spec": {
             "replicas": spec.replicas_per_group,
             "flush": spec.flush,
+            "failover": if is_manual(plan.resource) { Failover::Manual } else { Failover::Automatic },
             "replication": {
                 "mode": spec.replication.mode,
                 "ackPolicy": spec.replication.ack_policy,
@@ -188,6 +190,11 @@ pub(crate) fn cluster(resource: &Broker) -> String {
 pub(super) fn is_elected(resource: &Broker) -> bool {
     let spec = &resource.spec;
     spec.replicas_per_group > 1 && spec.failover.mode != Some(FailoverMode::Disabled)
+}
+
+/// Whether a replica has to be told to take over.
+pub(super) fn is_manual(resource: &Broker) -> bool {
+    resource.spec.failover.mode == Some(FailoverMode::Manual)
 }
 
 /// With asynchronous replication it means nothing, and is 1.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
+use weirmq_authority::kubernetes::Promote;
 use weirmq_authority::{Phase, Record};
 
 use super::build::{self, GROUP, PORT, ROLE};
@@ -32,6 +33,8 @@ pub(super) struct GroupView {
     pub(super) is_current: bool,
     /// Of replicas that elect their master.
     pub(super) record: Option<Record>,
+    /// What somebody wrote into the `BrokerGroup`.
+    pub(super) promote: Option<Promote>,
     /// By ordinal.
     pub(super) pods: Vec<PodView>,
 }
@@ -69,6 +72,17 @@ impl GroupView {
         }
         let record = self.record.as_ref().filter(|record| record.phase == Phase::Stable)?;
         record.master.map(|master| master.replica.0)
+    }
+
+    /// Replicas that have every acknowledged message, by number, without `master`.
+    pub(super) fn heirs(&self) -> Vec<u32> {
+        let Some(record) = &self.record else { return Vec::new() };
+        let members = record.in_sync.iter().chain(record.eligible.iter());
+        let heirs = members.map(|member| member.replica.0);
+        let mut heirs: Vec<u32> =
+            heirs.filter(|heir| record.master.is_none_or(|it| it.replica.0 != *heir)).collect();
+        heirs.sort_unstable();
+        heirs
     }
 
     pub(super) fn pod(&self, replica: u32) -> Option<&PodView> {
@@ -162,8 +176,9 @@ pub(super) fn group(
     let mut pods: Vec<PodView> =
         mine.filter_map(|pod| pod_view(pod, name, revision.as_deref())).collect();
     pods.sort_by_key(|pod| pod.replica);
-    let record: Option<BrokerGroup> =
+    let authority: Option<BrokerGroup> =
         is_elected.then(|| children.get("BrokerGroup", namespace, name)).flatten();
+    let promote = authority.as_ref().and_then(|group| group.spec.promote.clone());
     GroupView {
         name: name.to_owned(),
         is_draining,
@@ -174,7 +189,8 @@ pub(super) fn group(
         is_current: generation.is_some()
             && generation == observed
             && generation >= children.applied_generation("StatefulSet", namespace, name),
-        record: record.and_then(|group| group.status).map(|status| status.record),
+        record: authority.and_then(|group| group.status).map(|status| status.record),
+        promote,
         pods,
     }
 }

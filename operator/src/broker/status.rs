@@ -6,7 +6,7 @@ use kube::Resource as _;
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::ReplicationMode;
 
-use super::build::{ROLE, is_elected, min_in_sync, tls};
+use super::build::{ROLE, is_elected, is_manual, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
 use crate::annotations::is_paused;
 use crate::conditions::{self, Finding};
@@ -55,6 +55,7 @@ pub(super) fn status(
         replication(resource, views),
         failover(resource, views),
     ];
+    found.extend(promotion(views));
     found.extend(scale_in(findings));
     let storage = findings.storage.as_ref();
     found.extend(storage.map(|why| Finding::new("StorageNotExpanded", true, "Refused", why)));
@@ -107,8 +108,11 @@ fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> 
                 .pods
                 .iter()
                 .find_map(|pod| Some(format!("; {}: {}", pod.name, pod.why_not_ready()?)));
-            let message =
+            let mut message =
                 format!("{name} has no master that serves{}", trouble.unwrap_or_default());
+            if is_manual(resource) {
+                message = format!("{message}; {}", how_to_promote(view));
+            }
             return Finding::new("Ready", false, "NoMaster", message);
         }
         if view.is_elected && view.in_sync_count() < min {
@@ -204,6 +208,11 @@ fn failover(resource: &Broker, views: &[GroupView]) -> Finding {
             "there is no automatic failover: while a master is away its group takes no messages";
         return Finding::new(type_, false, "Disabled", message);
     }
+    if is_manual(resource) {
+        let message = "once a master is gone somebody has to promote another replica, by spec.promote of \
+                       the BrokerGroup";
+        return Finding::new(type_, false, "Manual", message);
+    }
     // With synchronous replication the ones that remain have to be enough to take messages again.
     let needed = match resource.spec.replication.mode {
         ReplicationMode::Sync => (min_in_sync(resource) as usize).max(1) + 1,
@@ -223,6 +232,41 @@ fn failover(resource: &Broker, views: &[GroupView]) -> Finding {
             Finding::new(type_, false, "TooFewInSync", message)
         }
     }
+}
+
+/// What to type where nobody takes over by itself.
+fn how_to_promote(view: &GroupView) -> String {
+    let Some(record) = &view.record else { return "its BrokerGroup has no record yet".to_owned() };
+    let (name, epoch) = (&view.name, record.epoch);
+    let heirs = view.heirs();
+    let Some(heir) = heirs.first() else {
+        return "no other replica has every acknowledged message: get the master back".to_owned();
+    };
+    let heirs: Vec<String> = heirs.iter().map(u32::to_string).collect();
+    format!(
+        "replicas with every acknowledged message: {}. To promote one: kubectl patch brokergroup {name} \
+         --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
+        heirs.join(", ")
+    )
+}
+
+/// A promotion that is written down and did not happen yet.
+fn promotion(views: &[GroupView]) -> Option<Finding> {
+    let waiting = views.iter().filter_map(|view| {
+        let (promote, record) = (view.promote.as_ref()?, view.record.as_ref()?);
+        let name = &view.name;
+        (promote.epoch == record.epoch).then(|| {
+            let with_loss = promote.accept_loss.map_or("", |_| ", and messages may be lost");
+            format!(
+                "{name}-{} becomes master once that of epoch {} is gone{with_loss}; take spec.promote of \
+                 BrokerGroup {name} away to call it off",
+                promote.replica, promote.epoch
+            )
+        })
+    });
+    let waiting: Vec<String> = waiting.collect();
+    (!waiting.is_empty())
+        .then(|| Finding::new("PromotionPending", true, "Told", waiting.join("; ")))
 }
 
 fn scale_in(findings: &Findings) -> Option<Finding> {

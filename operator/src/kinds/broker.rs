@@ -48,14 +48,14 @@ use super::rules::{self, rule};
          "replication.minInSync must not be above replicasPerGroup: nothing would ever be acknowledged"),
     rule("self.replication.mode == 'Sync' || !has(self.replication.minInSync)",
          "replication.minInSync is of Sync replication; with Async nothing waits for slaves"),
-    rule("!has(self.failover.mode) || self.failover.mode != 'Automatic' || self.replicasPerGroup > 1",
-         "failover.mode Automatic needs another replica to fail over to: replicasPerGroup is 1"),
+    rule("!has(self.failover.mode) || self.failover.mode == 'Disabled' || self.replicasPerGroup > 1",
+         "failover.mode Automatic or Manual needs another replica to fail over to: replicasPerGroup is 1"),
     rule("self.replication.mode == oldSelf.replication.mode && self.flush == oldSelf.flush",
          "replication.mode and flush have to be the same at all replicas of a group and do not change; make another Broker"),
     rule("(self.replicasPerGroup == 1) == (oldSelf.replicasPerGroup == 1)",
          "a single replica keeps no epochs and cannot get slaves, nor a group lose all of them; make another Broker"),
-    rule("(has(self.failover.mode) ? self.failover.mode : '') == (has(oldSelf.failover.mode) ? oldSelf.failover.mode : '')",
-         "failover.mode does not change: roles stand in the authority record or in the configuration; make another Broker"),
+    rule("(has(self.failover.mode) && self.failover.mode == 'Disabled') == (has(oldSelf.failover.mode) && oldSelf.failover.mode == 'Disabled')",
+         "failover.mode does not change to or from Disabled: roles stand in the authority record or in the configuration; make another Broker"),
     rule("(has(self.clusterName) ? self.clusterName : '') == (has(oldSelf.clusterName) ? oldSelf.clusterName : '')",
          "clusterName is written into each data directory and does not change"),
     rule("(has(self.config.segmentSize) ? self.config.segmentSize : '') == (has(oldSelf.config.segmentSize) ? oldSelf.config.segmentSize : '')",
@@ -163,7 +163,7 @@ impl Default for Replication {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Failover {
-    /// Default: Automatic with several replicas, Disabled with one.
+    /// Default: Automatic with several replicas, Disabled with one. Automatic and Manual may take turns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<FailoverMode>,
     /// A master that is neither heard nor renews its lease for this long is replaced; 2 to 60. Default:
@@ -177,6 +177,9 @@ pub struct Failover {
 pub enum FailoverMode {
     /// The replicas elect another one, also while the operator is down.
     Automatic,
+    /// A replica takes over once somebody writes so into `spec.promote` of the BrokerGroup; until then
+    /// nobody takes messages while the master is away. Hand-overs in rolling updates and drains go on.
+    Manual,
     /// Replica 0 is the master. While it is away its slaves serve readers and nobody takes messages.
     // Not `Off`: YAML 1.1, and so kubectl, reads that as `false`.
     Disabled,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Replica;
 use crate::in_sync::Peer;
 use crate::planted::{self, Planted};
-use crate::{Member, Record, Replication, Report};
+use crate::{Member, Promotion, Record, Replication, Report};
 
 impl Replica {
     pub(super) fn tick_candidate(&mut self, now: Duration) {
@@ -41,7 +41,9 @@ impl Replica {
             return;
         }
         let needed = self.settings.needed_in_sync();
-        let elected = match self.all_have_lost(now, &record) {
+        let accepts_loss = self.promotion(&record).is_some_and(|promotion| promotion.accepts_loss);
+        let has_everything = record.epoch == 0 || record.is_electable(self.me);
+        let elected = match self.all_have_lost(now, &record) || accepts_loss && !has_everything {
             true => record.elect_with_loss(self.me),
             false => record.elect(self.me, needed),
         };
@@ -55,6 +57,9 @@ impl Replica {
             return false;
         }
         let since = *self.campaigning_since.get_or_insert(now);
+        if self.promotion(record).is_some() {
+            return true;
+        }
         let better = self.better_candidates(now, record);
         // Where logs that nobody vouches for are compared, the best one has to win.
         let must_be_best = record.epoch == 0 || self.all_have_lost(now, record);
@@ -63,14 +68,7 @@ impl Replica {
     }
 
     fn may_campaign(&self, now: Duration, record: &Record) -> bool {
-        let is_candidate = if record.epoch == 0 {
-            self.is_first_election(now)
-        } else {
-            record.is_electable(self.me)
-                || self.all_have_lost(now, record)
-                || planted::is_on(Planted::ElectOutsideTheSet)
-        };
-        is_candidate
+        self.is_candidate(now, record)
             && !self.is_leaving
             && now >= self.campaigns_after
             && !self.hears_master(now)
@@ -78,6 +76,41 @@ impl Replica {
             && (self.is_lease_free(now)
                 || self.most_miss_the_master(now, record)
                 || self.is_master_stuck(now, record))
+    }
+
+    /// Whether the record, and who decides about failover, let this replica be elected.
+    fn is_candidate(&self, now: Duration, record: &Record) -> bool {
+        if record.epoch == 0 {
+            return self.is_first_election(now);
+        }
+        let has_everything =
+            record.is_electable(self.me) || planted::is_on(Planted::ElectOutsideTheSet);
+        if let Some(promotion) = self.promotion(record) {
+            return has_everything || promotion.accepts_loss && !self.is_anybody_followed(now);
+        }
+        if self.settings.takes_over {
+            return has_everything || self.all_have_lost(now, record);
+        }
+        // No failover: it only goes on.
+        let was_master = record.master.is_some_and(|master| master.replica == self.me.replica);
+        was_master && has_everything
+    }
+
+    /// What this replica was told to do, if that was about this epoch.
+    fn promotion(&self, record: &Record) -> Option<Promotion> {
+        let is_meant = |promotion: &Promotion| {
+            promotion.replica == self.me.replica
+                && promotion.epoch == record.epoch
+                && record.epoch > 0
+        };
+        self.settings.promotion.filter(is_meant)
+    }
+
+    /// Whether some replica that is heard has a master. It may acknowledge by it, and nobody outside of
+    /// the set would notice.
+    fn is_anybody_followed(&self, now: Duration) -> bool {
+        let mut linked = self.peers.values().filter(|peer| self.is_linked(peer, now));
+        linked.any(|peer| peer.report.follows.is_some() || peer.report.leads.is_some())
     }
 
     /// Whether the master had time to do without this member and could not, though it may hold its
@@ -152,6 +185,7 @@ impl Replica {
     fn all_have_lost(&self, now: Duration, record: &Record) -> bool {
         let version = record.lost_by(self.me, &self.promise.holds);
         !self.settings.sync_flush
+            && self.settings.takes_over
             && version.is_some()
             && record.electable().all(|member| {
                 member.replica == self.me.replica

@@ -1,7 +1,7 @@
 mod leave;
 
 use super::*;
-use crate::{Incarnation, Members, Replication, Report};
+use crate::{Incarnation, Members, Promotion, Replication, Report};
 
 fn at(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -330,4 +330,79 @@ fn who_hears_its_master_reads_what_changed_and_nothing_else() {
     // The last word is of 30.5 s.
     assert_eq!(reads(31_000, 31_500, false, false), 0);
     assert!(reads(31_500, 33_500, false, false) >= 4);
+}
+
+/// Replica 0 of three, which elected replica 1 in epoch 1 and hears nobody.
+fn left_alone(settings: Settings) -> (Replica, Record) {
+    let mut replica = replica(settings, promise(0));
+    let master = report(1).from;
+    let me = replica.me();
+    let set = [master, me].into_iter().collect();
+    let record = Record::default().elect(master, 2).with_in_sync(set, 2).serving();
+    found(&mut replica, at(1_000), &record);
+    assert_eq!(replica.role(), Role::Follower { master, epoch: 1 });
+    (replica, record)
+}
+
+#[test]
+fn with_manual_failover_a_replica_waits_until_it_is_told_for_this_epoch() {
+    let manual = Settings { takes_over: false, ..Settings::new(3) };
+    let (mut replica, mut record) = left_alone(manual.clone());
+    let mut lease = Lease::default();
+    let mut told = |replica: &mut Replica, now: u64, promotion: Option<(u32, u64)>| {
+        let promotion = promotion.map(|(replica, epoch)| Promotion {
+            replica: ReplicaId(replica),
+            epoch,
+            accepts_loss: false,
+        });
+        replica.configure(at(now), Settings { promotion, ..manual.clone() });
+        for step in 0..200 {
+            settle(replica, at(now + step * 100), &mut record, &mut lease);
+        }
+        (record.epoch, record.master.map(|master| master.replica.0))
+    };
+    assert_eq!(told(&mut replica, 60_000, None), (1, Some(1)));
+    assert_eq!(told(&mut replica, 120_000, Some((1, 1))), (1, Some(1)), "somebody else");
+    assert_eq!(told(&mut replica, 180_000, Some((0, 2))), (1, Some(1)), "another epoch");
+    assert_eq!(told(&mut replica, 240_000, Some((0, 1))), (2, Some(0)));
+    assert_eq!(record.loss_epoch, 0);
+}
+
+#[test]
+fn with_manual_failover_a_master_that_was_started_again_goes_on() {
+    let manual = Settings { takes_over: false, ..Settings::new(3) };
+    let mut replica = replica(manual, promise(1));
+    let before = Member { incarnation: Incarnation(1), ..replica.me() };
+    assert_eq!(before, replica.me());
+    let mut record = Record::default().elect(before, 1).serving();
+    let mut lease = Lease::default();
+    for step in 0..200 {
+        settle(&mut replica, at(60_000 + step * 100), &mut record, &mut lease);
+    }
+    assert!(record.epoch >= 1 && matches!(replica.role(), Role::Master { .. }), "{record:?}");
+}
+
+#[test]
+fn a_loss_has_to_be_accepted_and_is_recorded() {
+    let master = report(1).from;
+    let outside = |accepts_loss| {
+        let promotion = Promotion { replica: ReplicaId(0), epoch: 1, accepts_loss };
+        let settings = Settings { promotion: Some(promotion), ..Settings::new(3) };
+        let mut replica = replica(settings, promise(0));
+        // It is in no set.
+        let mut record = Record::default().elect(master, 1).serving();
+        let mut lease = Lease::default();
+        // As long as somebody follows it waits.
+        let follows = Report { promised: 1, follows: Some(1), ..report(1) };
+        let third = Member { replica: ReplicaId(2), incarnation: Incarnation(7) };
+        replica.heard(at(30_000), Report { from: third, ..follows });
+        settle(&mut replica, at(30_000), &mut record, &mut lease);
+        assert_eq!(record.epoch, 1);
+        for step in 0..200 {
+            settle(&mut replica, at(60_000 + step * 100), &mut record, &mut lease);
+        }
+        (record.epoch, record.loss_epoch)
+    };
+    assert_eq!(outside(false), (1, 0));
+    assert_eq!(outside(true), (2, 2));
 }

@@ -8,8 +8,8 @@ use super::check::{Problem, Rule};
 use super::random::Random;
 use crate::planted::{self, Planted};
 use crate::{
-    Action, EpochTable, Incarnation, LogPosition, Member, Promise, Replica, ReplicaId, Settings,
-    Standing,
+    Action, EpochTable, Incarnation, LogPosition, Member, Promise, Record, Replica, ReplicaId,
+    Settings, Standing,
 };
 
 /// One record; its offset is its place in the log. Message 0 is an epoch record.
@@ -151,6 +151,12 @@ impl Node {
         if let Some(replica) = &mut self.replica {
             replica.configure(local, settings);
         }
+    }
+
+    /// Whether it runs, and cannot be elected by this record for what it does not have any more.
+    pub(super) fn has_lost(&self, record: &Record) -> bool {
+        let (Ok(me), Some(promise)) = (self.me(), &self.disk.promise) else { return false };
+        !record.is_electable(me) && record.readmit(me, &promise.holds).is_none()
     }
 
     /// The start that runs.

@@ -20,6 +20,8 @@ pub(super) struct Schedule {
     pub(super) is_changing: bool,
     /// Whether the record is restored and deleted.
     pub(super) is_damaged: bool,
+    /// Whether nobody takes over without being told to, by somebody who looks now and then.
+    pub(super) is_manual: bool,
     /// Whether replicas are told of changes of the record, as far as the network carries that.
     pub(super) has_watch: bool,
 }
@@ -30,7 +32,7 @@ impl Schedule {
         let replicas = if random.one_in(3) { 2 } else { 3 };
         let is_sync = !random.one_in(4);
         let is_changing = random.one_in(4);
-        Self {
+        let mut schedule = Self {
             replicas,
             replication: if is_sync { Replication::Sync } else { Replication::Async },
             sync_flush: !random.one_in(3),
@@ -41,7 +43,10 @@ impl Schedule {
             is_changing,
             is_damaged: !is_changing && random.one_in(3),
             has_watch: !random.one_in(4),
-        }
+            is_manual: false,
+        };
+        schedule.is_manual = !schedule.is_damaged && random.one_in(5);
+        schedule
     }
 
     /// Whether any two sets of replicas that can acknowledge have a replica in common. Otherwise
@@ -56,6 +61,7 @@ impl Schedule {
             sync_flush: self.sync_flush,
             min_in_sync: self.min_in_sync,
             continue_without_lease: self.continue_without_lease,
+            takes_over: !self.is_manual,
             ..Settings::new(self.replicas)
         }
     }
@@ -68,7 +74,8 @@ impl fmt::Display for Schedule {
         write!(f, "{replicas} replicas, {:?} replication, {flush} flush", self.replication)?;
         let damage = if self.is_damaged { ", damaged record" } else { "" };
         let change = if self.is_changing { ", changing" } else { "" };
+        let manual = if self.is_manual { ", manual failover" } else { "" };
         let watch = if self.has_watch { "" } else { ", no watch" };
-        write!(f, ", min in-sync {min}{damage}{change}{watch}")
+        write!(f, ", min in-sync {min}{damage}{change}{manual}{watch}")
     }
 }

@@ -9,7 +9,9 @@ use super::node::{Entry, Node, Stream};
 use super::objects::{Found, Objects};
 use super::random::Random;
 use super::schedule::Schedule;
-use crate::{Lease, Member, Record, Replica, ReplicaId, Report, Settings, Swapped, Version};
+use crate::{
+    Lease, Member, Promotion, Record, Replica, ReplicaId, Report, Settings, Swapped, Version,
+};
 
 mod broker;
 mod end;
@@ -50,6 +52,12 @@ enum Event {
     Configure {
         node: usize,
         settings: Settings,
+    },
+    /// Somebody looks whether a replica has to be promoted.
+    Look,
+    Promote {
+        node: usize,
+        promotion: Promotion,
     },
     Part {
         node: usize,
@@ -172,6 +180,9 @@ impl World {
             self.restart(node);
         }
         self.schedule(Duration::ZERO, Event::Send);
+        if !self.settings.takes_over {
+            self.schedule(Duration::ZERO, Event::Look);
+        }
         self.schedule_fault();
         while self.now < self.length {
             self.step()?;
@@ -302,10 +313,10 @@ impl World {
             Event::Process { node, .. } => Some(*node),
             Event::Report { to, .. } | Event::Record { to, .. } => Some(*to),
             Event::Stream { to, .. } | Event::Disconnected { to, .. } => Some(*to),
-            Event::Ask { .. } | Event::Send | Event::Fault => None,
+            Event::Ask { .. } | Event::Send | Event::Fault | Event::Look => None,
             Event::Restart { .. } | Event::Crash { .. } => None,
             Event::Part { .. } | Event::Fork { .. } => None,
-            Event::Configure { node, .. } => Some(*node),
+            Event::Configure { node, .. } | Event::Promote { node, .. } => Some(*node),
         };
         if let Some(paused) = node.map(|node| self.nodes[node].paused_until)
             && paused > self.now
@@ -359,6 +370,12 @@ impl World {
                 if !self.is_healing {
                     self.nodes[node].configure(settings, self.now);
                 }
+            }
+            Event::Look => self.look(),
+            Event::Promote { node, promotion } => {
+                let settings = self.nodes[node].settings.clone();
+                let settings = Settings { promotion: Some(promotion), ..settings };
+                self.nodes[node].configure(settings, self.now);
             }
             Event::Part { node } if !self.is_healing => {
                 self.network.part(node, 0..self.nodes.len());
@@ -585,6 +602,26 @@ impl World {
         for node in 0..self.nodes.len() {
             let settings = self.settings.clone();
             self.schedule_random(0, 20_000, Event::Configure { node, settings });
+        }
+    }
+
+    /// Somebody promotes a replica, whether there is a master or not. A loss is accepted once everything
+    /// is mended and nobody is left who has everything; then it is the best one.
+    fn look(&mut self) {
+        self.schedule_random(1_000, 8_000, Event::Look);
+        let ((_, record), _) = self.objects.read();
+        let group: Vec<_> =
+            self.nodes.iter().filter(|node| self.settings.group.contains(&node.id)).collect();
+        let accepts_loss = self.is_healing && group.iter().all(|node| node.has_lost(&record));
+        let chosen = match accepts_loss {
+            true => group.iter().max_by_key(|node| node.position().rank(&self.settings)),
+            false => group.get(self.random.below(group.len() as u64) as usize),
+        };
+        let Some(replica) = chosen.map(|node| node.id) else { return };
+        let promotion = Promotion { replica, epoch: record.epoch, accepts_loss };
+        self.settings.promotion = Some(promotion);
+        for node in 0..self.nodes.len() {
+            self.schedule_random(0, 2_000, Event::Promote { node, promotion });
         }
     }
 
