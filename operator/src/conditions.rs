@@ -41,6 +41,19 @@ pub(crate) fn merge(before: &[Condition], found: Vec<Finding>, generation: i64) 
     found.into_iter().map(|finding| condition(before, finding, generation, now)).collect()
 }
 
+/// Conditions of these types that are true now and were not before.
+pub(crate) fn appeared<'a>(
+    before: &'a [Condition],
+    now: &'a [Condition],
+    types: &'a [&str],
+) -> impl Iterator<Item = &'a Condition> {
+    let is_true = |condition: &Condition| condition.status == "True";
+    now.iter().filter(move |condition| {
+        let mut known = before.iter().filter(|known| known.type_ == condition.type_);
+        types.contains(&&*condition.type_) && is_true(condition) && !known.any(is_true)
+    })
+}
+
 fn condition(before: &[Condition], found: Finding, generation: i64, now: Timestamp) -> Condition {
     let status = if found.status { "True" } else { "False" };
     let known = before.iter().find(|known| known.type_ == found.type_ && known.status == status);
@@ -70,6 +83,18 @@ fn shortened(mut message: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_appears_is_told_once() {
+        let with = |status| merge(&[], vec![Finding::new("Lost", status, "Lost", "")], 1);
+        let count =
+            |before: &[Condition], now: &[Condition]| appeared(before, now, &["Lost"]).count();
+        assert_eq!(count(&[], &with(true)), 1);
+        assert_eq!(count(&with(false), &with(true)), 1);
+        assert_eq!(count(&with(true), &with(true)), 0);
+        assert_eq!(count(&with(true), &with(false)), 0);
+        assert_eq!(appeared(&[], &with(true), &["Ready"]).count(), 0);
+    }
 
     #[test]
     fn the_time_stays_until_the_status_changes() {

@@ -7,6 +7,7 @@ mod build;
 mod certify;
 mod drain;
 mod observe;
+mod regressed;
 mod roll;
 mod status;
 mod step;
@@ -26,6 +27,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::annotations::is_paused;
 use crate::children::Children;
+use crate::conditions;
 use crate::context::{Context, Error};
 use crate::kinds::{Broker, BrokerStatus};
 use crate::name_server;
@@ -57,7 +59,9 @@ pub(crate) async fn reconcile(
     let mut round = Round { resource, context, children, findings: status::Findings::default() };
     let failure = round.run().await.err();
     let views = round.views().await;
+    round.look_for_regressed(&views).await;
     let status = round.status(&views, failure.as_ref());
+    round.tell_of(&status).await;
     context.report(resource, resource.status.as_ref(), &status).await?;
     match failure {
         Some(error) => Err(error),
@@ -293,6 +297,16 @@ impl Round<'_> {
 
     async fn event(&self, type_: EventType, reason: &str, note: String) {
         self.context.event(self.resource, type_, reason, note).await;
+    }
+
+    /// What an administrator has to know of at once is an event as well.
+    async fn tell_of(&self, status: &BrokerStatus) {
+        let before = self.resource.status.as_ref();
+        let before = before.map_or(&[][..], |status| &status.conditions[..]);
+        for condition in conditions::appeared(before, &status.conditions, &status::GRAVE) {
+            let note = condition.message.clone();
+            self.event(EventType::Warning, &condition.type_, note).await;
+        }
     }
 
     fn status(&self, views: &[GroupView], failure: Option<&Error>) -> BrokerStatus {

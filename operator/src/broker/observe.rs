@@ -15,7 +15,7 @@ use crate::kinds::{Broker, BrokerGroup};
 use crate::restart;
 
 /// A broker that does not answer must not hold the others up.
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One group, as it was seen last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -64,6 +64,17 @@ impl PodView {
     }
 }
 
+impl PodView {
+    /// Where its broker takes requests.
+    pub(super) fn broker_address(&self) -> Option<String> {
+        let address = self.address.as_ref()?;
+        Some(match address.contains(':') {
+            true => format!("[{address}]:{PORT}"),
+            false => format!("{address}:{PORT}"),
+        })
+    }
+}
+
 impl GroupView {
     /// Which replica is master and serves.
     pub(super) fn master(&self) -> Option<u32> {
@@ -96,12 +107,12 @@ impl GroupView {
 
     /// Where the master takes requests.
     pub(super) fn master_address(&self) -> Option<String> {
-        let address = self.serving()?.address.as_ref()?;
-        Some(if address.contains(':') {
-            format!("[{address}]:{PORT}")
-        } else {
-            format!("{address}:{PORT}")
-        })
+        self.serving()?.broker_address()
+    }
+
+    /// The record's; 0 where nobody was ever elected.
+    pub(super) fn epoch(&self) -> u64 {
+        self.record.as_ref().map_or(0, |record| record.epoch)
     }
 
     pub(super) fn is_in_sync(&self, replica: u32) -> bool {

@@ -1,18 +1,23 @@
 //! What is said of a `Broker`. Pure.
 
+mod failover;
+
 use std::collections::BTreeMap;
 
 use kube::Resource as _;
 use kube::ResourceExt as _;
-use weirmq_authority::kubernetes::ReplicationMode;
 
-use super::build::{ROLE, is_elected, is_manual, min_in_sync, tls};
+use super::build::{ROLE, is_manual, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
+use super::regressed::Regressed;
 use crate::annotations::is_paused;
 use crate::conditions::{self, Finding};
 use crate::context::Error;
 use crate::kinds::{Broker, BrokerStatus, GroupStatus, ReplicaStatus};
 use crate::pods;
+
+/// Conditions that are an event as well when they appear.
+pub(super) const GRAVE: [&str; 2] = ["AuthorityRegressed", "PossibleDataLoss"];
 
 /// What a round found out beside what can be seen.
 #[derive(Debug, Default)]
@@ -25,6 +30,8 @@ pub(super) struct Findings {
     pub(super) storage: Option<String>,
     /// What cert-manager says of a certificate that it has not issued.
     pub(super) certificate: Option<String>,
+    /// Groups whose replicas know more than the authority record.
+    pub(super) regressed: BTreeMap<String, Regressed>,
     /// What keeps groups that leave from leaving.
     pub(super) draining: BTreeMap<String, String>,
 }
@@ -49,13 +56,15 @@ pub(super) fn status(
     let pods: usize = views.iter().map(|view| view.wanted as usize).sum();
     let ready = views.iter().flat_map(|view| &view.pods).filter(|pod| pod.is_ready).count();
     let mut found = vec![
-        is_ready(resource, views, failure),
+        is_ready(resource, views, findings, failure),
         progress(resource, views, findings, failure),
         degradation(views),
         replication(resource, views),
-        failover(resource, views),
+        failover::possible(resource, views),
     ];
-    found.extend(promotion(views));
+    found.extend(failover::regression(findings));
+    found.extend(failover::loss(views));
+    found.extend(failover::promotion(views));
     found.extend(scale_in(findings));
     let storage = findings.storage.as_ref();
     found.extend(storage.map(|why| Finding::new("StorageNotExpanded", true, "Refused", why)));
@@ -91,7 +100,12 @@ fn insecurity(resource: &Broker) -> String {
     text
 }
 
-fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> Finding {
+fn is_ready(
+    resource: &Broker,
+    views: &[GroupView],
+    findings: &Findings,
+    failure: Option<&Error>,
+) -> Finding {
     let wanted = resource.spec.groups as usize;
     if views.len() < wanted {
         if let Some(error) = failure {
@@ -103,6 +117,10 @@ fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> 
     let min = min_in_sync(resource) as usize;
     for view in views {
         let name = &view.name;
+        if findings.regressed.contains_key(name) {
+            let message = format!("{name}: see the condition AuthorityRegressed");
+            return Finding::new("Ready", false, "AuthorityRegressed", message);
+        }
         if view.serving().is_none() {
             let trouble = view
                 .pods
@@ -111,7 +129,7 @@ fn is_ready(resource: &Broker, views: &[GroupView], failure: Option<&Error>) -> 
             let mut message =
                 format!("{name} has no master that serves{}", trouble.unwrap_or_default());
             if is_manual(resource) {
-                message = format!("{message}; {}", how_to_promote(view));
+                message = format!("{message}; {}", failover::how_to_promote(view));
             }
             return Finding::new("Ready", false, "NoMaster", message);
         }
@@ -201,74 +219,6 @@ fn replication(resource: &Broker, views: &[GroupView]) -> Finding {
     }
 }
 
-fn failover(resource: &Broker, views: &[GroupView]) -> Finding {
-    let type_ = "FailoverPossible";
-    if !is_elected(resource) {
-        let message =
-            "there is no automatic failover: while a master is away its group takes no messages";
-        return Finding::new(type_, false, "Disabled", message);
-    }
-    if is_manual(resource) {
-        let message = "once a master is gone somebody has to promote another replica, by spec.promote of \
-                       the BrokerGroup";
-        return Finding::new(type_, false, "Manual", message);
-    }
-    // With synchronous replication the ones that remain have to be enough to take messages again.
-    let needed = match resource.spec.replication.mode {
-        ReplicationMode::Sync => (min_in_sync(resource) as usize).max(1) + 1,
-        ReplicationMode::Async => 2,
-    };
-    let lacking = views.iter().find(|view| {
-        view.pods.iter().filter(|pod| pod.is_ready && view.is_in_sync(pod.replica)).count() < needed
-    });
-    match lacking {
-        None => Finding::new(type_, true, "Enough", ""),
-        Some(view) => {
-            let message = format!(
-                "{} takes no messages once its master is gone: {needed} replicas in sync are needed, {} are there",
-                view.name,
-                view.in_sync_count()
-            );
-            Finding::new(type_, false, "TooFewInSync", message)
-        }
-    }
-}
-
-/// What to type where nobody takes over by itself.
-fn how_to_promote(view: &GroupView) -> String {
-    let Some(record) = &view.record else { return "its BrokerGroup has no record yet".to_owned() };
-    let (name, epoch) = (&view.name, record.epoch);
-    let heirs = view.heirs();
-    let Some(heir) = heirs.first() else {
-        return "no other replica has every acknowledged message: get the master back".to_owned();
-    };
-    let heirs: Vec<String> = heirs.iter().map(u32::to_string).collect();
-    format!(
-        "replicas with every acknowledged message: {}. To promote one: kubectl patch brokergroup {name} \
-         --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
-        heirs.join(", ")
-    )
-}
-
-/// A promotion that is written down and did not happen yet.
-fn promotion(views: &[GroupView]) -> Option<Finding> {
-    let waiting = views.iter().filter_map(|view| {
-        let (promote, record) = (view.promote.as_ref()?, view.record.as_ref()?);
-        let name = &view.name;
-        (promote.epoch == record.epoch).then(|| {
-            let with_loss = promote.accept_loss.map_or("", |_| ", and messages may be lost");
-            format!(
-                "{name}-{} becomes master once that of epoch {} is gone{with_loss}; take spec.promote of \
-                 BrokerGroup {name} away to call it off",
-                promote.replica, promote.epoch
-            )
-        })
-    });
-    let waiting: Vec<String> = waiting.collect();
-    (!waiting.is_empty())
-        .then(|| Finding::new("PromotionPending", true, "Told", waiting.join("; ")))
-}
-
 fn scale_in(findings: &Findings) -> Option<Finding> {
     let left: Vec<String> =
         findings.draining.iter().map(|(group, left)| format!("{group}: {left}")).collect();
@@ -293,7 +243,10 @@ fn group_status(
     GroupStatus {
         name: view.name.clone(),
         master: view.master().map(|replica| format!("{}-{replica}", view.name)),
-        epoch: record.and_then(|record| i64::try_from(record.epoch).ok()),
+        epoch: match findings.regressed.get(&view.name) {
+            Some(regressed) => i64::try_from(regressed.obeyed).ok(),
+            None => record.and_then(|record| i64::try_from(record.epoch).ok()),
+        },
         in_sync,
         has_topics: known.is_some_and(|known| known.has_topics)
             || findings.with_topics.contains(&view.name),

@@ -1,0 +1,205 @@
+//! Who could take over, who was told to, and what is wrong with the record that decides it.
+
+use weirmq_authority::kubernetes::ReplicationMode;
+
+use super::Findings;
+use crate::broker::build::{is_elected, is_manual, min_in_sync};
+use crate::broker::observe::GroupView;
+use crate::broker::regressed::Regressed;
+use crate::conditions::Finding;
+use crate::kinds::Broker;
+
+/// Whether another replica takes over when a master is gone.
+pub(super) fn possible(resource: &Broker, views: &[GroupView]) -> Finding {
+    let type_ = "FailoverPossible";
+    if !is_elected(resource) {
+        let message =
+            "there is no automatic failover: while a master is away its group takes no messages";
+        return Finding::new(type_, false, "Disabled", message);
+    }
+    if is_manual(resource) {
+        let message = "once a master is gone somebody has to promote another replica, by spec.promote of \
+                       the BrokerGroup";
+        return Finding::new(type_, false, "Manual", message);
+    }
+    // With synchronous replication the ones that remain have to be enough to take messages again.
+    let needed = match resource.spec.replication.mode {
+        ReplicationMode::Sync => (min_in_sync(resource) as usize).max(1) + 1,
+        ReplicationMode::Async => 2,
+    };
+    let lacking = views.iter().find(|view| {
+        view.pods.iter().filter(|pod| pod.is_ready && view.is_in_sync(pod.replica)).count() < needed
+    });
+    match lacking {
+        None => Finding::new(type_, true, "Enough", ""),
+        Some(view) => {
+            let message = format!(
+                "{} takes no messages once its master is gone: {needed} replicas in sync are needed, {} are there",
+                view.name,
+                view.in_sync_count()
+            );
+            Finding::new(type_, false, "TooFewInSync", message)
+        }
+    }
+}
+
+/// A promotion that is written down and did not happen yet.
+pub(super) fn promotion(views: &[GroupView]) -> Option<Finding> {
+    let waiting = views.iter().filter_map(|view| {
+        let (promote, record) = (view.promote.as_ref()?, view.record.as_ref()?);
+        let name = &view.name;
+        if promote.epoch == record.epoch && promote.replica >= view.declared {
+            return Some(format!("spec.promote of BrokerGroup {name} names replica {}, and there is none", promote.replica));
+        }
+        (promote.epoch == record.epoch).then(|| {
+            let with_loss = promote.accept_loss.map_or("", |_| ", and messages may be lost");
+            format!(
+                "{name}-{} becomes master once that of epoch {} is gone{with_loss}; take spec.promote of \
+                 BrokerGroup {name} away to call it off",
+                promote.replica, promote.epoch
+            )
+        })
+    });
+    let waiting: Vec<String> = waiting.collect();
+    (!waiting.is_empty())
+        .then(|| Finding::new("PromotionPending", true, "Told", waiting.join("; ")))
+}
+
+/// Records that are older than what replicas obeyed.
+pub(super) fn regression(findings: &Findings) -> Option<Finding> {
+    let groups = findings.regressed.iter().map(|(name, Regressed { obeyed, found })| {
+        format!("replicas of {name} obeyed a record of epoch {obeyed}, BrokerGroup {name} is of epoch {found}")
+    });
+    let groups: Vec<String> = groups.collect();
+    (!groups.is_empty()).then(|| {
+        let what = "it was deleted, or restored from an old copy. A master that runs goes on, and no other is \
+                    elected: do not restart pods, do not delete disks. Put the newest copy of its status back: \
+                    docs/runbooks.md, AuthorityRegressed";
+        let message = format!("{}: {what}", groups.join("; "));
+        Finding::new("AuthorityRegressed", true, "RecordIsOlder", message)
+    })
+}
+
+/// Groups in which acknowledged messages may have been lost.
+pub(super) fn loss(views: &[GroupView]) -> Option<Finding> {
+    let groups = views.iter().filter_map(|view| {
+        let epoch = view.record.as_ref()?.loss_epoch;
+        (epoch > 0).then(|| format!("{} from before epoch {epoch}", view.name))
+    });
+    let groups: Vec<String> = groups.collect();
+    (!groups.is_empty()).then(|| {
+        let message = format!(
+            "acknowledged messages may be missing: {}. All replicas that had them lost their disks or what was \
+             not flushed, or somebody accepted it; this stays, as what was lost does",
+            groups.join("; ")
+        );
+        Finding::new("PossibleDataLoss", true, "LossEpoch", message)
+    })
+}
+
+/// What to type where nobody takes over by itself.
+pub(super) fn how_to_promote(view: &GroupView) -> String {
+    let Some(record) = &view.record else { return "its BrokerGroup has no record yet".to_owned() };
+    let (name, epoch) = (&view.name, record.epoch);
+    let heirs = view.heirs();
+    let Some(heir) = heirs.first() else {
+        return "no other replica has every acknowledged message: get the master back".to_owned();
+    };
+    let heirs: Vec<String> = heirs.iter().map(u32::to_string).collect();
+    format!(
+        "replicas with every acknowledged message: {}. To promote one: kubectl patch brokergroup {name} \
+         --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
+        heirs.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use weirmq_authority::kubernetes::Promote;
+    use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
+
+    use super::*;
+    use crate::broker::observe::PodView;
+
+    fn broker(spec: &str) -> Broker {
+        let spec = format!("{{nameServerRef: {{name: ns}}, storage: {{size: 1Gi}}, {spec}}}");
+        let metadata = "{name: mq, namespace: shop}";
+        let text = format!(
+            "{{apiVersion: weirmq.io/v1alpha1, kind: Broker, metadata: {metadata}, spec: {spec}}}"
+        );
+        serde_yaml::from_str(&text).unwrap()
+    }
+
+    /// Replica 0 of three is master, and the first `in_sync` are in sync.
+    fn view(in_sync: u32) -> GroupView {
+        let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(1) };
+        let pods = (0..3).map(|replica| PodView {
+            name: format!("mq-0-{replica}"),
+            replica,
+            node: Some(format!("n{replica}")),
+            is_ready: true,
+            is_up_to_date: true,
+            ..PodView::default()
+        });
+        GroupView {
+            name: "mq-0".to_owned(),
+            is_elected: true,
+            is_current: true,
+            wanted: 3,
+            declared: 3,
+            min_in_sync: 2,
+            record: Some(Record {
+                epoch: 4,
+                phase: Phase::Stable,
+                master: Some(member(0)),
+                in_sync: (0..in_sync).map(member).collect(),
+                ..Record::default()
+            }),
+            pods: pods.collect(),
+            ..GroupView::default()
+        }
+    }
+
+    #[test]
+    fn failover_is_possible_while_enough_are_in_sync_without_the_master() {
+        let broker = broker("failover: {mode: Automatic}");
+        assert_eq!(possible(&broker, &[view(3)]).reason, "Enough");
+        assert_eq!(possible(&broker, &[view(2)]).reason, "TooFewInSync");
+    }
+
+    #[test]
+    fn who_promotes_by_hand_is_told_whom_and_how() {
+        let manual = broker("failover: {mode: Manual}");
+        assert_eq!(possible(&manual, &[view(3)]).reason, "Manual");
+        let text = how_to_promote(&view(3));
+        assert!(text.contains("message: 1, 2. To promote one"), "{text}");
+        assert!(text.contains(r#"'{"spec":{"promote":{"replica":1,"epoch":4}}}'"#), "{text}");
+        assert!(how_to_promote(&view(1)).contains("get the master back"));
+    }
+
+    #[test]
+    fn a_promotion_is_pending_in_its_epoch_only() {
+        let mut told = view(3);
+        told.promote = Some(Promote { replica: 1, epoch: 4, accept_loss: None });
+        let pending = promotion(&[told.clone()]).unwrap();
+        assert!(pending.message.starts_with("mq-0-1 becomes master"), "{}", pending.message);
+        told.promote = Some(Promote { replica: 3, epoch: 4, accept_loss: None });
+        let nobody = promotion(&[told.clone()]).unwrap();
+        assert!(nobody.message.ends_with("replica 3, and there is none"), "{}", nobody.message);
+        told.promote = Some(Promote { replica: 1, epoch: 3, accept_loss: None });
+        assert_eq!(promotion(&[told, view(3)]), None);
+    }
+
+    #[test]
+    fn what_went_wrong_with_a_record_is_said() {
+        let mut findings = Findings::default();
+        assert_eq!(regression(&findings), None);
+        findings.regressed.insert("mq-0".to_owned(), Regressed { obeyed: 4, found: 0 });
+        let said = regression(&findings).unwrap().message;
+        assert!(said.contains("epoch 4, BrokerGroup mq-0 is of epoch 0"), "{said}");
+        let mut lost = view(3);
+        assert_eq!(loss(&[lost.clone()]), None);
+        lost.record.as_mut().unwrap().loss_epoch = 3;
+        assert!(loss(&[lost]).unwrap().message.contains("mq-0 from before epoch 3"));
+    }
+}
