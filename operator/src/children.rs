@@ -9,10 +9,11 @@ use std::pin::Pin;
 
 use futures::stream::{SelectAll, Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
     PropagationPolicy,
@@ -268,6 +269,45 @@ impl Children {
         let there = Applied { wanted: String::new(), version: String::new(), generation: None };
         self.applied.lock().insert(key, there);
         Ok(())
+    }
+
+    /// Whether there is a Secret of this name. One that was there is believed to be, unless `look` says
+    /// to look again.
+    ///
+    /// It is tried whether one could be made, because nobody may look at a Secret's name alone: who may
+    /// get it may read it.
+    pub(crate) async fn has_secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        look: bool,
+    ) -> Result<bool, Error> {
+        let key = ("Secret".to_owned(), namespace.to_owned(), name.to_owned());
+        if !look && self.applied.lock().contains_key(&key) {
+            return Ok(true);
+        }
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+        let secret = Secret { metadata, ..Secret::default() };
+        let tried = PostParams { dry_run: true, ..PostParams::default() };
+        match api.create(&tried, &secret).await {
+            Ok(_) => {
+                self.applied.lock().remove(&key);
+                Ok(false)
+            }
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                let there =
+                    Applied { wanted: String::new(), version: String::new(), generation: None };
+                self.applied.lock().insert(key, there);
+                Ok(true)
+            }
+            // Some policy of the cluster: nothing is known, and nobody is held up.
+            Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
+                tracing::debug!(namespace, name, "it cannot be told whether this Secret is there");
+                Ok(true)
+            }
+            Err(error) => Err(Error::kubernetes(format!("look for Secret {name}"))(error)),
+        }
     }
 
     /// Has [`Children::create_once`] look again whether the object is there.

@@ -9,6 +9,7 @@ mod drain;
 mod observe;
 mod regressed;
 mod roll;
+mod secrets;
 mod status;
 mod step;
 mod switch_over;
@@ -122,7 +123,13 @@ impl Round<'_> {
         self.learn_addresses(&mut plan).await?;
         // One object that cannot be made must not keep the others' pods from being looked after.
         let certified = self.certify(&plan).await;
-        let mut made = self.make(&plan).await.and(certified);
+        self.findings.missing_secret = self.missing_secret(&self.seen()).await?;
+        let made = match &self.findings.missing_secret {
+            None => self.make(&plan).await,
+            // Also one that is deleted later on leaves templates alone by which no pod would start.
+            Some(name) => Err(Error::Missing { kind: "Secret", name: name.clone() }),
+        };
+        let mut made = made.and(certified);
         let views = self.seen();
         if made.is_ok() {
             self.take_away(plan, &views).await?;

@@ -136,6 +136,61 @@ impl Cluster {
         }
     }
 
+    /// Waits until a condition's message contains this.
+    pub(crate) async fn until_it_says(&self, kind: &str, name: &str, type_: &str, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let resource = self.get(&self.path(kind, name)).await;
+            let conditions = resource["status"]["conditions"].as_array().cloned();
+            let mut all = conditions.iter().flatten().filter(|one| one["type"] == type_);
+            if all.any(|one| one["message"].as_str().unwrap().contains(text)) {
+                return;
+            }
+            assert!(Instant::now() < end, "{type_} does not say `{text}`: {conditions:#?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub(crate) async fn until_event(&self, reason: &str, text: &str) {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", self.namespace);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let events = self.get(&path).await;
+            let is_it = |event: &Value| {
+                event["reason"] == reason
+                    && event["note"].as_str().is_some_and(|note| note.contains(text))
+            };
+            if events["items"].as_array().unwrap().iter().any(is_it) {
+                return;
+            }
+            assert!(Instant::now() < end, "no event {reason} with `{text}`: {events:#}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The pod template of a StatefulSet, if there is one.
+    pub(crate) async fn template(&self, set: &str) -> Option<Value> {
+        let path = format!("/apis/apps/v1/namespaces/{}/statefulsets", self.namespace);
+        let found = self.get(&path).await;
+        let mut sets = found["items"].as_array().unwrap().iter();
+        let found = sets.find(|found| found["metadata"]["name"] == set)?;
+        Some(found["spec"]["template"].clone())
+    }
+
+    pub(crate) async fn until_template(&self, set: &str) {
+        let end = Instant::now() + PATIENCE;
+        while self.template(set).await.is_none() {
+            assert!(Instant::now() < end, "no StatefulSet {set}\n{}", self.metrics());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub(crate) async fn make_secret(&self, name: &str) {
+        let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name } });
+        let path = format!("/api/v1/namespaces/{}/secrets", self.namespace);
+        self.send(Method::POST, &path, "application/json", &secret).await;
+    }
+
     /// What the StatefulSet controller and a kubelet do: one pod of each set, which runs at once.
     async fn run_pods(&self) {
         let sets = format!("/apis/apps/v1/namespaces/{}/statefulsets", self.namespace);
