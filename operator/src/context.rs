@@ -16,8 +16,10 @@ use serde_json::json;
 use weirmq_client::{Admin, ClientConfig};
 
 use crate::broker::Certified;
+use crate::consumer_group::Known;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
+use crate::patience::Patience;
 use crate::watches::Declarations;
 
 /// The field manager of everything that the operator writes.
@@ -44,6 +46,10 @@ pub(crate) struct Context {
     pub(crate) certified: Mutex<BTreeMap<(String, String), Certified>>,
     /// How long a Secret that changed takes to reach all pods that mount it.
     pub(crate) certificate_settle: SignedDuration,
+    /// What was in vain.
+    pub(crate) patience: Patience,
+    /// Consumer groups of masters.
+    pub(crate) consumer_groups: Known,
     pub(crate) admins: Mutex<BTreeMap<String, Arc<Admin>>>,
 }
 

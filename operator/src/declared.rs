@@ -25,8 +25,8 @@ use crate::context::{Context, Error};
 const FINALIZER: &str = "weirmq.io/delete-at-brokers";
 /// How often brokers are asked whether somebody changed what is declared.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// While a broker cannot be asked.
-const LOOK_SOON: Duration = Duration::from_secs(3);
+/// The longest pause while it is not so. What is waited for wakes the controller mostly.
+const LOOK_AGAIN: Duration = Duration::from_secs(120);
 /// For all that one group is asked.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,6 +52,7 @@ pub(crate) trait Declared:
     /// Makes it so at one master, unless it is.
     fn declare(
         &self,
+        context: &Context,
         admin: &Admin,
         master: &str,
     ) -> impl Future<Output = Result<(), ClientError>> + Send;
@@ -91,7 +92,7 @@ pub(crate) async fn reconcile<K: Declared>(
         Ok(place) => {
             let admin = context.admin(&place.name_servers)?;
             for (group, master) in &place.masters {
-                match declare(resource, &admin, master.as_deref()).await {
+                match declare(resource, context, &admin, master.as_deref()).await {
                     Ok(()) => groups.push(group.clone()),
                     Err(why) => waits.push(format!("{group}: {why}")),
                 }
@@ -99,7 +100,14 @@ pub(crate) async fn reconcile<K: Declared>(
             finding(place.masters.len(), groups.len(), &waits)
         }
     };
-    let is_done = finding.status;
+    let look = format!("look at {}", resource.meta().uid.clone().unwrap_or_default());
+    let pause = match finding.status {
+        true => {
+            context.patience.forget(&look);
+            LOOK_EVERY
+        }
+        false => context.patience.in_vain(&look, &finding.message, LOOK_AGAIN),
+    };
     let generation = resource.meta().generation.unwrap_or_default();
     let before = resource.status();
     let known = before.map_or(&[][..], K::conditions);
@@ -109,7 +117,7 @@ pub(crate) async fn reconcile<K: Declared>(
     }
     let status = resource.new_status(conditions::merge(known, vec![finding], generation), groups);
     context.report(resource, before, &status).await?;
-    Ok(Action::requeue(if is_done { LOOK_EVERY } else { LOOK_SOON }))
+    Ok(Action::requeue(pause))
 }
 
 /// Whether it was as it is declared when somebody looked last.
@@ -120,11 +128,12 @@ pub(crate) fn is_done<K: Declared>(resource: &K) -> bool {
 
 async fn declare<K: Declared>(
     resource: &K,
+    context: &Context,
     admin: &Admin,
     master: Option<&str>,
 ) -> Result<(), String> {
     let Some(master) = master else { return Err("it has no master at the moment".to_owned()) };
-    match tokio::time::timeout(ASK_TIMEOUT, resource.declare(admin, master)).await {
+    match tokio::time::timeout(ASK_TIMEOUT, resource.declare(context, admin, master)).await {
         Ok(declared) => declared.map_err(|error| error.to_string()),
         Err(_) => Err(format!("{master} does not answer")),
     }

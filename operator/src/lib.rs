@@ -20,6 +20,7 @@ pub mod kinds;
 mod leader;
 mod metrics;
 mod name_server;
+mod patience;
 mod pods;
 mod restart;
 mod run;

@@ -20,11 +20,13 @@ use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
 
 use crate::children::{Children, Scope, Touched};
+use crate::consumer_group::Known;
 use crate::context::{Context, Error, MANAGER, pause_after};
 use crate::declared::Declared;
 use crate::kinds::{Broker, ConsumerGroup, NameServer, Topic};
 use crate::leader::{self, Place, Tenure};
 use crate::metrics::Metrics;
+use crate::patience::Patience;
 use crate::pods::Role;
 use crate::watches::{
     Changes, Declarations, Resources, Touch, Touches, tell_of_brokers, tell_of_name_servers,
@@ -148,6 +150,8 @@ async fn controllers(
         empty: Mutex::default(),
         certified: Mutex::default(),
         certificate_settle: config.certificate_settle,
+        patience: Patience::default(),
+        consumer_groups: Known::default(),
         admins: Mutex::default(),
     });
     let everything =

@@ -6,6 +6,7 @@ use weirmq_client::{Admin, ClientError};
 use weirmq_remoting::body::TopicConfig;
 use weirmq_remoting::{Code, ResponseCode};
 
+use crate::context::Context;
 use crate::declared::Declared;
 use crate::kinds::{MessageType, Perm, Topic, TopicStatus, WhenDeleted};
 
@@ -44,7 +45,7 @@ impl Declared for Topic {
         }
     }
 
-    async fn declare(&self, admin: &Admin, master: &str) -> Result<(), ClientError> {
+    async fn declare(&self, _: &Context, admin: &Admin, master: &str) -> Result<(), ClientError> {
         let mut wanted = config(self);
         match admin.topic_config(master, &wanted.topic_name).await {
             Ok(found) if is_so(&found, &wanted) => return Ok(()),

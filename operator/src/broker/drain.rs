@@ -22,6 +22,8 @@ const RETRIES: &str = "%RETRY%";
 /// Transactions that are neither committed nor rolled back.
 const HALF_TOPIC: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest pause between two looks at all that a broker has, while nothing of it changes.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// What is named of what is left.
 const NAMED_MAX: usize = 8;
 
@@ -56,6 +58,14 @@ impl Round<'_> {
                 drained.push(view.name.clone());
                 break;
             }
+            let look = format!("drain {}/{}", self.namespace(), view.name);
+            if !self.context.patience.is_due(&look)
+                && let Some(known) = self.known_draining(&view.name)
+            {
+                self.findings.draining.insert(view.name.clone(), known);
+                is_last = false;
+                continue;
+            }
             match self.left(view).await {
                 Ok(left) if left.text.is_empty() => {
                     if is_last && self.was_empty_before(view, left.log_end) {
@@ -68,16 +78,24 @@ impl Round<'_> {
                     self.findings.draining.insert(view.name.clone(), text);
                 }
                 Ok(left) => {
+                    self.context.patience.in_vain(&look, &left.text, LOOK_AGAIN);
                     self.findings.draining.insert(view.name.clone(), left.text);
                 }
                 Err(why) => {
                     let text = format!("it is not known what is left: {why}");
+                    self.context.patience.in_vain(&look, &text, LOOK_AGAIN);
                     self.findings.draining.insert(view.name.clone(), text);
                 }
             }
             is_last = false;
         }
         drained
+    }
+
+    /// What the status says of a group that leaves.
+    fn known_draining(&self, group: &str) -> Option<String> {
+        let status = self.resource.status.as_ref()?;
+        status.groups.iter().find(|known| known.name == group)?.draining.clone()
     }
 
     /// Whether the round before found nothing as well, and nothing was stored in between: what moves from

@@ -45,8 +45,8 @@ pub(crate) use build::cluster;
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// More than the schema allows.
 const GROUPS_MAX: u32 = 64;
-/// While something is under way.
-const LOOK_SOON: Duration = Duration::from_secs(2);
+/// The longest pause between looks while something is under way; the first ones are shorter.
+const LOOK_SOON: Duration = Duration::from_secs(10);
 
 /// Makes what one `Broker` declares, and says how it is.
 pub(crate) async fn reconcile(
@@ -64,10 +64,18 @@ pub(crate) async fn reconcile(
     let status = round.status(&views, failure.as_ref());
     round.tell_of(&status).await;
     context.report(resource, resource.status.as_ref(), &status).await?;
+    let look = format!("look at {}", resource.uid().unwrap_or_default());
+    let pause = match is_settled(&status) {
+        true => {
+            context.patience.forget(&look);
+            LOOK_EVERY
+        }
+        // Most of what is waited for wakes the controller. It does not hear of brokers that catch up.
+        false => context.patience.in_vain(&look, &said(&status), longest_pause(&status)),
+    };
     match failure {
         Some(error) => Err(error),
-        None if is_settled(&status) => Ok(Action::requeue(LOOK_EVERY)),
-        None => Ok(Action::requeue(LOOK_SOON)),
+        None => Ok(Action::requeue(pause)),
     }
 }
 
@@ -323,9 +331,22 @@ impl Round<'_> {
 
 /// Whether nothing is under way, so that nobody has to look soon.
 fn is_settled(status: &BrokerStatus) -> bool {
-    let is = |type_: &str, wanted: &str| {
-        let mut conditions = status.conditions.iter();
-        conditions.any(|condition| condition.type_ == type_ && condition.status == wanted)
-    };
-    is("Ready", "True") && is("Progressing", "False") && !is("Degraded", "True")
+    is(status, "Ready", "True")
+        && is(status, "Progressing", "False")
+        && !is(status, "Degraded", "True")
+}
+
+fn longest_pause(status: &BrokerStatus) -> Duration {
+    if is(status, "Progressing", "True") { LOOK_SOON } else { LOOK_EVERY }
+}
+
+fn is(status: &BrokerStatus, type_: &str, wanted: &str) -> bool {
+    let mut conditions = status.conditions.iter();
+    conditions.any(|condition| condition.type_ == type_ && condition.status == wanted)
+}
+
+/// What conditions say, as one text.
+fn said(status: &BrokerStatus) -> String {
+    let conditions = status.conditions.iter();
+    conditions.map(|one| format!("{}{}{}", one.type_, one.status, one.message)).collect()
 }

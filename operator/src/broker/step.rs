@@ -14,6 +14,10 @@ use crate::restart::{self, Answer};
 
 /// A hand-over waits for the heir to have everything; beyond this the next round sees what became of it.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(8);
+/// The reason of a hand-over that somebody asked for.
+pub(super) const REQUESTED: &str = "Requested";
+/// The longest pause before a master that refused to hand over is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 impl Round<'_> {
     /// The next step of a group, if there is one.
@@ -95,6 +99,13 @@ impl Round<'_> {
         let waiting = format!("the master hands over to {heir}: {why}");
         self.findings.wait(&group.name, waiting.clone());
         let Some(address) = group.master_address() else { return };
+        // Another master, another heir or another reason is another thing to try. Somebody who asks is
+        // never put off: the words are gone by now.
+        let what =
+            format!("{}/{} epoch {}: {waiting}", self.namespace(), group.name, group.epoch());
+        if why != REQUESTED && !self.context.patience.is_due(&what) {
+            return;
+        }
         self.event(EventType::Normal, "SwitchingOver", waiting).await;
         let admin = match self.context.admin(&self.client_name_servers()) {
             Ok(admin) => admin,
@@ -104,13 +115,16 @@ impl Round<'_> {
         let heir = to.map(|replica| i64::from(replica) + 1);
         let asked = admin.switch_master(&address, &group.name, heir);
         match tokio::time::timeout(HAND_OVER_TIMEOUT, asked).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => self.context.patience.forget(&what),
             Ok(Err(error)) => {
                 let note = format!("the master of {} did not hand over: {error}", group.name);
-                self.event(EventType::Warning, "SwitchoverRefused", note.clone()).await;
-                self.findings.wait(&group.name, note);
+                self.context.patience.in_vain(&what, &note, ASK_AGAIN);
+                self.event(EventType::Warning, "SwitchoverRefused", note).await;
             }
-            Err(_) => tracing::warn!(group = group.name, "a hand-over takes long"),
+            Err(_) => {
+                self.context.patience.in_vain(&what, "no answer", ASK_AGAIN);
+                tracing::warn!(group = group.name, "a hand-over takes long");
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Round;
 use super::observe::GroupView;
+use super::step::REQUESTED;
 use crate::annotations::SWITCH_OVER;
 use crate::context::Error;
 use crate::kinds::Broker;
@@ -21,7 +22,7 @@ impl Round<'_> {
             return Ok(());
         }
         match find(&text, views) {
-            Ok((group, to)) => self.hand_over(group, to, "Requested").await,
+            Ok((group, to)) => self.hand_over(group, to, REQUESTED).await,
             Err(why) => {
                 let note = format!("{SWITCH_OVER}={text} is not done: {why}");
                 self.event(EventType::Warning, "SwitchoverRefused", note).await;

@@ -69,6 +69,7 @@ impl Cluster {
             image: "weirmq:test".to_owned(),
             namespace: Some(namespace.clone()),
             cluster_domain: "cluster.local".to_owned(),
+            certificate_settle: jiff::SignedDuration::from_secs(300),
             lease_namespace: namespace.clone(),
             identity: "operator".to_owned(),
         };
