@@ -51,6 +51,8 @@ pub(super) struct Group {
     pub(super) is_draining: bool,
     /// Replicas that the StatefulSet keeps, at least those that are wanted.
     pub(super) replicas: u32,
+    /// Whether a drain may take one of them away.
+    pub(super) may_lose_one: bool,
 }
 
 impl Plan<'_> {
@@ -114,7 +116,7 @@ impl Plan<'_> {
                 objects.push(services::master(self, &group.name));
             }
             if self.resource.spec.replicas_per_group > 1 {
-                objects.push(services::disruption_budget(self, &group.name));
+                objects.push(services::disruption_budget(self, group));
             }
             objects.push(stateful_set::stateful_set(self, group));
         }

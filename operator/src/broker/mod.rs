@@ -193,7 +193,8 @@ impl Round<'_> {
             build::is_elected(self.resource),
             wanted,
         );
-        Group { name: name.to_owned(), is_draining, replicas }
+        let view = observe::group(self.children, self.resource, name, is_draining);
+        Group { name: name.to_owned(), is_draining, replicas, may_lose_one: view.may_lose_one() }
     }
 
     /// The numbers of groups that have a StatefulSet.

@@ -122,6 +122,18 @@ impl GroupView {
         }
     }
 
+    /// Whether the group goes on to take messages when any one pod is taken away. True also where that is
+    /// never so, or not known: then nothing is gained by keeping the pods.
+    pub(super) fn may_lose_one(&self) -> bool {
+        let is_never_safe = self.min_in_sync >= self.wanted || self.wanted < 2;
+        let was_anybody_elected = self.is_elected && self.epoch() > 0;
+        if !was_anybody_elected || is_never_safe {
+            return true;
+        }
+        let can_take_over = |pod: &&PodView| pod.is_ready && self.is_in_sync(pod.replica);
+        self.pods.iter().filter(can_take_over).count() > self.min_in_sync as usize
+    }
+
     pub(super) fn in_sync_count(&self) -> usize {
         self.pods.iter().filter(|pod| self.is_in_sync(pod.replica)).count()
     }

@@ -20,7 +20,9 @@ fn objects(resource: &Broker) -> Vec<Value> {
     let names =
         (0..resource.spec.groups).map(|index| build::group_name(&resource.name_any(), index));
     let replicas = resource.spec.replicas_per_group;
-    let groups = names.map(|name| Group { name, is_draining: false, replicas }).collect();
+    let groups = names
+        .map(|name| Group { name, is_draining: false, replicas, may_lose_one: true })
+        .collect();
     let name_servers = vec!["ns-namesrv-pods.shop.svc.cluster.local:9876".to_owned()];
     let (image, domain) = ("weirmq:1", "cluster.local");
     let external = resource.spec.external.as_ref().map(|_| {
@@ -171,7 +173,12 @@ fn replicas_encrypt_where_certificates_are_made_for_them() {
 fn a_certificate_is_for_every_host_under_which_brokers_are_reached() {
     let spec = "groups: 2, tls: {issuerRef: {name: ca, kind: ClusterIssuer}}, external: {type: LoadBalancer}";
     let resource = broker(&format!("{{{COMMON}, {spec}}}"));
-    let group = |name: &str| Group { name: name.to_owned(), is_draining: false, replicas: 3 };
+    let group = |name: &str| Group {
+        name: name.to_owned(),
+        is_draining: false,
+        replicas: 3,
+        may_lose_one: true,
+    };
     let outside = [
         ("a", "lb.example.org:10911"),
         ("b", "10.0.0.7:10911"),
@@ -228,7 +235,12 @@ fn a_restart_that_is_asked_for_is_a_change_of_the_template() {
 #[test]
 fn a_group_that_leaves_takes_no_messages() {
     let resource = broker(&format!("{{{COMMON}}}"));
-    let group = |is_draining| Group { name: "mq-0".to_owned(), is_draining, replicas: 3 };
+    let group = |is_draining| Group {
+        name: "mq-0".to_owned(),
+        is_draining,
+        replicas: 3,
+        may_lose_one: true,
+    };
     let permission = |is_draining| {
         let plan = Plan {
             resource: &resource,

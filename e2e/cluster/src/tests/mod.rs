@@ -1,6 +1,7 @@
 //! The tests. Each has a namespace of its own with restricted pod security, which is there when it
 //! begins and removed when it has ended.
 
+mod authority;
 mod bad_input;
 mod by_hand;
 mod certificates;
@@ -145,6 +146,24 @@ pub(crate) const TESTS: &[Test] = &[
         about: "power cut of the master's node while no operator runs",
         smoke: false,
         run: lifecycle::operator_down,
+    },
+    Test {
+        name: "manual",
+        about: "with failover.mode Manual nobody takes over until a replica is promoted",
+        smoke: false,
+        run: authority::manual,
+    },
+    Test {
+        name: "record-deleted",
+        about: "a BrokerGroup is deleted by hand under load, and put back from a copy",
+        smoke: false,
+        run: authority::record_deleted,
+    },
+    Test {
+        name: "drain",
+        about: "kubectl drain of the master's node under load",
+        smoke: false,
+        run: authority::drain,
     },
     Test {
         name: "roll-image",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{PORT, Plan, REPLICATION_PORT, ROLE, VIP_PORT, group_selector, master_service};
+use super::{Group, PORT, Plan, REPLICATION_PORT, ROLE, VIP_PORT, group_selector, master_service};
 use crate::pods::{self, ADMIN_PORT};
 
 /// Gives each pod a name of its own, also while it is not ready: replicas find each other by it.
@@ -47,13 +47,15 @@ pub(in crate::broker) fn endpoint_slice(plan: &Plan<'_>, group: &str) -> Value {
     })
 }
 
-pub(super) fn disruption_budget(plan: &Plan<'_>, group: &str) -> Value {
+/// Kubernetes counts pods that are ready; a replica that is and catches up can take nothing over.
+pub(super) fn disruption_budget(plan: &Plan<'_>, group: &Group) -> Value {
+    let name = &group.name;
     json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
-        "metadata": plan.group_metadata(group, group),
+        "metadata": plan.group_metadata(name, name),
         "spec": {
-            "maxUnavailable": 1,
-            "selector": { "matchLabels": group_selector(&plan.name(), group) },
+            "maxUnavailable": u32::from(group.may_lose_one),
+            "selector": { "matchLabels": group_selector(&plan.name(), name) },
         },
     })
 }

@@ -31,7 +31,10 @@ pub(super) fn possible(resource: &Broker, views: &[GroupView]) -> Finding {
         view.pods.iter().filter(|pod| pod.is_ready && view.is_in_sync(pod.replica)).count() < needed
     });
     match lacking {
-        None => Finding::new(type_, true, "Enough", ""),
+        None => match views.iter().find_map(|view| on_one_node(view, needed)) {
+            Some(message) => Finding::new(type_, false, "OneNode", message),
+            None => Finding::new(type_, true, "Enough", ""),
+        },
         Some(view) => {
             let message = format!(
                 "{} takes no messages once its master is gone: {needed} replicas in sync are needed, {} are there",
@@ -41,6 +44,22 @@ pub(super) fn possible(resource: &Broker, views: &[GroupView]) -> Finding {
             Finding::new(type_, false, "TooFewInSync", message)
         }
     }
+}
+
+/// What is said of a group that stops with its master's node.
+fn on_one_node(view: &GroupView, needed: usize) -> Option<String> {
+    let node = view.pod(view.master()?)?.node.as_ref()?;
+    let able = || view.pods.iter().filter(|pod| pod.is_ready && view.is_in_sync(pod.replica));
+    let elsewhere = able().filter(|pod| pod.node.as_ref() != Some(node)).count();
+    (elsewhere + 1 < needed).then(|| {
+        format!(
+            "{} takes no messages once node {node} is gone: {} of its {} replicas in sync are there. Make room on \
+             other nodes and delete one of these pods",
+            view.name,
+            able().count() - elsewhere,
+            able().count()
+        )
+    })
 }
 
 /// A promotion that is written down and did not happen yet.
@@ -165,6 +184,32 @@ mod tests {
         let broker = broker("failover: {mode: Automatic}");
         assert_eq!(possible(&broker, &[view(3)]).reason, "Enough");
         assert_eq!(possible(&broker, &[view(2)]).reason, "TooFewInSync");
+    }
+
+    #[test]
+    fn replicas_on_one_node_are_no_failover() {
+        let broker = broker("failover: {mode: Automatic}");
+        let mut together = view(3);
+        together.pods[1].node = Some("n0".to_owned());
+        let said = possible(&broker, &[together.clone()]);
+        assert_eq!(said.reason, "OneNode");
+        assert!(said.message.contains("node n0 is gone: 2 of its 3"), "{}", said.message);
+        // With another master one node may go.
+        together.record.as_mut().unwrap().master =
+            Some(Member { replica: ReplicaId(2), incarnation: Incarnation(1) });
+        assert_eq!(possible(&broker, &[together]).reason, "Enough");
+    }
+
+    #[test]
+    fn a_drain_waits_for_replicas_that_catch_up() {
+        assert!(view(3).may_lose_one());
+        assert!(!view(2).may_lose_one());
+        let mut all_needed = view(2);
+        all_needed.min_in_sync = 3;
+        assert!(all_needed.may_lose_one(), "it never goes on without one");
+        let mut new = view(2);
+        new.record = None;
+        assert!(new.may_lose_one());
     }
 
     #[test]

@@ -1,0 +1,129 @@
+//! Who is master where people have a say: failover by hand, a record that somebody deletes, a node that
+//! is drained.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::operator::{BROKER, Deployed, TOPIC, deploy};
+use crate::client::{Load, moment, outcome};
+use crate::cluster::{Namespace, condition, wait};
+use crate::group::{Group, Master};
+
+/// More than two leases: by then a replica would have taken over by itself.
+const NOBODY_TAKES_OVER: Duration = Duration::from_secs(15);
+
+/// With `failover.mode: Manual` a group waits for a word, and has lost nothing by it.
+pub(crate) fn manual(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "failover: {mode: Manual}")?;
+    let group = deployed.group()?;
+    let master = group.settled(120)?;
+    let load = load_elsewhere(namespace, &deployed, &master)?;
+    let crashed = moment();
+    namespace.cluster.fault(&[&master.node, "crash"])?;
+    let promoted = promote_after(&deployed, &group, &master, &load);
+    // Mended whatever happened, or no other test could run.
+    namespace.cluster.fault(&[&master.node, "boot"])?;
+    let promoted = promoted?;
+    ensure!(group.settled(120)? == promoted, "{promoted:?} lost its office for no reason");
+    deployed.ready("broker", BROKER, 60)?;
+    let account = load.end()?;
+    Ok(outcome(&account, crashed))
+}
+
+/// Waits in vain, promotes a replica, and waits until it serves.
+fn promote_after(
+    deployed: &Deployed<'_>,
+    group: &Group<'_>,
+    before: &Master,
+    load: &Load<'_>,
+) -> anyhow::Result<Master> {
+    let says = wait("the Broker says how to promote a replica", 120, || {
+        let broker = deployed.namespace.object("broker", BROKER)?.context("the Broker is gone")?;
+        let message = message(&broker, "Ready");
+        Ok(message.filter(|message| message.contains("To promote one")))
+    })?;
+    std::thread::sleep(NOBODY_TAKES_OVER);
+    let now = group.master()?.context("nobody stands in the record")?;
+    ensure!(now == *before, "{now:?} took over from {before:?} and nobody said so");
+    // Word by word what the condition says, as somebody would paste it.
+    let patch = says.split('\'').nth(1).context("no patch in the condition")?;
+    let words = ["patch", "brokergroup", &group.name, "--type", "merge", "-p", patch];
+    deployed.namespace.kubectl(&words)?;
+    let promoted = group.another_master(before, 60)?;
+    load.until_more(200, 60).context("after the promotion")?;
+    Ok(promoted)
+}
+
+/// A `BrokerGroup` that was deleted by hand: messages go on, and the Broker says what is wrong until a
+/// copy is put back.
+pub(crate) fn record_deleted(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let master = group.settled(120)?;
+    let load = load_elsewhere(namespace, &deployed, &master)?;
+    let mut copy = namespace.object("brokergroup", &group.name)?.context("no BrokerGroup")?;
+    let deleted = moment();
+    namespace.kubectl(&["delete", "brokergroup", &group.name])?;
+    wait("the Broker says that the record is older", 60, || {
+        let broker = namespace.object("broker", BROKER)?.context("the Broker is gone")?;
+        let is_said = condition(&broker, "AuthorityRegressed") == Some("True");
+        Ok((is_said && condition(&broker, "Ready") == Some("False")).then_some(()))
+    })?;
+    let events = namespace.objects("events", "")?;
+    let is_told = events.iter().any(|event| event["reason"] == "AuthorityRegressed");
+    ensure!(is_told, "there is no event AuthorityRegressed");
+    load.until_more(200, 60).context("without a record")?;
+    let metadata = copy["metadata"].as_object_mut().context("no metadata")?;
+    metadata.remove("resourceVersion");
+    metadata.remove("uid");
+    let words = ["-n", &namespace.name, "replace", "--subresource=status", "-f", "-"];
+    namespace.cluster.kubectl_with(&words, &copy.to_string()).context("put the copy back")?;
+    deployed.ready("broker", BROKER, 60)?;
+    let after = group.settled(60)?;
+    ensure!(after.pod == master.pod, "{after:?} took the office of {master:?} without need");
+    let account = load.end()?;
+    Ok(outcome(&account, deleted))
+}
+
+/// A drain of the master's node ends no pod before its office is in other hands.
+pub(crate) fn drain(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let master = group.settled(120)?;
+    let load = load_elsewhere(namespace, &deployed, &master)?;
+    let drained = moment();
+    let brokers = "--pod-selector=app.kubernetes.io/name=weirmq-broker";
+    let words = ["drain", &master.node, "--ignore-daemonsets", brokers, "--timeout=120s"];
+    let done = namespace.cluster.kubectl(&words);
+    let next = done.and_then(|_| group.another_master(&master, 60));
+    let went_on = load.until_more(200, 60).context("after the drain");
+    namespace.cluster.kubectl(&["uncordon", &master.node])?;
+    let (next, ()) = (next?, went_on?);
+    let settled = group.settled(120)?;
+    ensure!(settled == next, "{settled:?} took the office of {next:?} for no reason");
+    let account = load.end()?;
+    // A lease would have to run out first if nobody had handed over.
+    let outage = account.outage_ms_since(drained);
+    ensure!(outage < 5_000, "nothing was acknowledged for {outage} ms: nobody handed over");
+    Ok(outcome(&account, drained))
+}
+
+/// Clients on another node than the master's.
+fn load_elsewhere<'a>(
+    namespace: &'a Namespace<'a>,
+    deployed: &Deployed<'_>,
+    master: &Master,
+) -> anyhow::Result<Load<'a>> {
+    let mut nodes = namespace.cluster.nodes.iter();
+    let node = nodes.find(|node| **node != master.node).context("there is one node only")?;
+    Load::start(namespace, &deployed.namesrv, TOPIC, Some(node))
+}
+
+/// What a condition says.
+fn message(object: &Value, kind: &str) -> Option<String> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+    found["message"].as_str().map(str::to_owned)
+}
