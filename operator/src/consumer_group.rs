@@ -70,7 +70,16 @@ impl Declared for ConsumerGroup {
         changed
     }
 
-    async fn delete(&self, admin: &Admin, cluster: &str) -> Result<(), ClientError> {
+    async fn delete(
+        &self,
+        admin: &Admin,
+        masters: &[String],
+        cluster: &str,
+    ) -> Result<(), ClientError> {
+        // A master that is new may not be known to the NameServers yet.
+        for master in masters {
+            admin.delete_group_on(master, &self.declared_name(), true).await?;
+        }
         admin.delete_group(cluster, &self.declared_name(), true).await
     }
 }

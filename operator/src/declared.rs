@@ -27,6 +27,8 @@ const FINALIZER: &str = "weirmq.io/delete-at-brokers";
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// The longest pause while it is not so. What is waited for wakes the controller mostly.
 const LOOK_AGAIN: Duration = Duration::from_secs(120);
+/// For a deletion at all groups.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For all that one group is asked.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -57,10 +59,11 @@ pub(crate) trait Declared:
         master: &str,
     ) -> impl Future<Output = Result<(), ClientError>> + Send;
 
-    /// Deletes it at all masters of a cluster.
+    /// Deletes it at these masters, and wherever else in the cluster it is.
     fn delete(
         &self,
         admin: &Admin,
+        masters: &[String],
         cluster: &str,
     ) -> impl Future<Output = Result<(), ClientError>> + Send;
 }
@@ -72,18 +75,13 @@ pub(crate) async fn reconcile<K: Declared>(
     context: &Context,
     children: &Children,
 ) -> Result<Action, Error> {
-    let is_deleted = resource.meta().deletion_timestamp.is_some();
+    let is_deleted = is_ending(resource);
     if is_paused(resource) && !is_deleted {
         return Ok(Action::await_change());
     }
     let place = place(resource, others, context, children)?;
     if is_deleted {
-        let goes = has_finalizer(resource) && resource.goes_with_it();
-        if let (Ok(place), true) = (&place, goes) {
-            delete(resource, place, context).await?;
-        }
-        keep_finalizer(resource, context).await?;
-        return Ok(Action::await_change());
+        return end(resource, others, place.ok(), context).await;
     }
     keep_finalizer(resource, context).await?;
     let (mut groups, mut waits) = (Vec::new(), Vec::new());
@@ -139,13 +137,69 @@ async fn declare<K: Declared>(
     }
 }
 
-async fn delete<K: Declared>(resource: &K, place: &Place, context: &Context) -> Result<(), Error> {
+/// Lets a resource go, and before that deletes what it declared, where that is wanted.
+async fn end<K: Declared>(
+    resource: &K,
+    others: &[Arc<K>],
+    place: Option<Place>,
+    context: &Context,
+) -> Result<Action, Error> {
+    let goes = has_finalizer(resource) && resource.goes_with_it();
+    // Without a Broker there is nobody to delete it at.
+    if let Some(place) = place.filter(|_| goes) {
+        let mut heirs = others.iter().filter(|other| is_same_thing(&***other, resource));
+        if let Some(heir) = heirs.find(|heir| !is_ending(&***heir)) {
+            let note = format!("{} has it from now on: nothing is deleted", heir.name_any());
+            context.event(resource, EventType::Normal, "LeftToOther", note).await;
+        } else if let Err(why) = delete(resource, &place, context).await {
+            let finding = Finding::new("Ready", false, "Deleting", why.clone());
+            let before = resource.status();
+            let known = before.map_or(&[][..], K::conditions);
+            let generation = resource.meta().generation.unwrap_or_default();
+            let conditions = conditions::merge(known, vec![finding], generation);
+            let status = resource.new_status(conditions, Vec::new());
+            context.report(resource, before, &status).await?;
+            let look = format!("delete {}", resource.meta().uid.clone().unwrap_or_default());
+            return Ok(Action::requeue(context.patience.in_vain(&look, &why, LOOK_AGAIN)));
+        }
+    }
+    keep_finalizer(resource, context).await?;
+    Ok(Action::await_change())
+}
+
+/// Deletes it everywhere, or says why not: somewhere it would come back with its master.
+async fn delete<K: Declared>(resource: &K, place: &Place, context: &Context) -> Result<(), String> {
     let (kind, name) = (K::kind(&()), resource.declared_name());
-    let admin = context.admin(&place.name_servers)?;
-    let deleted = resource.delete(&admin, &place.cluster).await;
-    deleted.map_err(Error::broker(format!("delete {kind} {name}")))?;
-    tracing::info!(%kind, name, cluster = place.cluster, "deleted at the brokers");
-    Ok(())
+    let away = place.masters.iter().filter(|(_, master)| master.is_none());
+    let away: Vec<&str> = away.map(|(group, _)| group.as_str()).collect();
+    if !away.is_empty() {
+        let groups = away.join(", ");
+        return Err(format!("{name} is deleted once each group has a master; {groups} has none"));
+    }
+    let masters: Vec<String> =
+        place.masters.iter().filter_map(|(_, master)| master.clone()).collect();
+    let admin = context.admin(&place.name_servers).map_err(|error| error.to_string())?;
+    let deleted = resource.delete(&admin, &masters, &place.cluster);
+    match tokio::time::timeout(DELETE_TIMEOUT, deleted).await {
+        Ok(deleted) => {
+            deleted.map_err(|error| format!("delete {name}: {error}"))?;
+            tracing::info!(%kind, name, cluster = place.cluster, "deleted at the brokers");
+            Ok(())
+        }
+        Err(_) => Err(format!("delete {name}: no answer")),
+    }
+}
+
+fn is_ending<K: Resource>(resource: &K) -> bool {
+    resource.meta().deletion_timestamp.is_some()
+}
+
+/// Whether another resource declares the same.
+fn is_same_thing<K: Declared>(other: &K, resource: &K) -> bool {
+    other.namespace() == resource.namespace()
+        && other.declared_name() == resource.declared_name()
+        && other.broker_name() == resource.broker_name()
+        && other.meta().uid != resource.meta().uid
 }
 
 /// Where the thing is to be: the Broker's groups and their masters' addresses.
@@ -194,12 +248,9 @@ fn place<K: Declared>(
 ) -> Result<Result<Place, Refusal>, Error> {
     let namespace = resource.namespace().unwrap_or_default();
     let name = resource.declared_name();
-    let older = others.iter().find(|other| {
-        other.namespace().as_deref() == Some(&namespace)
-            && other.declared_name() == name
-            && other.broker_name() == resource.broker_name()
-            && age(&***other) < age(resource)
-    });
+    let older = others
+        .iter()
+        .find(|other| is_same_thing(&***other, resource) && age(&***other) < age(resource));
     if let Some(older) = older {
         return Ok(Err(Refusal::Taken { by: older.name_any(), name }));
     }

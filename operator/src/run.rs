@@ -53,8 +53,10 @@ pub struct Config {
     /// How long a Secret that changed takes to reach all pods that mount it: an authority is trusted for
     /// this long before it issues anything, and after it last did.
     pub certificate_settle: SignedDuration,
-    /// Where the Lease of the operators is, and what this one is called there.
+    /// Where the Lease of the operators is, its name, and what this one is called there. Operators that
+    /// look after different namespaces need Leases of their own.
     pub lease_namespace: String,
+    pub lease_name: String,
     pub identity: String,
 }
 
@@ -85,7 +87,7 @@ pub async fn run(
     let leading = admin.check("operator/api-server");
     let place = Place {
         namespace: config.lease_namespace.clone(),
-        name: MANAGER.to_owned(),
+        name: config.lease_name.clone(),
         identity: config.identity.clone(),
     };
     // One that waits its turn is ready as well: there is nothing it could do better.

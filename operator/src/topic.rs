@@ -63,7 +63,16 @@ impl Declared for Topic {
         admin.create_topic_on(master, &wanted).await
     }
 
-    async fn delete(&self, admin: &Admin, cluster: &str) -> Result<(), ClientError> {
+    async fn delete(
+        &self,
+        admin: &Admin,
+        masters: &[String],
+        cluster: &str,
+    ) -> Result<(), ClientError> {
+        // A master that is new may not be known to the NameServers yet.
+        for master in masters {
+            admin.delete_topic_on(master, &self.declared_name()).await?;
+        }
         admin.delete_topic(cluster, &self.declared_name()).await
     }
 }

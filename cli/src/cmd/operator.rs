@@ -15,7 +15,7 @@ use crate::signals::Signals;
 #[command(after_help = "Examples:\n  weir crds | kubectl apply --server-side -f -\n  \
     weir operator --image registry.example.org/weirmq:1 --watch-namespace default\n\n\
     It finds the API server as kubectl does, or by the account of its pod. Of several operators the one acts\n\
-    that holds the Lease `weirmq-operator`.")]
+    that holds the Lease.")]
 pub(crate) struct OperatorArgs {
     /// The image of pods whose resource names none
     #[arg(long, value_name = "IMAGE", env = "WEIRMQ_OPERATOR_IMAGE", hide_env = true)]
@@ -35,6 +35,10 @@ pub(crate) struct OperatorArgs {
     /// Where the Lease of the operators is [default: default]
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", hide_env = true)]
     lease_namespace: Option<String>,
+    /// The name of that Lease. Operators that look at different namespaces need one each
+    #[arg(long, value_name = "NAME", env = "WEIRMQ_LEASE_NAME", hide_env = true)]
+    #[arg(default_value = "weirmq-operator")]
+    lease_name: String,
     /// What this operator is called there; another name for each [default: the host's name and the process's id]
     #[arg(long, value_name = "NAME", env = "POD_NAME", hide_env = true)]
     identity: Option<String>,
@@ -71,6 +75,7 @@ pub(crate) async fn run(args: OperatorArgs) -> anyhow::Result<()> {
         cluster_domain: args.cluster_domain,
         certificate_settle: SignedDuration::try_from(args.certificate_settle)?,
         lease_namespace: args.lease_namespace.unwrap_or_else(|| "default".to_owned()),
+        lease_name: args.lease_name,
         identity,
     };
     let admin = weirmq_admin::Admin::new();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use kube::ResourceExt as _;
 use kube::runtime::events::EventType;
 use weirmq_client::{Admin, ClientError};
 
-use super::Round;
 use super::observe::GroupView;
+use super::{Round, build};
 
 /// How long a group may take to be told everything; the next round goes on where it stopped.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -22,9 +23,15 @@ impl Round<'_> {
         for view in views.iter().filter(|view| !has_topics(view) && !view.is_draining) {
             let Some(to) = view.master_address() else { continue };
             let Some(source) = source else {
-                // The first group of all: there is nobody to have it from.
-                self.findings.with_topics.push(view.name.clone());
-                return;
+                // Nothing is known, of a new Broker or because its status was lost. The first group
+                // never leaves, so it has everything that there is.
+                if view.name == build::group_name(&self.resource.name_any(), 0) {
+                    self.findings.with_topics.push(view.name.clone());
+                    return;
+                }
+                self.findings
+                    .wait(&view.name, "gets its topics once the first group serves".to_owned());
+                continue;
             };
             let Some(from) = source.master_address() else {
                 self.findings

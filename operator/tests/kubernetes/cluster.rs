@@ -71,6 +71,7 @@ impl Cluster {
             cluster_domain: "cluster.local".to_owned(),
             certificate_settle: jiff::SignedDuration::from_secs(300),
             lease_namespace: namespace.clone(),
+            lease_name: "weirmq-operator".to_owned(),
             identity: "operator".to_owned(),
         };
         let running = weirmq_operator::run(config, admin.clone(), shutdown.clone());

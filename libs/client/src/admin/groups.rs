@@ -60,16 +60,24 @@ impl Admin {
         clean_offsets: bool,
     ) -> Result<(), ClientError> {
         for address in self.masters(Some(cluster)).await?.values() {
-            let fields = |writer: &mut HeaderWriter<'_>| {
-                GroupNameHeader {
-                    group_name: Text::from(group),
-                    clean_offset: Some(clean_offsets),
-                }
-                .encode(writer);
-            };
-            let request = RequestCode::DeleteSubscriptionGroup;
-            let _ = self.client.core.call(address, request, fields, b"").await?;
+            self.delete_group_on(address, group, clean_offsets).await?;
         }
+        Ok(())
+    }
+
+    /// The same on one broker, if the group is there.
+    pub async fn delete_group_on(
+        &self,
+        broker_address: &str,
+        group: &str,
+        clean_offsets: bool,
+    ) -> Result<(), ClientError> {
+        let fields = |writer: &mut HeaderWriter<'_>| {
+            GroupNameHeader { group_name: Text::from(group), clean_offset: Some(clean_offsets) }
+                .encode(writer);
+        };
+        let request = RequestCode::DeleteSubscriptionGroup;
+        self.client.core.call(broker_address, request, fields, b"").await?.success()?;
         Ok(())
     }
 

@@ -65,6 +65,20 @@ impl Admin {
         Ok(())
     }
 
+    /// Deletes a topic on one broker (code 215), if it is there.
+    pub async fn delete_topic_on(
+        &self,
+        broker_address: &str,
+        topic: &str,
+    ) -> Result<(), ClientError> {
+        let fields = |writer: &mut HeaderWriter<'_>| {
+            TopicHeader { topic: Text::from(topic) }.encode(writer);
+        };
+        let request = RequestCode::DeleteTopicInBroker;
+        self.client.core.call(broker_address, request, fields, b"").await?.success()?;
+        Ok(())
+    }
+
     /// Deletes a topic on all brokers of `cluster` (code 215), then at all NameServers (216).
     pub async fn delete_topic(&self, cluster: &str, topic: &str) -> Result<(), ClientError> {
         let core = &self.client.core;
