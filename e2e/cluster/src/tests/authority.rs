@@ -1,5 +1,4 @@
-//! Who is master where people have a say: failover by hand, a record that somebody deletes, a node that
-//! is drained.
+//! Who is master where people have a say: failover by hand, and a record that somebody deletes.
 
 use std::time::Duration;
 
@@ -29,7 +28,7 @@ pub(crate) fn manual(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     ensure!(group.settled(120)? == promoted, "{promoted:?} lost its office for no reason");
     deployed.ready("broker", BROKER, 60)?;
     let account = load.end()?;
-    Ok(outcome(&account, crashed))
+    Ok(outcome(namespace, &account, crashed))
 }
 
 /// Waits in vain, promotes a replica, and waits until it serves.
@@ -84,30 +83,7 @@ pub(crate) fn record_deleted(namespace: &Namespace<'_>) -> anyhow::Result<String
     let after = group.settled(60)?;
     ensure!(after.pod == master.pod, "{after:?} took the office of {master:?} without need");
     let account = load.end()?;
-    Ok(outcome(&account, deleted))
-}
-
-/// A drain of the master's node ends no pod before its office is in other hands.
-pub(crate) fn drain(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    let deployed = deploy(namespace, "")?;
-    let group = deployed.group()?;
-    let master = group.settled(120)?;
-    let load = load_elsewhere(namespace, &deployed, &master)?;
-    let drained = moment();
-    let brokers = "--pod-selector=app.kubernetes.io/name=weirmq-broker";
-    let words = ["drain", &master.node, "--ignore-daemonsets", brokers, "--timeout=120s"];
-    let done = namespace.cluster.kubectl(&words);
-    let next = done.and_then(|_| group.another_master(&master, 60));
-    let went_on = load.until_more(200, 60).context("after the drain");
-    namespace.cluster.kubectl(&["uncordon", &master.node])?;
-    let (next, ()) = (next?, went_on?);
-    let settled = group.settled(120)?;
-    ensure!(settled == next, "{settled:?} took the office of {next:?} for no reason");
-    let account = load.end()?;
-    // A lease would have to run out first if nobody had handed over.
-    let outage = account.outage_ms_since(drained);
-    ensure!(outage < 5_000, "nothing was acknowledged for {outage} ms: nobody handed over");
-    Ok(outcome(&account, drained))
+    Ok(outcome(namespace, &account, deleted))
 }
 
 /// Clients on another node than the master's.

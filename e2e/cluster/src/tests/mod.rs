@@ -160,12 +160,6 @@ pub(crate) const TESTS: &[Test] = &[
         run: authority::record_deleted,
     },
     Test {
-        name: "drain",
-        about: "kubectl drain of the master's node under load",
-        smoke: false,
-        run: authority::drain,
-    },
-    Test {
         name: "roll-image",
         about: "another image under load: no send fails, no pause of a second",
         smoke: false,
