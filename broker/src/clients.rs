@@ -14,7 +14,7 @@ use weirmq_remoting::body::{
 use weirmq_remoting::command::{Head, Language};
 use weirmq_remoting::net::Connection;
 
-use crate::subscriptions::{GroupSubscriptions, KeptSubscriptions};
+use crate::subscriptions::{GroupSubscriptions, KeptSubscriptions, Room};
 
 /// One client of one group.
 #[derive(Clone)]
@@ -188,17 +188,22 @@ impl Clients {
         }
     }
 
-    /// What all groups subscribed to that are here or were lately, if that may be another than when this
-    /// was asked last.
+    /// What groups subscribed to that are here or were lately, as far as there is room, if that may be
+    /// another than when this was asked last.
     pub(crate) fn take_resubscribed(&self) -> Option<Vec<GroupSubscriptions>> {
         let mut tables = self.tables.lock();
         if !std::mem::take(&mut tables.is_resubscribed) {
             return None;
         }
-        let here = tables.consumers.iter().map(|(name, group)| group.subscriptions_of(name));
+        let mut room = Room::default();
+        let here =
+            tables.consumers.iter().filter(|(name, group)| room.take(name, &group.subscriptions));
+        let mut groups: Vec<_> = here.map(|(name, group)| group.subscriptions_of(name)).collect();
         let kept = tables.kept.all(Instant::now());
-        let kept = kept.filter(|kept| !tables.consumers.contains_key(&kept.group)).cloned();
-        Some(here.chain(kept).collect())
+        let kept = kept.filter(|kept| !tables.consumers.contains_key(&kept.group));
+        let kept = kept.filter(|kept| room.take(&kept.group, &kept.subscriptions));
+        groups.extend(kept.cloned());
+        Some(groups)
     }
 
     /// What was taken could not be kept.

@@ -5,7 +5,7 @@
 //! connection, would refuse its pulls for as long (code 24, as Apache's `PullMessageProcessor` does). A
 //! pull names the version of its subscription: one that is kept counts only if it is not older.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,11 @@ use crate::Broker;
 
 /// For how long; as Apache's brokers keep a client of which they hear nothing.
 const KEPT: Duration = Duration::from_secs(120);
-/// So many groups.
+/// So many groups, of so many bytes each and together. What is not kept costs its consumers a wait for
+/// their next heartbeat; heartbeats come from anybody.
 const GROUPS_MAX: usize = 10_000;
+const GROUP_BYTES_MAX: usize = 64 << 10;
+const BYTES_MAX: usize = 16 << 20;
 /// Under the store's `weir/user/`.
 const FILE: &str = "subscriptions.json";
 
@@ -32,27 +35,97 @@ pub(crate) struct GroupSubscriptions {
     pub(crate) subscriptions: BTreeMap<String, SubscriptionData>,
 }
 
+impl GroupSubscriptions {
+    /// About as many as it takes in memory and in the file.
+    fn bytes(&self) -> usize {
+        bytes_of(&self.group, &self.subscriptions)
+    }
+}
+
+fn bytes_of(group: &str, subscriptions: &BTreeMap<String, SubscriptionData>) -> usize {
+    let of_one = |(topic, data): (&String, &SubscriptionData)| {
+        let tags: usize = data.tags_set.iter().map(|tag| tag.len() + 32).sum();
+        let codes = data.code_set.len() * 16;
+        let texts = 2 * topic.len() + data.sub_string.len() + data.expression_type.len();
+        texts + tags + codes + 200
+    };
+    group.len() + subscriptions.iter().map(of_one).sum::<usize>() + 100
+}
+
+/// Which groups still fit.
+#[derive(Default)]
+pub(crate) struct Room {
+    groups: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Whether one more has room, which is taken then.
+    pub(crate) fn take(
+        &mut self,
+        group: &str,
+        subscriptions: &BTreeMap<String, SubscriptionData>,
+    ) -> bool {
+        self.take_bytes(bytes_of(group, subscriptions))
+    }
+
+    fn take_bytes(&mut self, bytes: usize) -> bool {
+        let fits = bytes <= GROUP_BYTES_MAX
+            && self.groups < GROUPS_MAX
+            && self.bytes.saturating_add(bytes) <= BYTES_MAX;
+        if fits {
+            self.groups += 1;
+            self.bytes += bytes;
+        }
+        fits
+    }
+
+    fn give_back(&mut self, bytes: usize) {
+        self.groups -= 1;
+        self.bytes -= bytes;
+    }
+}
+
 /// Groups that are not here.
 #[derive(Default)]
 pub(crate) struct KeptSubscriptions {
     groups: HashMap<String, (GroupSubscriptions, Instant)>,
+    /// When each group was kept, oldest first; also of groups that are gone or were kept again.
+    order: VecDeque<(Instant, String)>,
+    room: Room,
 }
 
 impl KeptSubscriptions {
     /// Keeps a group from now on, in place of what was kept of it; not where there is no room.
     pub(crate) fn keep(&mut self, group: GroupSubscriptions, now: Instant) {
-        let is_fresh = |since: Instant| now.saturating_duration_since(since) < KEPT;
-        if self.groups.len() >= GROUPS_MAX {
-            self.groups.retain(|_, (_, since)| is_fresh(*since));
-        }
-        if self.groups.len() < GROUPS_MAX || self.groups.contains_key(&group.group) {
+        self.forget(&group.group);
+        self.forget_old(now);
+        if self.room.take_bytes(group.bytes()) {
+            self.order.push_back((now, group.group.clone()));
             self.groups.insert(group.group.clone(), (group, now));
+        }
+    }
+
+    /// Each entry of the order is looked at once, and once more when it has grown far beyond the groups.
+    fn forget_old(&mut self, now: Instant) {
+        let is_due = |since: Instant| now.saturating_duration_since(since) >= KEPT;
+        while let Some((since, name)) = self.order.pop_front_if(|(since, _)| is_due(*since)) {
+            if self.groups.get(&name).is_some_and(|(_, kept_since)| *kept_since == since) {
+                self.forget(&name);
+            }
+        }
+        if self.order.len() >= 4 * GROUPS_MAX {
+            let groups = &self.groups;
+            self.order
+                .retain(|(since, name)| groups.get(name).is_some_and(|kept| kept.1 == *since));
         }
     }
 
     /// Its last consumer said goodbye.
     pub(crate) fn forget(&mut self, group: &str) {
-        self.groups.remove(group);
+        if let Some((group, _)) = self.groups.remove(group) {
+            self.room.give_back(group.bytes());
+        }
     }
 
     pub(crate) fn get(&self, group: &str, now: Instant) -> Option<&GroupSubscriptions> {
@@ -81,8 +154,7 @@ pub(crate) fn read(store: &Store) -> Vec<GroupSubscriptions> {
 impl Broker {
     /// Writes the file if somebody subscribed otherwise than it says. Waits for the disk.
     pub(crate) fn write_subscriptions(&self) -> Result<(), StoreError> {
-        let Some(mut groups) = self.clients.take_resubscribed() else { return Ok(()) };
-        groups.truncate(GROUPS_MAX);
+        let Some(groups) = self.clients.take_resubscribed() else { return Ok(()) };
         let bytes = serde_json::to_vec(&groups).unwrap_or_default();
         let written = self.store.write_small_file(FILE, &bytes);
         if written.is_err() {
@@ -126,6 +198,39 @@ mod tests {
         }
         assert_eq!(kept.all(now).count(), GROUPS_MAX);
         kept.keep(group("later"), now + KEPT);
-        assert_eq!(kept.all(now + KEPT).count(), 1);
+        assert_eq!((kept.all(now + KEPT).count(), kept.groups.len(), kept.order.len()), (1, 1, 1));
+        assert_eq!((kept.room.groups, kept.room.bytes), (1, group("later").bytes()));
+    }
+
+    #[test]
+    fn neither_one_group_nor_all_of_them_take_more_than_their_bytes() {
+        let (mut kept, now) = (KeptSubscriptions::default(), Instant::now());
+        let large = |name: &str, bytes: usize| {
+            let mut group = group(name);
+            let tag = "t".repeat(bytes);
+            group.subscriptions.get_mut("t").unwrap().tags_set.insert(tag);
+            group
+        };
+        kept.keep(large("a", GROUP_BYTES_MAX), now);
+        assert_eq!(kept.get("a", now), None);
+        for number in 0..1000 {
+            kept.keep(large(&number.to_string(), GROUP_BYTES_MAX - 1000), now);
+        }
+        assert!(kept.room.bytes <= BYTES_MAX && kept.all(now).count() >= 200);
+        for number in 0..1000 {
+            kept.forget(&number.to_string());
+        }
+        assert_eq!((kept.room.groups, kept.room.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_group_that_comes_and_goes_leaves_nothing_behind() {
+        let (mut kept, now) = (KeptSubscriptions::default(), Instant::now());
+        for _ in 0..10 * GROUPS_MAX {
+            kept.keep(group("a"), now);
+            kept.forget("a");
+        }
+        assert!(kept.order.len() <= 4 * GROUPS_MAX);
+        assert_eq!(kept.room.bytes, 0);
     }
 }
