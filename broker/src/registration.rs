@@ -67,17 +67,7 @@ pub(crate) async fn run(broker: Arc<Broker>, shutdown: CancellationToken) {
 async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: CancellationToken) {
     let mut changes = broker.topic_changes.subscribe();
     let mut role = Role::of(&broker);
-    let mut peer = NameServer {
-        broker: &broker,
-        address: &address,
-        connection: None,
-        connected_at: Instant::now(),
-        lost: Arc::default(),
-        counter: 0,
-        takes_parts: false,
-        told: Told::Nothing,
-        id: 0,
-    };
+    let mut peer = NameServer::new(&broker, &address);
     let lost = peer.lost.clone();
     let mut pause = RETRY_FIRST;
     let mut remind_at = Instant::now() + PERIOD;
@@ -214,7 +204,22 @@ enum Told {
     Long(i64),
 }
 
-impl NameServer<'_> {
+impl<'a> NameServer<'a> {
+    /// One that has been told nothing yet.
+    fn new(broker: &'a Broker, address: &'a str) -> Self {
+        Self {
+            broker,
+            address,
+            connection: None,
+            connected_at: Instant::now(),
+            lost: Arc::default(),
+            counter: 0,
+            takes_parts: false,
+            told: Told::Nothing,
+            id: 0,
+        }
+    }
+
     fn is_registered(&self) -> bool {
         !matches!(self.told, Told::Nothing)
     }

@@ -145,41 +145,40 @@ pub(crate) fn watch_nodes(client: &Client) -> (Store<Node>, impl Stream<Item = (
 pub(crate) fn tell_of_name_servers(
     touches: Touches,
 ) -> impl FnMut(&Event<DeserializeGuard<NameServer>>) + Send + 'static {
-    let mut known = std::collections::BTreeSet::new();
-    move |event| {
-        let place = |guard: &DeserializeGuard<NameServer>| {
-            (guard.namespace().unwrap_or_default(), guard.name_any())
-        };
-        let changed = match event {
-            Event::Apply(guard) => Some(place(guard)).filter(|place| known.insert(place.clone())),
-            Event::Delete(guard) => {
-                known.remove(&place(guard));
-                Some(place(guard))
-            }
-            Event::Init | Event::InitApply(_) => None,
-            Event::InitDone => return touches.tell(Touch::Everything),
-        };
-        if let Some((namespace, name)) = changed {
-            touches.tell(Touch::NameServer { namespace, name });
-        }
-    }
+    let touch = |namespace, name| Touch::NameServer { namespace, name };
+    tell_of(touches, |_| (), |(), ()| false, touch)
 }
 
 /// Tells who depends on Brokers that one changed in a way that matters to others.
 pub(crate) fn tell_of_brokers(
     touches: Touches,
 ) -> impl FnMut(&Event<DeserializeGuard<Broker>>) + Send + 'static {
-    let mut known: BTreeMap<(String, String), Seen> = BTreeMap::new();
+    let touch = |namespace, name| Touch::Broker { namespace, name };
+    tell_of(touches, Seen::of, Seen::is_news_after, touch)
+}
+
+/// Tells of each resource that came or went, and of one that is there where what is seen of it `is_news`
+/// after what was seen before.
+fn tell_of<K, S>(
+    touches: Touches,
+    see: impl Fn(&DeserializeGuard<K>) -> S + Send + 'static,
+    is_news: impl Fn(&S, &S) -> bool + Send + 'static,
+    touch: impl Fn(String, String) -> Touch + Send + 'static,
+) -> impl FnMut(&Event<DeserializeGuard<K>>) + Send + 'static
+where
+    K: Resource<DynamicType = ()> + 'static,
+    S: Send + 'static,
+{
+    let mut known: BTreeMap<(String, String), S> = BTreeMap::new();
     move |event| {
-        let place = |guard: &DeserializeGuard<Broker>| {
-            (guard.namespace().unwrap_or_default(), guard.name_any())
-        };
+        let place =
+            |guard: &DeserializeGuard<K>| (guard.namespace().unwrap_or_default(), guard.name_any());
         let changed = match event {
             Event::Apply(guard) => {
-                let seen = Seen::of(guard);
-                let before = known.insert(place(guard), seen.clone());
-                Some(place(guard))
-                    .filter(|_| before.is_none_or(|before| seen.is_news_after(&before)))
+                let (place, seen) = (place(guard), see(guard));
+                let is_changed = known.get(&place).is_none_or(|before| is_news(&seen, before));
+                known.insert(place.clone(), seen);
+                is_changed.then_some(place)
             }
             Event::Delete(guard) => {
                 known.remove(&place(guard));
@@ -189,7 +188,7 @@ pub(crate) fn tell_of_brokers(
             Event::InitDone => return touches.tell(Touch::Everything),
         };
         if let Some((namespace, name)) = changed {
-            touches.tell(Touch::Broker { namespace, name });
+            touches.tell(touch(namespace, name));
         }
     }
 }

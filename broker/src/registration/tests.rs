@@ -15,7 +15,7 @@ use weirmq_remoting::net::{NoRequests, connect};
 use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::SimulatedDisk;
 
-use super::{NameServer, RETRY_FIRST, Told};
+use super::{NameServer, RETRY_FIRST};
 use crate::BrokerConfig;
 use crate::config::KubernetesSection;
 use crate::metrics::Metrics;
@@ -175,17 +175,7 @@ async fn an_address_that_the_next_master_has_is_left_without_a_word() {
     let disk = Arc::new(SimulatedDisk::new());
     let (broker, _replica) = open(disk, config, address, admin, metrics).unwrap();
     let address = address.to_string();
-    let mut peer = NameServer {
-        broker: &broker,
-        address: &address,
-        connection: None,
-        connected_at: Instant::now(),
-        lost: Arc::default(),
-        counter: 0,
-        takes_parts: false,
-        told: Told::Nothing,
-        id: 0,
-    };
+    let mut peer = NameServer::new(&broker, &address);
     let registers = async || {
         let (mut stream, _) = name_server.accept().await.unwrap();
         answer(&mut stream, "").await;
