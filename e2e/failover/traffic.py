@@ -13,6 +13,8 @@ import wire  # noqa: E402
 
 TOPIC, QUEUES = "load", 4
 ROUTE = 105
+# Between an acknowledgement and the next message: a round of 90 faults has to fit on a replica's disk (group.IMAGE_BYTES).
+PAUSE_SECONDS = 0.004
 
 
 class Traffic:
@@ -129,6 +131,7 @@ class Traffic:
                 continue
             if header["code"] == 0:
                 self._note(header["extFields"], number)
+                self.is_over.wait(PAUSE_SECONDS)
             else:
                 # Refused, or stored with an unknown fate. Perhaps another one is master.
                 link.close()
