@@ -71,7 +71,7 @@ class Wakefulness:
     which runs only where nobody else wants to.
 
     A processor of a virtual machine that has nothing to do is taken from it, and giving it back takes
-    some 30 us: most of a round trip. Bare metal with idle states off, or a machine with other work to
+    most of a round trip. Bare metal with idle states off, or a machine with other work to
     do, does not pay that.
     """
 

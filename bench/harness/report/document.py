@@ -30,8 +30,10 @@ def write(options, found, seconds):
         "foreign_percent_max": FOREIGN_PERCENT_MAX,
         **vars(found),
     }
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    return document, path
+    # Where this copy of the repository lies is nobody's business.
+    text = json.dumps(document, indent=1).replace(str(REPOSITORY) + "/", "")
+    path.write_text(text + "\n")
+    return json.loads(text), path
 
 
 def output_of(command):

@@ -1,5 +1,7 @@
 """The result as a table: for the terminal and in Markdown."""
 
+import re
+
 from ..brokers import BROKERS, WEIRMQ
 from ..goals import number
 
@@ -94,10 +96,19 @@ def notes(document):
         (run["broker"], run["workload"]) for run in runs if not run["marks"]}
     lines += [f"No quiet run: {BROKERS[broker].shown}, {workload}." for broker, workload in sorted(no_quiet)]
     lines += [f"Not measured: {BROKERS[name].shown}: {first_line(reason)}." for name, reason in document["not_measured"].items()]
-    lines += [f"Failed: {first_line(failure)}." for failure in document["failures"]]
+    lines += failures(document["failures"])
     lines += [f"Left out: {BROKERS[each['broker']].shown}, {key.split('_')[0]} topics: {value}."
               for each in document["scenarios"] for key, value in each.items() if key.endswith("_left_out")]
     return lines
+
+
+def failures(texts):
+    """Those that differ in numbers, rounds and workloads only are one line: the first, and how many more there were."""
+    alike = {}
+    for text in texts:
+        who, _, why = first_line(text).partition(": ")
+        alike.setdefault((who.split(", round")[0].rpartition(", ")[0] or who, re.sub(r"[0-9]+", "0", why)), []).append(first_line(text))
+    return [f"Failed: {same[0]}{f' ({len(same) - 1} more of the kind)' if len(same) > 1 else ''}." for same in alike.values()]
 
 
 def first_line(text):
