@@ -12,6 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use weirmq_authority::kubernetes::Promote;
 use weirmq_operator::annotations::{PAUSED, RESTARTED_AT, SWITCH_OVER};
 use weirmq_operator::kinds::{Broker, BrokerGroup};
 
@@ -116,6 +117,42 @@ impl Place {
         self.brokers().get("mq").await.unwrap().annotations().get(key).cloned()
     }
 
+    fn groups(&self) -> Api<BrokerGroup> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn set_failover(&self, mode: &str) {
+        let patch = json!({ "spec": { "failover": mode } });
+        self.groups().patch("mq-0", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    /// Waits until somebody is to be promoted, and elects that replica as it would itself.
+    async fn elect_the_promoted(&self) -> Value {
+        let promoted = async {
+            loop {
+                let mut group = self.groups().get("mq-0").await.unwrap();
+                let record = &mut group.status.as_mut().unwrap().record;
+                let is_meant = |promote: &Promote| promote.epoch == record.epoch;
+                let Some(promote) = group.spec.promote.clone().filter(is_meant) else {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                };
+                let incarnation = weirmq_authority::Incarnation(7);
+                let replica = weirmq_authority::ReplicaId(promote.replica);
+                let master = weirmq_authority::Member { replica, incarnation };
+                (record.epoch, record.in_sync_version) =
+                    (record.epoch + 1, record.in_sync_version + 1);
+                (record.master, record.in_sync) = (Some(master), [master].into_iter().collect());
+                if promote.accept_loss.is_some() {
+                    record.loss_epoch = record.epoch;
+                }
+                self.groups().replace_status("mq-0", &PostParams::default(), &group).await.unwrap();
+                return serde_json::to_value(promote).unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, promoted).await.unwrap()
+    }
+
     /// Waits for a request, takes it off as the operator does, and says what it was.
     async fn take_request(&self) -> String {
         let taken = async {
@@ -215,6 +252,55 @@ async fn plugin_switchover_tells_a_refusal_and_takes_back_what_nobody_took_up() 
     let (_, error) = text(&place.plugin(&words).await, 3);
     assert!(error.contains("it was taken back"), "{error}");
     assert_eq!(place.annotation(SWITCH_OVER).await, None);
+}
+
+#[tokio::test]
+#[ignore = "needs the real API server: `make kube`"]
+async fn plugin_promotes_whom_it_may_and_says_what_is_lost() {
+    let place = Place::new().await;
+    let (_, error) = text(&place.plugin(&["promote", "mq", "0", "--yes"]).await, 2);
+    assert!(error.contains("elects its master by itself"), "{error}");
+    place.set_failover("Manual").await;
+    // Nobody can be asked in a pipe.
+    let (_, error) = text(&place.plugin(&["promote", "mq", "0"]).await, 2);
+    assert!(
+        error.contains("mq-0-1 has every acknowledged message") && error.contains("--yes"),
+        "{error}"
+    );
+    assert_eq!(place.groups().get("mq-0").await.unwrap().spec.promote, None);
+
+    let words = ["promote", "mq", "0", "--yes", "-o", "json"];
+    let (output, promote) = tokio::join!(place.plugin(&words), place.elect_the_promoted());
+    assert_eq!(promote, json!({ "replica": 1, "epoch": 1 }));
+    let (said, told) = text(&output, 0);
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let done = json!({ "group": "mq-0", "before": "mq-0-0", "master": "mq-0-1", "epoch": 2, "loss": false });
+    assert_eq!(said, done);
+    assert!(told.contains("written down: mq-0-1 takes over from epoch 1"), "{told}");
+
+    // Replica 0 is not in the set of epoch 2.
+    let (_, error) = text(&place.plugin(&["promote", "mq", "0", "--to", "0", "--yes"]).await, 2);
+    assert!(error.contains("mq-0-0 lacks acknowledged messages"), "{error}");
+    let words = ["promote", "mq", "0", "--to", "0", "--accept-loss", "--yes"];
+    let (output, promote) = tokio::join!(place.plugin(&words), place.elect_the_promoted());
+    assert_eq!(promote["acceptLoss"], "AcknowledgedMessagesMayBeLost");
+    let (said, told) = text(&output, 0);
+    assert!(said.contains("epoch 3; acknowledged messages may be missing"), "{said}");
+    assert!(told.contains("LACKS acknowledged messages that mq-0-1 have"), "{told}");
+}
+
+#[tokio::test]
+#[ignore = "needs the real API server: `make kube`"]
+async fn plugin_calls_a_promotion_off_that_did_not_happen() {
+    let place = Place::new().await;
+    place.set_failover("Manual").await;
+    let words = ["promote", "mq", "mq-0", "--to", "1", "--yes", "--timeout", "1s"];
+    let (_, error) = text(&place.plugin(&words).await, 3);
+    assert!(error.contains("waiting until mq-0-1 sees that mq-0-0 is gone"), "{error}");
+    assert!(error.contains("was called off"), "{error}");
+    assert_eq!(place.groups().get("mq-0").await.unwrap().spec.promote, None);
+    let (_, error) = text(&place.plugin(&["promote", "mq", "mq-7", "--yes"]).await, 4);
+    assert!(error.contains("brokergroup/mq-7"), "{error}");
 }
 
 #[tokio::test]

@@ -157,6 +157,15 @@ impl Record {
         self.in_sync.iter().chain(self.eligible.iter())
     }
 
+    /// Replicas beside the master that have every acknowledged message, by number.
+    pub fn heirs(&self) -> Vec<u32> {
+        let others = self.electable().map(|member| member.replica.0);
+        let is_other = |heir: &u32| self.master.is_none_or(|master| master.replica.0 != *heir);
+        let mut heirs: Vec<u32> = others.filter(is_other).collect();
+        heirs.sort_unstable();
+        heirs
+    }
+
     /// Whether this start of a replica may have been acknowledged for.
     pub fn is_electable(&self, member: Member) -> bool {
         self.in_sync.has(member) || self.eligible.has(member)

@@ -85,17 +85,6 @@ impl GroupView {
         record.master.map(|master| master.replica.0)
     }
 
-    /// Replicas that have every acknowledged message, by number, without `master`.
-    pub(super) fn heirs(&self) -> Vec<u32> {
-        let Some(record) = &self.record else { return Vec::new() };
-        let members = record.in_sync.iter().chain(record.eligible.iter());
-        let heirs = members.map(|member| member.replica.0);
-        let mut heirs: Vec<u32> =
-            heirs.filter(|heir| record.master.is_none_or(|it| it.replica.0 != *heir)).collect();
-        heirs.sort_unstable();
-        heirs
-    }
-
     pub(super) fn pod(&self, replica: u32) -> Option<&PodView> {
         self.pods.iter().find(|pod| pod.replica == replica)
     }

@@ -1,9 +1,11 @@
 //! `kubectl weir`: what a person does to Brokers on Kubernetes, by the user's kubeconfig.
 //!
-//! It reads what the operator and the brokers wrote, and asks the operator by annotations; brokers are
-//! not asked from here, because they cannot be reached from outside of the cluster.
+//! It reads what the operator and the brokers wrote, asks the operator by annotations, and promotes replicas
+//! by their `BrokerGroup`; brokers are not asked from here, because they cannot be reached from outside of
+//! the cluster.
 
 mod annotate;
+mod promote;
 mod report;
 mod status;
 mod switchover;
@@ -37,6 +39,7 @@ pub(crate) struct KubectlArgs {
 enum Command {
     Status(status::StatusArgs),
     Switchover(switchover::SwitchoverArgs),
+    Promote(promote::PromoteArgs),
     Restart(annotate::RestartArgs),
     Pause(annotate::PauseArgs),
     Resume(annotate::ResumeArgs),
@@ -48,6 +51,7 @@ pub(crate) async fn run(args: KubectlArgs) -> anyhow::Result<()> {
     match args.command {
         Command::Status(args) => status::run(args, &place).await,
         Command::Switchover(args) => switchover::run(args, &place).await,
+        Command::Promote(args) => promote::run(args, &place).await,
         Command::Restart(args) => annotate::restart(args, &place).await,
         Command::Pause(args) => annotate::pause(args, &place).await,
         Command::Resume(args) => annotate::resume(args, &place).await,
@@ -101,6 +105,14 @@ impl Connection {
         let namespace = self.namespace.unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).context("connect to the API server")?;
         Ok(Place { client, namespace, output: Output::new(self.output) })
+    }
+}
+
+/// The name of a group that was given by name or by number.
+fn group_name(broker: &str, group: &str) -> String {
+    match group.parse::<u32>() {
+        Ok(number) => format!("{broker}-{number}"),
+        Err(_) => group.to_owned(),
     }
 }
 

@@ -14,7 +14,7 @@ use weirmq_operator::annotations::{SWITCH_OVER, is_paused};
 use weirmq_operator::kinds::Broker;
 
 use super::view::{BrokerView, GroupView};
-use super::{Place, failed, status};
+use super::{Place, failed, group_name, status};
 use crate::exit::Failure;
 
 /// Have the master of a broker group hand over to a slave; producers wait for a moment
@@ -48,7 +48,7 @@ struct Done {
 }
 
 pub(super) async fn run(args: SwitchoverArgs, place: &Place) -> anyhow::Result<()> {
-    let name = group_name(&args);
+    let name = group_name(&args.broker, &args.group);
     let view = status::one(place, &args.broker).await?;
     let before = before(&view, &name, args.to)?;
     let events = events(place, &args.broker).await;
@@ -76,13 +76,6 @@ pub(super) async fn run(args: SwitchoverArgs, place: &Place) -> anyhow::Result<(
             return Err(Failure::Timeout(why).into());
         }
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-fn group_name(args: &SwitchoverArgs) -> String {
-    match args.group.parse::<u32>() {
-        Ok(number) => format!("{}-{number}", args.broker),
-        Err(_) => args.group.clone(),
     }
 }
 

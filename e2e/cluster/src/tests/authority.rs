@@ -46,11 +46,16 @@ fn promote_after(
     std::thread::sleep(NOBODY_TAKES_OVER);
     let now = group.master()?.context("nobody stands in the record")?;
     ensure!(now == *before, "{now:?} took over from {before:?} and nobody said so");
-    // Word by word what the condition says, as somebody would paste it.
-    let patch = says.split('\'').nth(1).context("no patch in the condition")?;
-    let words = ["patch", "brokergroup", &group.name, "--type", "merge", "-p", patch];
-    deployed.namespace.kubectl(&words)?;
+    let command = format!("kubectl weir promote {BROKER} {};", group.name);
+    ensure!(says.contains(&command), "the Broker does not say {command}: {says}");
+    let folder = tempfile::tempdir().context("make a folder")?;
+    let (namespace, cluster) = (deployed.namespace, deployed.namespace.cluster);
+    cluster.link_plugin(folder.path())?;
+    let words = ["promote", "-n", &namespace.name, BROKER, &group.name, "--yes", "-o", "json"];
+    let said = cluster.kubectl_weir(folder.path(), &words)?;
+    let said: Value = serde_json::from_str(&said).context("read what the plugin says")?;
     let promoted = group.another_master(before, 60)?;
+    ensure!(said["master"] == promoted.pod && said["loss"] == false, "{promoted:?}, but {said}");
     load.until_more(200, 60).context("after the promotion")?;
     Ok(promoted)
 }

@@ -18,8 +18,8 @@ pub(super) fn possible(resource: &Broker, views: &[GroupView]) -> Finding {
         return Finding::new(type_, false, "Disabled", message);
     }
     if is_manual(resource) {
-        let message = "once a master is gone somebody has to promote another replica, by spec.promote of \
-                       the BrokerGroup";
+        let message =
+            "once a master is gone somebody has to promote another replica: kubectl weir promote";
         return Finding::new(type_, false, "Manual", message);
     }
     // With synchronous replication the ones that remain have to be enough to take messages again.
@@ -117,17 +117,17 @@ pub(super) fn loss(views: &[GroupView]) -> Option<Finding> {
 }
 
 /// What to type where nobody takes over by itself.
-pub(super) fn how_to_promote(view: &GroupView) -> String {
+pub(super) fn how_to_promote(broker: &str, view: &GroupView) -> String {
     let Some(record) = &view.record else { return "its BrokerGroup has no record yet".to_owned() };
     let (name, epoch) = (&view.name, record.epoch);
-    let heirs = view.heirs();
+    let heirs = record.heirs();
     let Some(heir) = heirs.first() else {
         return "no other replica has every acknowledged message: get the master back".to_owned();
     };
     let heirs: Vec<String> = heirs.iter().map(u32::to_string).collect();
     format!(
-        "replicas with every acknowledged message: {}. To promote one: kubectl patch brokergroup {name} \
-         --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
+        "replicas with every acknowledged message: {}. To promote one: kubectl weir promote {broker} {name}; \
+         or without that plugin: kubectl patch brokergroup {name} --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
         heirs.join(", ")
     )
 }
@@ -216,10 +216,13 @@ mod tests {
     fn who_promotes_by_hand_is_told_whom_and_how() {
         let manual = broker("failover: {mode: Manual}");
         assert_eq!(possible(&manual, &[view(3)]).reason, "Manual");
-        let text = how_to_promote(&view(3));
-        assert!(text.contains("message: 1, 2. To promote one"), "{text}");
+        let text = how_to_promote("mq", &view(3));
+        assert!(
+            text.contains("message: 1, 2. To promote one: kubectl weir promote mq mq-0;"),
+            "{text}"
+        );
         assert!(text.contains(r#"'{"spec":{"promote":{"replica":1,"epoch":4}}}'"#), "{text}");
-        assert!(how_to_promote(&view(1)).contains("get the master back"));
+        assert!(how_to_promote("mq", &view(1)).contains("get the master back"));
     }
 
     #[test]

@@ -131,7 +131,8 @@ fn is_ready(
             let mut message =
                 format!("{name} has no master that serves{}", trouble.unwrap_or_default());
             if is_manual(resource) {
-                message = format!("{message}; {}", failover::how_to_promote(view));
+                let how = failover::how_to_promote(&resource.name_any(), view);
+                message = format!("{message}; {how}");
             }
             return Finding::new("Ready", false, "NoMaster", message);
         }
