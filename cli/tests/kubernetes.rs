@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Output;
 use std::time::Duration;
 
@@ -332,10 +333,16 @@ async fn plugin_report_has_everything_but_the_values_of_secrets() {
     });
     let api: Api<Secret> = Api::namespaced(place.client.clone(), &place.namespace);
     api.create(&PostParams::default(), &parsed(secret)).await.unwrap();
+    let env = json!({ "spec": { "pod": { "template": { "spec": { "containers": [
+        { "name": "broker", "env": [{ "name": "PASSWORD", "value": "open sesame" }] },
+    ] } } } } });
+    let parameters = PatchParams::default();
+    place.brokers().patch("mq", &parameters, &Patch::Merge(&env)).await.unwrap();
     let (said, _) = text(&place.plugin(&["report", "--file", "r.tar.gz"]).await, 0);
     assert!(said.starts_with("r.tar.gz has "), "{said}");
 
     let file = std::fs::File::open(place.folder.path().join("r.tar.gz")).unwrap();
+    assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
     let mut files = BTreeMap::new();
     for entry in archive.entries().unwrap() {
@@ -347,7 +354,7 @@ async fn plugin_report_has_everything_but_the_values_of_secrets() {
     }
     let ns = &place.namespace;
     let broker = &files[&format!("{ns}/brokers/mq.yaml")];
-    assert!(broker.contains("not on one node"), "{broker}");
+    assert!(broker.contains("not on one node") && broker.contains("PASSWORD"), "{broker}");
     assert!(files.contains_key(&format!("{ns}/brokergroups/mq-0.yaml")));
     assert!(files["status.json"].contains("mq-0-1"));
     let secret = &files[&format!("{ns}/secrets/mq-replication.yaml")];

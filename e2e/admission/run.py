@@ -229,9 +229,13 @@ DENIED = [
 
 
 def rights(server, account, others):
-    """Of the operator in namespace default, and whether it has any in namespace `other`."""
+    """Of the operator in namespace default, where it makes certificates, and whether it has any in namespace `other`:
+    to read Secrets in neither case."""
     allowed = [("patch", "apps", "statefulsets", ""), ("patch", "weirmq.io", "brokers", "status"),
-               ("create", "", "secrets", ""), ("patch", "", "secrets", ""), ("patch", "cert-manager.io", "certificates", ""), ("delete", "", "pods", ""), ("create", "events.k8s.io", "events", "")]
+               ("create", "", "secrets", ""), ("delete", "", "pods", ""), ("create", "events.k8s.io", "events", "")]
+    for verb, group, kind in (("get", "", "secrets"), ("patch", "", "secrets"), ("patch", "cert-manager.io", "certificates")):
+        report(f"{account} may {verb} {kind}", "" if may(server, account, verb, group, kind) else "no")
+        report(f"{account} may not {verb} {kind} elsewhere", "yes" if may(server, account, verb, group, kind, "other") else "")
     for verb, group, kind, sub in allowed:
         report(f"{account} may {verb} {kind}/{sub}", "" if may(server, account, verb, group, kind, subresource=sub) else "no")
         elsewhere = may(server, account, verb, group, kind, "other", subresource=sub)
@@ -366,7 +370,8 @@ def installed(helm, server, weir):
     for name in before:
         server.ask("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
     report("the server knows no kinds", "" if wait(60, lambda: not kinds(server)) else sorted(kinds(server)))
-    code, said, _ = run(helm, "install", "weirmq-operator", chart, *at, "--create-namespace")
+    code, said, _ = run(helm, "install", "weirmq-operator", chart, *at, "--create-namespace",
+                        "--set", "rbac.certificates={default,shop}")
     report("helm install", code and said)
     if code:
         return
@@ -378,7 +383,7 @@ def installed(helm, server, weir):
         alerts(helm, operate(weir, server, "shop"))
     else:
         skip("the operator with the rights of its chart", "no --weir with `weir operator`")
-    code, said, _ = run(helm, "upgrade", "weirmq-operator", chart, *at, "--set", "watchNamespace=default,replicas=2")
+    code, said, _ = run(helm, "upgrade", "weirmq-operator", chart, *at, "--set", "watchNamespace=default,replicas=2,rbac.certificates={*}")
     report("helm upgrade", code and said)
     rights(server, account, others=False)
     report(f"{account} may not list nodes", "yes" if may(server, account, "list", "", "nodes", "") else "")

@@ -118,7 +118,7 @@ class Server:
             end = time.monotonic() + START_SECONDS
             while time.monotonic() < end:
                 status = json.loads(self.request(path)).get("status", {})
-                conditions = {c["type"]: c for c in status.get("conditions", [])}
+                conditions = {c["type"]: c for c in status.get("conditions") or []}
                 if conditions.get("NonStructuralSchema", {}).get("status") == "True":
                     sys.exit(f"{name}: {conditions['NonStructuralSchema']['message']}")
                 if conditions.get("Established", {}).get("status") == "True":

@@ -240,15 +240,17 @@ impl Children {
         self.applied.lock().get(&key).and_then(|applied| applied.generation)
     }
 
-    /// Makes an object of a kind that is not watched, unless there is one: it is somebody else's from
-    /// then on.
+    /// Makes an object of a kind that is not watched, unless there is one: what is in it is somebody else's
+    /// from then on.
     pub(crate) async fn create_once(
         &self,
         resource: &ApiResource,
         wanted: &Value,
     ) -> Result<(), Error> {
         let key = key(wanted);
-        if self.applied.lock().contains_key(&key) {
+        // A resource that was deleted and made again is another one.
+        let owner = wanted["metadata"]["ownerReferences"].to_string();
+        if self.applied.lock().get(&key).is_some_and(|applied| applied.wanted == owner) {
             return Ok(());
         }
         let (kind, namespace, name) = key.clone();
@@ -263,12 +265,49 @@ impl Children {
                 tracing::info!(kind, namespace, name, "created");
                 self.metrics.wrote(&kind);
             }
-            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                self.take_over(&api, &name, wanted).await.map_err(Error::kubernetes(what()))?;
+            }
             Err(error) => return Err(Error::kubernetes(what())(error)),
         }
-        let there = Applied { wanted: String::new(), version: String::new(), generation: None };
+        let there = Applied { wanted: owner, version: String::new(), generation: None };
         self.applied.lock().insert(key, there);
         Ok(())
+    }
+
+    /// Has an object that was made for an earlier resource of the same name go with the present one: the
+    /// garbage collector would take it soon, as its owner is gone. Where the operator may not look at it,
+    /// nothing is done.
+    async fn take_over(
+        &self,
+        api: &Api<DynamicObject>,
+        name: &str,
+        wanted: &Value,
+    ) -> kube::Result<()> {
+        let owners = &wanted["metadata"]["ownerReferences"];
+        if owners.as_array().is_none_or(Vec::is_empty) {
+            return Ok(());
+        }
+        let found = match api.get_metadata_opt(name).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(()),
+            found => found?,
+        };
+        let Some(found) = found.filter(|found| {
+            is_made_for(&found.metadata, wanted) && !is_owned(&found.metadata, &wanted["metadata"])
+        }) else {
+            return Ok(());
+        };
+        let version = found.metadata.resource_version;
+        let patch =
+            json!({ "metadata": { "ownerReferences": owners, "resourceVersion": version } });
+        match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(_) => {
+                tracing::info!(name, "goes with the resource that is there now");
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there is a Secret of this name. One that was there is believed to be, unless `look` says
@@ -425,7 +464,11 @@ fn touched(object: &DynamicObject) -> Option<Touched> {
 
 /// The kind's name and the resource's, of an object that the operator made.
 fn belongs(object: &DynamicObject) -> Option<(&str, &str)> {
-    let labels = object.metadata.labels.as_ref()?;
+    made_for(&object.metadata)
+}
+
+fn made_for(metadata: &ObjectMeta) -> Option<(&str, &str)> {
+    let labels = metadata.labels.as_ref()?;
     if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
         return None;
     }
@@ -446,9 +489,20 @@ pub(crate) fn short_digest(text: &str) -> String {
 
 /// Whether the operator made it for the same resource; it takes nobody else's.
 pub(crate) fn is_of_same_owner(found: &DynamicObject, wanted: &Value) -> bool {
+    is_made_for(&found.metadata, wanted)
+}
+
+fn is_made_for(found: &ObjectMeta, wanted: &Value) -> bool {
     let labels = &wanted["metadata"]["labels"];
-    belongs(found)
+    made_for(found)
         .is_some_and(|(name, instance)| labels[NAME] == name && labels[INSTANCE] == instance)
+}
+
+/// Whether it goes when the owner goes that stands in the `metadata` that is wanted.
+pub(crate) fn is_owned(found: &ObjectMeta, metadata: &Value) -> bool {
+    let uid = &metadata["ownerReferences"][0]["uid"];
+    let mut owners = found.owner_references.iter().flatten();
+    owners.any(|owner| *uid == owner.uid)
 }
 
 /// Whether everything that is wanted is there; defaults of the API server may be as well.

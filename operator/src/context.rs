@@ -75,6 +75,11 @@ pub(crate) enum Error {
     #[error("{0}")]
     Certificates(String),
     #[error(
+        "the operator may not read Secrets of namespace {namespace}, nor ask cert-manager there ({name}): \
+         name it in rbac.certificates of the operator's chart, or give tls.secret"
+    )]
+    MayNotCertify { name: String, namespace: String },
+    #[error(
         "the API server knows no Certificate of cert-manager.io/v1; install cert-manager, or leave tls.issuerRef out to have the operator make certificates"
     )]
     NoCertManager,
@@ -110,7 +115,7 @@ impl Error {
             Self::NameTaken { .. } => "NameTaken",
             Self::Refused(_) => "StorageNotExpanded",
             Self::NoRandomNumbers => "NoRandomNumbers",
-            Self::Certificates(_) => "CertificatesNotMade",
+            Self::Certificates(_) | Self::MayNotCertify { .. } => "CertificatesNotMade",
             Self::NoCertManager => "CertManagerMissing",
             Self::NotUnderstood { .. } => "NotUnderstood",
             Self::TenureOver => "LeaseLost",

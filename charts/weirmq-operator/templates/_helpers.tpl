@@ -87,12 +87,7 @@ grant what they do not have. */ -}}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create{{ if .Values.rbac.certificates }}, get, patch{{ end }}]
-{{- if .Values.rbac.certificates }}
-- apiGroups: [cert-manager.io]
-  resources: [certificates]
-  verbs: [get, create, patch]
-{{- end }}
+  verbs: [create]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch, delete]
@@ -108,4 +103,14 @@ grant what they do not have. */ -}}
 - apiGroups: ["", events.k8s.io]
   resources: [events]
   verbs: [create, patch]
+{{- end }}
+
+{{- /* What it takes to make certificates, or to have cert-manager make them. */ -}}
+{{- define "operator.certificateRules" -}}
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [get, patch]
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
+  verbs: [get, create, patch]
 {{- end }}

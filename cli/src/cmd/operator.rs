@@ -28,9 +28,9 @@ pub(crate) struct OperatorArgs {
     #[arg(default_value = "cluster.local")]
     cluster_domain: String,
     /// How long a changed Secret takes to reach all pods that mount it, at most: so long an authority is
-    /// trusted before it issues certificates, and after it last did
+    /// trusted before it issues certificates, and after it last did; 10s to 1d
     #[arg(long, value_name = "DURATION", env = "WEIRMQ_CERTIFICATE_SETTLE", hide_env = true)]
-    #[arg(default_value = "5m", value_parser = crate::units::parse_duration)]
+    #[arg(default_value = "5m", value_parser = parse_settle)]
     certificate_settle: Duration,
     /// Where the Lease of the operators is [default: default]
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE", hide_env = true)]
@@ -55,6 +55,21 @@ pub(crate) struct OperatorArgs {
     #[arg(long, value_name = "PORT", default_value_t = 10908, env = "WEIRMQ_ADMIN_PORT")]
     #[arg(hide_env = true)]
     admin_port: u16,
+}
+
+/// Below, no kubelet has read a Secret again; above, a certificate could run out before its turn comes.
+const SETTLE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(10)..=Duration::from_secs(86_400);
+
+fn parse_settle(text: &str) -> Result<Duration, String> {
+    let settle = crate::units::parse_duration(text)?;
+    if SETTLE.contains(&settle) {
+        return Ok(settle);
+    }
+    Err(format!(
+        "{text} is not in 10s to 1d: it is how long kubelets take to bring a changed Secret into all pods, a \
+         minute or two; with less brokers may refuse each other's certificates, with more they may run out"
+    ))
 }
 
 pub(crate) async fn run(args: OperatorArgs) -> anyhow::Result<()> {
@@ -92,4 +107,21 @@ pub(crate) async fn run(args: OperatorArgs) -> anyhow::Result<()> {
     admin_shutdown.cancel();
     let _ = port.await;
     Ok(ended?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_that_no_kubelet_keeps_or_no_certificate_outlives_is_refused() {
+        for (text, wanted) in [("10s", 10), ("5m", 300), ("1d", 86_400)] {
+            assert_eq!(parse_settle(text), Ok(Duration::from_secs(wanted)));
+        }
+        for text in ["0s", "9s", "25h", "90d"] {
+            let why = parse_settle(text).unwrap_err();
+            assert!(why.contains("10s to 1d"), "{text}: {why}");
+        }
+        assert!(parse_settle("5").unwrap_err().contains("is no duration"));
+    }
 }

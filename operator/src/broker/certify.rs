@@ -16,7 +16,7 @@ use super::Round;
 use super::build::{Plan, tls};
 use crate::annotations::RENEW_CERTIFICATES;
 use crate::certificates::{self, Both, Shown, Wanted};
-use crate::children::{holds, is_of_same_owner, short_digest};
+use crate::children::{holds, is_of_same_owner, is_owned, short_digest};
 use crate::context::{Error, MANAGER};
 use crate::kinds::IssuerRef;
 
@@ -32,15 +32,22 @@ pub(crate) struct Certified {
 }
 
 impl Round<'_> {
-    /// Sees to the certificates, if the resource brings none along.
-    pub(super) async fn certify(&mut self, plan: &Plan<'_>) -> Result<(), Error> {
+    /// Sees to the certificates, if the resource brings none along. While not all hosts are known those
+    /// that there are stay for whom they were made, and are renewed.
+    pub(super) async fn certify(
+        &mut self,
+        plan: &Plan<'_>,
+        are_hosts_known: bool,
+    ) -> Result<(), Error> {
         let Some(spec) = self.resource.spec.tls.as_ref().filter(|_| tls::are_made(self.resource))
         else {
             return Ok(());
         };
         let (hosts, now) = (tls::hosts(plan), Timestamp::now());
         let asked = self.resource.annotations().get(RENEW_CERTIFICATES);
-        let wanted = short_digest(&format!("{spec:?} {hosts:?} {asked:?}"));
+        let uid = self.resource.uid();
+        let wanted =
+            short_digest(&format!("{spec:?} {hosts:?} {are_hosts_known} {asked:?} {uid:?}"));
         let key = (plan.namespace(), plan.name());
         let known = self.context.certified.lock().get(&key).cloned();
         let all_ready = self.seen().iter().flat_map(|view| &view.pods).all(|pod| pod.is_ready);
@@ -49,10 +56,13 @@ impl Round<'_> {
         }
         let next = match &spec.issuer_ref {
             Some(issuer) => {
-                self.ask_cert_manager(plan, issuer, &hosts).await?;
+                // cert-manager renews what it was asked for before.
+                if are_hosts_known {
+                    self.ask_cert_manager(plan, issuer, &hosts).await?;
+                }
                 now + LOOK_EVERY
             }
-            None => self.issue(plan, hosts, now).await?.min(now + LOOK_EVERY),
+            None => self.issue(plan, hosts, are_hosts_known, now).await?.min(now + LOOK_EVERY),
         };
         self.context.certified.lock().insert(key, Certified { wanted, next });
         Ok(())
@@ -62,12 +72,17 @@ impl Round<'_> {
     async fn issue(
         &self,
         plan: &Plan<'_>,
-        hosts: BTreeSet<String>,
+        mut hosts: BTreeSet<String>,
+        are_hosts_known: bool,
         now: Timestamp,
     ) -> Result<Timestamp, Error> {
         let (authority, shown) = (tls::authority(&plan.name()), tls::certificates(&plan.name()));
         let authority = Kept::read(self, plan, authority).await?;
         let shown = Kept::read(self, plan, shown).await?;
+        if !are_hosts_known {
+            let Some(shown) = shown.shown() else { return Ok(now + LOOK_EVERY) };
+            hosts.extend(certificates::shown_hosts(&shown));
+        }
         let both = certificates::step(
             &Wanted {
                 name: plan.name(),
@@ -86,13 +101,16 @@ impl Round<'_> {
                 authority.name
             ))
         })?;
-        if authority.data() != Some(&next_authority) {
+        if authority.data() != Some(&next_authority) || !authority.is_owned(plan) {
             authority.write(self, plan, "Opaque", json!(next_authority), None).await?;
         }
-        if shown.shown().as_ref() != Some(&next_shown) {
+        let is_new = shown.shown().as_ref() != Some(&next_shown);
+        if is_new || !shown.is_owned(plan) {
             let written = Some(next_shown.written);
             let data = json!(next_shown.data);
             shown.write(self, plan, "kubernetes.io/tls", data, written).await?;
+        }
+        if is_new {
             let note = format!("wrote certificates into Secret {}", shown.name);
             self.event(EventType::Normal, "CertificatesWritten", note).await;
         }
@@ -125,7 +143,12 @@ impl Round<'_> {
         let client = self.context.client.clone();
         let api: Api<DynamicObject> = Api::namespaced_with(client, &plan.namespace(), &resource);
         let what = || format!("look for Certificate {name}");
-        let found = api.get_opt(&name).await.map_err(Error::kubernetes(what()))?;
+        let found = match api.get_opt(&name).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                return Err(Error::MayNotCertify { name, namespace: plan.namespace() });
+            }
+            found => found.map_err(Error::kubernetes(what()))?,
+        };
         if let Some(found) = &found {
             if !is_of_same_owner(found, &wanted) {
                 return Err(Error::NameTaken { kind: "Certificate".to_owned(), name });
@@ -164,8 +187,12 @@ struct Kept {
 impl Kept {
     async fn read(round: &Round<'_>, plan: &Plan<'_>, name: String) -> Result<Self, Error> {
         let api = Self::api(round, plan);
-        let found = api.get_opt(&name).await;
-        let found = found.map_err(Error::kubernetes(format!("read Secret {name}")))?;
+        let found = match api.get_opt(&name).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() => {
+                return Err(Error::MayNotCertify { name, namespace: plan.namespace() });
+            }
+            found => found.map_err(Error::kubernetes(format!("read Secret {name}")))?,
+        };
         if let Some(found) = &found {
             let wanted = plan.metadata(&name);
             let labels = json!(found.metadata.labels);
@@ -178,6 +205,12 @@ impl Kept {
 
     fn api(round: &Round<'_>, plan: &Plan<'_>) -> Api<Secret> {
         Api::namespaced(round.context.client.clone(), &plan.namespace())
+    }
+
+    /// Whether it goes with the Broker as it is there now. One of the same name that was deleted before
+    /// takes along what it owned, when the garbage collector comes to it.
+    fn is_owned(&self, plan: &Plan<'_>) -> bool {
+        self.found.as_ref().is_some_and(|found| is_owned(&found.metadata, &plan.metadata("")))
     }
 
     fn data(&self) -> Option<&certificates::Data> {

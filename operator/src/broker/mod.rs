@@ -118,7 +118,10 @@ impl Round<'_> {
         if is_paused(self.resource) {
             return Ok(());
         }
-        let name_servers = self.name_servers()?;
+        let (name_servers, missing) = match self.name_servers() {
+            Ok(name_servers) => (name_servers, None),
+            Err(missing) => (Vec::new(), Some(missing)),
+        };
         let groups = self.groups();
         let mut plan = Plan {
             resource: self.resource,
@@ -128,9 +131,16 @@ impl Round<'_> {
             external: external::Addresses::new(),
             groups,
         };
-        self.learn_addresses(&mut plan).await?;
-        // One object that cannot be made must not keep the others' pods from being looked after.
-        let certified = self.certify(&plan).await;
+        let learned = match missing {
+            None => self.learn_addresses(&mut plan).await,
+            Some(missing) => Err(missing),
+        };
+        // Certificates run out whatever else is missing, and one object that cannot be made must not keep
+        // the others' pods from being looked after.
+        let certified = self.certify(&plan, learned.is_ok()).await;
+        if let Err(error) = learned {
+            return certified.and(Err(error));
+        }
         self.findings.missing_secret = self.missing_secret(&self.seen()).await?;
         let made = match &self.findings.missing_secret {
             None => self.make(&plan).await,

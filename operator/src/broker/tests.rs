@@ -182,7 +182,7 @@ fn a_certificate_is_for_every_host_under_which_brokers_are_reached() {
     let outside = [
         ("a", "lb.example.org:10911"),
         ("b", "10.0.0.7:10911"),
-        ("c", "[fd00::7]:10911"),
+        ("c", "[FD00:0::7]:10911"),
         ("d", "{node}:1"),
     ];
     let plan = Plan {
@@ -263,6 +263,21 @@ fn replicas_are_told_their_outside_addresses() {
     assert_eq!(config.advertise_of_replicas["external"][1], "{node}:30001");
     let service = find(&made, "Service", "mq-0-2-external").unwrap();
     assert_eq!(service["spec"]["type"], "NodePort");
+}
+
+#[test]
+fn the_port_of_an_outside_address_is_told_from_the_host() {
+    let service =
+        serde_json::json!({ "spec": { "ports": [{ "port": 10_911, "nodePort": 30_001 }] } });
+    let service = serde_json::from_value(service).unwrap();
+    for (host, wanted) in
+        [("mq.example.org", "mq.example.org:30001"), ("fd00::7", "[fd00::7]:30001")]
+    {
+        let resource =
+            broker(&format!("{{{COMMON}, external: {{type: NodePort, host: '{host}'}}}}"));
+        let external = resource.spec.external.as_ref().unwrap();
+        assert_eq!(build::external::address(&service, external).as_deref(), Some(wanted));
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@
 mod x509;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::ByteString;
@@ -27,7 +28,7 @@ pub(crate) type Data = BTreeMap<String, ByteString>;
 pub(crate) struct Wanted<'a> {
     /// The Broker's name, for people who look into a certificate.
     pub(crate) name: String,
-    /// Names of DNS, with or without `*`, and addresses.
+    /// Names of DNS, with or without `*`, and addresses, as [`canonical`] writes them.
     pub(crate) hosts: BTreeSet<String>,
     /// What was made before is renewed, authority and all: somebody asked for it.
     pub(crate) made_after: Option<Timestamp>,
@@ -53,6 +54,21 @@ pub(crate) struct Both {
     pub(crate) shown: Shown,
     /// When to look again.
     pub(crate) next: Timestamp,
+}
+
+/// A host as certificates are compared: names in lower case, addresses in their shortest form.
+pub(crate) fn canonical(host: &str) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => host.to_ascii_lowercase(),
+    }
+}
+
+/// The hosts of the certificate that pods show; none where it cannot be read.
+pub(crate) fn shown_hosts(shown: &Shown) -> BTreeSet<String> {
+    let certificate = text(&shown.data, "tls.crt");
+    let facts = certificate.and_then(|certificate| x509::facts(&certificate).ok());
+    facts.map(|facts| facts.hosts).unwrap_or_default()
 }
 
 /// What to do now. `authority` has to be written before `shown`.
@@ -83,7 +99,8 @@ pub(crate) fn step(wanted: &Wanted<'_>, now: Timestamp) -> Result<Both, String> 
         let facts = x509::facts(&authority.current.certificate)?;
         let is_asked =
             wanted.made_after.is_some_and(|time| time <= now && is_before(facts.made, time));
-        if is_asked || facts.due() <= now {
+        // Made by a clock that ran ahead, it would last longer than it should.
+        if is_asked || facts.due() <= now || facts.made > now {
             authority.next = Some(x509::authority(&wanted.name, now)?);
         }
     }
@@ -163,7 +180,9 @@ impl Authority {
             && facts.hosts == wanted.hosts
             && x509::is_issued_by(&certificate, &self.current.certificate)
             && facts.due() > now
-            // By a clock that was ahead: it would never settle.
+            // By a clock that ran ahead: nobody takes such a certificate before that time, and what was
+            // written then would not settle.
+            && facts.made <= now
             && shown.written <= now
     }
 

@@ -202,6 +202,58 @@ fn an_operator_that_dies_between_the_two_writes_goes_on_without_a_shortened_wait
     assert_eq!(secrets.authority.unwrap().len(), 2);
 }
 
+/// An operator whose clock ran ahead made everything, and the clock was set right.
+#[test]
+fn what_a_clock_that_ran_ahead_made_is_not_kept_until_then() {
+    let ahead = begin() + DAY * 200;
+    let mut secrets = Secrets::default();
+    secrets.round(ahead);
+    let made_ahead = secrets.files();
+    let first = secrets.authority.clone().unwrap();
+    assert!(connect(&made_ahead, &made_ahead, begin()).is_err(), "it does not count yet");
+    // A new certificate at once, by the authority that everybody trusts; and another authority in the
+    // usual three steps.
+    let mut now = begin();
+    let mut rounds = 0;
+    while secrets.authority.as_ref().unwrap()["ca.crt"] == first["ca.crt"] || rounds < 5 {
+        let before = secrets.shown.clone().unwrap().data;
+        secrets.round(now);
+        connect(&secrets.files(), &secrets.files(), now).unwrap();
+        if rounds > 0 {
+            connect(&before, &secrets.files(), now).unwrap();
+        }
+        now += SETTLE;
+        rounds += 1;
+        assert!(rounds < 20, "no end");
+    }
+    assert_eq!(secrets.round(now).0, 0, "once, and not for ever");
+    let (made, issuer) = (secrets.files(), secrets.authority.clone().unwrap());
+    for certificate in [&made["tls.crt"], &issuer["ca.crt"]] {
+        let text = String::from_utf8(certificate.0.clone()).unwrap();
+        assert!(x509::facts(&text).unwrap().made <= now);
+    }
+}
+
+#[test]
+fn an_address_in_another_form_is_no_other_host() {
+    let wanted = ["fd00:0:0::7", "MQ.example.org", "10.0.0.7"];
+    let hosts: BTreeSet<String> = wanted.map(canonical).into();
+    assert_eq!(hosts, ["fd00::7", "mq.example.org", "10.0.0.7"].map(str::to_owned).into());
+    let wanted = |authority, shown| Wanted {
+        name: "mq".to_owned(),
+        hosts: hosts.clone(),
+        made_after: None,
+        settle: SETTLE,
+        authority,
+        shown,
+    };
+    let first = step(&wanted(None, None), begin()).unwrap();
+    assert_eq!(shown_hosts(&first.shown), hosts);
+    let again = wanted(Some(&first.authority), Some(&first.shown));
+    let again = step(&again, begin() + HOUR).unwrap();
+    assert!(again.shown == first.shown, "a certificate was made anew");
+}
+
 #[test]
 fn a_renewal_that_is_asked_for_renews_all_of_it_once() {
     let mut secrets = Secrets::default();

@@ -12,6 +12,8 @@ use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
 
+use super::canonical;
+
 /// A certificate counts from a while before it is made: clocks differ.
 const BACKDATED: SignedDuration = SignedDuration::from_hours(1);
 const AUTHORITY_VALID: SignedDuration = SignedDuration::from_hours(3 * 365 * 24);
@@ -29,7 +31,7 @@ pub(super) struct Pair {
 pub(super) struct Facts {
     pub(super) made: Timestamp,
     pub(super) expires: Timestamp,
-    /// The hosts that it is for.
+    /// The hosts that it is for, as [`canonical`] writes them.
     pub(super) hosts: BTreeSet<String>,
 }
 
@@ -114,7 +116,7 @@ pub(super) fn is_issued_by(certificate: &str, authority: &str) -> bool {
 
 fn host(name: &GeneralName<'_>) -> Option<String> {
     match name {
-        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::DNSName(name) => Some(canonical(name)),
         GeneralName::IPAddress(bytes) => {
             let v4 = <[u8; 4]>::try_from(*bytes).map(IpAddr::from);
             let address = v4.or_else(|_| <[u8; 16]>::try_from(*bytes).map(IpAddr::from));

@@ -242,9 +242,15 @@ pub struct BrokerSettings {
 pub struct BrokerExternal {
     #[serde(rename = "type")]
     pub type_: ExternalType,
-    /// The host that clients are told, with NodePort. Default: the address of the pod's node.
+    /// The host that clients are told, with NodePort: a name, or an address without brackets; no port.
+    /// Default: the address of the pod's node.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(
+        length(min = 1, max = 253),
+        regex(
+            pattern = r"^([A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)$"
+        )
+    )]
     pub host: Option<String>,
 }
 

@@ -100,9 +100,7 @@ impl Cluster {
 
     /// Has the operator look at a resource, by a change that means nothing.
     pub(crate) async fn touch(&self, kind: &str, name: &str, look: u64) {
-        let patch = json!({ "metadata": { "annotations": { "tests/look": look.to_string() } } });
-        let path = self.path(kind, name);
-        self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await;
+        self.annotate(kind, name, "tests/look", &look.to_string()).await;
     }
 
     /// Waits until every resource is as it is declared.
@@ -191,6 +189,40 @@ impl Cluster {
         let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name } });
         let path = format!("/api/v1/namespaces/{}/secrets", self.namespace);
         self.send(Method::POST, &path, "application/json", &secret).await;
+    }
+
+    /// Waits until a Secret is so, and answers with it.
+    pub(crate) async fn until_secret(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let path = format!("/api/v1/namespaces/{}/secrets", self.namespace);
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let found = self.get(&path).await;
+            let mut secrets = found["items"].as_array().unwrap().iter();
+            let found = secrets.find(|secret| secret["metadata"]["name"] == name);
+            if let Some(found) = found.filter(|found| is_so(found)) {
+                return found.clone();
+            }
+            assert!(
+                Instant::now() < end,
+                "Secret {name} is not so: {found:#?}\n{}",
+                self.metrics()
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    pub(crate) async fn delete(&self, kind: &str, name: &str) {
+        self.send(Method::DELETE, &self.path(kind, name), "application/json", &json!({})).await;
+    }
+
+    pub(crate) async fn annotate(&self, kind: &str, name: &str, key: &str, value: &str) {
+        let patch = json!({ "metadata": { "annotations": { key: value } } });
+        let path = self.path(kind, name);
+        self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await;
+    }
+
+    pub(crate) async fn uid(&self, kind: &str, name: &str) -> Value {
+        self.get(&self.path(kind, name)).await["metadata"]["uid"].clone()
     }
 
     /// What the StatefulSet controller and a kubelet do: one pod of each set, which runs at once.

@@ -73,3 +73,56 @@ async fn any_server_is_told_of_a_secret_that_is_missing_before_pods_need_it() {
     assert_eq!(cluster.template("mq-0").await, template);
     cluster.stop().await;
 }
+
+/// There is no garbage collector here. It would take what belongs to the Broker of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_keeps_secrets_of_a_broker_that_is_deleted_and_made_again() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    let spec = "{nameServerRef: {name: ns}, storage: {size: 1Gi}, tls: {}}";
+    cluster.declare("Broker", "mq", spec).await;
+    let secrets = ["mq-replication", "mq-authority", "mq-certificates"];
+    let mut before = Vec::new();
+    let first = cluster.uid("Broker", "mq").await;
+    let is_of = |secret: &serde_json::Value, uid: &serde_json::Value| {
+        let owners = secret["metadata"]["ownerReferences"].as_array().unwrap();
+        owners.len() == 1 && owners[0]["uid"] == *uid
+    };
+    for name in secrets {
+        before.push(cluster.until_secret(name, |secret| is_of(secret, &first)).await);
+    }
+    cluster.delete("Broker", "mq").await;
+    cluster.declare("Broker", "mq", spec).await;
+    let second = cluster.uid("Broker", "mq").await;
+    assert_ne!(first, second);
+    for (name, before) in secrets.iter().zip(before) {
+        let after = cluster.until_secret(name, |secret| is_of(secret, &second)).await;
+        assert_eq!(before["data"], after["data"], "{name}");
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_has_certificates_renewed_also_while_a_name_server_is_missing() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    let outside = "external: {type: NodePort, host: 'FD00:0::7'}";
+    let spec =
+        format!("{{nameServerRef: {{name: ns}}, storage: {{size: 1Gi}}, tls: {{}}, {outside}}}");
+    cluster.declare("Broker", "mq", &spec).await;
+    let before = cluster.until_secret("mq-certificates", |_| true).await;
+    cluster.delete("NameServer", "ns").await;
+    cluster.until_it_says("Broker", "mq", "Progressing", "there is no NameServer ns").await;
+    let now = jiff::Timestamp::now().to_string();
+    cluster.annotate("Broker", "mq", "weirmq.io/renew-certificates", &now).await;
+    cluster.until_secret("mq-authority", |secret| !secret["data"]["next.crt"].is_null()).await;
+    // Only whom brokers trust has changed: the addresses outside stay in the certificate though nobody
+    // looks them up now.
+    let has_changed =
+        |after: &serde_json::Value| after["data"]["ca.crt"] != before["data"]["ca.crt"];
+    let after = cluster.until_secret("mq-certificates", has_changed).await;
+    assert_eq!(after["data"]["tls.crt"], before["data"]["tls.crt"]);
+    cluster.stop().await;
+}

@@ -1,9 +1,11 @@
 //! `kubectl weir report`: what somebody needs who was not there, in one archive.
 //!
-//! Of Secrets only names and labels are fetched. What could not be fetched is in `errors.txt`, so that
-//! nobody takes it for not being there.
+//! Of Secrets only names and labels are fetched, and values of environment variables are left out. What
+//! could not be fetched is in `errors.txt`, so that nobody takes it for not being there.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -23,11 +25,13 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::api::{ApiResource, DynamicObject, ListParams, LogParams, ObjectList};
 use kube::{Api, ResourceExt as _};
 use serde::Serialize;
+use serde_json::{Value, json};
 use weirmq_operator::kinds::{Broker, BrokerGroup, ConsumerGroup, NameServer, Topic};
 
 use super::{Place, status};
 
-/// Collect resources, events and logs of a namespace in one archive, without the values of Secrets
+/// Collect resources, events and logs of a namespace in one archive, which only you can read, without the
+/// values of Secrets and of environment variables
 #[derive(clap::Args)]
 #[command(visible_alias = "logs")]
 pub(super) struct ReportArgs {
@@ -49,6 +53,8 @@ const MADE: &str = "app.kubernetes.io/managed-by=weirmq-operator";
 const OPERATOR: &str = "app.kubernetes.io/name=weirmq-operator";
 /// Of one log; the API server counts them from its beginning.
 const LOG_BYTES_MAX: i64 = 64 << 20;
+/// Logs and messages of errors may hold what is nobody else's business.
+const PRIVATE: u32 = 0o600;
 /// What a container writes between two restarts may say why it was restarted.
 const LOGS: [(&str, bool); 2] = [("log", false), ("previous.log", true)];
 
@@ -64,7 +70,7 @@ pub(super) async fn run(args: ReportArgs, place: &Place) -> anyhow::Result<()> {
     let now = Timestamp::now();
     let stem = format!("weirmq-report-{}-{}", place.namespace, now.strftime("%Y%m%dT%H%M%SZ"));
     let path = args.file.clone().unwrap_or_else(|| PathBuf::from(format!("{stem}.tar.gz")));
-    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    let file = create(&path).with_context(|| format!("create {}", path.display()))?;
     let encoder = GzEncoder::new(file, Compression::default());
     let archive = tar::Builder::new(encoder);
     let time = u64::try_from(now.as_second()).unwrap_or_default();
@@ -76,6 +82,14 @@ pub(super) async fn run(args: ReportArgs, place: &Place) -> anyhow::Result<()> {
     }
     let text = format!("{} has {entries} files", path.display());
     Ok(place.output.done(&text, &Done { file: path, entries, errors })?)
+}
+
+/// An empty file that nobody else can read, also where it was there before.
+fn create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(PRIVATE).open(path)?;
+    file.set_permissions(Permissions::from_mode(PRIVATE))?;
+    Ok(file)
 }
 
 struct Report {
@@ -163,8 +177,12 @@ impl Report {
         };
         for mut object in listed {
             object.metadata.managed_fields = None;
-            let text = serde_yaml::to_string(&object).context("write an object as YAML")?;
+            // The whole resource as text once more.
+            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
             let name = object.name_any();
+            let mut object = serde_json::to_value(object).context("write an object as JSON")?;
+            leave_env_out(&mut object);
+            let text = serde_yaml::to_string(&object).context("write an object as YAML")?;
             self.add(&format!("{namespace}/{}/{name}.yaml", resource.plural), text.as_bytes())?;
         }
         Ok(())
@@ -243,7 +261,7 @@ impl Report {
     fn add(&mut self, path: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
+        header.set_mode(PRIVATE);
         header.set_mtime(self.time);
         let path = Path::new(&self.stem).join(path);
         self.archive.append_data(&mut header, path, bytes).context("write the archive")?;
@@ -260,6 +278,27 @@ impl Report {
         let encoder = self.archive.into_inner()?;
         encoder.finish()?.sync_all()?;
         Ok((self.entries, self.errors))
+    }
+}
+
+/// Puts a remark in place of what environment variables are set to, in pods and in templates of pods: people
+/// write passwords there. From where a value is taken stays.
+fn leave_env_out(object: &mut Value) {
+    match object {
+        Value::Array(values) => values.iter_mut().for_each(leave_env_out),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::Array(variables) if key == "env" => {
+                        let values =
+                            variables.iter_mut().filter_map(|variable| variable.get_mut("value"));
+                        values.for_each(|value| *value = json!("(left out of the report)"));
+                    }
+                    value => leave_env_out(value),
+                }
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 
@@ -292,5 +331,41 @@ fn said(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_variables_keep_their_names_alone() {
+        let from = json!({ "secretKeyRef": { "name": "s", "key": "k" } });
+        let mut object = json!({ "spec": { "pod": { "template": { "spec": { "containers": [
+            { "name": "broker", "env": [{ "name": "A", "value": "hidden" }, { "name": "B", "valueFrom": from }] },
+        ] } } } } });
+        leave_env_out(&mut object);
+        let text = object.to_string();
+        assert!(!text.contains("hidden"), "{text}");
+        let env = &object["spec"]["pod"]["template"]["spec"]["containers"][0]["env"];
+        assert_eq!((&env[0]["name"], &env[1]["valueFrom"]), (&json!("A"), &from));
+        // A field that is only called so.
+        let mut other = json!({ "env": { "value": 1 } });
+        leave_env_out(&mut other);
+        assert_eq!(other, json!({ "env": { "value": 1 } }));
+    }
+
+    #[test]
+    fn nobody_else_reads_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.tar.gz");
+        std::fs::write(&path, "of before").unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        for _ in 0..2 {
+            create(&path).unwrap();
+            let found = std::fs::metadata(&path).unwrap();
+            assert_eq!((found.permissions().mode() & 0o777, found.len()), (PRIVATE, 0));
+            std::fs::remove_file(&path).unwrap();
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
 
-use super::operator::{BROKER, Deployed, TOPIC, deploy, install_with};
+use super::operator::{BROKER, Deployed, TOPIC, deploy_only, install_with};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, wait};
 use crate::group::Group;
@@ -24,9 +24,11 @@ struct Files {
 /// All certificates and their authority are renewed under load. After each step a slave is started anew,
 /// so that replicas that read their files at different times have to know each other.
 pub(crate) fn renewed(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    let deployed = deploy(namespace, "tls: {}")?;
     let settle = format!("extraEnv[0].value={SETTLE}");
-    install_with(namespace.cluster, &["extraEnv[0].name=WEIRMQ_CERTIFICATE_SETTLE", &settle])?;
+    let rights = format!("rbac.certificates={{{}}}", namespace.name);
+    let values = ["extraEnv[0].name=WEIRMQ_CERTIFICATE_SETTLE", &settle, &rights];
+    install_with(namespace.cluster, &values)?;
+    let deployed = deploy_only(namespace, "tls: {}")?;
     let group = deployed.group()?;
     group.settled(60).context("with certificates")?;
     let config = namespace.object("configmap", &format!("{}-config", group.name))?;

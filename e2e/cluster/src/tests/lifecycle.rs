@@ -273,6 +273,8 @@ pub(crate) fn rights(namespace: &Namespace<'_>) -> anyhow::Result<String> {
         &["delete", "customresourcedefinitions.apiextensions.k8s.io"],
         &["delete", "persistentvolumes"],
         &["list", "secrets"],
+        &["get", "secrets"],
+        &["patch", "secrets"],
         &["delete", "secrets"],
         &["*", "*"],
     ] {

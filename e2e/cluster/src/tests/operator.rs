@@ -185,7 +185,8 @@ pub(crate) fn install_from_chart(namespace: &Namespace<'_>) -> anyhow::Result<St
 
 /// What each file of examples/ declares becomes ready, and passes messages to a client in the cluster.
 pub(crate) fn modes(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    install(namespace.cluster)?;
+    // One of them has certificates.
+    install_with(namespace.cluster, &["rbac.certificates={*}"])?;
     let mut files: Vec<_> = std::fs::read_dir("examples")
         .context("read examples/")?
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -41,20 +41,18 @@ pub(in crate::broker) fn address(service: &Service, external: &BrokerExternal) -
     match external.type_ {
         ExternalType::NodePort => {
             let port = service.spec.as_ref()?.ports.as_ref()?.first()?.node_port?;
-            let host = external.host.as_deref().unwrap_or(NODE);
-            Some(format!("{host}:{port}"))
+            Some(joined(external.host.as_deref().unwrap_or(NODE), port))
         }
         ExternalType::LoadBalancer => {
             let balancer = service.status.as_ref()?.load_balancer.as_ref()?;
             let point = balancer.ingress.as_ref()?.first()?;
-            let host = point.hostname.as_ref().or(point.ip.as_ref())?;
-            Some(if host.contains(':') {
-                format!("[{host}]:{PORT}")
-            } else {
-                format!("{host}:{PORT}")
-            })
+            Some(joined(point.hostname.as_ref().or(point.ip.as_ref())?, i32::from(PORT)))
         }
     }
+}
+
+fn joined(host: &str, port: i32) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// The addresses of a group's replicas, by number, as far as they are known without a gap.

@@ -7,6 +7,7 @@ use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
 use super::{Plan, external, master_service};
+use crate::certificates::canonical;
 use crate::kinds::{Broker, BrokerTls, IssuerRef};
 
 /// The Secret that pods mount: the one that is named, else the one that the operator or cert-manager
@@ -41,7 +42,7 @@ pub(in crate::broker) fn hosts(plan: &Plan<'_>) -> BTreeSet<String> {
     let outside = plan.external.values().filter_map(|address| {
         let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        (host != external::NODE).then(|| host.to_owned())
+        (host != external::NODE).then(|| canonical(host))
     });
     std::iter::once(pods).chain(masters).chain(outside).collect()
 }
