@@ -62,6 +62,8 @@ pub struct Replica {
     refused: Option<Complaint>,
     /// When the last record that is obeyed was asked for.
     obeyed_read: Duration,
+    /// When a record was last heard and obeyed: an answer to what was asked before says nothing about it.
+    obeyed_heard: Option<Duration>,
     peers: BTreeMap<ReplicaId, Peer>,
     /// When others were last told that this replica follows.
     told_following: Option<Duration>,
@@ -138,6 +140,7 @@ impl Replica {
             asking: None,
             refused: None,
             obeyed_read: Duration::ZERO,
+            obeyed_heard: None,
             peers: BTreeMap::new(),
             // What an earlier start told counts as told now.
             told_following: Some(now),
@@ -257,8 +260,7 @@ impl Replica {
         };
         self.is_current = true;
         self.lease.read(now, sent, lease);
-        self.see_record(now, record);
-        if self.refused.is_none() {
+        if self.see_record(now, sent, record) {
             self.obeyed_read = sent;
         }
     }
@@ -270,7 +272,9 @@ impl Replica {
         };
         self.note_durable();
         match (swapped, asking.swap) {
-            (Swapped::Won(version), Some(record)) => self.see_record(now, (version, record)),
+            (Swapped::Won(version), Some(record)) => {
+                self.see_record(now, asking.sent, (version, record));
+            }
             _ => {
                 self.is_current = false;
                 self.must_read = true;
@@ -320,16 +324,30 @@ impl Replica {
         }
     }
 
-    fn see_record(&mut self, now: Duration, (version, record): (Version, Record)) {
-        self.refused = self.promise.complaint_about(&record);
-        if self.refused.is_some() {
-            // Who leads or follows goes on as it may without the authority, since what stands there
-            // now says nothing about it. Nobody is elected by it, and no set changes.
-            self.is_current = false;
-            self.campaigning_since = None;
-            return;
+    /// Takes in what stood there at some time after `sent`; whether it is obeyed.
+    fn see_record(
+        &mut self,
+        now: Duration,
+        sent: Duration,
+        (version, record): (Version, Record),
+    ) -> bool {
+        let refused = self.promise.complaint_about(&record);
+        if refused.is_none() {
+            self.refused = None;
+            self.obey(now, Some(version), record);
+            return true;
         }
-        self.obey(now, Some(version), record);
+        // Who leads or follows goes on as it may without the authority, since what stands there
+        // now says nothing about it. Nobody is elected by it, and no set changes.
+        self.is_current = false;
+        self.campaigning_since = None;
+        if self.obeyed_heard.is_some_and(|heard| sent <= heard) {
+            // It may be from before the swap that was heard of: only a later read can say.
+            self.must_read = true;
+        } else {
+            self.refused = refused;
+        }
+        false
     }
 
     /// Acts on a record, `version` of which was read or written; a record that was heard has none.

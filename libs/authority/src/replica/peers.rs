@@ -85,6 +85,7 @@ impl Replica {
             self.note_durable();
             self.is_current = false;
             self.must_read = true;
+            self.obeyed_heard = Some(now);
             self.obey(now, None, record);
         }
     }

@@ -234,6 +234,36 @@ fn a_record_that_was_restored_is_refused_with_a_reason() {
 }
 
 #[test]
+fn a_read_that_began_before_a_swap_was_heard_of_is_no_evidence() {
+    let master = report(1).from;
+    let first = Record::default().elect(master, 2);
+    let second = first.serving();
+    let mut replica = replica(Settings::new(3), promise(0));
+    found(&mut replica, at(1_000), &first);
+    // A read is under way while the master tells of its swap, and is answered from before that.
+    replica.changed();
+    replica.tick(at(2_000));
+    let actions = replica.take_actions();
+    let read = actions.iter().find_map(|action| match action {
+        Action::Read { request } => Some(*request),
+        _ => None,
+    });
+    replica.heard_record(at(2_050), master, second.clone());
+    let answer = ((Version("old".into()), first.clone()), (Version("1".into()), Lease::default()));
+    replica.read(at(2_100), read.unwrap(), Some(answer));
+    assert_eq!(replica.complaint(at(2_100)), None);
+    let follows = Role::Follower { master, epoch: 1 };
+    assert_eq!((replica.role(), replica.record()), (follows, Some(&second)));
+    // It asks again at once, and what is found then counts.
+    replica.take_actions();
+    found(&mut replica, at(2_200), &first);
+    let complaint = replica.complaint(at(2_200)).unwrap();
+    assert!(matches!(complaint, Complaint::WentBack { .. }), "{complaint}");
+    found(&mut replica, at(3_000), &second);
+    assert_eq!(replica.complaint(at(3_000)), None);
+}
+
+#[test]
 fn a_lower_min_in_sync_counts_once_nobody_else_can_be_elected() {
     let three = Settings::new(3);
     let mut replica = replica(three.clone(), promise(0));
