@@ -95,37 +95,18 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
 
 #[cfg(test)]
 mod tests {
-    use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
+    use weirmq_authority::ReplicaId;
 
     use super::*;
+    use crate::broker::tests::{member, three_replicas};
 
     fn group(master: u32, outdated: &[u32]) -> GroupView {
-        let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(1) };
-        let pods = (0..3).map(|replica| PodView {
-            name: format!("a-0-{replica}"),
-            replica,
-            node: Some(format!("n{replica}")),
-            is_ready: true,
-            is_up_to_date: !outdated.contains(&replica),
-            ..PodView::default()
-        });
-        GroupView {
-            name: "a-0".to_owned(),
-            is_elected: true,
-            is_current: true,
-            wanted: 3,
-            declared: 3,
-            min_in_sync: 2,
-            record: Some(Record {
-                epoch: 1,
-                phase: Phase::Stable,
-                master: Some(member(master)),
-                in_sync: (0..3).map(member).collect(),
-                ..Record::default()
-            }),
-            pods: pods.collect(),
-            ..GroupView::default()
+        let mut group = three_replicas();
+        group.record.as_mut().unwrap().master = Some(member(master));
+        for pod in &mut group.pods {
+            pod.is_up_to_date = !outdated.contains(&pod.replica);
         }
+        group
     }
 
     /// The steps until nothing is left, as a cluster would take them.
@@ -141,8 +122,7 @@ mod tests {
                 }
                 Step::HandOver { to, .. } => {
                     let record = group.record.as_mut().unwrap();
-                    record.master =
-                        record.master.map(|master| Member { replica: ReplicaId(*to), ..master });
+                    record.master = Some(member(*to));
                 }
             }
             steps.push(step);
@@ -154,10 +134,10 @@ mod tests {
     fn slaves_go_first_and_the_old_master_last() {
         let restart = |pod: &str| Step::Restart { pod: pod.to_owned(), why: "Outdated" };
         let wanted = [
-            restart("a-0-2"),
-            restart("a-0-0"),
+            restart("mq-0-2"),
+            restart("mq-0-0"),
             Step::HandOver { to: 0, why: "Outdated" },
-            restart("a-0-1"),
+            restart("mq-0-1"),
         ];
         assert_eq!(steps(group(1, &[0, 1, 2])), wanted);
         assert_eq!(steps(group(1, &[])), []);
@@ -185,7 +165,7 @@ mod tests {
         assert!(matches!(next(&broken, |_| false), Step::Wait(_)), "it may be reading its store");
         broken.pods[2].trouble = Some("ImagePullBackOff".to_owned());
         let why = "OutdatedAndNotRunning";
-        assert_eq!(next(&broken, |_| false), Step::Replace { pod: "a-0-2".to_owned(), why });
+        assert_eq!(next(&broken, |_| false), Step::Replace { pod: "mq-0-2".to_owned(), why });
     }
 
     #[test]
@@ -224,8 +204,7 @@ mod tests {
         let mut group = group(2, &[]);
         group.declared = 2;
         assert_eq!(next(&group, |_| false), Step::HandOver { to: 0, why: "ReplicaLeaves" });
-        group.record.as_mut().unwrap().master =
-            Some(Member { replica: ReplicaId(0), incarnation: Incarnation(1) });
+        group.record.as_mut().unwrap().master = Some(member(0));
         assert!(matches!(next(&group, |_| false), Step::Wait(_)));
     }
 }

@@ -1,14 +1,49 @@
-//! What is built from resources, without a cluster.
+//! What is built from resources, without a cluster; and resources and groups for the tests of other files.
 
 use kube::ResourceExt as _;
 use serde_json::Value;
+use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
 use weirmq_broker::BrokerConfig;
 
 use super::build::{self, Group, Plan};
+use super::observe::{GroupView, PodView};
 use crate::annotations::RESTARTED_AT;
 use crate::kinds::Broker;
 
-fn broker(spec: &str) -> Broker {
+/// A group that is well: replica 0 of three is master, each on a node of its own.
+pub(super) fn three_replicas() -> GroupView {
+    let pods = (0..3).map(|replica| PodView {
+        name: format!("mq-0-{replica}"),
+        replica,
+        node: Some(format!("n{replica}")),
+        is_ready: true,
+        is_up_to_date: true,
+        ..PodView::default()
+    });
+    GroupView {
+        name: "mq-0".to_owned(),
+        is_elected: true,
+        is_current: true,
+        wanted: 3,
+        declared: 3,
+        min_in_sync: 2,
+        record: Some(Record {
+            epoch: 4,
+            phase: Phase::Stable,
+            master: Some(member(0)),
+            in_sync: (0..3).map(member).collect(),
+            ..Record::default()
+        }),
+        pods: pods.collect(),
+        ..GroupView::default()
+    }
+}
+
+pub(super) fn member(replica: u32) -> Member {
+    Member { replica: ReplicaId(replica), incarnation: Incarnation(1) }
+}
+
+pub(super) fn broker(spec: &str) -> Broker {
     let text = format!(
         "{{apiVersion: weirmq.io/v1alpha1, kind: Broker, \
          metadata: {{name: mq, namespace: shop, uid: 7, generation: 1}}, spec: {spec}}}"
@@ -49,7 +84,7 @@ fn config(objects: &[Value], group: &str, broker_id: u64) -> BrokerConfig {
     config
 }
 
-const COMMON: &str = "nameServerRef: {name: ns}, storage: {size: 1Gi}";
+pub(super) const COMMON: &str = "nameServerRef: {name: ns}, storage: {size: 1Gi}";
 
 #[test]
 fn every_mode_gives_a_configuration_that_brokers_take() {

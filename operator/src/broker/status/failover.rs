@@ -135,68 +135,38 @@ pub(super) fn how_to_promote(broker: &str, view: &GroupView) -> String {
 #[cfg(test)]
 mod tests {
     use weirmq_authority::kubernetes::Promote;
-    use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
 
     use super::*;
-    use crate::broker::observe::PodView;
+    use crate::broker::tests::{COMMON, broker, member, three_replicas};
 
-    fn broker(spec: &str) -> Broker {
-        let spec = format!("{{nameServerRef: {{name: ns}}, storage: {{size: 1Gi}}, {spec}}}");
-        let metadata = "{name: mq, namespace: shop}";
-        let text = format!(
-            "{{apiVersion: weirmq.io/v1alpha1, kind: Broker, metadata: {metadata}, spec: {spec}}}"
-        );
-        serde_yaml::from_str(&text).unwrap()
+    fn with_failover(mode: &str) -> Broker {
+        broker(&format!("{{{COMMON}, failover: {{mode: {mode}}}}}"))
     }
 
-    /// Replica 0 of three is master, and the first `in_sync` are in sync.
+    /// The first `in_sync` replicas are in sync.
     fn view(in_sync: u32) -> GroupView {
-        let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(1) };
-        let pods = (0..3).map(|replica| PodView {
-            name: format!("mq-0-{replica}"),
-            replica,
-            node: Some(format!("n{replica}")),
-            is_ready: true,
-            is_up_to_date: true,
-            ..PodView::default()
-        });
-        GroupView {
-            name: "mq-0".to_owned(),
-            is_elected: true,
-            is_current: true,
-            wanted: 3,
-            declared: 3,
-            min_in_sync: 2,
-            record: Some(Record {
-                epoch: 4,
-                phase: Phase::Stable,
-                master: Some(member(0)),
-                in_sync: (0..in_sync).map(member).collect(),
-                ..Record::default()
-            }),
-            pods: pods.collect(),
-            ..GroupView::default()
-        }
+        let mut view = three_replicas();
+        view.record.as_mut().unwrap().in_sync = (0..in_sync).map(member).collect();
+        view
     }
 
     #[test]
     fn failover_is_possible_while_enough_are_in_sync_without_the_master() {
-        let broker = broker("failover: {mode: Automatic}");
+        let broker = with_failover("Automatic");
         assert_eq!(possible(&broker, &[view(3)]).reason, "Enough");
         assert_eq!(possible(&broker, &[view(2)]).reason, "TooFewInSync");
     }
 
     #[test]
     fn replicas_on_one_node_are_no_failover() {
-        let broker = broker("failover: {mode: Automatic}");
+        let broker = with_failover("Automatic");
         let mut together = view(3);
         together.pods[1].node = Some("n0".to_owned());
         let said = possible(&broker, &[together.clone()]);
         assert_eq!(said.reason, "OneNode");
         assert!(said.message.contains("node n0 is gone: 2 of its 3"), "{}", said.message);
         // With another master one node may go.
-        together.record.as_mut().unwrap().master =
-            Some(Member { replica: ReplicaId(2), incarnation: Incarnation(1) });
+        together.record.as_mut().unwrap().master = Some(member(2));
         assert_eq!(possible(&broker, &[together]).reason, "Enough");
     }
 
@@ -214,7 +184,7 @@ mod tests {
 
     #[test]
     fn who_promotes_by_hand_is_told_whom_and_how() {
-        let manual = broker("failover: {mode: Manual}");
+        let manual = with_failover("Manual");
         assert_eq!(possible(&manual, &[view(3)]).reason, "Manual");
         let text = how_to_promote("mq", &view(3));
         assert!(
