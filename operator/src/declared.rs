@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{Patch, PatchParams};
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, Resource, ResourceExt as _};
@@ -20,6 +21,7 @@ use crate::broker;
 use crate::children::Children;
 use crate::conditions::{self, Finding};
 use crate::context::{Context, Error};
+use crate::watches::understood;
 
 /// Keeps a resource until what it declared is deleted.
 const FINALIZER: &str = "weirmq.io/delete-at-brokers";
@@ -71,7 +73,7 @@ pub(crate) trait Declared:
 /// Declares what one resource says at the masters of its Broker, and says how it is.
 pub(crate) async fn reconcile<K: Declared>(
     resource: &K,
-    others: &[Arc<K>],
+    others: &[Arc<DeserializeGuard<K>>],
     context: &Context,
     children: &Children,
 ) -> Result<Action, Error> {
@@ -140,15 +142,15 @@ async fn declare<K: Declared>(
 /// Lets a resource go, and before that deletes what it declared, where that is wanted.
 async fn end<K: Declared>(
     resource: &K,
-    others: &[Arc<K>],
+    others: &[Arc<DeserializeGuard<K>>],
     place: Option<Place>,
     context: &Context,
 ) -> Result<Action, Error> {
     let goes = has_finalizer(resource) && resource.goes_with_it();
     // Without a Broker there is nobody to delete it at.
     if let Some(place) = place.filter(|_| goes) {
-        let mut heirs = others.iter().filter(|other| is_same_thing(&***other, resource));
-        if let Some(heir) = heirs.find(|heir| !is_ending(&***heir)) {
+        let mut heirs = understood(others).filter(|other| is_same_thing(*other, resource));
+        if let Some(heir) = heirs.find(|heir| !is_ending(*heir)) {
             let note = format!("{} has it from now on: nothing is deleted", heir.name_any());
             context.event(resource, EventType::Normal, "LeftToOther", note).await;
         } else if let Err(why) = delete(resource, &place, context).await {
@@ -242,15 +244,14 @@ impl Refusal {
 /// Looks up the Broker, and whether another resource has the same thing.
 fn place<K: Declared>(
     resource: &K,
-    others: &[Arc<K>],
+    others: &[Arc<DeserializeGuard<K>>],
     context: &Context,
     children: &Children,
 ) -> Result<Result<Place, Refusal>, Error> {
     let namespace = resource.namespace().unwrap_or_default();
     let name = resource.declared_name();
-    let older = others
-        .iter()
-        .find(|other| is_same_thing(&***other, resource) && age(&***other) < age(resource));
+    let older = understood(others)
+        .find(|other| is_same_thing(*other, resource) && age(*other) < age(resource));
     if let Some(older) = older {
         return Ok(Err(Refusal::Taken { by: older.name_any(), name }));
     }

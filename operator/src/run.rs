@@ -29,8 +29,8 @@ use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::pods::Role;
 use crate::watches::{
-    Changes, Declarations, Resources, Touch, Touches, tell_of_brokers, tell_of_name_servers,
-    understood, watch, watch_nodes,
+    Changes, Declarations, Resources, Touch, Touches, tell_of_brokers, tell_of_name_servers, watch,
+    watch_nodes,
 };
 use crate::{broker, client, declared, name_server};
 
@@ -272,7 +272,7 @@ impl Everything {
         let (context, children) = (self.context.clone(), self.children.clone());
         self.control(controller, move |resource| {
             let (context, children) = (context.clone(), children.clone());
-            let others = understood(&store);
+            let others = store.state();
             async move { declared::reconcile(&*resource, &others, &context, &children).await }
         })
         .await;

@@ -107,6 +107,8 @@ where
     let store = writer.as_reader();
     let stream = watcher(api, watcher::Config::default())
         .default_backoff()
+        // Who wrote which field is often more than the rest.
+        .modify(|guard| guard.meta_mut().managed_fields = None)
         .reflect(writer)
         .inspect_ok(move |event| tell(event))
         // Also what is gone wakes whoever depends on it; a resource's own controller does not find it.
@@ -257,11 +259,9 @@ impl Declarations {
     }
 }
 
-/// The resources of a store that could be read.
-pub(crate) fn understood<K: Resource<DynamicType = ()> + Clone + 'static>(
-    resources: &Resources<K>,
-) -> Vec<Arc<K>> {
-    resources.state().iter().filter_map(|guard| guard.0.clone().ok().map(Arc::new)).collect()
+/// Those of a store's resources that could be read.
+pub(crate) fn understood<K>(resources: &[Arc<DeserializeGuard<K>>]) -> impl Iterator<Item = &K> {
+    resources.iter().filter_map(|guard| guard.0.as_ref().ok())
 }
 
 #[cfg(test)]

@@ -27,18 +27,48 @@ pub(crate) fn topics(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     })?;
     let took = begun.elapsed();
     let after = resident_mib(namespace.cluster)?;
+    let looks = looks(namespace.cluster)?;
     let seconds = took.as_secs_f64();
+    for (kind, milliseconds) in &looks {
+        namespace.measured(&format!("reconcile_{}_ms", kind.to_lowercase()), *milliseconds);
+    }
     namespace.measured("kubectl_apply_s", applied);
     namespace.measured("apply_to_ready_s", seconds);
     namespace.measured("operator_before_mib", before);
     namespace.measured("operator_after_mib", after);
+    let looks: Vec<String> =
+        looks.iter().map(|(kind, milliseconds)| format!("{kind} {milliseconds:.1} ms")).collect();
     let note = format!(
-        "{TOPICS} topics in {seconds:.1} s, {applied:.1} s of it kubectl; \
-         operator {before:.0} MiB before and {after:.0} MiB after"
+        "{TOPICS} topics in {seconds:.1} s, {applied:.1} s of it kubectl; operator {before:.0} MiB \
+         before and {after:.0} MiB after; a look: {}",
+        looks.join(", ")
     );
     ensure!(took <= TOPICS_MAX, "longer than {TOPICS_MAX:?}: {note}");
     ensure!(after <= OPERATOR_MIB_MAX, "more than {OPERATOR_MIB_MAX} MiB: {note}");
     Ok(note)
+}
+
+/// How long it takes on average, in milliseconds, to look at a resource that is as it is declared; with what
+/// brokers are asked.
+fn looks(cluster: &Cluster) -> anyhow::Result<Vec<(&'static str, f64)>> {
+    let now = |what: &str, kind: &str| {
+        let name = format!("weirmq_operator_reconcile_seconds_{what}");
+        metric_of(cluster, &name, &format!("kind=\"{kind}\""))
+    };
+    let kinds = ["Broker", "Topic"];
+    let before: Vec<_> = kinds
+        .iter()
+        .map(|kind| Ok((now("sum", kind)?, now("count", kind)?)))
+        .collect::<anyhow::Result<_>>()?;
+    // Topics are looked at each minute, and Brokers twice as often.
+    wait("every topic was looked at again", 180, || {
+        Ok((now("count", "Topic")? >= before[1].1 + TOPICS as f64).then_some(()))
+    })?;
+    let looked = kinds.iter().zip(before).map(|(kind, (sum, count))| {
+        let (seconds, looks) = (now("sum", kind)? - sum, now("count", kind)? - count);
+        Ok((*kind, seconds * 1_000.0 / looks.max(1.0)))
+    });
+    looked.collect()
 }
 
 /// From `kubectl apply` of NameServer and Broker to a Broker that is ready: three replicas, the image is
@@ -68,6 +98,11 @@ fn resident_mib(cluster: &Cluster) -> anyhow::Result<f64> {
 
 /// The sum of a metric of the operator over all its labels.
 pub(crate) fn metric(cluster: &Cluster, name: &str) -> anyhow::Result<f64> {
+    metric_of(cluster, name, "")
+}
+
+/// The same over those whose labels contain this.
+fn metric_of(cluster: &Cluster, name: &str, label: &str) -> anyhow::Result<f64> {
     let system = cluster.existing(OPERATOR_NAMESPACE);
     let pods = system.objects("pods", "app.kubernetes.io/name=weirmq-operator")?;
     let pod = pods.iter().find(|pod| is_ready(pod)).context("no operator is ready")?;
@@ -78,7 +113,7 @@ pub(crate) fn metric(cluster: &Cluster, name: &str) -> anyhow::Result<f64> {
         |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
     let values: Vec<f64> = text
         .lines()
-        .filter(of_name)
+        .filter(|line| of_name(line) && line.contains(label))
         .map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<f64>())
         .collect::<Result<_, _>>()
         .with_context(|| format!("read {name}"))?;
