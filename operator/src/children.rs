@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
-use futures::stream::{SelectAll, Stream, StreamExt as _};
+use futures::stream::{SelectAll, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -20,13 +21,14 @@ use kube::api::{
 };
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Resource as _, ResourceExt as _};
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::context::{Error, MANAGER};
+use crate::deleted_records::DeletedRecords;
 use crate::kinds::BrokerGroup;
 use crate::metrics::Metrics;
 
@@ -79,6 +81,8 @@ pub(crate) struct Children {
     metrics: Metrics,
     watched: BTreeMap<String, Watched>,
     applied: Mutex<BTreeMap<Key, Applied>>,
+    /// Of groups that somebody deleted.
+    pub(crate) deleted_records: Arc<DeletedRecords>,
 }
 
 struct Watched {
@@ -116,15 +120,27 @@ impl Children {
             ApiResource::erase::<NetworkPolicy>(&()),
             ApiResource::erase::<BrokerGroup>(&()),
         ];
+        let deleted_records = Arc::<DeletedRecords>::default();
         let mut watched = BTreeMap::new();
         let mut streams: SelectAll<Pin<Box<dyn Stream<Item = Touched> + Send>>> = SelectAll::new();
         for resource in resources {
             let api = scope.dynamic(client, &resource);
-            let config = watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}"));
+            let is_record = resource.kind == BrokerGroup::kind(&());
+            let config = match is_record {
+                // All of them: see [`DeletedRecords`].
+                true => watcher::Config::default(),
+                false => watcher::Config::default().labels(&format!("{MANAGED_BY}={MANAGER}")),
+            };
+            let is_pod = resource.kind == Pod::kind(&());
+            let deleted = is_record.then(|| deleted_records.clone());
             let writer = reflector::store::Writer::new(resource.clone());
             let store = writer.as_reader();
             let stream = watcher(api, config)
                 .default_backoff()
+                .modify(move |object| leave_out(object, is_pod))
+                .inspect_ok(move |event| {
+                    deleted.iter().for_each(|deleted| deleted.see(event));
+                })
                 .reflect(writer)
                 .touched_objects()
                 .filter_map(|object| async move { touched(&object.ok()?) });
@@ -132,7 +148,7 @@ impl Children {
             watched.insert(resource.kind.clone(), Watched { resource, store });
         }
         let (client, applied) = (client.clone(), Mutex::default());
-        (Self { client, metrics, watched, applied }, streams)
+        (Self { client, metrics, watched, applied, deleted_records }, streams)
     }
 
     /// Returns once every kind was listed once.
@@ -433,12 +449,7 @@ impl Children {
         }
     }
 
-    fn find(
-        &self,
-        kind: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Option<std::sync::Arc<DynamicObject>> {
+    fn find(&self, kind: &str, namespace: &str, name: &str) -> Option<Arc<DynamicObject>> {
         let watched = self.watched.get(kind)?;
         let reference = ObjectRef::new_with(name, watched.resource.clone()).within(namespace);
         watched.store.get(&reference)
@@ -453,6 +464,15 @@ fn parsed<K: DeserializeOwned>(object: &DynamicObject) -> Option<K> {
             tracing::warn!(%error, name = object.name_any(), "object not understood");
             None
         }
+    }
+}
+
+/// What nobody looks at need not be kept: of each object who wrote which field, and of a pod what its
+/// containers are like, which is more than all the rest.
+fn leave_out(object: &mut DynamicObject, is_pod: bool) {
+    object.metadata.managed_fields = None;
+    if is_pod && let Some(spec) = object.data.get_mut("spec") {
+        *spec = json!({ "nodeName": spec["nodeName"], "containers": [] });
     }
 }
 

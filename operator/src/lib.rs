@@ -16,6 +16,7 @@ mod conditions;
 mod consumer_group;
 mod context;
 mod declared;
+mod deleted_records;
 pub mod kinds;
 mod leader;
 mod metrics;

@@ -1,12 +1,17 @@
 //! Finds out that a group's authority record is older than what its replicas obeyed: somebody deleted
-//! it, or restored an old copy.
+//! it, or restored an old copy. One that was deleted while the operator watched is put back.
 
 use futures::future::join_all;
 use kube::Api;
+use kube::ResourceExt as _;
+use kube::api::PostParams;
+use kube::runtime::events::EventType;
+use weirmq_authority::kubernetes::BrokerGroupStatus;
 use weirmq_client::Admin;
 
 use super::Round;
 use super::observe::{ASK_TIMEOUT, GroupView};
+use crate::annotations::is_paused;
 use crate::kinds::BrokerGroup;
 
 /// What replicas obeyed, and what stands in the record.
@@ -35,9 +40,9 @@ impl Round<'_> {
                 Api::namespaced(self.context.client.clone(), &self.namespace());
             match api.get_opt(&view.name).await {
                 Ok(group) => {
-                    let record = group.and_then(|group| group.status).map(|status| status.record);
-                    let found = record.map_or(0, |record| record.epoch);
-                    if found < obeyed {
+                    let record = group.as_ref().and_then(|group| group.status.as_ref());
+                    let found = record.map_or(0, |status| status.record.epoch);
+                    if found < obeyed && !self.put_back(view, group, &api).await {
                         let regressed = Regressed { obeyed, found };
                         self.findings.regressed.insert(view.name.clone(), regressed);
                     }
@@ -47,6 +52,64 @@ impl Round<'_> {
                 }
             }
         }
+    }
+
+    /// Puts a record back that was deleted, if the group was made again and has none; whether it did.
+    ///
+    /// What stands there then is what stood there when it was deleted, neither more nor less: whoever obeyed that
+    /// record obeys it again, and whoever refused it refuses it again. It is not done where a replica says that it
+    /// knows a newer one: that was an old copy, which somebody is perhaps about to replace.
+    async fn put_back(
+        &self,
+        view: &GroupView,
+        group: Option<BrokerGroup>,
+        api: &Api<BrokerGroup>,
+    ) -> bool {
+        let (namespace, name) = (self.namespace(), &view.name);
+        let deleted = self.children.deleted_records.get(&namespace, name);
+        let (Some(record), Some(mut group)) = (deleted, group) else { return false };
+        if group.status.is_some() || is_paused(self.resource) {
+            return false;
+        }
+        let newest = self.newest_of_replicas(view).await;
+        if newest > (record.epoch, record.in_sync_version) {
+            tracing::warn!(
+                group = name,
+                epoch = record.epoch,
+                obeyed = newest.0,
+                "the record that was deleted is older than what replicas know, and is not put back"
+            );
+            return false;
+        }
+        let epoch = record.epoch;
+        let write = group.uid().unwrap_or_default();
+        group.status = Some(BrokerGroupStatus { record, write });
+        // Only over the group as it was read, without a record.
+        if let Err(error) = api.replace_status(name, &PostParams::default(), &group).await {
+            tracing::warn!(%error, group = name, "a record that was deleted was not put back");
+            return false;
+        }
+        self.context.metrics.wrote("BrokerGroup");
+        let note = format!(
+            "somebody deleted BrokerGroup {name}; its record, of epoch {epoch}, was put back as it was"
+        );
+        tracing::warn!(group = name, epoch, "a record that somebody deleted was put back");
+        self.event(EventType::Warning, "RecordPutBack", note).await;
+        true
+    }
+
+    /// The epoch and version of the newest record that replicas say they go by, and zeros where none does.
+    async fn newest_of_replicas(&self, view: &GroupView) -> (u64, u64) {
+        let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return (0, 0) };
+        let admin = &admin;
+        let pods = view.pods.iter().filter(|pod| !pod.is_terminating);
+        let asked = pods.filter_map(|pod| pod.broker_address()).map(async |address| {
+            let asked = admin.in_sync_set(&address, &view.name);
+            let known = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
+            let number = |number: i32| u64::try_from(number).unwrap_or_default();
+            Some((number(known.master_epoch), number(known.sync_state_set_epoch)))
+        });
+        join_all(asked).await.into_iter().flatten().max().unwrap_or_default()
     }
 
     /// The highest epoch that the status speaks of; 0: none.

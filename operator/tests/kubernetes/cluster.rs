@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weirmq_admin::Admin;
-use weirmq_broker::{BrokerConfig, Listeners};
+use weirmq_authority::Record;
+use weirmq_authority::kubernetes::BrokerGroupStatus;
+use weirmq_broker::{BrokerConfig, Listeners, ReplicationSection};
 use weirmq_operator::Config;
 
 /// Waiting for what should come at once ends with a failure after this.
@@ -39,6 +41,16 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
+        Self::start_with(ReplicationSection::default()).await
+    }
+
+    /// The same with a broker that is replicated, by configuration; there is one that is master of epoch 1.
+    pub(crate) async fn start_replicated() -> Self {
+        Self::start_with(ReplicationSection { insecure: true, ..ReplicationSection::default() })
+            .await
+    }
+
+    async fn start_with(replication: ReplicationSection) -> Self {
         let wanted = std::env::var_os("WEIRMQ_REAL_KUBE").is_some();
         assert!(wanted, "needs the real API server: `make kube`");
         let client = Client::try_default().await.unwrap();
@@ -50,14 +62,17 @@ impl Cluster {
         let [a, b, c, ..] = id.into_bytes();
         let address = Ipv4Addr::new(127, a | 1, b, c | 1);
         let main = TcpListener::bind((address, BROKER_PORT)).await.unwrap();
+        let of_replicas = TcpListener::bind((address, 0)).await.unwrap();
+        let of_replicas = replication.is_on().then_some(of_replicas);
         let data = tempfile::tempdir().unwrap();
         let config = BrokerConfig {
             name: "mq-0".to_owned(),
             cluster: "mq".to_owned(),
             data_dir: data.path().to_owned(),
+            replication,
             ..BrokerConfig::default()
         };
-        let listeners = Listeners { main, vip: None, replication: None };
+        let listeners = Listeners { main, vip: None, replication: of_replicas };
         let running = weirmq_broker::run(config, listeners, Admin::new(), shutdown.clone());
         let broker = tokio::spawn(async move { running.await.unwrap() });
 
@@ -193,22 +208,45 @@ impl Cluster {
 
     /// Waits until a Secret is so, and answers with it.
     pub(crate) async fn until_secret(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let path = format!("/api/v1/namespaces/{}/secrets", self.namespace);
+        let list = format!("/api/v1/namespaces/{}/secrets", self.namespace);
+        self.until_one_of(&list, name, is_so).await
+    }
+
+    /// Waits until there is a resource that is so, and answers with it.
+    pub(crate) async fn until_resource(
+        &self,
+        kind: &str,
+        name: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Value {
+        let path = self.path(kind, name);
+        self.until_one_of(path.rsplit_once('/').unwrap().0, name, is_so).await
+    }
+
+    async fn until_one_of(&self, list: &str, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let end = Instant::now() + PATIENCE;
         loop {
-            let found = self.get(&path).await;
-            let mut secrets = found["items"].as_array().unwrap().iter();
-            let found = secrets.find(|secret| secret["metadata"]["name"] == name);
+            let found = self.get(list).await;
+            let mut all = found["items"].as_array().unwrap().iter();
+            let found = all.find(|one| one["metadata"]["name"] == name);
             if let Some(found) = found.filter(|found| is_so(found)) {
                 return found.clone();
             }
             assert!(
                 Instant::now() < end,
-                "Secret {name} is not so: {found:#?}\n{}",
+                "{list}/{name} is not so: {found:#?}\n{}",
                 self.metrics()
             );
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Writes an authority record, as a replica does, into a group that has none.
+    pub(crate) async fn write_record(&self, group: &str, record: &Record) {
+        let status = BrokerGroupStatus { record: record.clone(), write: "test".to_owned() };
+        let path = format!("{}/status", self.path("BrokerGroup", group));
+        let patch = json!({ "status": status });
+        self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await;
     }
 
     pub(crate) async fn delete(&self, kind: &str, name: &str) {
@@ -226,7 +264,7 @@ impl Cluster {
     }
 
     /// What the StatefulSet controller and a kubelet do: one pod of each set, which runs at once.
-    async fn run_pods(&self) {
+    pub(crate) async fn run_pods(&self) {
         let sets = format!("/apis/apps/v1/namespaces/{}/statefulsets", self.namespace);
         let pods = format!("/api/v1/namespaces/{}/pods", self.namespace);
         let there = self.get(&pods).await;

@@ -4,6 +4,8 @@
 mod cluster;
 
 use cluster::{Cluster, KINDS};
+use serde_json::Value;
+use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
 
 /// Looks at each resource of a cluster that is as it is declared.
 const LOOKS: u64 = 20;
@@ -85,7 +87,7 @@ async fn any_server_keeps_secrets_of_a_broker_that_is_deleted_and_made_again() {
     let secrets = ["mq-replication", "mq-authority", "mq-certificates"];
     let mut before = Vec::new();
     let first = cluster.uid("Broker", "mq").await;
-    let is_of = |secret: &serde_json::Value, uid: &serde_json::Value| {
+    let is_of = |secret: &Value, uid: &Value| {
         let owners = secret["metadata"]["ownerReferences"].as_array().unwrap();
         owners.len() == 1 && owners[0]["uid"] == *uid
     };
@@ -120,9 +122,65 @@ async fn any_server_has_certificates_renewed_also_while_a_name_server_is_missing
     cluster.until_secret("mq-authority", |secret| !secret["data"]["next.crt"].is_null()).await;
     // Only whom brokers trust has changed: the addresses outside stay in the certificate though nobody
     // looks them up now.
-    let has_changed =
-        |after: &serde_json::Value| after["data"]["ca.crt"] != before["data"]["ca.crt"];
+    let has_changed = |after: &Value| after["data"]["ca.crt"] != before["data"]["ca.crt"];
     let after = cluster.until_secret("mq-certificates", has_changed).await;
     assert_eq!(after["data"]["tls.crt"], before["data"]["tls.crt"]);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_gets_a_record_back_that_somebody_deleted_unless_it_was_too_old() {
+    // Its broker is of epoch 1, and says so when it is asked.
+    let cluster = Cluster::start_replicated().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    cluster.declare("Broker", "mq", "{nameServerRef: {name: ns}, storage: {size: 1Gi}}").await;
+    cluster.until_template("mq-0").await;
+    cluster.run_pods().await;
+    let master = Member { replica: ReplicaId(0), incarnation: Incarnation(7) };
+    let record = |epoch, in_sync_version| Record {
+        epoch,
+        phase: Phase::Stable,
+        master: Some(master),
+        in_sync: [master].into_iter().collect(),
+        in_sync_version,
+        ..Record::default()
+    };
+    cluster.write_record("mq-0", &record(5, 9)).await;
+    let has_seen = |broker: &Value| broker["status"]["groups"][0]["epoch"] == 5;
+    cluster.until_resource("Broker", "mq", has_seen).await;
+    let before = cluster.until_resource("BrokerGroup", "mq-0", |_| true).await;
+    cluster.delete("BrokerGroup", "mq-0").await;
+    let is_back = |group: &Value| {
+        group["metadata"]["uid"] != before["metadata"]["uid"] && group["status"]["epoch"] == 5
+    };
+    let after = cluster.until_resource("BrokerGroup", "mq-0", is_back).await;
+    for field in ["phase", "master", "inSync", "inSyncVersion", "eligible", "lossEpoch", "trail"] {
+        assert_eq!(before["status"][field], after["status"][field], "{field}");
+    }
+    cluster.until_event("RecordPutBack", "somebody deleted BrokerGroup mq-0").await;
+
+    // One that somebody put there from an old copy, and then deleted.
+    cluster.annotate("Broker", "mq", "weirmq.io/paused", "true").await;
+    cluster.until_it_says("Broker", "mq", "Paused", "").await;
+    cluster.delete("BrokerGroup", "mq-0").await;
+    let spec =
+        "{replicas: 3, flush: Sync, failover: Automatic, replication: {mode: Sync, minInSync: 2}}";
+    cluster.declare("BrokerGroup", "mq-0", spec).await;
+    cluster.write_record("mq-0", &record(1, 1)).await;
+    let has_seen = |broker: &Value| broker["status"]["groups"][0]["epoch"] == 1;
+    cluster.until_resource("Broker", "mq", has_seen).await;
+    cluster.delete("BrokerGroup", "mq-0").await;
+    cluster.annotate("Broker", "mq", "weirmq.io/paused", "false").await;
+    let is_older = "obeyed a record of epoch 1, BrokerGroup mq-0 is of epoch 0";
+    cluster.until_it_says("Broker", "mq", "AuthorityRegressed", is_older).await;
+    cluster.until_resource("BrokerGroup", "mq-0", |_| true).await;
+    for look in 0..2 {
+        let looked = cluster.reconciles("Broker");
+        cluster.touch("Broker", "mq", look).await;
+        cluster.until("it was looked at again", || cluster.reconciles("Broker") > looked).await;
+    }
+    let group = cluster.until_resource("BrokerGroup", "mq-0", |_| true).await;
+    assert!(group["status"].is_null(), "{group:#}");
     cluster.stop().await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
-use super::operator::{BROKER, Deployed, TOPIC, deploy};
+use super::operator::{BROKER, Deployed, TOPIC, deploy, scale_operator};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, condition, wait};
 use crate::group::{Group, Master};
@@ -60,8 +60,8 @@ fn promote_after(
     Ok(promoted)
 }
 
-/// A `BrokerGroup` that was deleted by hand: messages go on, and the Broker says what is wrong until a
-/// copy is put back.
+/// A `BrokerGroup` that was deleted by hand: messages go on. An operator that saw it puts it back; if none
+/// did, the Broker says what is wrong until somebody puts a copy back.
 pub(crate) fn record_deleted(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "")?;
     let group = deployed.group()?;
@@ -70,6 +70,20 @@ pub(crate) fn record_deleted(namespace: &Namespace<'_>) -> anyhow::Result<String
     let mut copy = namespace.object("brokergroup", &group.name)?.context("no BrokerGroup")?;
     let deleted = moment();
     namespace.kubectl(&["delete", "brokergroup", &group.name])?;
+    wait("the record is back", 60, || {
+        let now = namespace.object("brokergroup", &group.name)?;
+        Ok(now.filter(|now| now["status"]["epoch"] == copy["status"]["epoch"]).map(drop))
+    })?;
+    let events = namespace.objects("events", "")?;
+    let is_told = events.iter().any(|event| event["reason"] == "RecordPutBack");
+    ensure!(is_told, "there is no event RecordPutBack");
+    deployed.ready("broker", BROKER, 60)?;
+    ensure!(group.settled(60)?.pod == master.pod, "another master, without need");
+
+    scale_operator(namespace.cluster, 0)?;
+    copy = namespace.object("brokergroup", &group.name)?.context("no BrokerGroup")?;
+    namespace.kubectl(&["delete", "brokergroup", &group.name])?;
+    scale_operator(namespace.cluster, 1)?;
     wait("the Broker says that the record is older", 60, || {
         let broker = namespace.object("broker", BROKER)?.context("the Broker is gone")?;
         let is_said = condition(&broker, "AuthorityRegressed") == Some("True");

@@ -155,7 +155,7 @@ pub(crate) const TESTS: &[Test] = &[
     },
     Test {
         name: "record-deleted",
-        about: "a BrokerGroup is deleted by hand under load, and put back from a copy",
+        about: "a BrokerGroup is deleted by hand under load: the operator puts it back, or somebody does from a copy",
         smoke: false,
         run: authority::record_deleted,
     },
