@@ -42,7 +42,7 @@ pub struct Report {
     pub refuses: bool,
     /// Whether its process is about to end ([`crate::Replica::leave`]). Versions that do not know
     /// this neither say nor read it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_not_so")]
     pub leaves: bool,
     pub position: LogPosition,
     /// The epoch in which it leads.
@@ -59,4 +59,9 @@ pub struct Report {
     pub sent: Duration,
     /// `sent` of the last report that the master it follows sent, by the master's clock.
     pub echo: Option<Duration>,
+}
+
+/// What is not said: then a report is what it was before there was the field.
+fn is_not_so(said: &bool) -> bool {
+    !said
 }
