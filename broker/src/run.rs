@@ -22,8 +22,8 @@ use crate::config::{BrokerConfig, ConfigError};
 use crate::io_threads::IoThreads;
 use crate::metrics::Metrics;
 use crate::replication::{
-    OF_THE_LOG, Prepared, ReplicationThread, Restart, RoleStatus, StartError, Status, prepare,
-    refuse_what_others_wrote,
+    HandOverError, OF_THE_LOG, Prepared, ReplicationThread, Restart, RoleStatus, StartError,
+    Status, prepare, refuse_what_others_wrote,
 };
 use crate::session::BrokerService;
 use crate::state::{ImportError, State, StateError};
@@ -256,7 +256,14 @@ async fn leave_before_the_end(broker: &Arc<Broker>) {
     }
     // Also one to which a master has handed over a moment ago.
     if is_master() {
-        match broker.hand_over(None).await {
+        let mut handed_over = broker.hand_over(None).await;
+        if handed_over == Err(HandOverError::UnderWay) {
+            let (mut status, patience) = (replication.watch(), broker.config.replication.lease_ms);
+            let ended = status.wait_for(|status| !status.is_handing_over);
+            let _ = tokio::time::timeout(Duration::from_millis(patience), ended).await;
+            handed_over = if is_master() { broker.hand_over(None).await } else { Ok(()) };
+        }
+        match handed_over {
             Ok(()) => tracing::info!("handed over before the end"),
             Err(error) => tracing::warn!(%error, "not handed over before the end"),
         }

@@ -49,6 +49,16 @@ fn hello(replica: u32) -> Value {
     })
 }
 
+/// What a slave of the first epoch reports that has the log up to `end`.
+fn report(member: &Value, end: u64, second: u64) -> String {
+    let report = json!({
+        "from": member, "promised": 1, "promised_version": 0, "refuses": false,
+        "position": { "epoch": 1, "end": end, "flushed": end }, "leads": null, "follows": 1,
+        "lost": null, "confirmed": 0, "sent": { "secs": second, "nanos": 0 }, "echo": null,
+    });
+    report.to_string()
+}
+
 /// A handshake with somebody who trusts everybody.
 fn meet(liar: &mut Liar, hello: &Value) {
     liar.say(HELLO, hello.to_string().as_bytes());
@@ -285,17 +295,11 @@ fn a_replica_of_the_version_before_is_served_and_asked_for_nothing_new() {
         log_bytes =
             u64::from_be_bytes(contents[8..16].try_into().unwrap()) + contents.len() as u64 - 20;
     }
-    let report = |second: u64| {
-        json!({
-            "from": hello(1)["member"], "promised": 1, "promised_version": 0, "refuses": false,
-            "position": { "epoch": 1, "end": end, "flushed": end }, "leads": null, "follows": 1,
-            "lost": null, "confirmed": 0, "sent": { "secs": second, "nanos": 0 }, "echo": null,
-        })
-    };
-    old.say(4, report(1).to_string().as_bytes());
+    let report = |second| report(&hello(1)["member"], end, second);
+    old.say(4, report(1).as_bytes());
     // What is damaged at the master it would not understand to be asked for.
     until("blocks have checksums", || {
-        old.say(4, report(2).to_string().as_bytes());
+        old.say(4, report(2).as_bytes());
         metric(&master, "weirmq_log_scrubbed_bytes").unwrap() > 8 << 20
     });
     let file = std::fs::OpenOptions::new()
@@ -304,11 +308,11 @@ fn a_replica_of_the_version_before_is_served_and_asked_for_nothing_new() {
         .unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"rot", 100_000).unwrap();
     until("the damage is found", || {
-        old.say(4, report(3).to_string().as_bytes());
+        old.say(4, report(3).as_bytes());
         metric(&master, "weirmq_log_damaged_bytes") == Some(16_384)
     });
     for second in 4..14 {
-        old.say(4, report(second).to_string().as_bytes());
+        old.say(4, report(second).as_bytes());
         let (kind, _) = old.hear_any().unwrap();
         assert!(kind <= 10, "kind {kind} is of a later version");
     }
@@ -345,6 +349,35 @@ fn who_follows_in_another_epoch_or_asks_for_what_is_not_there_is_refused() {
 }
 
 #[test]
+fn the_next_start_of_a_replica_that_was_disconnected_is_heard_at_once() {
+    let group = Group::new(&[]);
+    let master = insecure_master(&group);
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 100)));
+    let port = replication_port(&master.broker);
+    let mut first = Liar::connect(&port);
+    meet(&mut first, &hello(1));
+    first.say(5, br#"{"epoch":1}"#);
+    let lead: Value = serde_json::from_slice(&first.hear(6).unwrap()).unwrap();
+    let end = lead["end"].as_u64().unwrap();
+    // As one that follows nobody yet.
+    let waits = report(&hello(1)["member"], 0, 1).replace("\"follows\":1", "\"follows\":null");
+    first.say(4, waits.as_bytes());
+    first.say(7, br#"{"epoch":1,"from":1099511627776}"#);
+    assert_eq!(first.hear(8), None);
+    let mut started = hello(1);
+    started["member"]["incarnation"] = json!("0000000000000008");
+    let mut second = Liar::connect(&port);
+    meet(&mut second, &started);
+    second.say(5, br#"{"epoch":1}"#);
+    second.hear(6).unwrap();
+    // Once: where it was not heard now it never is.
+    second.say(4, report(&started["member"], end, 1).as_bytes());
+    until("it is in sync", || metric(&master, "weirmq_in_sync_replicas") == Some(2));
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
 fn a_replica_that_reports_more_than_it_was_sent_is_disconnected() {
     let folder = Group::new(&[]);
     let master = insecure_master(&folder);
@@ -366,12 +399,7 @@ fn a_replica_that_reports_more_than_it_was_sent_is_disconnected() {
     liar.say(7, br#"{"epoch":1,"from":0}"#);
     liar.hear(8).unwrap();
     // It cannot have all of it: it has read one frame, and a connection holds a few MB.
-    let report = serde_json::json!({
-        "from": hello(1)["member"], "promised": 1, "promised_version": 0, "refuses": false,
-        "position": { "epoch": 1, "end": end, "flushed": end }, "leads": null, "follows": 1,
-        "lost": null, "confirmed": 0, "sent": { "secs": 1, "nanos": 0 }, "echo": null,
-    });
-    liar.say(4, report.to_string().as_bytes());
+    liar.say(4, report(&hello(1)["member"], end, 1).as_bytes());
     while liar.hear(8).is_some() {}
     assert_eq!(refusals(&master), [("FutureReport".to_owned(), 1)].into());
     folder.runtime.block_on(client.shutdown());

@@ -8,6 +8,7 @@ mod follow;
 mod office;
 mod publish;
 mod repair;
+mod said;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use super::{Command, HandOverError, Shared, copy, kept};
 use crate::Broker;
 use follow::{Following, OFFSETS_PER_FRAME};
 use repair::Repairs;
+use said::Said;
 
 /// How often the machine looks at the clock.
 const TICK: Duration = Duration::from_millis(100);
@@ -67,7 +69,7 @@ pub(super) struct Driver {
     /// Who asked for a hand-over.
     handing_over: Option<oneshot::Sender<Result<(), HandOverError>>>,
     /// Who asked whether the process may end.
-    leaving: Option<oneshot::Sender<()>>,
+    leaving: Option<oneshot::Sender<bool>>,
     answers: mpsc::Sender<FromAuthority>,
     /// The read that was asked for last.
     reading: u64,
@@ -81,8 +83,8 @@ pub(super) struct Driver {
     /// When offsets that were committed here as a slave were passed on last.
     offsets_passed: Option<Duration>,
     repairs: Repairs,
-    /// Who refused something last, and why.
-    refused_by: Option<(Member, String)>,
+    /// Why others refused something.
+    refused_by: Said<Member>,
 }
 
 /// The group's settings, and where its record and its master's endpoint are.
@@ -137,7 +139,7 @@ impl Driver {
             unheard: BTreeSet::new(),
             offsets_passed: None,
             repairs: Repairs::default(),
-            refused_by: None,
+            refused_by: Said::default(),
         }
     }
 
@@ -273,10 +275,12 @@ impl Driver {
         self.links.contains_key(&replica) && self.reports.get(&replica).is_some_and(is_prompt)
     }
 
-    /// Tells whoever wants to end the process that nobody would wait for this replica any more.
+    /// Tells whoever wants to end the process that nobody would wait for this replica any more, or that
+    /// this does not change.
     fn leave_if_due(&mut self) {
         if self.leaving.is_some() && !self.replica.is_waited_for(self.now()) {
-            let _ = self.leaving.take().map(|asked| asked.send(()));
+            let is_free = !self.replica.is_counted();
+            let _ = self.leaving.take().map(|asked| asked.send(is_free));
         }
     }
 
@@ -288,6 +292,9 @@ impl Driver {
             }
             Command::HandOver { answer, .. } if self.authority.is_by_configuration() => {
                 let _ = answer.send(Err(HandOverError::ByConfiguration));
+            }
+            Command::HandOver { answer, .. } if self.replica.is_handing_over() => {
+                let _ = answer.send(Err(HandOverError::UnderWay));
             }
             Command::HandOver { heir, answer } => {
                 // Nothing is appended from here on, so the machine knows where the log ends.
@@ -345,12 +352,8 @@ impl Driver {
             }
             FromLink::Down { link, peer, why } => {
                 if self.links.get(&peer.replica).is_some_and(|known| known.number == link) {
-                    self.links.remove(&peer.replica);
                     tracing::info!(replica = peer.replica.0, why, "replica disconnected");
-                    self.replica.disconnected(peer);
-                    // A candidate counts from when it saw the lease of a master that is gone.
-                    self.replica.changed();
-                    self.publish_status();
+                    self.end_link(peer);
                 }
             }
             FromLink::Received { link, peer, frame } => {
@@ -362,6 +365,16 @@ impl Driver {
         Ok(())
     }
 
+    /// There is no connection to this start of a replica any more, or there must not be. The machine
+    /// hears of it, so that the next start need not wait until this one is missed.
+    fn end_link(&mut self, peer: Member) {
+        self.links.remove(&peer.replica);
+        self.replica.disconnected(peer);
+        // A candidate counts from when it saw the lease of a master that is gone.
+        self.replica.changed();
+        self.publish_status();
+    }
+
     async fn on_frame(&mut self, peer: Member, frame: Frame) -> Result<(), DriverError> {
         match frame {
             Frame::Report(report) => self.on_report(report),
@@ -370,9 +383,8 @@ impl Driver {
             Frame::Fetch(fetch) => self.on_fetch(peer, fetch),
             Frame::Log(log) => self.on_log(peer, log)?,
             Frame::Refused(why) => {
-                if self.refused_by.as_ref() != Some(&(peer, why.clone())) {
+                if self.refused_by.is_news(peer, &why) {
                     tracing::warn!(replica = peer.replica.0, why, "replica refuses");
-                    self.refused_by = Some((peer, why));
                 }
                 if let Some(following) = &mut self.following {
                     // The log may have gone on without what was asked for.
@@ -390,9 +402,7 @@ impl Driver {
             Frame::Lost(lost) => self.on_lost(peer, lost),
             Frame::Found(found) => self.on_found(peer, found),
             Frame::Lacking(lacking) => self.on_lacking(peer, lacking),
-            Frame::Hello(_) | Frame::Proof(_) => {
-                self.links.remove(&peer.replica);
-            }
+            Frame::Hello(_) | Frame::Proof(_) => self.end_link(peer),
         }
         Ok(())
     }
@@ -416,7 +426,7 @@ impl Driver {
                 "it reports its log up to {end}, which it was not sent; this one ends at {own}"
             );
             self.refuse(replica, Reason::FutureReport, why);
-            self.links.remove(&replica);
+            self.end_link(report.from);
             return;
         }
         let (now, end) = (self.now(), report.position.end);

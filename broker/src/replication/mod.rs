@@ -58,8 +58,9 @@ pub(crate) enum Command {
     HandOver { heir: Option<ReplicaId>, answer: oneshot::Sender<Result<(), HandOverError>> },
     /// Give it up, because the disk does not answer.
     Resign { why: String },
-    /// The process is to end. The answer comes when nobody would wait for this replica.
-    Leave { answer: oneshot::Sender<()> },
+    /// The process is to end. The answer comes when nobody would wait for this replica, or nothing can be
+    /// done about that; it says whether nobody would.
+    Leave { answer: oneshot::Sender<bool> },
 }
 
 /// Why the office stays where it is.
@@ -71,6 +72,8 @@ pub(crate) enum HandOverError {
     ByConfiguration,
     #[error("no such replica is in sync, follows and was heard just now")]
     NoHeir,
+    #[error("the office is being handed over already; wait for what becomes of that")]
+    UnderWay,
     #[error("the heir did not take over in time; this replica goes on as master")]
     TooLate,
 }
@@ -284,7 +287,8 @@ impl Shared {
     pub(crate) async fn leave(&self, patience: Duration) -> bool {
         let (answer, answered) = oneshot::channel();
         let left = async {
-            self.commands.send(Command::Leave { answer }).await.is_ok() && answered.await.is_ok()
+            self.commands.send(Command::Leave { answer }).await.is_ok()
+                && answered.await.unwrap_or(false)
         };
         tokio::time::timeout(patience, left).await.unwrap_or(false)
     }

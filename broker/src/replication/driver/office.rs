@@ -113,7 +113,7 @@ impl Driver {
             let from = fetch.from;
             let why = format!("it asks for the log from {from} on, which ends at {end}");
             self.refuse(peer.replica, Reason::FutureFetch, why);
-            self.links.remove(&peer.replica);
+            self.end_link(peer);
         } else if let Some(link) = self.links.get(&peer.replica) {
             tracing::info!(replica = peer.replica.0, from = fetch.from, "replica takes the log");
             self.shared.refusals.accepted(&named(peer.replica));

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use weirmq_authority::{Member, ReplicaId};
 use weirmq_store::DamagedRange;
 
 use super::Driver;
+use super::said::Said;
 use crate::replication::frame::{Frame, Lacking, LogBytes, Lost};
 
 /// From this version of the protocol on it has frames for that.
@@ -28,6 +30,8 @@ pub(super) struct Repairs {
     /// Where the logs of others begin, as far as they said so: nothing before that is asked for.
     begins: BTreeMap<ReplicaId, u64>,
     reading: Arc<Semaphore>,
+    /// Why what came, or did not, was of no use: of which place, from whom.
+    useless: Arc<Mutex<Said<(u64, ReplicaId)>>>,
 }
 
 struct Asked {
@@ -41,7 +45,8 @@ struct Asked {
 impl Default for Repairs {
     fn default() -> Self {
         let reading = Arc::new(Semaphore::new(BLOCKS));
-        Self { asked: BTreeMap::new(), begins: BTreeMap::new(), reading }
+        let (asked, begins, useless) = Default::default();
+        Self { asked, begins, reading, useless }
     }
 }
 
@@ -50,13 +55,17 @@ impl Driver {
     pub(super) fn ask_for_lost(&mut self) {
         let damaged = self.broker.store.damaged();
         if damaged.is_empty() {
-            self.repairs.asked.clear();
+            if !self.repairs.asked.is_empty() {
+                self.repairs.asked.clear();
+                self.repairs.useless.lock().retain(|_| false);
+            }
             return;
         }
         let now = self.now();
         let is_damaged =
             |from: &u64| damaged.binary_search_by_key(from, |range| range.from).is_ok();
         self.repairs.asked.retain(|from, _| is_damaged(from));
+        self.repairs.useless.lock().retain(|(from, _)| is_damaged(from));
         let is_out = |asked: &&Asked| !asked.is_answered && now < asked.at + ASK_AGAIN;
         let mut room = BLOCKS.saturating_sub(self.repairs.asked.values().filter(is_out).count());
         for range in &damaged {
@@ -145,32 +154,44 @@ impl Driver {
     /// What another replica has at a place that is damaged here.
     pub(super) fn on_found(&mut self, peer: Member, found: LogBytes) {
         let (from, bytes) = (found.position, found.bytes.len());
-        if self.take_answer(peer, from).is_none() {
+        if !self.take_answer(peer, from) {
             return;
         }
-        let (store, replica) = (self.broker.store.clone(), peer.replica.0);
+        let (store, useless) = (self.broker.store.clone(), self.repairs.useless.clone());
+        let of = peer.replica;
+        let replica = of.0;
         tokio::task::spawn_blocking(move || match store.repair_block(from, &found.bytes) {
             Ok(true) => {
                 tracing::warn!(from, bytes, replica, "a damaged range came back from a replica");
             }
-            Ok(false) => tracing::error!(
-                from,
-                bytes,
-                replica,
-                "what a replica has is not what was written here; the range stays damaged"
-            ),
-            Err(error) => tracing::error!(%error, from, "a damaged range could not be repaired"),
+            Ok(false) => {
+                if useless.lock().is_news((from, of), "other bytes") {
+                    tracing::error!(
+                        from,
+                        bytes,
+                        replica,
+                        "what a replica has is not what was written here; the range stays damaged"
+                    );
+                }
+            }
+            Err(error) => {
+                if useless.lock().is_news((from, of), &error.to_string()) {
+                    tracing::error!(%error, from, "a damaged range could not be repaired");
+                }
+            }
         });
     }
 
     /// Another replica does not have it either.
     pub(super) fn on_lacking(&mut self, peer: Member, lacking: Lacking) {
         let Lacking { from, to, start, why } = lacking;
-        let Some(times) = self.take_answer(peer, from) else { return };
+        if !self.take_answer(peer, from) {
+            return;
+        }
         if start > from {
             self.repairs.begins.insert(peer.replica, start);
         }
-        if times == 1 {
+        if self.repairs.useless.lock().is_news((from, peer.replica), &why) {
             let replica = peer.replica.0;
             tracing::error!(
                 from,
@@ -182,11 +203,10 @@ impl Driver {
         }
     }
 
-    /// Whether it was asked for that; how often anybody was.
-    fn take_answer(&mut self, peer: Member, from: u64) -> Option<usize> {
+    /// Whether it was asked for that.
+    fn take_answer(&mut self, peer: Member, from: u64) -> bool {
         let asked = self.repairs.asked.get_mut(&from);
-        let asked = asked.filter(|asked| asked.of == peer.replica && !asked.is_answered)?;
-        asked.is_answered = true;
-        Some(asked.times)
+        let asked = asked.filter(|asked| asked.of == peer.replica && !asked.is_answered);
+        asked.map(|asked| asked.is_answered = true).is_some()
     }
 }

@@ -14,12 +14,15 @@ impl Replica {
     ///
     /// Called under the append lock, after [`Replica::log_moved`] of the last append.
     ///
-    /// Returns false where no such member follows, was heard a moment ago and stays, or this replica
-    /// does not lead.
+    /// Returns false, and changes nothing, where no such member follows, was heard a moment ago and
+    /// stays, where this replica does not lead, or where it hands over already.
     #[must_use]
     pub fn hand_over(&mut self, now: Duration, heir: Option<ReplicaId>) -> bool {
         let settings = &self.settings;
         let Part::Master(leading) = &mut self.part else { return false };
+        if leading.heir.is_some() {
+            return false;
+        }
         let epoch = leading.epoch;
         let others = leading.in_sync.committed.iter().filter(|member| {
             if !settings.group.contains(&member.replica) {
@@ -37,6 +40,11 @@ impl Replica {
             .max_by_key(position);
         leading.heir = chosen.map(|member| (member.replica, now));
         chosen.is_some()
+    }
+
+    /// Whether somebody asked for a hand-over, and what becomes of it is not known yet.
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.part, Part::Master(leading) if leading.heir.is_some())
     }
 
     /// Gives the office up, so that others campaign: for a broker whose disk stalls. It stays out of

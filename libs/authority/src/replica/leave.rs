@@ -28,9 +28,13 @@ impl Replica {
             .get(&master.replica)
             .is_some_and(|peer| peer.report.from == master && peer.is_prompt(now, &self.settings));
         has_master
-            && self
-                .record()
-                .is_some_and(|record| record.in_sync.has(self.me) && record.in_sync.len() > needed)
+            && self.is_counted()
+            && self.record().is_some_and(|record| record.in_sync.len() > needed)
+    }
+
+    /// Whether acknowledgements need this replica, as far as it knows: it is in the in-sync set.
+    pub fn is_counted(&self) -> bool {
+        self.record().is_some_and(|record| record.in_sync.has(self.me))
     }
 
     /// The connection to this start of a replica has ended. Nothing of what it said is forgotten, but

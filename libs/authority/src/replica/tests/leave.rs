@@ -102,6 +102,19 @@ fn a_master_goes_on_at_once_when_its_heir_is_gone() {
 }
 
 #[test]
+fn a_second_request_to_hand_over_leaves_the_first_as_it_is() {
+    let (mut replica, mut record, mut lease, [one, two]) = master();
+    let now = at(61_500);
+    assert!(!replica.is_handing_over());
+    assert!(replica.hand_over(now, Some(two.from.replica)));
+    assert!(!replica.hand_over(now, Some(one.from.replica)));
+    assert!(!replica.hand_over(now, Some(ReplicaId(7))));
+    assert!(replica.is_handing_over());
+    settle(&mut replica, now, &mut record, &mut lease);
+    assert_eq!((record.epoch, record.master), (2, Some(two.from)));
+}
+
+#[test]
 fn a_slave_waits_to_be_taken_out_only_where_that_can_be() {
     let master = member(1);
     let others = [0, 1, 2].map(|id| Member { incarnation: Incarnation(1), ..member(id) });
@@ -127,11 +140,12 @@ fn a_slave_waits_to_be_taken_out_only_where_that_can_be() {
         replica
     };
     let mut leaves = slave(&record);
-    assert!(leaves.is_waited_for(at(1_100)));
+    assert!(leaves.is_waited_for(at(1_100)) && leaves.is_counted());
     assert!(!leaves.is_waited_for(at(2_100)), "the master is not heard");
     let without: Members = record.in_sync.iter().filter(|it| it.replica.0 != 0).collect();
     leaves.heard_record(at(1_200), master, record.with_in_sync(without, 2));
-    assert!(!leaves.is_waited_for(at(1_200)), "it is out of the set");
+    assert!(!leaves.is_waited_for(at(1_200)) && !leaves.is_counted(), "it is out of the set");
     let two = [others[0], master].into_iter().collect();
-    assert!(!slave(&Record { in_sync: two, ..record }).is_waited_for(at(1_100)), "it cannot be");
+    let needed = slave(&Record { in_sync: two, ..record });
+    assert!(!needed.is_waited_for(at(1_100)) && needed.is_counted(), "it cannot be taken out");
 }
