@@ -34,6 +34,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between attempts while a NameServer does not answer, or closes each connection soon.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// The longest pause while there is no connection, which costs next to nothing to try: a NameServer that was
+/// cut off knows no master until it hears of the one that was elected meanwhile.
+const CONNECT_AGAIN_MAX: Duration = Duration::from_secs(1);
 /// Larger tables go in several registrations. Apache's `splitRegistrationSize`.
 const TOPICS_PER_REGISTRATION: usize = 800;
 
@@ -92,9 +95,9 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
                 if peer.is_registered() || pause == RETRY_FIRST {
                     tracing::warn!(name_server = address, reason, "not registered, trying on");
                 }
-                peer.not_registered(reason);
                 let next_time = Instant::now() + pause;
-                pause = (pause * 2).min(RETRY_MAX);
+                pause = longer(pause, peer.connection.is_some());
+                peer.not_registered(reason);
                 next_time
             }
         };
@@ -117,6 +120,11 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
     if let Some(connection) = peer.connection.take() {
         connection.close();
     }
+}
+
+/// The pause after this one.
+fn longer(pause: Duration, is_reached: bool) -> Duration {
+    (pause * 2).min(if is_reached { RETRY_MAX } else { CONNECT_AGAIN_MAX })
 }
 
 /// One NameServer, and what it has been told.

@@ -15,7 +15,7 @@ use weirmq_remoting::net::{NoRequests, connect};
 use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::SimulatedDisk;
 
-use super::{NameServer, RETRY_FIRST};
+use super::{NameServer, RETRY_FIRST, RETRY_MAX, longer};
 use crate::BrokerConfig;
 use crate::config::KubernetesSection;
 use crate::metrics::Metrics;
@@ -103,6 +103,14 @@ async fn a_name_server_that_answers_and_closes_is_called_again_after_longer_and_
     }
     running.shutdown.cancel();
     running.ended.await.unwrap();
+}
+
+#[test]
+fn a_name_server_that_cannot_be_reached_is_tried_each_second() {
+    let after = |is_reached| (0..9).fold(RETRY_FIRST, |pause, _| longer(pause, is_reached));
+    assert_eq!(after(false), Duration::from_secs(1));
+    assert_eq!(after(true), RETRY_MAX);
+    assert_eq!(longer(RETRY_MAX, false), Duration::from_secs(1));
 }
 
 async fn create_topic(address: String, name: String) {

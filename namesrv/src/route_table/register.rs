@@ -164,7 +164,11 @@ impl RouteTable {
         };
         let held = holder.data_version.state_version;
         let offered = registration.topics.data_version.state_version;
-        if holder.address != registration.address && held > offered {
+        // Masters of a group may share an address, that of a Service, as well: one that was cut off and
+        // comes back would take the later one's place, and leave it empty with its connection.
+        let is_another =
+            holder.address != registration.address || holder.connection != registration.connection;
+        if is_another && held > offered {
             return Err(RegistrationError::Outranked {
                 name: name.clone(),
                 id: registration.broker_id,

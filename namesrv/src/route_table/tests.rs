@@ -252,6 +252,28 @@ fn silence_ends_a_broker_at_its_own_timeout_and_heartbeats_keep_it() {
 }
 
 #[test]
+fn a_master_of_before_does_not_take_the_place_of_the_next_one_by_the_address_that_both_have() {
+    let mut table = table();
+    let claim = |connection, state_version| {
+        let mut claim = Registration { connection, ..registration(0, "service:1", &["t", "u"]) };
+        claim.topics.data_version = version(state_version, 1);
+        claim
+    };
+    register(&mut table, claim(1, 1));
+    register(&mut table, claim(2, 2));
+    // It was cut off, connects again, and learns only then that it is master no more.
+    let refused = table.register(claim(3, 1), Instant::now()).unwrap_err();
+    assert!(matches!(refused, RegistrationError::Outranked { held: 2, offered: 1, .. }));
+    assert!(table.connection_closed(1).is_empty() && table.connection_closed(3).is_empty());
+    assert_eq!(route(&table, "t", &VIEW).unwrap().broker_datas[0].broker_addrs[&0], "service:1");
+    // Whoever registered may go back, and after its end so may anybody.
+    register(&mut table, claim(2, 1));
+    register(&mut table, claim(2, 2));
+    assert_eq!(table.connection_closed(2).len(), 1);
+    register(&mut table, claim(3, 1));
+}
+
+#[test]
 fn of_two_with_one_id_the_higher_state_version_stays_and_equal_ones_replace() {
     let mut table = table();
     let claim = |address: &str, state_version| {
