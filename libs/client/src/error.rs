@@ -105,6 +105,18 @@ impl ClientError {
         }
     }
 
+    /// Whether no broker can have taken the message, so that to send it again costs nothing but time.
+    pub(crate) fn stored_nothing(&self) -> bool {
+        use ResponseCode::{GoAway, ServiceNotAvailable};
+        match self {
+            Self::Connect(_) | Self::NoBroker { .. } | Self::NoWritableQueue { .. } => true,
+            Self::Refused { code: Code::Known(code), .. } => {
+                matches!(code, ServiceNotAvailable | GoAway)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the route that led here may be out of date.
     pub(crate) fn doubts_route(&self) -> bool {
         use ResponseCode::{GoAway, NoPermission, ServiceNotAvailable, TopicNotExist};

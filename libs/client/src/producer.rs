@@ -23,8 +23,9 @@ use crate::{Client, ClientError, Message};
 /// How long the borrowed route of a topic that does not exist yet is used before the NameServer
 /// is asked for the topic's own again.
 const BORROWED_FOR: Duration = Duration::from_secs(1);
-/// Where there is no other broker, the one that failed is tried again so long after the first attempt
-/// began, and twice that after the second: a planned change of its master takes about as long.
+/// Where there is no other broker, the one that failed is tried again so long after the attempt before
+/// began, or twice that once two may have stored the message: a planned change of its master takes about
+/// as long.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// How a producer sends.
@@ -38,7 +39,9 @@ pub struct ProducerConfig {
     /// How long one attempt may take. Default: `None`, all that is left of `send_timeout`: a
     /// second attempt after a missing answer may store the message twice.
     pub attempt_timeout: Option<Duration>,
-    /// How many more attempts follow one that failed. Default: 2.
+    /// How many more attempts follow one that failed. Unless this is 0, those after which nothing can be
+    /// stored, as while a group changes its master, do not count: they end with `send_timeout`.
+    /// Default: 2.
     pub retries: u32,
     /// Another attempt on another broker also when the message is stored, but not on disk or on a
     /// slave as the broker wants it; it is then stored twice. Default: false.
@@ -124,8 +127,8 @@ impl Producer {
 
     /// Sends a message and waits until a broker has stored it.
     ///
-    /// Fails only after `retries` further attempts on other brokers. A message may be stored twice
-    /// when an answer was lost, and may be stored although this fails.
+    /// Fails only after `retries` further attempts on other brokers, or when the time is up. A message
+    /// may be stored twice when an answer was lost, and may be stored although this fails.
     ///
     /// # Errors
     /// [`ClientError::Message`] and [`ClientError::TopicNotFound`] before anything is sent,
@@ -255,6 +258,8 @@ impl Producer {
         let mut route = self.route(&message.topic).await?;
         let mut kept = None;
         let mut avoid: Option<String> = None;
+        // Failures after which the message may be stored.
+        let mut counted = 0;
         loop {
             *attempts += 1;
             let begun = Instant::now();
@@ -282,7 +287,8 @@ impl Producer {
             if let Some(results) = kept {
                 return Ok(results);
             }
-            if !error.is_retryable() || *attempts > config.retries {
+            counted += u32::from(config.retries == 0 || !error.stored_nothing());
+            if !error.is_retryable() || counted > config.retries {
                 return Err(error);
             }
             tracing::debug!(topic = message.topic, attempts, %error, "send failed, trying again");
@@ -291,8 +297,11 @@ impl Producer {
             if doubts_route {
                 route = self.route_after(message, &route).await?;
             }
-            if !self.leads_elsewhere(&route, target, message, failed.as_deref()) {
-                tokio::time::sleep_until(begun + PAUSE * *attempts).await;
+            let is_everybody_tried = *attempts > config.retries;
+            if is_everybody_tried
+                || !self.leads_elsewhere(&route, target, message, failed.as_deref())
+            {
+                tokio::time::sleep_until(begun + PAUSE * counted.max(1)).await;
                 if doubts_route {
                     route = self.route_after(message, &route).await?;
                 }

@@ -198,7 +198,7 @@ async fn a_master_that_moved_is_found_again() {
 #[tokio::test]
 async fn a_group_that_has_no_master_for_a_moment_fails_no_send() {
     let begun = std::time::Instant::now();
-    let broker = fake(move |_| match begun.elapsed() < Duration::from_millis(500) {
+    let broker = fake(move |_| match begun.elapsed() < Duration::from_millis(1500) {
         true => refused(ResponseCode::ServiceNotAvailable),
         false => stored(ResponseCode::Success),
     })
@@ -207,6 +207,36 @@ async fn a_group_that_has_no_master_for_a_moment_fails_no_send() {
     let name_server = name_server(&shared).await;
     let client = client(&name_server);
     producer(&client).send(Message::new("t", "x")).await.unwrap();
+    client.shutdown().await;
+}
+
+#[tokio::test]
+async fn brokers_that_take_nothing_are_asked_until_the_time_is_up_and_at_intervals() {
+    let asked = Arc::new(Mutex::new(0));
+    let broker = || {
+        let count = Arc::clone(&asked);
+        fake(move |request| {
+            *count.lock() += u32::from(request == RequestCode::SendMessageV2);
+            refused(ResponseCode::ServiceNotAvailable)
+        })
+    };
+    let (one, other) = (broker().await, broker().await);
+    let shared = Arc::new(Mutex::new(route(&[("a", &one.address), ("b", &other.address)])));
+    let name_server = name_server(&shared).await;
+    let client = client(&name_server);
+    let config =
+        ProducerConfig { send_timeout: Duration::from_secs(2), ..ProducerConfig::default() };
+    let producer = Producer::start(&client, config).unwrap();
+    let error = producer.send(Message::new("t", "x")).await.unwrap_err();
+    assert_eq!(error.response_code(), Some(Code::Known(ResponseCode::ServiceNotAvailable)));
+    // Three at once, and then four a second.
+    let attempts = *asked.lock();
+    assert!((4..=11).contains(&attempts), "{attempts} attempts");
+    let config =
+        ProducerConfig { group: "once".to_owned(), retries: 0, ..ProducerConfig::default() };
+    let once = Producer::start(&client, config).unwrap();
+    once.send(Message::new("t", "x")).await.unwrap_err();
+    assert_eq!(*asked.lock(), attempts + 1);
     client.shutdown().await;
 }
 
