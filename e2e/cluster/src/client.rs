@@ -122,10 +122,19 @@ fn kept(account: Account) -> anyhow::Result<Account> {
     Ok(account)
 }
 
+/// How many pauses a result names beside the longest one.
+const PAUSES_KEPT: usize = 5;
+
 /// `0.8 s, 12,345 messages kept, 3 sends failed`: an account, and the outage since `time_ms`. Its
 /// numbers are kept.
 pub(crate) fn outcome(namespace: &Namespace<'_>, account: &Account, time_ms: u64) -> String {
-    let outage = account.outage_ms_since(time_ms) as f64 / 1000.0;
+    let mut pauses: Vec<_> = account.pauses_ms_since(time_ms).collect();
+    pauses.sort_unstable_by(|a, b| b.cmp(a));
+    let seconds = |pause: &u64| *pause as f64 / 1000.0;
+    let outage = pauses.first().map_or(0.0, seconds);
+    for (place, pause) in pauses.iter().enumerate().skip(1).take(PAUSES_KEPT) {
+        namespace.measured(&format!("pause_{}_s", place + 1), seconds(pause));
+    }
     namespace.measured("outage_s", outage);
     namespace.measured("acknowledged", account.acknowledged as f64);
     namespace.measured("failed", account.failed as f64);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use super::bad_input::event;
 use super::operator::{BROKER, Deployed, TOPIC, deploy, scale_operator};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, condition, wait};
@@ -74,9 +75,7 @@ pub(crate) fn record_deleted(namespace: &Namespace<'_>) -> anyhow::Result<String
         let now = namespace.object("brokergroup", &group.name)?;
         Ok(now.filter(|now| now["status"]["epoch"] == copy["status"]["epoch"]).map(drop))
     })?;
-    let events = namespace.objects("events", "")?;
-    let is_told = events.iter().any(|event| event["reason"] == "RecordPutBack");
-    ensure!(is_told, "there is no event RecordPutBack");
+    event(namespace, BROKER, "RecordPutBack")?;
     deployed.ready("broker", BROKER, 60)?;
     ensure!(group.settled(60)?.pod == master.pod, "another master, without need");
 
@@ -89,9 +88,7 @@ pub(crate) fn record_deleted(namespace: &Namespace<'_>) -> anyhow::Result<String
         let is_said = condition(&broker, "AuthorityRegressed") == Some("True");
         Ok((is_said && condition(&broker, "Ready") == Some("False")).then_some(()))
     })?;
-    let events = namespace.objects("events", "")?;
-    let is_told = events.iter().any(|event| event["reason"] == "AuthorityRegressed");
-    ensure!(is_told, "there is no event AuthorityRegressed");
+    event(namespace, BROKER, "AuthorityRegressed")?;
     load.until_more(200, 60).context("without a record")?;
     let metadata = copy["metadata"].as_object_mut().context("no metadata")?;
     metadata.remove("resourceVersion");

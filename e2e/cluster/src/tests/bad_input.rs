@@ -48,7 +48,7 @@ fn names(namespace: &Namespace<'_>, broker: &str, what: &str) -> anyhow::Result<
 }
 
 /// Waits for an event about an object with this reason.
-fn event(namespace: &Namespace<'_>, name: &str, reason: &str) -> anyhow::Result<()> {
+pub(super) fn event(namespace: &Namespace<'_>, name: &str, reason: &str) -> anyhow::Result<()> {
     wait(&format!("{name} has an event {reason}"), 30, || {
         let events = namespace.objects("events.events.k8s.io", "")?;
         let is_it =

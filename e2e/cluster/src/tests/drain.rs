@@ -37,6 +37,7 @@ pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<S
     deployed.ready("broker", BROKER, 60)?;
     load.until_more(200, 60)?;
     let account = load.end()?;
-    ensure!(account.failed == 0, "{} sends failed: {}", account.failed, account.causes());
-    Ok(outcome(namespace, &account, begun))
+    let outcome = outcome(namespace, &account, begun);
+    ensure!(account.failed == 0, "{outcome}");
+    Ok(outcome)
 }

@@ -64,8 +64,9 @@ pub(crate) fn roll_image(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     deployed.ready("broker", BROKER, 60)?;
     deployed.group()?.settled(60)?;
     let account = load.end()?;
+    let outcome = outcome(namespace, &account, begun);
     smooth(&account, begun)?;
-    Ok(outcome(namespace, &account, begun))
+    Ok(outcome)
 }
 
 /// A setting that a broker reads when it starts, changed under load.
@@ -92,8 +93,9 @@ pub(crate) fn roll_config(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     deployed.ready("broker", BROKER, 60)?;
     group.settled(60)?;
     let account = load.end()?;
+    let outcome = outcome(namespace, &account, begun);
     smooth(&account, begun)?;
-    Ok(outcome(namespace, &account, begun))
+    Ok(outcome)
 }
 
 /// The operator is killed in the middle of a roll, and the next one finishes it.
