@@ -20,6 +20,7 @@ mod batch;
 mod block_sums;
 mod block_tail;
 mod checkpoint;
+mod clean_end;
 mod clock;
 mod commit_log;
 mod config;

@@ -241,7 +241,8 @@ impl Inner {
     }
 }
 
-/// The bound is the one that the mark was written under, which may not be the one of now.
+/// The bound is the one that the mark was written under, which may not be the one of now. Nothing was
+/// unflushed when the store was closed.
 pub(crate) fn evidence(
     disk: &dyn Disk,
     layout: &Layout,
@@ -249,6 +250,7 @@ pub(crate) fn evidence(
     was_clean: bool,
 ) -> Result<Evidence, StoreError> {
     Ok(match mark {
+        Some(_) if was_clean => Evidence::UnflushedBytes(0),
         Some(mark) => Evidence::UnflushedBytes(mark.unflushed_bytes_max),
         None if was_clean => Evidence::FlushedBefore(i64::MAX),
         None => Evidence::FlushedBefore(checkpoint::flushed_until_ms(disk, layout)?),

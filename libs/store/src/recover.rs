@@ -14,6 +14,7 @@ use std::sync::atomic::Ordering;
 use crate::apache_cut::ApacheCut;
 use crate::block_sums::is_intact;
 use crate::block_tail::BlockTail;
+use crate::clean_end::found_behind;
 use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::durable_mark::DurableMark;
@@ -227,7 +228,14 @@ pub(crate) fn recover(
         ..RecoveryReport::default()
     };
     let is_as_closed = was_clean && end == from && stop.invalid.is_none();
-    if !is_as_closed {
+    if is_as_closed {
+        if let Some(damage) = found_behind(segments.iter().chain(&beyond_gap), end)? {
+            return Err(damage);
+        }
+        for empty in beyond_gap.iter().rev() {
+            empty.remove_files(&**disk)?;
+        }
+    } else {
         let suspects = segments.iter().chain(&beyond_gap);
         let is_cut = |remains: &Remains| match apache {
             Some(apache) => apache.explains(&**disk, layout, end, stop.last_store_time, remains),
@@ -235,8 +243,6 @@ pub(crate) fn recover(
         };
         let remains = find_remains(suspects, &stop, &tail, evidence, is_cut)?;
         cut(disk, layout, &mut segments, beyond_gap, &stop, &remains, &mut report)?;
-    }
-    if !is_as_closed {
         // The process that wrote these bytes may have died before it synced them.
         make_durable(&**disk, layout, &segments, from, end)?;
     }

@@ -10,6 +10,7 @@ use super::entries::Derived;
 use super::report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
 use super::verify_derived::{compare, compare_blocks};
 use crate::apache_cut::ApacheCut;
+use crate::clean_end::found_behind;
 use crate::dispatch::DispatchRule;
 use crate::error::StoreError;
 use crate::format::PADDING_HEAD_BYTES;
@@ -231,7 +232,7 @@ impl<'a> Run<'a> {
             return Ok(false);
         }
         if position == marked && self.directory.was_closed && !is_invalid {
-            return Ok(true);
+            return Ok(found_behind(&self.directory.segments, position)?.is_none());
         }
         let mut all = Remains::default();
         for segment in self.directory.segments.iter().filter(|other| other.end() > position) {
