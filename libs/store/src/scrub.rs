@@ -68,6 +68,26 @@ struct Kept {
     damaged: Vec<DamagedRange>,
 }
 
+impl Kept {
+    fn read(disk: &dyn Disk, layout: &Layout) -> Result<Self, StoreError> {
+        let kept = match small_file::read(disk, &layout.scrub()) {
+            Ok(text) => text.and_then(|text| serde_json::from_slice(&text).ok()),
+            // Only a copy of what the next pass finds again.
+            Err(StoreError::Unreadable { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(kept.unwrap_or_default())
+    }
+}
+
+/// What the last process knew to be damaged.
+pub(crate) fn kept_damage(
+    disk: &dyn Disk,
+    layout: &Layout,
+) -> Result<Vec<DamagedRange>, StoreError> {
+    Kept::read(disk, layout).map(|kept| kept.damaged)
+}
+
 impl Scrub {
     /// Goes on where the last process was; damage outside of the log is gone with it.
     pub(crate) fn open(
@@ -76,14 +96,7 @@ impl Scrub {
         start: u64,
         end: u64,
     ) -> Result<Self, StoreError> {
-        let path = layout.scrub();
-        let kept = match small_file::read(disk, &path) {
-            Ok(text) => text.and_then(|text| serde_json::from_slice::<Kept>(&text).ok()),
-            // Only a copy of what the next pass finds again.
-            Err(StoreError::Unreadable { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let kept = kept.unwrap_or_default();
+        let kept = Kept::read(disk, layout)?;
         let inside = |range: &DamagedRange| range.to > start && range.from < end;
         let known: BTreeMap<_, _> =
             kept.damaged.into_iter().filter(inside).map(|range| (range.from, range)).collect();

@@ -28,7 +28,7 @@ const BYTES_MAX: u64 = 256 << 20;
 /// [`StoreError::Unreadable`] when versions exist but all are damaged.
 pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let mut damage = None;
-    for version in [path.to_path_buf(), suffixed(path, ".last")] {
+    for version in [path.to_path_buf(), last_version(path)] {
         match read_version(disk, &version) {
             Ok(contents) => return Ok(Some(contents)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -75,6 +75,19 @@ pub(crate) fn read_current(disk: &dyn Disk, path: &Path) -> Result<Option<Vec<u8
     }
 }
 
+/// Reads one version of a file and compares it with its checksum.
+///
+/// # Errors
+/// [`io::ErrorKind::InvalidData`] when it is not what was written.
+pub(crate) fn prove(disk: &dyn Disk, version: &Path) -> io::Result<()> {
+    read_version(disk, version).map(drop)
+}
+
+/// Where the version before stands.
+pub(crate) fn last_version(path: &Path) -> PathBuf {
+    suffixed(path, ".last")
+}
+
 fn read_version(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
     let file = disk.open(path, OpenMode::Read)?;
     let length = file.size()?;
@@ -105,7 +118,7 @@ pub(crate) fn write(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<(),
         let file = disk.open(&temporary, OpenMode::Replace)?;
         file.write_all_at(&bytes, 0)?;
         file.sync()?;
-        match disk.rename(path, &suffixed(path, ".last")) {
+        match disk.rename(path, &last_version(path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
@@ -122,7 +135,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 /// Removes all versions, durably.
 pub(crate) fn remove(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    for version in [suffixed(path, ".last"), path.to_path_buf()] {
+    for version in [last_version(path), path.to_path_buf()] {
         crate::segment::remove_if_there(disk, &version)?;
     }
     let directory = parent(path);

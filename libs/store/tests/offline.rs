@@ -97,6 +97,35 @@ fn a_sound_log_is_sound_and_nothing_is_changed_by_looking() {
 }
 
 #[test]
+fn a_segment_whose_first_record_is_broken_is_listed_with_what_is_wrong() {
+    for (spoilt, expected) in [(vec![0xFF; 8], "checksum"), (vec![0; 1200], "zeros")] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let at = fill(&disk, true);
+        let from = if spoilt.len() == 8 { 300 } else { 0 };
+        let file = disk.open(Path::new(&segment(SEGMENT_BYTES)), OpenMode::Write).unwrap();
+        file.write_all_at(&spoilt, from).unwrap();
+        let inspection = look(&disk).inspect().unwrap();
+        let starts: Vec<_> = inspection.segments.iter().map(|segment| segment.start).collect();
+        assert_eq!(starts, [0, 1, 2, 3].map(|n| n * SEGMENT_BYTES));
+        let view = &inspection.segments[1];
+        assert_eq!(view.first_record, None);
+        let broken = view.broken.as_ref().expect("its first record is broken");
+        assert_eq!(broken.at, SEGMENT_BYTES);
+        assert!(broken.reason.contains(expected), "{broken:?}");
+        let behind = SEGMENT_BYTES + from + spoilt.len() as u64;
+        let next = at.iter().find(|at| at.physical_offset >= behind).unwrap();
+        assert_eq!(broken.next_record, Some(next.physical_offset));
+        let others = inspection.segments.iter().filter(|other| other.start != view.start);
+        assert!(others.clone().all(|other| other.broken.is_none()), "{inspection:?}");
+        // A damaged block of a queue file is no reason to show nothing.
+        for block in 0..40 {
+            flip(&disk, "/data/weir/queues/00000000000000000000", block * 64 + 5, 1);
+        }
+        assert_eq!(look(&disk).inspect().unwrap().segments.len(), 4);
+    }
+}
+
+#[test]
 fn a_missing_start_is_named_and_given_up_only_when_asked() {
     let disk = Arc::new(SimulatedDisk::new());
     fill(&disk, true);

@@ -4,7 +4,9 @@ use base64::Engine as _;
 use serde::Serialize;
 use weirmq_message::properties;
 use weirmq_store::apache_rule;
-use weirmq_store::offline::{DerivedState, Inspection, RecordView, SegmentView, StoredEntry};
+use weirmq_store::offline::{
+    Broken, DerivedState, Inspection, RecordView, SegmentView, StoredEntry,
+};
 
 use super::{Place, bytes};
 use crate::exit::Failure;
@@ -86,8 +88,17 @@ pub(super) fn run(args: InspectArgs) -> anyhow::Result<()> {
 struct SegmentRow(SegmentView);
 
 impl Row for SegmentRow {
-    const HEADER: &'static [&'static str] =
-        &["START", "END", "FIRST STORED", "LAST STORED", "RECORDS", "QUEUES", "KEYS", "PROVED TO"];
+    const HEADER: &'static [&'static str] = &[
+        "START",
+        "END",
+        "FIRST STORED",
+        "LAST STORED",
+        "RECORDS",
+        "QUEUES",
+        "KEYS",
+        "PROVED TO",
+        "BROKEN AT",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let view = &self.0;
@@ -101,6 +112,7 @@ impl Row for SegmentRow {
             derived(view.queue_file).to_owned(),
             derived(view.key_file).to_owned(),
             view.proofs.map_or("-".to_owned(), |proofs| proofs.proved_to.to_string()),
+            view.broken.as_ref().map_or("-".to_owned(), |broken| broken.at.to_string()),
         ]
     }
 }
@@ -141,6 +153,15 @@ fn show_segments(output: &Output, view: Inspection) -> anyhow::Result<()> {
     output.line("")?;
     for problem in &view.problems {
         eprintln!("warning: {}: {}", problem.path.display(), problem.reason);
+    }
+    for segment in &view.segments {
+        let Some(Broken { at, reason, next_record }) = &segment.broken else { continue };
+        let path = segment.path.display();
+        let next = next_record.map_or_else(
+            || "no whole record follows in this segment".to_owned(),
+            |next| format!("the next whole record begins at {next}"),
+        );
+        eprintln!("warning: {path}: no record can be read at {at}: {reason}; {next}");
     }
     Ok(output.rows(&view.segments.into_iter().map(SegmentRow).collect::<Vec<_>>())?)
 }

@@ -79,6 +79,18 @@ impl Row for FindingRow {
     }
 }
 
+/// How many there are, and where the first ones are.
+fn without_checksum(report: &VerifyReport) -> String {
+    const SHOWN: usize = 5;
+    let ranges = report.without_checksum.iter().take(SHOWN);
+    let ranges: Vec<_> = ranges.map(|range| format!("{} to {}", range.from, range.to)).collect();
+    let more = match report.without_checksum.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more ranges, in -o json"),
+    };
+    format!("{}: {}{more}", report.blocks_without_checksum, ranges.join(", "))
+}
+
 fn show(output: &Output, report: &VerifyReport) -> anyhow::Result<()> {
     let size = report.log_end.saturating_sub(report.log_start);
     let mut fields = vec![
@@ -90,7 +102,11 @@ fn show(output: &Output, report: &VerifyReport) -> anyhow::Result<()> {
         ("Queues", report.queues.to_string()),
         ("Queue entries compared", report.queue_entries.to_string()),
         ("Keys compared", report.key_entries.to_string()),
+        ("Blocks compared", report.blocks.to_string()),
     ];
+    if report.blocks_without_checksum > 0 {
+        fields.push(("Blocks without checksum", without_checksum(report)));
+    }
     if let Some(tail) = report.torn_tail {
         let text = format!(
             "{} to {} with {} whole records; the next start cuts it, as after any crash",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::report::{Finding, FindingKind};
+use super::truncate::{self, PendingCut};
 use crate::apache;
 use crate::config::StoreConfig;
 use crate::disk::{Disk, OpenMode, ReadOnlyDisk, ReadOnlyFile, Unreadable};
@@ -43,6 +44,8 @@ pub struct Directory {
     /// Nothing from here on has expired; `None` where nobody says so.
     pub(super) noted_start: Option<u64>,
     pub(super) queue_state: QueueState,
+    /// A replica had begun to cut its log, and the next open goes on with that.
+    pub(super) pending_cut: Option<PendingCut>,
     /// There is no `abort` file: whoever used the directory last closed it.
     pub(super) was_closed: bool,
     /// Oldest first; there may be gaps.
@@ -83,7 +86,9 @@ impl Directory {
         // Apache's broker may have deleted what had expired.
         let noted = noted.filter(|_| !was_apache);
         let queue_state = tolerate(QueueState::read(&*disk, &layout), &mut problems)?;
+        let pending_cut = tolerate(truncate::pending(&*disk, &layout), &mut problems)?.flatten();
         let mut directory = Self {
+            pending_cut,
             was_closed: !is_there(&*disk, &layout.abort())?,
             segment_bytes: 0,
             segments: Vec::new(),

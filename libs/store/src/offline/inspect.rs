@@ -14,7 +14,7 @@ use crate::error::StoreError;
 use crate::format::Format;
 use crate::proof::Proofs;
 use crate::queue_file::QueueEntry;
-use crate::scan::{Scanner, Step};
+use crate::scan::{Scanner, Step, next_record};
 use crate::segment::Segment;
 
 /// A directory at a glance.
@@ -57,6 +57,19 @@ pub struct SegmentView {
     /// What a segment that had another life before says about its end; `None` without proofs, as
     /// after a clean stop.
     pub proofs: Option<ProofsView>,
+    /// Where no record could be read although something stands there; `None` when that was not met.
+    pub broken: Option<Broken>,
+}
+
+/// What stands where a record should: damage, or a torn tail. `weir store verify` says which.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Broken {
+    /// Position of the log.
+    pub at: u64,
+    pub reason: String,
+    /// The next whole record of the segment, if there is one.
+    pub next_record: Option<u64>,
 }
 
 /// The proofs of a recycled segment. A record counts up to `flushed`, or up to `proved_to` if
@@ -122,7 +135,8 @@ pub struct StoredEntry {
 }
 
 impl Directory {
-    /// Looks at every segment. Only those without a complete queue file are read to their end.
+    /// Looks at every segment. Only those without a complete queue file are read to their end. Those
+    /// without a byte, which are prepared, are left out.
     ///
     /// # Errors
     /// [`StoreError::Io`] on derived files; the log itself reads as zeros where it is unreadable.
@@ -131,7 +145,8 @@ impl Directory {
         for segment in &self.segments {
             segments.push(self.look_at(segment)?);
         }
-        segments.retain(|view| view.first_record.is_some() || view.start == self.log_start());
+        let is_used = |view: &SegmentView| view.first_record.is_some() || view.broken.is_some();
+        segments.retain(|view| is_used(view) || view.start == self.log_start());
         let log_end = segments.last().map_or(0, |view| view.end);
         Ok(Inspection {
             directory: self.layout.root.clone(),
@@ -161,12 +176,20 @@ impl Directory {
             key_file: DerivedState::Open,
             // Of a directory that Apache's broker used last they are old ones.
             proofs: if self.was_apache { None } else { ProofsView::of(segment)? },
+            broken: None,
         };
-        if let Some(first) = self.one_record(segment, segment.start)? {
-            view.first_record = Some(first.position);
-            view.first_stored = first.record().map(|record| record.store_timestamp);
+        match self.one_record(segment, segment.start)? {
+            Some(first) => {
+                view.first_record = Some(first.position);
+                view.first_stored = first.record().map(|record| record.store_timestamp);
+            }
+            None => view.broken = broken_at(segment, segment.start)?,
         }
-        let known = self.last_by_queue_file(segment, segment.end())?;
+        let known = match self.last_by_queue_file(segment, segment.end()) {
+            // Its segment says the same.
+            Err(StoreError::Unreadable { .. }) => None,
+            known => known?,
+        };
         if let Some(last) = known.and_then(|at| self.one_record(segment, at).transpose()) {
             let last = last?;
             view.queue_file = DerivedState::Complete;
@@ -175,6 +198,9 @@ impl Directory {
             view.end = segment.end();
         } else {
             walk_to_end(segment, &mut view)?;
+            if view.broken.is_none() && view.end < segment.end() {
+                view.broken = broken_at(segment, view.end)?;
+            }
             if segment.queues.load(segment.start, view.end)?.is_some() {
                 view.queue_file = DerivedState::Complete;
             }
@@ -355,6 +381,19 @@ fn around(segment: &Segment, position: u64) -> Result<Option<Range<u64>>, StoreE
         }
     }
     Ok(None)
+}
+
+/// Why no record begins at `position`, where the walk ended; `None` where nothing was written from
+/// there on.
+fn broken_at(segment: &Segment, position: u64) -> Result<Option<Broken>, StoreError> {
+    let reason = match Scanner::of_one(segment, position).step()? {
+        Step::Record(..) | Step::SegmentEnd => return Ok(None),
+        Step::Nothing => None,
+        Step::Invalid(reason) => Some(reason),
+    };
+    let next_record = next_record(segment, position + 1)?;
+    let zeros = || next_record.map(|_| "zeros stand where a record should".to_owned());
+    Ok(reason.or_else(zeros).map(|reason| Broken { at: position, reason, next_record }))
 }
 
 fn walk_to_end(segment: &Segment, view: &mut SegmentView) -> Result<(), StoreError> {

@@ -14,12 +14,15 @@ mod report;
 pub(crate) mod truncate;
 mod verify;
 mod verify_derived;
+mod verify_files;
 
 pub use beginning::{GivenUp, accept_missing_start};
 pub use cut::{Cut, CutPlan, cut, plan_cut};
 pub use directory::Directory;
 pub use export_queues::{ExportReport, export_queues};
-pub use inspect::{DerivedState, Inspection, ProofsView, RecordView, SegmentView, StoredEntry};
-pub use report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
+pub use inspect::{
+    Broken, DerivedState, Inspection, ProofsView, RecordView, SegmentView, StoredEntry,
+};
+pub use report::{Finding, FindingKind, LogRange, Progress, TornTail, VerifyReport};
 pub use truncate::{begin_at, truncate};
 pub use verify::verify;

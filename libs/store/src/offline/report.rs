@@ -80,12 +80,22 @@ pub struct TornTail {
     pub records: u64,
 }
 
+/// A part of the log, in bytes from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogRange {
+    pub from: u64,
+    /// Behind the last one.
+    pub to: u64,
+}
+
 /// What [`super::verify`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifyReport {
     pub directory: PathBuf,
-    /// No damage at all. A torn tail is none, nor is a file that the next open derives again.
+    /// No damage at all. A torn tail is none, nor is a file that the next open derives again, nor what
+    /// a cut takes away that was begun.
     pub is_sound: bool,
     pub was_closed: bool,
     pub log_start: u64,
@@ -101,6 +111,12 @@ pub struct VerifyReport {
     pub key_entries: u64,
     /// Blocks of 16 KiB that were compared with their checksums.
     pub blocks: u64,
+    /// Blocks, or the last part of one, that hold something of the log and have no checksum to compare
+    /// with; the broker's scrub gives them one. No damage, but what rots there in a head, a topic
+    /// or properties is not noticed.
+    pub blocks_without_checksum: u64,
+    /// Where those are, neighbours as one, in the order of the log; at most 10,000.
+    pub without_checksum: Vec<LogRange>,
     pub torn_tail: Option<TornTail>,
     /// In the order of the log; at most 10,000.
     pub findings: Vec<Finding>,
@@ -116,6 +132,16 @@ impl VerifyReport {
             self.findings.push(finding);
         } else {
             self.more_findings += 1;
+        }
+    }
+
+    pub(super) fn has_no_checksum(&mut self, from: u64, to: u64) {
+        self.blocks_without_checksum += 1;
+        let count = self.without_checksum.len();
+        match self.without_checksum.last_mut() {
+            Some(last) if last.to == from => last.to = to,
+            _ if count >= FINDINGS_MAX => {}
+            _ => self.without_checksum.push(LogRange { from, to }),
         }
     }
 

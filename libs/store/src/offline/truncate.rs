@@ -36,6 +36,32 @@ struct Begin {
     store_id: Uuid,
 }
 
+/// What a cut that was begun and not finished does with the next open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PendingCut {
+    /// Nothing from here on is left.
+    pub(super) at: u64,
+    /// Where the log begins anew, empty.
+    pub(super) begins_at: Option<u64>,
+}
+
+/// The cut that was begun, if one was.
+///
+/// # Errors
+/// [`StoreError::Unreadable`], as the next open.
+pub(super) fn pending(disk: &dyn Disk, layout: &Layout) -> Result<Option<PendingCut>, StoreError> {
+    let cut = read_cut(disk, layout)?;
+    Ok(cut.map(|Cut { at, begin }| PendingCut { at, begins_at: begin.map(|begin| begin.start) }))
+}
+
+fn read_cut(disk: &dyn Disk, layout: &Layout) -> Result<Option<Cut>, StoreError> {
+    let path = layout.cut();
+    let Some(text) = small_file::read(disk, &path)? else { return Ok(None) };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })
+}
+
 /// Takes everything from `at` on out of the log, where a record ends, and small files of the
 /// store's user that presuppose it. Durable on return; after a crash in between nothing of it has
 /// happened, or the next open brings it to its end.
@@ -70,10 +96,7 @@ fn begin_cut(
 
 /// Makes the cut that was begun, if one was.
 pub(crate) fn finish(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), StoreError> {
-    let path = layout.cut();
-    let Some(text) = small_file::read(&**disk, &path)? else { return Ok(()) };
-    let cut: Cut = serde_json::from_slice(&text)
-        .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })?;
+    let Some(cut) = read_cut(&**disk, layout)? else { return Ok(()) };
     tracing::warn!(position = cut.at, "what this replica has beyond its master's log is cut off");
     take_away(disk, layout, cut.at)?;
     if let Some(begin) = cut.begin {

@@ -9,6 +9,7 @@ use super::directory::Directory;
 use super::entries::Derived;
 use super::report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
 use super::verify_derived::{compare, compare_blocks};
+use super::verify_files::{check_small_files, foretell, note_scrub};
 use crate::apache_cut::ApacheCut;
 use crate::clean_end::found_behind;
 use crate::dispatch::DispatchRule;
@@ -36,7 +37,14 @@ pub fn verify(
     let mut run = Run::of(directory, rule, progress)?;
     run.walk()?;
     run.note_apache();
-    Ok(run.finish())
+    check_small_files(directory, &mut run.report)?;
+    let mut report = run.finish();
+    note_scrub(directory, &mut report)?;
+    if let Some(cut) = directory.pending_cut {
+        foretell(cut, &mut report);
+    }
+    report.is_sound = report.findings.is_empty();
+    Ok(report)
 }
 
 struct Run<'a> {
@@ -61,6 +69,8 @@ pub(super) struct InSegment {
     pub(super) derived: Derived,
     /// Ranges that hold no records.
     pub(super) damage: Vec<Range<u64>>,
+    /// Behind the head of the padding, or the segment's end; `None` where the log ends before it.
+    written: Option<u64>,
 }
 
 /// Why a segment's walk ended.
@@ -152,14 +162,14 @@ impl<'a> Run<'a> {
                 End::Log(position) => position,
             };
             self.report.log_end = self.report.log_end.max(covered);
+            let written = found.written.unwrap_or(segment.end()).min(covered);
             if covered > segment.start {
                 self.report.segments += 1;
                 if !self.directory.was_apache {
                     compare(self.directory, segment, covered, found, &mut self.report);
                 }
-                if !self.directory.unjudged.contains(&segment.start) {
-                    compare_blocks(segment, covered, &mut self.report);
-                }
+                let is_judged = !self.directory.unjudged.contains(&segment.start);
+                compare_blocks(segment, covered, written, is_judged, &mut self.report);
             }
             if let End::Log(_) = end {
                 break;
@@ -198,7 +208,10 @@ impl<'a> Run<'a> {
                 Step::SegmentEnd if position + PADDING_HEAD_BYTES > proved_end => {
                     Some("nothing proves that it is not old".to_owned())
                 }
-                Step::SegmentEnd => return Ok(End::Full),
+                Step::SegmentEnd => {
+                    found.written = Some((position + PADDING_HEAD_BYTES).min(segment.end()));
+                    return Ok(End::Full);
+                }
                 Step::Nothing => None,
                 Step::Invalid(reason) => Some(reason),
             };
@@ -311,7 +324,6 @@ impl<'a> Run<'a> {
             self.report.found(Finding::range(kind, &bad.path, from, to, bad.error));
         }
         self.report.findings.sort_by_key(|finding| (finding.from, finding.kind));
-        self.report.is_sound = self.report.findings.is_empty();
         let done = Progress { done_bytes: self.total_bytes, total_bytes: self.total_bytes };
         (self.progress)(done);
         self.report

@@ -4,20 +4,38 @@ use super::directory::Directory;
 use super::entries::{Derived, Entries, read_part};
 use super::report::{Finding, FindingKind, VerifyReport};
 use super::verify::InSegment;
-use crate::block_sums::is_intact;
+use crate::block_sums::{BLOCK_BYTES, is_intact};
 use crate::error::StoreError;
 use crate::key_file::KeyEntry;
 use crate::segment::Segment;
 
-/// Compares the blocks of a segment with their checksums.
-pub(super) fn compare_blocks(segment: &Segment, covered: u64, report: &mut VerifyReport) {
+/// Compares the blocks of a segment with their checksums. The log takes it up to `covered`, and
+/// something of the log stands there up to `written`, behind which only padding follows.
+/// `is_judged`: the checksums there are will count.
+pub(super) fn compare_blocks(
+    segment: &Segment,
+    covered: u64,
+    written: u64,
+    is_judged: bool,
+    report: &mut VerifyReport,
+) {
     let (kind, path) = (FindingKind::Block, segment.blocks.path());
-    let sums = match segment.blocks.read(segment.start, segment.end()) {
+    let sums = match is_judged {
+        true => segment.blocks.read(segment.start, segment.end()),
+        false => Ok(Vec::new()),
+    };
+    let sums = match sums {
         Ok(sums) => sums,
         Err(error) => {
             return report.found(Finding::file(kind, path, error.to_string()));
         }
     };
+    let mut summed = sums.iter().map(|summed| summed.position).peekable();
+    for position in (segment.start..written).step_by(BLOCK_BYTES as usize) {
+        if summed.next_if_eq(&position).is_none() {
+            report.has_no_checksum(position, (position + BLOCK_BYTES).min(written));
+        }
+    }
     let mut buffer = Vec::new();
     for summed in sums {
         report.blocks += 1;
@@ -39,7 +57,7 @@ pub(super) fn compare(
     found: InSegment,
     report: &mut VerifyReport,
 ) {
-    let InSegment { derived: Derived { mut entries, keys }, damage } = found;
+    let InSegment { derived: Derived { mut entries, keys }, damage, .. } = found;
     // Of records that are damaged only the derived files know, and may know.
     let is_lost = |position: u64| damage.iter().any(|range| range.contains(&position));
     directory.drop_forgotten(&mut entries);
