@@ -156,11 +156,13 @@ impl Broker {
     }
 
     /// When the oldest message of the log was stored, in milliseconds since 1970; `None` when the
-    /// log is empty.
+    /// log is empty, or its first record damaged.
     pub(crate) fn earliest_store_time(&self) -> Result<Option<i64>, StoreError> {
         let mut bytes = Vec::new();
-        if self.store.read_record(self.store.min_offset(), &mut bytes)?.is_none() {
-            return Ok(None);
+        match self.store.read_record(self.store.min_offset(), &mut bytes) {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(StoreError::Damaged { .. }) => return Ok(None),
+            Err(error) => return Err(error),
         }
         Ok(match Record::decode(&bytes, false) {
             Ok(Decoded::Record(record, _)) => Some(record.store_timestamp),

@@ -55,7 +55,8 @@ impl Inner {
                 || from + RECENT_BYTES < written
                     && !self.log.is_in_memory(from, wanted, &mut in_memory);
             let found = self.log.read_visible(from, wanted, is_cold, may_wait, out);
-            match found.inspect_err(|_| out.truncate(before))? {
+            let failed = |_: &_| self.suspect(from, from + wanted as u64);
+            match found.inspect_err(failed).inspect_err(|_| out.truncate(before))? {
                 Found::Mapped => {}
                 // It has to be compared with its checksums, and that may take the disk.
                 Found::Read if !may_wait => {
@@ -98,8 +99,9 @@ impl Inner {
         let first = BlockTail::block_start(from, segment.bytes);
         let mut buffer = Vec::new();
         for summed in segment.blocks.read(first, to)? {
-            if !is_intact(&segment, &summed, &mut buffer)? {
-                self.suspect(summed.position, summed.end());
+            let suspect = || self.suspect(summed.position, summed.end());
+            if !is_intact(&segment, &summed, &mut buffer).inspect_err(|_| suspect())? {
+                suspect();
                 return Err(StoreError::Damaged {
                     from: summed.position,
                     to: summed.end(),

@@ -58,9 +58,13 @@ impl Inner {
     pub(crate) fn store_time(&self, queue: &Queue, offset: u64) -> Result<Option<i64>, StoreError> {
         let Some(entry) = self.queue_entry(queue, offset, true)? else { return Ok(None) };
         let Some(segment) = self.log.segment_at(entry.physical_offset) else { return Ok(None) };
-        let head = read_head(&segment, entry.physical_offset)?;
-        let is_meant = head.is_some_and(|head| head.physical_offset == entry.physical_offset);
-        Ok(head.filter(|_| is_meant).map(|head| head.store_timestamp))
+        let suspect = || self.suspect(entry.physical_offset, entry.end_offset());
+        let head = read_head(&segment, entry.physical_offset).inspect_err(|_| suspect())?;
+        let meant = head.filter(|head| head.physical_offset == entry.physical_offset);
+        if meant.is_none() {
+            suspect();
+        }
+        Ok(meant.map(|head| head.store_timestamp))
     }
 
     /// See [`crate::Store::query_key`].
@@ -75,6 +79,7 @@ impl Inner {
         let hash = key_hash(topic_seed(topic), key.as_bytes());
         let (mut found, mut candidates, mut record) = (Vec::new(), Vec::new(), Vec::new());
         let mut left = KEY_CANDIDATES_MAX;
+        let visible = self.marks.visible();
         for segment in self.log.all().iter().rev() {
             candidates.clear();
             segment.keys.find(hash, left, &mut candidates)?;
@@ -87,6 +92,11 @@ impl Inner {
                 }
                 record.clear();
                 let size = self.read_record(*position, &mut record)?;
+                let is_expired = self.log.segment_at(*position).is_none();
+                if size.is_none() && *position < visible && !is_expired {
+                    // The index says that one begins there, so this is no miss.
+                    return Err(self.damaged_record(*position, 1));
+                }
                 if size.is_some() && is_match(&record, topic, key, from_ms, to_ms) {
                     found.push(*position);
                 }

@@ -170,7 +170,10 @@ impl Inner {
         // A page of a mapping that is not in memory would hold up whoever touches it.
         let is_recent = position + RECENT_BYTES >= self.marks.written();
         let is_cold = !is_recent && !self.log.is_in_memory(position, length, &mut run.in_memory);
-        let found = self.log.read_visible(position, length, is_cold, run.may_wait, out)?;
+        let found = self
+            .log
+            .read_visible(position, length, is_cold, run.may_wait, out)
+            .inspect_err(|_| self.suspect(position, position + length as u64))?;
         run.is_put_off = found == Found::OnDisk;
         // A segment that expired meanwhile takes its messages with it. Nothing else does.
         if found == Found::Gone && self.log.start().is_some_and(|start| position >= start) {
@@ -226,17 +229,21 @@ impl Inner {
         let visible = self.marks.visible();
         let Some(segment) = self.log.segment_at(position) else { return Ok(None) };
         let left = segment.end().min(visible).saturating_sub(position);
-        let Some(head) = read_head(&segment, position)? else { return Ok(None) };
+        let head = read_head(&segment, position);
+        let head = head.inspect_err(|_| self.suspect(position, position + 1))?;
+        let Some(head) = head else { return Ok(None) };
         let size = head.size as usize;
         if head.physical_offset != position || u64::from(head.size) > left {
             return Ok(None);
         }
         self.scrub.check(position, position + u64::from(head.size))?;
+        // What begins like the record of this place, and is none, was one once.
+        let damaged = || self.damaged_record(position, size);
         // A size proves nothing, and must not make anybody ask for so much memory. Records that are
         // larger than what is taken now come from other configurations, or from Apache's broker.
         if size > self.config.taken_record_bytes_max() && !has_whole_body(&segment, position, size)?
         {
-            return Ok(None);
+            return Err(damaged());
         }
         let at = out.len();
         out.resize(at + size, 0);
@@ -249,7 +256,18 @@ impl Inner {
         if !is_whole {
             out.truncate(at);
         }
-        result.map(|()| is_whole.then_some(size))
+        result.inspect_err(|_| self.suspect(position, position + u64::from(head.size)))?;
+        if is_whole { Ok(Some(size)) } else { Err(damaged()) }
+    }
+
+    /// A record of which something else says that it stands there, and which does not: noted, and the
+    /// answer to who wanted it. `size` is only believed as far as records are taken today.
+    pub(crate) fn damaged_record(&self, position: u64, size: usize) -> StoreError {
+        let size = size.clamp(1, self.config.taken_record_bytes_max());
+        let (from, to) = (position, position + size as u64);
+        self.suspect(from, to);
+        let reason = "the record or its body's checksum is wrong".to_owned();
+        StoreError::Damaged { from, to, reason }
     }
 
     /// The entry at an offset, if it is visible, and if it is in memory or the disk may be asked.

@@ -388,8 +388,11 @@ impl Store {
         self.inner().queue_entry(&queue, offset, false)
     }
 
-    /// Appends the record at a position to `out` and says how long it is. `None` when no whole
+    /// Appends the record at a position to `out` and says how long it is. `None` when no
     /// visible record begins exactly there, whatever the position.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when one begins there that is not whole; [`StoreError::Io`].
     pub fn read_record(
         &self,
         physical_offset: u64,

@@ -197,6 +197,95 @@ fn a_damaged_block_is_written_again_as_it_was_and_as_nothing_else() {
     assert_eq!(read_all(&store, "topic", 0, 0).len(), 200);
 }
 
+/// Reads what may be damaged in one of the ways that there are. Whether it was answered by an error.
+type Reader = fn(&Store, &[Appended]) -> bool;
+
+#[test]
+fn damage_is_noted_by_whoever_meets_it_first() {
+    let by_queue: Reader = |store, _| {
+        let mut out = Vec::new();
+        store.read_queue("topic", 0, 20, common::EVERYTHING, &mut |_| true, &mut out).is_err()
+    };
+    let by_position: Reader =
+        |store, at| store.read_record(at[20].physical_offset, &mut Vec::new()).is_err();
+    let by_key: Reader = |store, _| store.query_key("topic", "k20", 9, 0, i64::MAX).is_err();
+    // Where it only looks for something else it is no error.
+    let by_time: Reader = |store, _| store.store_time("topic", 0, 20).unwrap().is_none();
+    let by_copy: Reader =
+        |store, at| store.read_log(at[20].physical_offset, 1, true, &mut Vec::new()).is_err();
+    let (in_body, in_head) = (88 + 400, 30);
+    let met: [(&str, u64, Reader); 9] = [
+        ("queue", in_body, by_queue),
+        ("queue", in_head, by_queue),
+        ("position", in_body, by_position),
+        ("key", in_body, by_key),
+        ("key", in_head, by_key),
+        ("time", in_head, by_time),
+        ("copy", in_body, by_copy),
+        ("copy", in_head, by_copy),
+        ("copy", TOPIC_AT, by_copy),
+    ];
+    for (name, place, reader) in met {
+        for has_sum in [true, false] {
+            let disk = Arc::new(SimulatedDisk::new());
+            let (store, _) = open(&disk, &config());
+            let message = |n: u8| Message::new("topic", 0, vec![n | 1; 900]);
+            let keyed = (0..200).map(|n| message(n).with("KEYS", &format!("k{n}")));
+            let at: Vec<_> = keyed.flat_map(|one| append(&store, &[one]).unwrap()).collect();
+            store.close().unwrap();
+            drop(store);
+            let (path, in_segment) = segment_of(at[20].physical_offset + place);
+            change(&disk, &path, in_segment, |byte| byte ^ 1);
+            if !has_sum {
+                // Nobody compares what is copied then, and who takes it proves it.
+                if name == "copy" {
+                    continue;
+                }
+                disk.remove(Path::new("/data/weir/blocks/00000000000000000000")).unwrap();
+            }
+            let (store, _) = open(&disk, &config());
+            assert_eq!(store.damaged(), [], "{name}: nobody has looked yet");
+            assert!(reader(&store, &at), "{name} {place}");
+            store.maintain().unwrap();
+            let DamagedRange { from, to, .. } = only_damage(&store);
+            assert!((from..to).contains(&(at[20].physical_offset + place)), "{name}: {from} {to}");
+        }
+    }
+}
+
+#[test]
+fn what_the_disk_does_not_give_a_reader_is_noted_while_that_lasts() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &config());
+    let at = fill(&store, 100);
+    store.close().unwrap();
+    let store = drop_and_open(store, &disk);
+    let segment = segment_of(0).0;
+    let readers: [fn(&Store) -> bool; 3] = [
+        |store| store.read_record(0, &mut Vec::new()).is_err(),
+        |store| {
+            let (all, out) = (common::EVERYTHING, &mut Vec::new());
+            store.read_queue("topic", 0, 0, all, &mut |_| true, out).is_err()
+        },
+        |store| store.read_log(0, 1, true, &mut Vec::new()).is_err(),
+    ];
+    for reader in readers {
+        for is_lasting in [false, true] {
+            disk.break_file(Some(Path::new(&segment))).unwrap();
+            assert!(reader(&store));
+            if !is_lasting {
+                disk.break_file(None).unwrap();
+            }
+            store.maintain().unwrap();
+            assert_eq!(!store.damaged().is_empty(), is_lasting);
+            disk.break_file(None).unwrap();
+        }
+        store.scrub().unwrap();
+        assert_eq!(store.damaged(), []);
+    }
+    assert_eq!(read_all(&store, "topic", 0, 0).len(), at.len());
+}
+
 #[test]
 fn the_last_block_of_a_segment_keeps_what_stands_behind_its_records() {
     let ((disk, store), (replica, other), _) = twins();

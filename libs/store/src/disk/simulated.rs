@@ -38,6 +38,8 @@ struct State {
     fails_from: Option<u64>,
     fail_syncs: bool,
     fail_reads: bool,
+    /// The one file of which nothing can be read.
+    broken: Option<u64>,
     lose_next_sync: bool,
     hold_syncs: bool,
     free: Option<u64>,
@@ -69,6 +71,16 @@ impl SimulatedDisk {
     /// From now on every read of a file fails, or none.
     pub fn fail_reads(&self, fail: bool) {
         self.state.lock().fail_reads = fail;
+    }
+
+    /// From now on nothing of this file can be read, while all others can; `None`: of none.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`].
+    pub fn break_file(&self, path: Option<&Path>) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.broken = path.map(|path| state.file_at(path)).transpose()?;
+        Ok(())
     }
 
     /// The next sync of a file fails as a kernel's does: the error is told once, what was not on
@@ -327,7 +339,7 @@ struct SimulatedFile {
 impl DiskFile for SimulatedFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         let mut state = self.disk.state.lock();
-        if state.fail_reads {
+        if state.fail_reads || state.broken == Some(self.file) {
             return Err(io::Error::other("bad sector"));
         }
         let current = &state.image(self.file).current;
