@@ -9,10 +9,13 @@
 //! and only shortens the start.
 
 mod config_files;
+#[cfg(test)]
+mod crash;
 mod export;
 mod image;
 mod import;
 mod log;
+mod planted;
 mod record;
 mod snapshot;
 mod unserved;
