@@ -11,6 +11,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use weirmq_message::batch::BatchUnit;
 use weirmq_remoting::body::{Body as _, SubscriptionGroupConfig};
 use weirmq_remoting::command::{Head, HeaderWriter, Language, SerializeType, Text};
 use weirmq_remoting::header::{Header as _, QueueHeader, SendMessageHeader};
@@ -109,6 +110,15 @@ async fn call(
 }
 
 async fn send(connection: &Connection) -> OwnedCommand {
+    send_as(connection, RequestCode::SendMessage, None, &BODY).await
+}
+
+async fn send_as(
+    connection: &Connection,
+    request: RequestCode,
+    properties: Option<&str>,
+    body: &[u8],
+) -> OwnedCommand {
     let header = SendMessageHeader {
         producer_group: Some(Text::from("p")),
         topic: Text::from("t"),
@@ -118,14 +128,14 @@ async fn send(connection: &Connection) -> OwnedCommand {
         sys_flag: 0,
         born_timestamp: 0,
         flag: 0,
-        properties: None,
+        properties: properties.map(Text::from),
         reconsume_times: None,
         unit_mode: None,
         max_reconsume_times: None,
-        batch: None,
+        batch: Some(request == RequestCode::SendBatchMessage),
         broker_name: None,
     };
-    call(connection, RequestCode::SendMessage, |out| header.encode(out), &BODY).await
+    call(connection, request, |out| header.encode(out), body).await
 }
 
 async fn max_offset(connection: &Connection) -> OwnedCommand {
@@ -193,6 +203,36 @@ async fn sends_that_waited_too_long_are_refused_and_those_before_them_are_not() 
     let (sent, refused) = outcomes(sends).await;
     let bytes = sent * BODY.len();
     assert!((6 << 20..9 << 20).contains(&bytes), "{sent} sent, {refused} refused");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_send_that_says_so_is_answered_before_it_is_on_the_disk_and_no_other() {
+    let running = Running::start(PATIENCE).await;
+    let connection = running.connect_and_send().await;
+    let held = Held::hold(&running.disk);
+    let mut waits = Box::pin(send(&connection));
+    let mut is_answered =
+        async || poll_fn(|context| Poll::Ready(waits.as_mut().poll(context).is_ready())).await;
+    assert!(!is_answered().await);
+    for wait in ["WAIT\u{1}false\u{2}", "WAIT\u{1}FALSE\u{2}"] {
+        let hasty = send_as(&connection, RequestCode::SendMessage, Some(wait), b"x").await;
+        assert_eq!(code(&hasty), ResponseCode::Success.number());
+    }
+    let mut batch = Vec::new();
+    for properties in [&b""[..], b"WAIT\x01false\x02"] {
+        BatchUnit { flag: 0, body: b"x", properties }.encode(&mut batch).unwrap();
+    }
+    let hasty = send_as(&connection, RequestCode::SendBatchMessage, None, &batch).await;
+    assert_eq!(code(&hasty), ResponseCode::Success.number());
+    // All of them came behind it, and nothing of it all is on the disk.
+    assert!(!is_answered().await);
+    assert_eq!(offset(&max_offset(&connection).await), "1");
+    drop(held);
+    assert_eq!(code(&waits.await), ResponseCode::Success.number());
+    let told = send(&connection).await;
+    assert_eq!(code(&told), ResponseCode::Success.number());
+    assert_eq!(offset(&max_offset(&connection).await), "7");
     running.stop().await;
 }
 

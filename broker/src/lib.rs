@@ -22,6 +22,8 @@ mod filter;
 mod groups;
 mod io_threads;
 mod long_poll;
+#[cfg(test)]
+mod many_topics;
 mod metrics;
 mod offsets;
 mod order_locks;

@@ -494,3 +494,32 @@ async fn it_does_not_start_without_listeners_or_with_two_of_one_name() {
     assert!(matches!(start(twice).await, Err(NameServerError::DuplicateListener(_))));
     assert!(!admin.is_ready());
 }
+
+#[tokio::test]
+async fn more_topics_than_a_frame_holds_are_an_error_that_can_be_read() {
+    const EACH: usize = 10_000;
+    let server = Server::default().await;
+    let client = server.client(0).await;
+    let name = |number: usize| format!("t{number:0>119}");
+    for broker in 0..14 {
+        let names: Vec<String> = (broker * EACH..(broker + 1) * EACH).map(name).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (broker_name, cluster) = (format!("b{broker}"), format!("c{}", broker % 2));
+        let fields = [
+            ("brokerName", broker_name.as_str()),
+            ("brokerAddr", "10.0.0.1:10911"),
+            ("clusterName", cluster.as_str()),
+            ("haServerAddr", "10.0.0.1:10912"),
+            ("brokerId", "0"),
+        ];
+        let body = topics(1, &names).encode();
+        client.ask(RequestCode::RegisterBroker, &fields, &body).await.succeeded();
+    }
+    let all = client.ask(RequestCode::GetAllTopicListFromNameServer, &[], b"").await;
+    all.failed(ResponseCode::SystemError, "a frame at most 16777216; ask for less");
+    // The same connection goes on, with what fits.
+    let of_cluster = client.topics(RequestCode::GetTopicsByCluster, &[("cluster", "c1")]).await;
+    assert_eq!(of_cluster.iter().filter(|name| name.len() == 120).count(), 7 * EACH);
+    assert!(client.route(&name(1)).await.is_some());
+    server.stop().await;
+}

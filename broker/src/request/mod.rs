@@ -139,10 +139,24 @@ impl Context<'_> {
             },
             Code::Unknown(_) => Err(unsupported(&request.head, "nobody knows it")),
         };
+        let outcome = outcome.and_then(|()| self.check_length(out.len() - before));
         if outcome.is_err() || request.head.is_one_way() {
             out.truncate(before);
         }
         outcome
+    }
+
+    /// Refuses an answer that its asker could not read: it would close the connection, not knowing why.
+    fn check_length(&self, bytes: usize) -> Result<(), Refusal> {
+        let limit = self.broker.config.limits.frame_bytes_max;
+        if bytes <= limit {
+            return Ok(());
+        }
+        let remark = format!(
+            "the answer takes {bytes} bytes, a frame at most {limit}; ask for it page by page, with \
+             topicSeq and maxTopicNum or groupSeq and maxGroupNum, where the request knows them"
+        );
+        Err(Refusal::new(ResponseCode::SystemError, remark))
     }
 
     /// Tells the peer why a request was refused.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use weirmq_remoting::body::{Body, BodyError};
 use weirmq_remoting::command::{self, Command, Head, Text};
+use weirmq_remoting::frame::FRAME_BYTES_MAX;
 use weirmq_remoting::header::{Header, HeaderError};
 use weirmq_remoting::net::{Closed, Connection};
 use weirmq_remoting::resource_name::NameError;
@@ -85,6 +86,11 @@ pub(crate) enum RequestError {
          and restart it"
     )]
     ConfigIsFixed,
+    #[error(
+        "the answer takes {bytes} bytes, a frame at most {FRAME_BYTES_MAX}; ask for less, for instance \
+         for the topics of one cluster (code 224) or for one topic's route (105)"
+    )]
+    AnswerTooLong { bytes: usize },
 }
 
 fn key_part(key: &Option<String>) -> String {
@@ -109,6 +115,8 @@ impl RequestError {
                 | KvError::TooManyEntries { .. }
                 | KvError::TooLarge { .. } => ResponseCode::InvalidParameter,
             },
+            // The asker would close the connection, not knowing why.
+            Self::AnswerTooLong { .. } => ResponseCode::SystemError,
             Self::KvBusy => ResponseCode::SystemBusy,
             Self::ConfigIsFixed => ResponseCode::NoPermission,
         }
@@ -118,7 +126,15 @@ impl RequestError {
 /// Serves one request; its response, if it wants one, goes to the end of `out`.
 pub(crate) fn serve(origin: &Origin<'_>, request: &Command<'_>, out: &mut Vec<u8>) {
     let response_at = out.len();
-    let answered = match handle(origin, request, out) {
+    let handled = handle(origin, request, out).and_then(|handled| {
+        let bytes = out.len() - response_at;
+        if bytes > FRAME_BYTES_MAX {
+            Err(RequestError::AnswerTooLong { bytes })
+        } else {
+            Ok(handled)
+        }
+    });
+    let answered = match handled {
         Ok(Handled::Later) => return,
         Ok(Handled::Now) => ResponseCode::Success,
         Err(error) => {
