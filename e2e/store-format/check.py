@@ -7,6 +7,7 @@ what was sent and with what `weir store` says.
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,11 +48,48 @@ def fill(weir, root, config):
             sent[topic] = [f"{n} of {topic} {'é' * (n % 300)}" for n in range(LINES)]
             run(weir, "produce", topic, "--tag", "täg", "--key", "some thing",
                 stdin="\n".join(sent[topic]) + "\n", env=env)
+        change_state(weir, env)
     finally:
         server.send_signal(signal.SIGTERM)
         if server.wait(timeout=60) != 0:
             sys.exit("the server did not stop cleanly")
     return sent
+
+
+def change_state(weir, env):
+    """Makes records of state of several kinds."""
+    for name in ("kept", "gone"):
+        run(weir, "topic", "create", name, "--queues", "2", env=env)
+        run(weir, "group", "create", f"{name}-group", env=env)
+    run(weir, "topic", "update", "kept", "--queues", "5", env=env)
+    for group in ("kept-group", "gone-group"):
+        run(weir, "consume", "orders", "--group", group, "-n", "40", "--from", "earliest", env=env)
+    run(weir, "topic", "delete", "gone", env=env)
+    run(weir, "group", "delete", "gone-group", env=env)
+
+
+def compare_state(root, found):
+    """The tables are what the broker has exported."""
+    state = reader.state_of(found)
+    assert state == reader.state_by_snapshot(root, found)
+    exported = json.loads((root / "config/topics.json").read_text())["topicConfigTable"]
+    assert {"kept", *TOPICS} <= state["topics"].keys() and "gone" not in state["topics"]
+    for name, topic in state["topics"].items():
+        theirs = exported[name]
+        said = topic["readQueues"], topic["writeQueues"], topic["perm"], topic["isOrdered"]
+        assert said == tuple(theirs[key] for key in ("readQueueNums", "writeQueueNums", "perm", "order")), name
+    exported = json.loads((root / "config/subscriptionGroup.json").read_text())["subscriptionGroupTable"]
+    assert "kept-group" in state["groups"] and "gone-group" not in state["groups"]
+    for name, group in state["groups"].items():
+        assert group == exported[name], name
+    # Apache's numbers as keys are no JSON.
+    text = (root / "config/consumerOffset.json").read_text()
+    text = re.sub(r"([{,])(\d+):", r'\1"\2":', text)
+    exported = {(key.split("@")[1], key.split("@")[0], int(queue)): offset
+                for key, queues in json.loads(text)["offsetTable"].items()
+                for queue, offset in queues.items()}
+    assert state["offsets"] == exported and exported, (state["offsets"], exported)
+    return sum(len(table) for table in state.values())
 
 
 def compare_records(found, said):
@@ -96,12 +134,13 @@ def main():
         lines = run(weir, "store", "inspect", str(root), "--at", "0", "-n", "1000000000", "-o", "json")
         compare_records(found, [json.loads(line) for line in lines.splitlines()])
         entries, keys = compare_derived(root, found)
+        facts = compare_state(root, found)
         report = json.loads(run(weir, "store", "verify", str(root), "-o", "json"))
         assert report["records"] == len(found) and report["isSound"], report
         segments = len(json.loads(run(weir, "store", "inspect", str(root), "-o", "json"))["segments"])
         assert segments > 2, segments
-    print(f"store format: {len(found)} records, {entries} queue entries and {keys} keys in "
-          f"{segments} segments read by the page alone")
+    print(f"store format: {len(found)} records, {entries} queue entries, {keys} keys and {facts} facts of "
+          f"state in {segments} segments read by the page alone")
 
 
 main()

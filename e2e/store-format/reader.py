@@ -1,4 +1,4 @@
-"""Reads a store's directory by docs/store-format.md alone: log, queue files, key files.
+"""Reads a store's directory by docs/store-format.md alone: log, state, queue files, key files.
 
 Nothing here comes from the Rust code, so that the page and the program can be held against each
 other. Standard library only.
@@ -84,6 +84,68 @@ def records(root):
             found = record(data, at, start + at)
             yield found
             at += found["size"]
+
+
+def empty_state():
+    return {"topics": {}, "groups": {}, "offsets": {}, "locks": {}, "delay": {}}
+
+
+def apply(state, change):
+    """Changes the tables by what one record of state says."""
+    kind = change.pop("kind")
+    if change.pop("version") != 1:
+        raise Damage("a record of state of another version")
+    if kind == "topic":
+        state["topics"][change["topic"]["name"]] = change["topic"]
+    elif kind == "topicDeleted":
+        name = change["name"]
+        state["topics"].pop(name, None)
+        for table in ("offsets", "locks"):
+            state[table] = {key: value for key, value in state[table].items() if key[1] != name}
+    elif kind == "group":
+        state["groups"][change["group"]["groupName"]] = change["group"]
+    elif kind == "groupDeleted":
+        name = change["name"]
+        state["groups"].pop(name, None)
+        for table in ("offsets", "locks") if change["with_offsets"] else ("locks",):
+            state[table] = {key: value for key, value in state[table].items() if key[0] != name}
+    elif kind == "offsets":
+        for one in change["offsets"]:
+            state["offsets"][one["group"], one["topic"], one["queue"]] = one["offset"]
+    elif kind == "queueLock":
+        key = change["group"], change["topic"], change["queue"]
+        state["locks"][key] = change["owner"]
+        if change["owner"] is None:
+            del state["locks"][key]
+    elif kind == "delayProgress":
+        state["delay"][change["level"]] = change["offset"]
+    elif kind not in ("epoch", "imageBegin", "imageEnd"):
+        raise Damage(f"a record of state of the unknown kind {kind}")
+
+
+def state_of(found):
+    """The broker's tables, from the records of a log that still has its beginning."""
+    state = empty_state()
+    entries = [one for one in found if one["topic"] == "weirmq.state"]
+    if [one["queueOffset"] for one in entries] != list(range(len(entries))):
+        raise Damage("the log does not have all records of state")
+    for one in entries:
+        apply(state, json.loads(one["body"]))
+    return state
+
+
+def state_by_snapshot(root, found):
+    """The same by the snapshot, and what came after it."""
+    snapshot = small_file(root / "weir/user/state-snapshot.json")
+    if snapshot["position"] > small_file(root / "weir/durable-mark")["flushed"]:
+        raise Damage("the snapshot is ahead of the log")
+    state = empty_state()
+    for change in snapshot["records"]:
+        apply(state, change)
+    for one in found:
+        if one["topic"] == "weirmq.state" and one["queueOffset"] >= snapshot["applied"]:
+            apply(state, json.loads(one["body"]))
+    return state
 
 
 def sealed(path, magic, start):
