@@ -893,7 +893,7 @@ fn a_start_on_a_directory_that_cannot_be_used_is_refused_by_name() {
     let read_only = Path::new("/proc/weir-data");
     fails_naming(&mut standalone(read_only, &[]), &["/proc/weir-data"]);
     if rustix::process::geteuid().is_root() {
-        println!("skipped: a directory without write permission; root writes to it all the same");
+        common::skipped("a directory without write permission; root writes to it all the same");
     } else {
         let locked = folder.path().join("locked");
         std::fs::create_dir(&locked).unwrap();
@@ -998,7 +998,7 @@ fn a_full_disk_is_an_answer_and_not_the_end() {
     let arguments = ["--config", config.to_str().unwrap()];
 
     let Some(tiny) = TinyDisk::mount(folder.path().join("tiny"), "64k") else {
-        println!("skipped: this user may not mount a file system to fill");
+        common::skipped("this user may not mount a file system to fill");
         return;
     };
     let data = tiny.0.join("data");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use super::support::weir;
+use super::support::{skipped, weir};
 
 const ANY_PORTS: [&str; 6] = ["--namesrv-port", "0", "--broker-port", "0", "--admin-port", "0"];
 
@@ -40,7 +40,7 @@ fn error_of(output: &Output) -> String {
 #[test]
 fn a_failed_write_back_ends_the_process_with_its_cause() {
     if !is_root() {
-        eprintln!("skipped: only root can mount a disk that fails");
+        skipped("only root can mount a disk that fails");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -58,7 +58,7 @@ fn a_failed_write_back_ends_the_process_with_its_cause() {
         .and_then(|()| run("mkfs.ext4", &["-q", "-O", "^has_journal", image]))
         .and_then(|()| run("mount", &["-o", "loop", image, upper]));
     if let Err(why) = mounted {
-        eprintln!("skipped: no disk that fails can be had here: {why}");
+        skipped(format_args!("no disk that fails can be had here: {why}"));
         return;
     }
     let _upper = Mounted(upper);
@@ -95,7 +95,7 @@ fn a_failed_write_back_ends_the_process_with_its_cause() {
 #[test]
 fn a_directory_of_somebody_else_is_named_with_what_to_do() {
     if !is_root() {
-        eprintln!("skipped: only root can run a program as somebody else");
+        skipped("only root can run a program as somebody else");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -113,13 +113,13 @@ fn a_directory_of_somebody_else_is_named_with_what_to_do() {
     let output = match server.stdin(Stdio::null()).output() {
         Ok(output) => output,
         Err(why) => {
-            eprintln!("skipped: setpriv: {why}");
+            skipped(format_args!("setpriv: {why}"));
             return;
         }
     };
     let error = error_of(&output);
     if error.starts_with("setpriv:") {
-        eprintln!("skipped: {error}");
+        skipped(error.trim());
         return;
     }
     assert_eq!(output.status.code(), Some(1), "{error}");

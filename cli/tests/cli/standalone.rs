@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::{Server, run, weir};
+use crate::support::{Server, run, skipped, weir};
 
 /// Ports of its own for everything.
 const ANY_PORTS: [&str; 6] = ["--namesrv-port", "0", "--broker-port", "0", "--admin-port", "0"];
@@ -101,7 +101,7 @@ fn messages_that_left_memory_are_consumed() {
     let mut dd = std::process::Command::new("dd");
     let status = dd.args([&forget, "iflag=nocache", "count=0", "status=none"]).status();
     if !status.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: dd cannot make the kernel forget a file here");
+        skipped("dd cannot make the kernel forget a file here");
         return;
     }
     assert_eq!(server.ok(&["consume", "old", "--group", "g", "-n", "2"]), "one\ntwo\n");

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{EVERYTHING, Message, append, read_all, small_config};
+use common::{EVERYTHING, Message, append, read_all, skipped, small_config};
 use weirmq_store::{
     FlushMode, QueueRead, ReadLimits, RealDisk, Store, StoreConfig, StoreError, SystemClock,
 };
@@ -56,7 +56,7 @@ fn a_read_that_must_not_wait_is_put_off_until_somebody_has_read() {
     match read_cached(&store, &mut out).unwrap() {
         None => assert_eq!(out.len(), 1),
         Some(_) => {
-            eprintln!("skipped: this file system keeps files in memory or cannot tell");
+            skipped("this file system keeps files in memory or cannot tell");
             return;
         }
     }
@@ -81,7 +81,7 @@ fn what_has_left_memory_since_it_was_written_is_not_read_through_its_mapping() {
     store.flush().unwrap();
     evict(&path.join("commitlog/00000000000000000000"));
     if first(&mut out).unwrap().is_some() {
-        eprintln!("skipped: this file system keeps files in memory or cannot tell");
+        skipped("this file system keeps files in memory or cannot tell");
         return;
     }
     let read = store.read_queue("t", 0, 0, FEW, &mut |_| true, &mut out).unwrap();
@@ -110,7 +110,7 @@ fn a_read_that_must_not_wait_is_put_off_by_queue_entries_too() {
     evict("commitlog");
     let mut out = Vec::new();
     if read_cached(&store, &mut out).unwrap().is_some() {
-        eprintln!("skipped: this file system keeps files in memory or cannot tell");
+        skipped("this file system keeps files in memory or cannot tell");
         return;
     }
     assert_eq!(read_all(&store, "t", 0, 0).len(), 12_000);

@@ -6,7 +6,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Message, append, read_all, small_config};
+use common::{Message, append, read_all, skipped, small_config};
 use weirmq_store::{FlushMode, RealDisk, Store, StoreConfig, StoreError, SystemClock};
 
 fn messages(count: usize, bytes: usize) -> Vec<Message> {
@@ -33,11 +33,11 @@ fn on_small_disk(options: &str, test: impl FnOnce(&Path)) {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let why = String::from_utf8_lossy(&output.stderr);
-            eprintln!("skipped: no tmpfs can be mounted here: {}", why.trim());
+            skipped(format_args!("no tmpfs can be mounted here: {}", why.trim()));
             return;
         }
         Err(why) => {
-            eprintln!("skipped: no tmpfs can be mounted here: {why}");
+            skipped(format_args!("no tmpfs can be mounted here: {why}"));
             return;
         }
     }
