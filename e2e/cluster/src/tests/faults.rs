@@ -28,11 +28,23 @@ pub(crate) enum Fault {
 
 /// How long a freeze lasts: twice the lease.
 const FREEZE: Duration = Duration::from_secs(12);
+/// How long a partition lasts: until brokers have told NameServers everything again, in vain where those are
+/// cut off, and Kubernetes does without the node.
+const PARTITION: Duration = Duration::from_secs(35);
 
 /// Longer than that nobody may be without a master, whatever happened to the one before.
 const OUTAGE_MAX_MS: u64 = 12_000;
 
 impl Fault {
+    /// How long it lasts at least; the others end as soon as somebody else is master and at work.
+    fn lasts(self) -> Duration {
+        match self {
+            Self::Partition => PARTITION,
+            Self::Freeze => FREEZE,
+            Self::Kill | Self::Crash | Self::PowerLoss | Self::PeersOnly => Duration::ZERO,
+        }
+    }
+
     fn begin(self, namespace: &Namespace<'_>, master: &Master) -> anyhow::Result<()> {
         let cluster = namespace.cluster;
         let node = master.node.as_str();
@@ -96,9 +108,7 @@ pub(crate) fn strike(
             _ => Some(group.another_master(&master, 60)?),
         };
         load.until_more(200, 60).context("after the fault")?;
-        if matches!(fault, Fault::Freeze) {
-            std::thread::sleep(FREEZE.saturating_sub(struck_at.elapsed()));
-        }
+        std::thread::sleep(fault.lasts().saturating_sub(struck_at.elapsed()));
         anyhow::Ok(next)
     })();
     // Mended whatever happened, or no other test could run.
