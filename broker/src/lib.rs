@@ -35,6 +35,7 @@ mod run;
 mod session;
 mod slave_offsets;
 mod state;
+mod stopped;
 mod subscriptions;
 mod topic_changes;
 mod topics;
@@ -46,5 +47,6 @@ pub use config::{
     ReplicationSection, ReplicationTls, StoreSection,
 };
 pub use replication::StartError;
-pub use run::{BrokerError, Listeners, close_directory, run};
+pub use run::{BrokerError, Listeners, run};
+pub use stopped::{QueueBehind, close_directory, queues_behind};
 pub use weirmq_remoting::net::TlsSection;

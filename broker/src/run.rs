@@ -11,9 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
 use weirmq_remoting::net::{Limits, ServerConfig, TlsError, serve};
-use weirmq_store::{
-    Disk, RealDisk, RecoveryReport, Store, StoreConfig, StoreError, SystemClock, offline,
-};
+use weirmq_store::{Disk, RealDisk, Store, StoreError, SystemClock, offline};
 
 use crate::Broker;
 use crate::broker::End;
@@ -335,18 +333,6 @@ fn begin_anew(
     Ok(())
 }
 
-/// Opens the directory of a broker that does not run and leaves it as a clean stop does: recovered,
-/// closed, with its exports written. Nothing listens meanwhile.
-pub fn close_directory(config: StoreConfig) -> Result<RecoveryReport, BrokerError> {
-    let (data_dir, cluster, name) =
-        (config.directory.clone(), config.cluster.clone(), config.group.clone());
-    let (store, report) = Store::open(config, Arc::new(RealDisk), Arc::new(SystemClock))?;
-    let topics = Topics::with_system_topics(&cluster, &name, None);
-    let state = recover_state(&store, topics, &data_dir, &cluster)?;
-    close_state(&state, &data_dir)?;
-    Ok(report)
-}
-
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
     config: BrokerConfig,
@@ -407,7 +393,7 @@ fn take_own_offsets(broker: &Broker) -> Result<(), BrokerError> {
 }
 
 /// The state as the log and, if Apache's broker used the directory last, its files say.
-fn recover_state(
+pub(crate) fn recover_state(
     store: &Store,
     topics: Topics,
     data_dir: &Path,
@@ -442,7 +428,7 @@ fn close(broker: &Broker, replication: Option<ReplicationThread>) -> Result<(), 
     Ok(())
 }
 
-fn close_state(state: &State, data_dir: &Path) -> Result<(), BrokerError> {
+pub(crate) fn close_state(state: &State, data_dir: &Path) -> Result<(), BrokerError> {
     if let Err(error) = state.write_snapshot() {
         tracing::warn!(%error, "no snapshot of the state; the next start replays more of the log");
     }

@@ -161,6 +161,42 @@ fn a_killed_directory_is_closed_and_its_queues_are_exported() {
 }
 
 #[test]
+fn where_groups_are_with_queues_that_nobody_knows_any_more_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data");
+    let config = folder.path().join("weir.toml");
+    let text = "[broker.store]\nsegment_bytes = 2097152\nfree_bytes_min = 4096\n\
+                [broker.limits]\nmessage_bytes_max = 131072\n";
+    std::fs::write(&config, text).unwrap();
+    let data = path.to_str().unwrap();
+    let arguments = ["standalone", "--config", config.to_str().unwrap(), "--data", data];
+    let ports = ["--namesrv-port", "0", "--broker-port", "0", "--admin-port", "0"];
+    let server = Server::start(&[&arguments[..], &ports].concat());
+    for topic in ["lost", "filler"] {
+        server.ok(&["topic", "create", topic, "--queues", "1"]);
+    }
+    server.ok_with_input(&["produce", "lost"], &"x\n".repeat(12));
+    // Longer ones would be compressed.
+    let line = format!("{}\n", "f".repeat(3_000));
+    server.ok_with_input(&["produce", "filler"], &line.repeat(800));
+    // In another segment than the messages, so that only the messages are lost.
+    server.ok(&["consume", "lost", "--group", "g", "-n", "12"]);
+    assert_eq!(server.signal("TERM").0, Some(0));
+    for lost in ["commitlog", "weir/queues"] {
+        std::fs::remove_file(path.join(lost).join("00000000000000000000")).unwrap();
+    }
+    let (given_up, errors) =
+        ends(0, &["store", "repair", data, "--accept-missing-start", "-o", "json"]);
+    assert!(
+        errors.contains("queue 0 of lost goes on at 0, and groups have committed 12"),
+        "{errors}"
+    );
+    let expected = serde_json::json!([{ "topic": "lost", "queue": 0, "next": 0, "committed": 12 }]);
+    assert_eq!(json(&given_up)["queuesBehind"], expected, "{given_up}");
+    ends(0, &["store", "verify", data]);
+}
+
+#[test]
 fn damage_that_the_scrub_found_is_told_and_not_served_but_the_rest_is() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data");

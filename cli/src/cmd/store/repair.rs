@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
+use weirmq_broker::QueueBehind;
 use weirmq_store::offline::{self, CutPlan, Finding, FindingKind, GivenUp};
 use weirmq_store::{Disk, RealDisk, SystemClock};
 
@@ -88,12 +89,43 @@ fn accept_missing_start(args: &RepairArgs, output: &Output) -> anyhow::Result<()
             path.display()
         );
     }
+    let behind = match unknown.is_empty() {
+        true => Vec::new(),
+        false => queues_behind(args),
+    };
+    for QueueBehind { topic, queue, next, committed } in &behind {
+        eprintln!(
+            "warning: queue {queue} of {topic} goes on at {next}, and groups have committed {committed}"
+        );
+    }
+    let behind: Vec<_> = behind
+        .into_iter()
+        .map(|one| {
+            let QueueBehind { topic, queue, next, committed } = one;
+            serde_json::json!({ "topic": topic, "queue": queue, "next": next, "committed": committed })
+        })
+        .collect();
     let text = format!("the log begins at {}; from {} on it is lost", range.end, range.start);
     let json = serde_json::json!({
         "givenUp": { "from": range.start, "to": range.end },
         "unknownQueues": unknown,
+        "queuesBehind": behind,
     });
     Ok(output.done(&text, &json)?)
+}
+
+/// Which of the queues that nobody knows any more groups still know. The start is given up by now,
+/// whatever else is wrong with the directory.
+fn queues_behind(args: &RepairArgs) -> Vec<QueueBehind> {
+    let asked = args.place.open().and_then(|directory| Ok(directory.store_config()?));
+    let asked = asked.and_then(|config| match config {
+        Some(config) => Ok(weirmq_broker::queues_behind(config)?),
+        None => Ok(Vec::new()),
+    });
+    asked.unwrap_or_else(|error| {
+        eprintln!("warning: what groups have committed to them cannot be read: {error:#}");
+        Vec::new()
+    })
 }
 
 #[derive(Serialize)]
