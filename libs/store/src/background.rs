@@ -86,11 +86,10 @@ impl Background {
 impl Inner {
     /// Says that background work failed; it is tried again when it is due again. But a disk that
     /// refuses to be written to for another reason than space is gone for the log as well.
-    fn report(&self, work: &'static str, result: Result<(), StoreError>) {
+    pub(crate) fn report(&self, work: &'static str, result: Result<(), StoreError>) {
         let Err(error) = result else { return };
-        if error.is_disk_failure() {
-            self.stop_for_ever(&error.to_string());
-        } else {
+        self.stop_if_disk_failed(&error);
+        if !error.is_disk_failure() {
             tracing::warn!(work, %error, "background work of the store failed");
         }
     }
@@ -196,6 +195,7 @@ impl Inner {
             return Ok(());
         }
         if let Err(error) = self.write_block_sums(flushed, false) {
+            self.refuse_failed_disk(&error)?;
             tracing::warn!(%error, "blocks have no checksum until the scrub comes by");
         }
         self.durable_mark_at(flushed).write(&*self.disk, &self.layout)?;

@@ -18,6 +18,8 @@ const MAPPED_SEGMENTS: usize = 2;
 
 /// A question for what is in memory takes in so much.
 const LOOK_BYTES: u64 = 256 << 10;
+/// Records no further apart than this are asked for together.
+const NEAR_BYTES: u64 = 32 << 10;
 
 /// What came of a look for records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +214,9 @@ impl CommitLog {
         let end = position + length as u64;
         if !(known.start <= position && end <= known.end) {
             let segment = self.segment_at(position).filter(|segment| end <= segment.end());
-            let looked_at = (length as u64).max(LOOK_BYTES);
+            // Each page costs, so of records far apart only their own are asked for.
+            let is_near = known.is_empty() || position.abs_diff(known.end) <= NEAR_BYTES;
+            let looked_at = if is_near { LOOK_BYTES } else { 0 }.max(length as u64);
             let found = segment.map_or(0, |segment| segment.bytes_in_memory(position, looked_at));
             *known = position..position + found;
         }

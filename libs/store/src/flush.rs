@@ -178,6 +178,23 @@ impl Inner {
         }
     }
 
+    /// The same if this error says that the disk has failed. What it did not take is not tried again, in any file: the
+    /// kernel reports a failed write-back once, and the next sync succeeds over what was lost.
+    pub(crate) fn stop_if_disk_failed(&self, error: &StoreError) {
+        if error.is_disk_failure() {
+            self.stop_for_ever(&error.to_string());
+        }
+    }
+
+    /// Stops as well, and answers why.
+    pub(crate) fn refuse_failed_disk(&self, error: &StoreError) -> Result<(), StoreError> {
+        self.stop_if_disk_failed(error);
+        match error.is_disk_failure() {
+            true => Err(StoreError::Poisoned { cause: error.to_string() }),
+            false => Ok(()),
+        }
+    }
+
     fn tell_flush_listener(&self) {
         if let Some(listener) = self.flusher.listener.read().as_ref() {
             listener(self.marks.flushed());

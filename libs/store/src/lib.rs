@@ -48,6 +48,7 @@ mod queue_file;
 mod queue_table;
 mod read;
 mod rebuild;
+mod recent;
 mod recover;
 mod repair;
 mod retention;

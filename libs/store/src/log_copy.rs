@@ -9,7 +9,6 @@ use crate::commit_log::Found;
 use crate::dispatch::KeySource;
 use crate::error::StoreError;
 use crate::format::PADDING_HEAD_BYTES;
-use crate::read::RECENT_BYTES;
 use crate::scan::has_lost_sector;
 use crate::store::Inner;
 
@@ -49,11 +48,11 @@ impl Inner {
         let before = out.len();
         let mut wanted = bytes_max.clamp(BLANK_HEAD_BYTES, left);
         let mut in_memory = 0..0;
+        let is_recent = from >= self.recent_from();
         let (taken, is_end) = loop {
             // Neither the disk nor what it did to a page is anybody's concern who must not wait.
-            let is_cold = may_wait
-                || from + RECENT_BYTES < written
-                    && !self.log.is_in_memory(from, wanted, &mut in_memory);
+            let is_cold =
+                may_wait || !is_recent && !self.log.is_in_memory(from, wanted, &mut in_memory);
             let found = self.log.read_visible(from, wanted, is_cold, may_wait, out);
             let failed = |_: &_| self.suspect(from, from + wanted as u64);
             match found.inspect_err(failed).inspect_err(|_| out.truncate(before))? {
@@ -83,7 +82,6 @@ impl Inner {
         };
         out.truncate(before + taken);
         let next = from + taken as u64;
-        let is_recent = from + RECENT_BYTES >= written;
         let checked = self.scrub.check(from, next).and_then(|()| match is_recent && !may_wait {
             true => Ok(()),
             // It may have left memory and come back.

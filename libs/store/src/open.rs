@@ -27,6 +27,7 @@ use crate::offline::truncate;
 use crate::proof::{self, OpenProof};
 use crate::queue_table::QueueState;
 use crate::rebuild::Rebuild;
+use crate::recent::Recent;
 use crate::recover::{Evidence, LastUse, RecoveryReport, recover};
 use crate::repair::Suspects;
 use crate::scrub::Scrub;
@@ -131,6 +132,7 @@ impl Inner {
             append_listener: RwLock::new(None),
             scrub,
             suspects: Suspects::default(),
+            recent: Recent::default(),
             protected_images: Mutex::default(),
             protected_from: AtomicU64::new(0),
             is_closed: AtomicBool::new(false),
@@ -223,10 +225,12 @@ impl Inner {
         for segment in self.log.all().iter().filter(unsealed) {
             // On a full disk they do not fit, and the next open derives them again.
             if let Err(error) = self.seal_segment(segment, segment.end().min(end)) {
+                self.refuse_failed_disk(&error)?;
                 tracing::warn!(%error, "queue and key entries are derived again at the next open");
             }
         }
         if let Err(error) = self.write_block_sums(end, true).and_then(|()| self.keep_scrub()) {
+            self.refuse_failed_disk(&error)?;
             tracing::warn!(%error, "blocks have no checksum until the scrub comes by");
         }
         self.write_durable_mark()?;

@@ -17,8 +17,6 @@ use crate::store::Inner;
 const SCANNED_ENTRIES_MAX: u64 = 16_384;
 /// Records that follow each other are read at once up to this size.
 const RUN_BYTES_MAX: u64 = 1 << 20;
-/// The newest records are in memory on any machine that can keep up; nobody asks whether they are.
-pub(crate) const RECENT_BYTES: u64 = 64 << 20;
 /// Bytes of a record up to its store timestamp, with an IPv6 born host.
 const HEAD_BYTES: usize = 76;
 
@@ -70,6 +68,12 @@ struct Run {
 }
 
 impl Inner {
+    /// Records from here on are in memory on any machine that can keep up; nobody asks whether they are.
+    pub(crate) fn recent_from(&self) -> u64 {
+        let now_ms = i64::try_from(self.clock.uptime().as_millis()).unwrap_or(i64::MAX);
+        self.recent.from(now_ms, self.marks.written())
+    }
+
     /// See [`crate::Store::read_queue`].
     pub(crate) fn read_queue(
         &self,
@@ -168,7 +172,7 @@ impl Inner {
         let mut at = start;
         let (position, length) = (run.position, run.bytes as usize);
         // A page of a mapping that is not in memory would hold up whoever touches it.
-        let is_recent = position + RECENT_BYTES >= self.marks.written();
+        let is_recent = position >= self.recent_from();
         let is_cold = !is_recent && !self.log.is_in_memory(position, length, &mut run.in_memory);
         let found = self
             .log

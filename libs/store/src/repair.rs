@@ -108,13 +108,7 @@ impl Inner {
         let known = sum_of(&segment, from, to)?;
         let Some(bytes) = self.proved(&segment, from, bytes, known)? else { return Ok(false) };
         let written = self.write_again(&segment, from, &bytes, known.is_none());
-        if let Err(error) = &written
-            && error.is_disk_failure()
-        {
-            // The flush would not be told of this sync's failure any more.
-            self.stop_for_ever(&error.to_string());
-        }
-        written?;
+        written.inspect_err(|error| self.stop_if_disk_failed(error))?;
         // From the file: what it gives now is what counts.
         let is_news = self.scrub_range(&segment, from, to)?;
         let is_whole = self.scrub.check(from, to).is_ok();
@@ -175,7 +169,13 @@ impl Inner {
             self.check_open()?;
             segment.write(bytes, from)?;
         }
-        segment.sync()?;
+        {
+            // Whoever syncs a file is told of a failed write-back, and nobody else. It may be what the
+            // flush waits for, so no flush comes between the failure and the stop, whatever failed.
+            let _flushing = self.flusher.flushing.lock();
+            self.flusher.check_poison()?;
+            segment.sync().inspect_err(|error| self.stop_for_ever(&error.to_string()))?;
+        }
         if needs_sum {
             let sum = Sum { crc: crc32fast::hash(bytes), bytes: bytes.len() as u32 };
             segment.blocks.write(&[Summed { position: from, sum }])?;

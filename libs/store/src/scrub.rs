@@ -254,7 +254,7 @@ impl Inner {
         let done = match self.scrub_step() {
             Ok(done) => done,
             Err(error) => {
-                tracing::warn!(%error, "the scrub could not go on, it tries again");
+                self.report("scrub", Err(error));
                 0
             }
         };
@@ -372,9 +372,7 @@ impl Inner {
         }
         self.scrub.tell();
         // The next open leaves out what lies outside of the log.
-        if let Err(error) = self.keep_scrub() {
-            tracing::warn!(%error, "what is known about damage could not be kept");
-        }
+        self.report("what is known about damage", self.keep_scrub());
     }
 
     /// Keeps what is known for the next process.

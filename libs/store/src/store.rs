@@ -26,6 +26,7 @@ use crate::query::Boundary;
 use crate::queue_file::QueueEntry;
 use crate::queue_table::{QueueState, QueueTable};
 use crate::read::{QueueRead, ReadLimits};
+use crate::recent::Recent;
 use crate::recover::RecoveryReport;
 use crate::repair::Suspects;
 use crate::scrub::{DamageListener, DamagedRange, Scrub};
@@ -77,6 +78,7 @@ pub(crate) struct Inner {
     pub(crate) protection_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) scrub: Scrub,
     pub(crate) suspects: Suspects,
+    pub(crate) recent: Recent,
     /// Called after each append.
     pub(crate) append_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     /// Images that take the place of what is protected, oldest first, once they cannot be cut off
@@ -534,9 +536,14 @@ impl Store {
     }
 
     /// Replaces a small file of the store's user; durable on return, and never half written.
+    ///
+    /// # Errors
+    /// What the disk said. Unless that passes, as a lack of space does, the store has stopped.
     pub fn write_small_file(&self, name: &'static str, contents: &[u8]) -> Result<(), StoreError> {
-        self.inner().check_open()?;
-        small_file::write(&*self.inner().disk, &self.inner().layout.user.join(name), contents)
+        let inner = self.inner();
+        inner.check_open()?;
+        let written = small_file::write(&*inner.disk, &inner.layout.user.join(name), contents);
+        written.inspect_err(|error| inner.stop_if_disk_failed(error))
     }
 
     /// Why records that were flushed, or called so, may be gone: a failed write-back, or a cut by

@@ -501,6 +501,27 @@ fn sums_that_could_not_be_written_are_written_the_next_time() {
     assert_eq!(verified(&disk).blocks, 3);
 }
 
+type Sync = fn(&Store) -> Result<(), StoreError>;
+
+#[test]
+fn a_failed_sync_of_anything_stops_the_store_and_is_not_tried_again() {
+    let of_sums = |store: &Store| store.maintain();
+    let of_a_small_file = |store: &Store| store.write_small_file("something", b"kept");
+    let of_a_close = |store: &Store| store.close();
+    for sync in [of_sums as Sync, of_a_small_file, of_a_close] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) = open(&disk, &config());
+        fill(&store, 50);
+        store.flush().unwrap();
+        disk.fail_syncs(true);
+        sync(&store).unwrap_err();
+        assert!(store.poisoned().is_some());
+        disk.fail_syncs(false);
+        sync(&store).unwrap_err();
+        append(&store, &[Message::new("topic", 0, vec![1])]).unwrap_err();
+    }
+}
+
 #[test]
 fn verify_names_a_block_that_rotted_and_a_lost_sum_is_computed_again() {
     let disk = Arc::new(SimulatedDisk::new());

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use common::{EVERYTHING, Message, append, read_all, skipped, small_config};
 use weirmq_store::{
-    FlushMode, QueueRead, ReadLimits, RealDisk, Store, StoreConfig, StoreError, SystemClock,
+    FlushMode, ManualClock, QueueRead, ReadLimits, RealDisk, Store, StoreConfig, StoreError,
+    SystemClock,
 };
 
 const FEW: ReadLimits = ReadLimits { messages: 10, bytes: usize::MAX };
@@ -119,4 +120,26 @@ fn a_read_that_must_not_wait_is_put_off_by_queue_entries_too() {
     assert_eq!(store.queue_entry_cached("t", 0, 5000).unwrap(), None);
     assert!(read_cached(&store, &mut out).unwrap().is_none() && out.is_empty());
     assert!(store.queue_entry("t", 0, 5000).unwrap().is_some(), "who may wait gets it");
+}
+
+#[test]
+fn what_rots_in_a_log_that_stands_still_is_found_by_its_reader() {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let path = directory.path().join("store");
+    let config = StoreConfig { directory: path.clone(), ..small_config(FlushMode::ASYNC) };
+    let clock = Arc::new(ManualClock::at_ms(1_000_000));
+    let (store, _) = Store::open(config, Arc::new(RealDisk), clock.clone()).unwrap();
+    let read = |at: u64| store.read_queue("t", 0, at, FEW, &mut |_| true, &mut Vec::new());
+    append(&store, &[Message::new("t", 0, vec![1; 900])]).unwrap();
+    read(0).unwrap();
+    let appended = append(&store, &[Message::new("t", 0, vec![7; 900])]).unwrap();
+    store.flush().unwrap();
+    read(1).unwrap();
+    let segment = path.join("commitlog/00000000000000000000");
+    let file = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[8], appended[0].physical_offset + 500)
+        .unwrap();
+    clock.advance_ms(60_000);
+    let refused = read(1).unwrap_err();
+    assert!(matches!(refused, StoreError::Damaged { .. }), "{refused}");
 }
