@@ -70,9 +70,13 @@ failover-short: build $(STAND_IN) ## A few faults of a master under load; skippe
 	$(FAILOVER) --count 1 --faults kill,switch --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000
 	e2e/failover/emptied.py --weir $(WEIR) --stand-in $(STAND_IN)
 
-failover: build $(STAND_IN) ## 100 faults of each kind, about three hours; goes on where it was stopped
-	$(FAILOVER) --count 100 --results e2e/failover/results/campaign.json
-	$(FAILOVER) --count 20 --control --results e2e/failover/results/control.json
+# Counts are of one program, so each commit has files of its own.
+OF_COMMIT = -$(shell git describe --always --dirty).json
+
+failover: build $(STAND_IN) ## 100 faults of each kind, some two hours; goes on where it was stopped
+	$(FAILOVER) --count 100 --results e2e/failover/results/campaign$(OF_COMMIT)
+	$(FAILOVER) --count 100 --flush async --faults power,kill --results e2e/failover/results/replicated$(OF_COMMIT)
+	$(FAILOVER) --count 20 --control --results e2e/failover/results/control$(OF_COMMIT)
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given
