@@ -212,6 +212,10 @@ impl CommitLog {
         known: &mut Range<u64>,
     ) -> bool {
         let end = position + length as u64;
+        if position < self.opened_at {
+            // Never read through a mapping, so none is made for it.
+            return false;
+        }
         if !(known.start <= position && end <= known.end) {
             let segment = self.segment_at(position).filter(|segment| end <= segment.end());
             // Each page costs, so of records far apart only their own are asked for.
