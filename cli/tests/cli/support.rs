@@ -4,6 +4,11 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+#[path = "../common/skipped.rs"]
+mod skipped;
+
+pub(crate) use skipped::skipped;
+
 /// The program under test, without anything of this environment that it would read.
 pub(crate) fn weir() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
@@ -16,14 +21,6 @@ pub(crate) fn weir() -> Command {
         }
     }
     command
-}
-
-/// Says that a test can say nothing here, and why. Past the test harness, which keeps what passing
-/// tests print to itself: `make test` counts these lines.
-pub(crate) fn skipped(why: impl std::fmt::Display) {
-    let thread = std::thread::current();
-    let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("a test"));
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
 }
 
 /// Runs a command to its end; its output is in the answer.

@@ -2,12 +2,7 @@
 
 pub(crate) mod random;
 pub(crate) mod server;
+mod skipped;
 
-/// Says that a test can say nothing here, and why. Past the test harness, which keeps what passing
-/// tests print to itself: `make test` counts these lines.
-#[allow(dead_code, reason = "each test binary uses its own part")]
-pub(crate) fn skipped(why: impl std::fmt::Display) {
-    let thread = std::thread::current();
-    let line = format!("skipped: {}: {why}\n", thread.name().unwrap_or("a test"));
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
-}
+#[allow(unused_imports, reason = "each test binary uses its own part")]
+pub(crate) use skipped::skipped;

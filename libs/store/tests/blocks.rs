@@ -5,11 +5,13 @@ mod common;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use common::{Message, append, open, read_all, small_config, try_open};
-use weirmq_store::offline::{Directory, FindingKind, VerifyReport, verify};
+use common::{
+    Message, append, change, contents, open, put, read_all, small_config, try_open, verified,
+};
+use weirmq_store::offline::FindingKind;
 use weirmq_store::{
     Appended, DamagedRange, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, Store,
-    StoreConfig, StoreError, apache_rule,
+    StoreConfig, StoreError,
 };
 
 const BLOCK_BYTES: u64 = 16 << 10;
@@ -24,14 +26,6 @@ fn fill(store: &Store, count: usize) -> Vec<Appended> {
     (0..count).flat_map(|n| append(store, &[message(n)]).unwrap()).collect()
 }
 
-fn change(disk: &SimulatedDisk, path: &str, at: u64, change: impl Fn(u8) -> u8) {
-    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
-    let mut byte = [0];
-    file.read_at(&mut byte, at).unwrap();
-    file.write_all_at(&[change(byte[0])], at).unwrap();
-    file.sync().unwrap();
-}
-
 fn segment_of(position: u64) -> (String, u64) {
     let start = position - position % (64 << 10);
     (format!("/data/commitlog/{start:020}"), position - start)
@@ -41,25 +35,6 @@ fn segment_of(position: u64) -> (String, u64) {
 fn spoil_topic(disk: &SimulatedDisk, at: &Appended) {
     let (path, in_segment) = segment_of(at.physical_offset + TOPIC_AT);
     change(disk, &path, in_segment, |byte| byte ^ 1);
-}
-
-fn verified(disk: &Arc<SimulatedDisk>) -> VerifyReport {
-    let shared = Arc::clone(disk) as Arc<dyn Disk>;
-    let directory = Directory::open(Path::new("/data"), shared).unwrap();
-    verify(&directory, apache_rule, &mut |_| {}).unwrap()
-}
-
-fn contents(disk: &SimulatedDisk, path: &str) -> Vec<u8> {
-    let file = disk.open(Path::new(path), OpenMode::Read).unwrap();
-    let mut bytes = vec![0; file.size().unwrap() as usize];
-    file.read_at(&mut bytes, 0).unwrap();
-    bytes
-}
-
-fn put(disk: &SimulatedDisk, path: &str, bytes: &[u8]) {
-    let file = disk.open(Path::new(path), OpenMode::Replace).unwrap();
-    file.write_all_at(bytes, 0).unwrap();
-    file.sync().unwrap();
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Message, append, open, small_config, try_open};
-use weirmq_store::offline::{Directory, verify};
+use common::{Message, append, flip, look, open, small_config, try_open};
+use weirmq_store::offline::verify;
 use weirmq_store::{
     Appended, Disk, FlushMode, OpenMode, ReadLimits, SimulatedDisk, Store, StoreConfig, apache_rule,
 };
@@ -123,15 +123,9 @@ enum Outcome {
 
 fn judge(original: &Original, path: &str, at: u64) -> Outcome {
     let disk = Arc::new(original.disk.crash(0));
-    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
-    let mut byte = [0];
-    file.read_at(&mut byte, at).unwrap();
     // Another bit at each place.
-    file.write_all_at(&[byte[0] ^ (1 << (at * 5 % 8))], at).unwrap();
-    file.sync().unwrap();
-
-    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
-    let directory = Directory::open(Path::new("/data"), shared).unwrap();
+    flip(&disk, path, at, (at * 5 % 8) as u8);
+    let directory = look(&disk);
     directory.inspect().unwrap();
     let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
     drop(directory);

@@ -5,10 +5,12 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Message, Random, append, open, read_all, small_config, try_open};
+use common::{
+    Message, Random, append, flip, look, open, read_all, small_config, try_open, verified,
+};
 use weirmq_store::offline::{
-    DerivedState, Directory, FindingKind, VerifyReport, accept_missing_start, cut, export_queues,
-    plan_cut, verify,
+    DerivedState, FindingKind, VerifyReport, accept_missing_start, cut, export_queues, plan_cut,
+    verify,
 };
 use weirmq_store::{
     Appended, Disk, FlushMode, ManualClock, OpenMode, QueueRange, SimulatedDisk, Store,
@@ -41,22 +43,6 @@ fn fill(disk: &Arc<SimulatedDisk>, close: bool) -> Vec<Appended> {
         store.maintain().unwrap();
     }
     at
-}
-
-fn look(disk: &Arc<SimulatedDisk>) -> Directory {
-    Directory::open(Path::new(ROOT), Arc::clone(disk) as Arc<dyn Disk>).unwrap()
-}
-
-fn verified(disk: &Arc<SimulatedDisk>) -> VerifyReport {
-    verify(&look(disk), apache_rule, &mut |_| {}).unwrap()
-}
-
-fn flip(disk: &SimulatedDisk, path: &str, at: u64, bit: u8) {
-    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
-    let mut byte = [0];
-    file.read_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ (1 << bit)], at).unwrap();
-    file.sync().unwrap();
 }
 
 fn segment(start: u64) -> String {

@@ -5,11 +5,9 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{Message, append, open, small_config, try_open};
-use weirmq_store::offline::{
-    Directory, FindingKind, LogRange, VerifyReport, begin_at, truncate, verify,
-};
-use weirmq_store::{Appended, Disk, FlushMode, OpenMode, SimulatedDisk, StoreConfig, apache_rule};
+use common::{Message, append, flip, open, small_config, try_open, verified};
+use weirmq_store::offline::{FindingKind, LogRange, begin_at, truncate};
+use weirmq_store::{Appended, Disk, FlushMode, OpenMode, SimulatedDisk, StoreConfig};
 
 const ROOT: &str = "/data";
 const SEGMENT_BYTES: u64 = 64 << 10;
@@ -39,22 +37,8 @@ fn filled() -> (Arc<SimulatedDisk>, Vec<Appended>) {
     (disk, at)
 }
 
-fn verified(disk: &Arc<SimulatedDisk>) -> VerifyReport {
-    let shared = Arc::clone(disk) as Arc<dyn Disk>;
-    let directory = Directory::open(Path::new(ROOT), shared).unwrap();
-    verify(&directory, apache_rule, &mut |_| {}).unwrap()
-}
-
 fn is_there(disk: &SimulatedDisk, path: &str) -> bool {
     disk.open(Path::new(path), OpenMode::Read).is_ok()
-}
-
-fn flip(disk: &SimulatedDisk, path: &str, at: u64) {
-    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
-    let mut byte = [0];
-    file.read_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
-    file.sync().unwrap();
 }
 
 #[test]
@@ -65,7 +49,7 @@ fn every_small_file_that_is_not_whole_is_named() {
     for name in names {
         let path = format!("{ROOT}/weir/{name}");
         let spoilt = Arc::new(disk.crash(0));
-        flip(&spoilt, &path, 20);
+        flip(&spoilt, &path, 20, 2);
         let report = verified(&spoilt);
         let of_file = |kind: FindingKind, found: &Path| {
             kind == FindingKind::SmallFile && found.ends_with(name)
@@ -78,7 +62,7 @@ fn every_small_file_that_is_not_whole_is_named() {
         let last = format!("{path}.last");
         let spoilt = Arc::new(disk.crash(0));
         if is_there(&spoilt, &last) {
-            flip(&spoilt, &last, 20);
+            flip(&spoilt, &last, 20, 2);
             let report = verified(&spoilt);
             assert!(report.is_sound, "{name}: {:?}", report.findings);
             assert!(report.notes.iter().any(|note| note.contains(&last)), "{:?}", report.notes);
@@ -117,7 +101,7 @@ fn blocks_without_a_checksum_are_counted_and_named() {
     // The sums of a segment are gone; those of another are in a group that rots.
     let disk = Arc::new(disk.crash(0));
     disk.remove(Path::new("/data/weir/blocks/00000000000000000000")).unwrap();
-    flip(&disk, &format!("/data/weir/blocks/{:020}", 3 * SEGMENT_BYTES), 100);
+    flip(&disk, &format!("/data/weir/blocks/{:020}", 3 * SEGMENT_BYTES), 100, 2);
     let report = verified(&disk);
     assert!(report.is_sound, "{:?}", report.findings);
     let last = end - 3 * SEGMENT_BYTES;
@@ -141,14 +125,14 @@ fn blocks_without_a_checksum_are_counted_and_named() {
 fn damage_that_is_known_and_holds_again_is_said() {
     let (disk, at) = filled();
     let path = "/data/commitlog/00000000000000000000";
-    flip(&disk, path, at[3].physical_offset + 200);
+    flip(&disk, path, at[3].physical_offset + 200, 2);
     let (store, _) = open(&disk, &config());
     store.scrub().unwrap();
     assert_eq!(store.damaged().len(), 1);
     store.close().unwrap();
     let report = verified(&disk);
     assert!(!report.is_sound && report.notes.is_empty(), "{report:?}");
-    flip(&disk, path, at[3].physical_offset + 200);
+    flip(&disk, path, at[3].physical_offset + 200, 2);
     let report = verified(&disk);
     assert!(
         report.is_sound && report.notes[0].contains("0 to 16384 was found damaged"),

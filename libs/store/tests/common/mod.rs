@@ -3,14 +3,16 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weirmq_message::record::{Decoded, Record};
 use weirmq_message::{properties, tags};
+use weirmq_store::offline::{Directory, VerifyReport, verify};
 use weirmq_store::{
-    Appended, Disk, FlushMode, KeySource, ManualClock, NewMessage, QueueEntry, QueueRange,
-    ReadLimits, RecoveryReport, Store, StoreConfig, StoreError,
+    Appended, Disk, FlushMode, KeySource, ManualClock, NewMessage, OpenMode, QueueEntry,
+    QueueRange, ReadLimits, RecoveryReport, SimulatedDisk, Store, StoreConfig, StoreError,
+    apache_rule,
 };
 
 pub const EVERYTHING: ReadLimits = ReadLimits { messages: usize::MAX, bytes: usize::MAX };
@@ -85,6 +87,44 @@ pub fn append(store: &Store, messages: &[Message]) -> Result<Vec<Appended>, Stor
     let new: Vec<NewMessage<'_>> = messages.iter().map(Message::as_new).collect();
     let mut appended = Vec::new();
     store.append(&new, &mut appended).map(|()| appended)
+}
+
+/// The directory of [`small_config`], as it is looked at when nobody has it open.
+pub fn look(disk: &Arc<SimulatedDisk>) -> Directory {
+    Directory::open(Path::new("/data"), Arc::clone(disk) as Arc<dyn Disk>).unwrap()
+}
+
+pub fn verified(disk: &Arc<SimulatedDisk>) -> VerifyReport {
+    verify(&look(disk), apache_rule, &mut |_| {}).unwrap()
+}
+
+/// All bytes of a file.
+pub fn contents(disk: &SimulatedDisk, path: &str) -> Vec<u8> {
+    let file = disk.open(Path::new(path), OpenMode::Read).unwrap();
+    let mut bytes = vec![0; file.size().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Replaces a file, durably.
+pub fn put(disk: &SimulatedDisk, path: &str, bytes: &[u8]) {
+    let file = disk.open(Path::new(path), OpenMode::Replace).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+}
+
+/// Changes one byte of a file, durably.
+pub fn change(disk: &SimulatedDisk, path: &str, at: u64, change: impl Fn(u8) -> u8) {
+    let file = disk.open(Path::new(path), OpenMode::Write).unwrap();
+    let mut byte = [0];
+    file.read_at(&mut byte, at).unwrap();
+    file.write_all_at(&[change(byte[0])], at).unwrap();
+    file.sync().unwrap();
+}
+
+/// Changes one bit of a file, durably.
+pub fn flip(disk: &SimulatedDisk, path: &str, at: u64, bit: u8) {
+    change(disk, path, at, |byte| byte ^ (1 << bit));
 }
 
 /// A record with its place.
