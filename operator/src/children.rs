@@ -181,7 +181,7 @@ impl Children {
         let objects = watched.store.state();
         let mine = objects.iter().filter(|object| {
             object.namespace().as_deref() == Some(namespace)
-                && belongs(object) == Some((name, instance))
+                && belongs(&object.metadata) == Some((name, instance))
         });
         mine.filter_map(|object| parsed(object)).collect()
     }
@@ -208,7 +208,7 @@ impl Children {
         wanted["metadata"]["annotations"][APPLIED] = json!(hash);
         let found = self.find(&kind, &namespace, &name);
         if let Some(found) = &found {
-            if !is_of_same_owner(found, &wanted) {
+            if !is_of_same_owner(&found.metadata, &wanted) {
                 return Err(Error::NameTaken { kind, name });
             }
             let version = found.resource_version().unwrap_or_default();
@@ -225,7 +225,7 @@ impl Children {
             Api::namespaced_with(self.client.clone(), &namespace, &watched.resource);
         if found.is_none() {
             let there = api.get_opt(&name).await.map_err(Error::kubernetes(what()))?;
-            if there.is_some_and(|there| !is_of_same_owner(&there, &wanted)) {
+            if there.is_some_and(|there| !is_of_same_owner(&there.metadata, &wanted)) {
                 return Err(Error::NameTaken { kind, name });
             }
         }
@@ -309,7 +309,8 @@ impl Children {
             found => found?,
         };
         let Some(found) = found.filter(|found| {
-            is_made_for(&found.metadata, wanted) && !is_owned(&found.metadata, &wanted["metadata"])
+            is_of_same_owner(&found.metadata, wanted)
+                && !is_owned(&found.metadata, &wanted["metadata"])
         }) else {
             return Ok(());
         };
@@ -387,7 +388,7 @@ impl Children {
                 let name = object.name_any();
                 let key = (kind.clone(), namespace.to_owned(), name.clone());
                 if object.namespace().as_deref() != Some(namespace)
-                    || belongs(&object) != Some(owner)
+                    || belongs(&object.metadata) != Some(owner)
                     || object.metadata.deletion_timestamp.is_some()
                     || wanted.contains(&key)
                 {
@@ -477,17 +478,13 @@ fn leave_out(object: &mut DynamicObject, is_pod: bool) {
 }
 
 fn touched(object: &DynamicObject) -> Option<Touched> {
-    let (name, instance) = belongs(object)?;
+    let (name, instance) = belongs(&object.metadata)?;
     let namespace = object.namespace()?;
     Some(Touched { name: name.to_owned(), instance: instance.to_owned(), namespace })
 }
 
 /// The kind's name and the resource's, of an object that the operator made.
-fn belongs(object: &DynamicObject) -> Option<(&str, &str)> {
-    made_for(&object.metadata)
-}
-
-fn made_for(metadata: &ObjectMeta) -> Option<(&str, &str)> {
+fn belongs(metadata: &ObjectMeta) -> Option<(&str, &str)> {
     let labels = metadata.labels.as_ref()?;
     if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
         return None;
@@ -508,13 +505,9 @@ pub(crate) fn short_digest(text: &str) -> String {
 }
 
 /// Whether the operator made it for the same resource; it takes nobody else's.
-pub(crate) fn is_of_same_owner(found: &DynamicObject, wanted: &Value) -> bool {
-    is_made_for(&found.metadata, wanted)
-}
-
-fn is_made_for(found: &ObjectMeta, wanted: &Value) -> bool {
+pub(crate) fn is_of_same_owner(found: &ObjectMeta, wanted: &Value) -> bool {
     let labels = &wanted["metadata"]["labels"];
-    made_for(found)
+    belongs(found)
         .is_some_and(|(name, instance)| labels[NAME] == name && labels[INSTANCE] == instance)
 }
 

@@ -153,7 +153,7 @@ impl Record {
     }
 
     /// Everybody that has every acknowledged message.
-    pub(crate) fn electable(&self) -> impl Iterator<Item = Member> + '_ {
+    pub fn electable(&self) -> impl Iterator<Item = Member> + '_ {
         self.in_sync.iter().chain(self.eligible.iter())
     }
 

@@ -189,10 +189,7 @@ impl Inner {
     /// Stops as well, and answers why.
     pub(crate) fn refuse_failed_disk(&self, error: &StoreError) -> Result<(), StoreError> {
         self.stop_if_disk_failed(error);
-        match error.is_disk_failure() {
-            true => Err(StoreError::Poisoned { cause: error.to_string() }),
-            false => Ok(()),
-        }
+        self.flusher.check_poison()
     }
 
     fn tell_flush_listener(&self) {

@@ -57,7 +57,9 @@ struct Run {
     /// With their queue offsets.
     entries: Vec<(u64, QueueEntry)>,
     bytes: u64,
-    /// What is known to be in memory.
+    /// Records from here on are in memory, and nobody asks.
+    recent_from: u64,
+    /// What else is known to be in memory.
     in_memory: Range<u64>,
     /// Whether the disk may be asked.
     may_wait: bool,
@@ -91,7 +93,7 @@ impl Inner {
             return Ok(Some(read));
         }
         let before = out.len();
-        let mut run = Run { may_wait, ..Run::default() };
+        let mut run = Run { may_wait, recent_from: self.recent_from(), ..Run::default() };
         let result = self.collect(queue, &mut run, limits, accept, &mut read, out);
         if result.is_err() || run.is_put_off {
             out.truncate(before);
@@ -172,7 +174,7 @@ impl Inner {
         let mut at = start;
         let (position, length) = (run.position, run.bytes as usize);
         // A page of a mapping that is not in memory would hold up whoever touches it.
-        let is_recent = position >= self.recent_from();
+        let is_recent = position >= run.recent_from;
         let is_cold = !is_recent && !self.log.is_in_memory(position, length, &mut run.in_memory);
         let found = self
             .log

@@ -1,6 +1,6 @@
 //! Which records are so new that their pages were in memory a moment ago.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use parking_lot::Mutex;
 
 /// What was written less than one or two of these ago is taken to be in memory.
 const STEP_MS: i64 = 5_000;
@@ -9,38 +9,34 @@ const BYTES: u64 = 64 << 20;
 
 /// Where the log stood a moment ago. Pages of records that were written since are dirty or were so just now;
 /// older ones may have left memory and come back, however little was written meanwhile.
-///
-/// Whoever reads first in a while moves it on. Two at once make less count as recent, never more.
-pub(crate) struct Recent {
-    at_ms: AtomicI64,
-    /// Where the log stood one step before `at_ms`, and at it.
-    from: AtomicU64,
-    next: AtomicU64,
-}
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<Option<Moment>>);
 
-impl Default for Recent {
-    fn default() -> Self {
-        let at_ms = AtomicI64::new(-2 * STEP_MS);
-        Self { at_ms, from: AtomicU64::new(0), next: AtomicU64::new(0) }
-    }
+/// Whoever reads first after a step makes the next one.
+struct Moment {
+    at_ms: i64,
+    /// Where the log stood one step before, and at it.
+    from: u64,
+    next: u64,
 }
 
 impl Recent {
     /// The position from which on records are recent, with the log written up to `written`; `now_ms` is of a clock
     /// that never jumps.
     pub(crate) fn from(&self, now_ms: i64, written: u64) -> u64 {
-        let age = now_ms - self.at_ms.load(Ordering::Acquire);
-        if !(0..STEP_MS).contains(&age) {
-            let from = match (STEP_MS..2 * STEP_MS).contains(&age) {
-                true => self.next.load(Ordering::Acquire),
-                // Nobody asked for a while, so nobody knows.
-                false => written,
-            };
-            self.from.store(from, Ordering::Release);
-            self.next.store(written, Ordering::Release);
-            self.at_ms.store(now_ms, Ordering::Release);
-        }
-        self.from.load(Ordering::Acquire).max(written.saturating_sub(BYTES))
+        let mut last = self.0.lock();
+        let from = match &*last {
+            // Also for one who looked at the clock before another made this step.
+            Some(last) if now_ms - last.at_ms < STEP_MS => last.from,
+            known => {
+                let known = known.as_ref().filter(|last| now_ms - last.at_ms < 2 * STEP_MS);
+                // Where nobody asked for a while, nobody knows.
+                let from = known.map_or(written, |last| last.next);
+                *last = Some(Moment { at_ms: now_ms, from, next: written });
+                from
+            }
+        };
+        from.max(written.saturating_sub(BYTES))
     }
 }
 

@@ -150,7 +150,7 @@ impl Round<'_> {
             found => found.map_err(Error::kubernetes(what()))?,
         };
         if let Some(found) = &found {
-            if !is_of_same_owner(found, &wanted) {
+            if !is_of_same_owner(&found.metadata, &wanted) {
                 return Err(Error::NameTaken { kind: "Certificate".to_owned(), name });
             }
             self.findings.certificate = not_ready(&found.data);

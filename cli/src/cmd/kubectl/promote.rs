@@ -259,9 +259,9 @@ fn costs(
             "replication is asynchronous: acknowledged messages that {pod} did not get yet are lost{lag}"
         )),
         (false, _) => {
-            let holders = record.in_sync.iter().chain(record.eligible.iter());
+            let holder = |replica| format!("{}-{replica}", group.name_any());
             let holders: Vec<String> =
-                holders.map(|member| format!("{}-{}", group.name_any(), member.replica.0)).collect();
+                record.electable().map(|member| holder(member.replica.0)).collect();
             costs.push(format!(
                 "{pod} LACKS acknowledged messages that {} have: they are lost for ever, also when those \
                  come back{lag}",

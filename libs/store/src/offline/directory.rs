@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::report::{Finding, FindingKind};
-use super::truncate::{self, PendingCut};
+use super::truncate;
 use crate::apache;
 use crate::config::StoreConfig;
 use crate::disk::{Disk, OpenMode, ReadOnlyDisk, ReadOnlyFile, Unreadable};
@@ -45,7 +45,7 @@ pub struct Directory {
     pub(super) noted_start: Option<u64>,
     pub(super) queue_state: QueueState,
     /// A replica had begun to cut its log, and the next open goes on with that.
-    pub(super) pending_cut: Option<PendingCut>,
+    pub(super) pending_cut: Option<truncate::Cut>,
     /// There is no `abort` file: whoever used the directory last closed it.
     pub(super) was_closed: bool,
     /// Oldest first; there may be gaps.

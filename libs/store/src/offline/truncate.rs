@@ -22,39 +22,26 @@ use crate::small_file;
 /// meanwhile would be taken for damage, so the next open brings it to its end first.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Cut {
-    at: u64,
+pub(super) struct Cut {
+    /// Nothing from here on is left.
+    pub(super) at: u64,
     /// The log begins elsewhere from then on.
     #[serde(default)]
-    begin: Option<Begin>,
+    pub(super) begin: Option<Begin>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Begin {
-    start: u64,
+pub(super) struct Begin {
+    pub(super) start: u64,
     store_id: Uuid,
-}
-
-/// What a cut that was begun and not finished does with the next open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PendingCut {
-    /// Nothing from here on is left.
-    pub(super) at: u64,
-    /// Where the log begins anew, empty.
-    pub(super) begins_at: Option<u64>,
 }
 
 /// The cut that was begun, if one was.
 ///
 /// # Errors
 /// [`StoreError::Unreadable`], as the next open.
-pub(super) fn pending(disk: &dyn Disk, layout: &Layout) -> Result<Option<PendingCut>, StoreError> {
-    let cut = read_cut(disk, layout)?;
-    Ok(cut.map(|Cut { at, begin }| PendingCut { at, begins_at: begin.map(|begin| begin.start) }))
-}
-
-fn read_cut(disk: &dyn Disk, layout: &Layout) -> Result<Option<Cut>, StoreError> {
+pub(super) fn pending(disk: &dyn Disk, layout: &Layout) -> Result<Option<Cut>, StoreError> {
     let path = layout.cut();
     let Some(text) = small_file::read(disk, &path)? else { return Ok(None) };
     serde_json::from_slice(&text)
@@ -96,7 +83,7 @@ fn begin_cut(
 
 /// Makes the cut that was begun, if one was.
 pub(crate) fn finish(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), StoreError> {
-    let Some(cut) = read_cut(&**disk, layout)? else { return Ok(()) };
+    let Some(cut) = pending(&**disk, layout)? else { return Ok(()) };
     tracing::warn!(position = cut.at, "what this replica has beyond its master's log is cut off");
     take_away(disk, layout, cut.at)?;
     if let Some(begin) = cut.begin {

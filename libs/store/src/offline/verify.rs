@@ -40,7 +40,7 @@ pub fn verify(
     check_small_files(directory, &mut run.report)?;
     let mut report = run.finish();
     note_scrub(directory, &mut report)?;
-    if let Some(cut) = directory.pending_cut {
+    if let Some(cut) = &directory.pending_cut {
         foretell(cut, &mut report);
     }
     report.is_sound = report.findings.is_empty();

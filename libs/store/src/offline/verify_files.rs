@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::directory::Directory;
 use super::report::{Finding, FindingKind, VerifyReport};
-use super::truncate::PendingCut;
+use super::truncate::Cut;
 use crate::block_sums::BLOCK_BYTES;
 use crate::error::StoreError;
 use crate::scrub;
@@ -134,8 +134,8 @@ pub(super) fn note_scrub(
 }
 
 /// Leaves out what a cut that was begun takes away with the next open, and says so.
-pub(super) fn foretell(cut: PendingCut, report: &mut VerifyReport) {
-    let PendingCut { at, begins_at } = cut;
+pub(super) fn foretell(cut: &Cut, report: &mut VerifyReport) {
+    let (at, begins_at) = (cut.at, cut.begin.as_ref().map(|begin| begin.start));
     let is_kept = |finding: &Finding| match (finding.from, begins_at) {
         (None, _) => true,
         (Some(_), Some(_)) => false,
