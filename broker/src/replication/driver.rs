@@ -9,6 +9,8 @@ mod office;
 mod publish;
 mod repair;
 mod said;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -57,6 +59,8 @@ pub(super) struct Driver {
     position: LogPosition,
     leading: Option<u64>,
     following: Option<Following>,
+    /// The broker was asked to begin anew with a shorter log. What is in the log now may not be in it then.
+    is_to_be_cut: bool,
     links: HashMap<ReplicaId, Link>,
     /// What each replica reported last, and when.
     reports: HashMap<ReplicaId, (Report, Duration)>,
@@ -125,6 +129,7 @@ impl Driver {
             position: LogPosition::default(),
             leading: None,
             following: None,
+            is_to_be_cut: false,
             links: HashMap::new(),
             reports: HashMap::new(),
             master_heard: None,
@@ -143,7 +148,7 @@ impl Driver {
         }
     }
 
-    /// Runs until `stop`, or until the broker has to begin anew, which it is told.
+    /// Runs until `stop`, or until the log is to be cut, which the broker is told.
     ///
     /// # Errors
     /// When the replica cannot go on: its disk failed, or it does not understand the log.
@@ -180,6 +185,11 @@ impl Driver {
                     }
                     self.publish_status();
                 }
+            }
+            // Until the old connections have drained there may be another master, whose log goes on where
+            // this one ends. It must not count bytes here that are cut afterwards.
+            if self.is_to_be_cut {
+                break;
             }
             self.act().await?;
             self.publish();

@@ -52,7 +52,7 @@ impl Driver {
     }
 
     /// The master says what its log is. Its follower goes on where both are the same; for that it
-    /// may have to cut its own, which takes a restart.
+    /// may have to cut its own, which takes a restart and is the end of this driver.
     pub(super) fn on_lead(&mut self, peer: Member, lead: Lead) -> Result<(), DriverError> {
         let now = self.now();
         let Some(following) = &mut self.following else { return Ok(()) };
@@ -94,7 +94,7 @@ impl Driver {
                 "the log has to be cut to follow"
             );
             self.broker.restart(restart);
-            self.following = None;
+            self.is_to_be_cut = true;
             return Ok(());
         }
         if is_empty {

@@ -1,0 +1,174 @@
+//! A replica and a master that the test plays.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+use weirmq_authority::{EpochTable, Incarnation, LogPosition, Member, Promise, Record, Report};
+use weirmq_store::{NewMessage, SimulatedDisk, Store, SystemClock};
+
+use super::*;
+use crate::broker::End;
+use crate::config::ReplicationMode;
+use crate::metrics::Metrics;
+use crate::replication::frame::{HEAD_BYTES, Hello, Lead, contents_bytes};
+use crate::replication::handshake::{PROTOCOL, PROTOCOL_MIN, Trust, accept};
+use crate::replication::{ReplicationThread, Restart};
+use crate::run::open;
+use crate::{Broker, BrokerConfig};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const MASTER: Member = Member { replica: ReplicaId(0), incarnation: Incarnation(7) };
+
+/// A slave by configuration whose log has two messages from before there were epochs; where the second
+/// begins.
+struct Slave {
+    broker: Arc<Broker>,
+    thread: ReplicationThread,
+    second: u64,
+    /// The connection to its master.
+    stream: TcpStream,
+    _folder: tempfile::TempDir,
+}
+
+impl Slave {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let master = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config =
+            BrokerConfig { data_dir: folder.path().into(), broker_id: 1, ..Default::default() };
+        config.store.segment_bytes = 1 << 20;
+        config.store.free_bytes_min = 1;
+        config.replication.mode = ReplicationMode::Sync;
+        config.replication.min_in_sync = Some(1);
+        config.replication.master = Some(master.local_addr().unwrap().to_string());
+        config.replication.insecure = true;
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) =
+            Store::open(config.store_config(), disk.clone(), Arc::new(SystemClock)).unwrap();
+        let mut appended = Vec::new();
+        for body in [b"one", b"two"] {
+            store.append_now(&[NewMessage::plain("t", 0, body)], &mut appended).unwrap();
+        }
+        let second = appended.last().unwrap().physical_offset;
+        store.close().unwrap();
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let bound = listener.local_addr().unwrap();
+        let admin = weirmq_admin::Admin::default();
+        let metrics = Metrics::new(&config, &admin);
+        let (broker, prepared) = open(disk, config, bound, admin, metrics).unwrap();
+        let thread = ReplicationThread::start(prepared.unwrap(), broker.clone(), listener).unwrap();
+        let (mut stream, _) = master.accept().await.unwrap();
+        let own = Hello {
+            protocol: PROTOCOL,
+            protocol_min: PROTOCOL_MIN,
+            cluster: broker.config.cluster.clone(),
+            group: broker.config.name.clone(),
+            member: MASTER,
+            segment_bytes: broker.store.segment_bytes(),
+            nonce: Uuid::new_v4(),
+            address: String::new(),
+        };
+        accept(&mut stream, &own, &Trust::Anybody).await.unwrap();
+        Self { broker, thread, second, stream, _folder: folder }
+    }
+
+    /// The frames of a master by this record, whose epoch begins at `start` of its log.
+    fn leads(&self, record: &Record, start: u64) -> [Frame; 3] {
+        let epoch = record.epoch;
+        let mut epochs = EpochTable::default();
+        assert!(epochs.begin(epoch, start));
+        let end = start + 1_000;
+        let report = Report {
+            from: MASTER,
+            promised: epoch,
+            promised_version: record.in_sync_version,
+            refuses: false,
+            leaves: false,
+            position: LogPosition { epoch, end, flushed: end },
+            leads: Some(epoch),
+            follows: None,
+            lost: None,
+            confirmed: 0,
+            sent: Duration::from_secs(epoch),
+            echo: None,
+        };
+        let lead = Lead {
+            epoch,
+            store_id: self.broker.store.store_id(),
+            epochs,
+            start: 0,
+            end,
+            image: 0,
+            next_offsets: Default::default(),
+        };
+        [Frame::Record(record.clone()), Frame::Report(report), Frame::Lead(lead)]
+    }
+
+    async fn say(&mut self, frames: &[Frame]) {
+        let mut bytes = Vec::new();
+        frames.iter().for_each(|frame| frame.encode(&mut bytes));
+        self.stream.write_all(&bytes).await.unwrap();
+    }
+
+    /// The next frame; nothing once the connection has ended.
+    async fn hear(&mut self) -> Option<Frame> {
+        let mut head = [0; HEAD_BYTES];
+        self.stream.read_exact(&mut head).await.ok()?;
+        let (kind, length) = contents_bytes(head, 1 << 20).unwrap();
+        let mut contents = vec![0; length];
+        self.stream.read_exact(&mut contents).await.ok()?;
+        Some(Frame::decode(kind, contents.into()).unwrap())
+    }
+
+    /// Whether it comes to follow in this epoch, before its connection ends.
+    async fn comes_to_follow(&mut self, epoch: u64) -> bool {
+        while let Some(frame) = self.hear().await {
+            match frame {
+                Frame::Fetch(fetch) if fetch.epoch == epoch => return true,
+                Frame::Report(report) if report.follows == Some(epoch) => return true,
+                _ => {}
+            }
+        }
+        false
+    }
+}
+
+fn records() -> [Record; 2] {
+    let first = Record::default().appoint(MASTER, &Promise::default(), true);
+    let second = first.appoint(MASTER, &Promise::default(), true);
+    [first, second]
+}
+
+/// Nobody acts on it that the broker is to begin anew, as while a client holds its connection open. The
+/// next master, which has all of this log, must not count what is cut then.
+#[tokio::test]
+async fn a_replica_whose_log_is_to_be_cut_follows_nobody_before_it_is() {
+    let mut slave = Slave::start().await;
+    let [first, second] = records();
+    let end = slave.broker.store.max_offset();
+    let frames = [slave.leads(&first, slave.second), slave.leads(&second, end)].concat();
+    slave.say(&frames).await;
+    let cut = Restart::CutAt(slave.second);
+    let ended = tokio::time::timeout(PATIENCE, slave.broker.ended()).await.unwrap();
+    assert!(matches!(ended, End::Restart(restart) if restart == cut));
+    let follows = tokio::time::timeout(PATIENCE, slave.comes_to_follow(second.epoch)).await;
+    assert!(!follows.unwrap(), "it is counted with bytes that are cut");
+    slave.thread.stop();
+}
+
+#[tokio::test]
+async fn a_replica_whose_log_its_master_has_follows() {
+    let mut slave = Slave::start().await;
+    let [first, _] = records();
+    let end = slave.broker.store.max_offset();
+    let frames = slave.leads(&first, end);
+    slave.say(&frames).await;
+    let follows = tokio::time::timeout(PATIENCE, slave.comes_to_follow(first.epoch)).await;
+    assert!(follows.unwrap());
+    slave.thread.stop();
+}
