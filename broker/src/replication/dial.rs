@@ -19,7 +19,9 @@ use super::strangers::Strangers;
 use super::tls::Tls;
 use crate::Broker;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A pod that is started anew has another address. Whoever tries the one that it had gets no answer there, and a
+/// group that hands over to that pod waits for him: with 3 s nobody could send for up to 2.5 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a peer may take to say who it is.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between attempts.
@@ -112,7 +114,7 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
                 served = serve => served,
             };
             if let Err(error) = served {
-                shared.refusals.refused(&who, error.reason(), &error);
+                shared.refused(&who, error.reason(), &error);
             }
         });
     }
@@ -152,7 +154,7 @@ pub(super) async fn keep_dialling(address: String, ends: Ends, stop: Cancellatio
                 // One that is not there is not refused.
                 let refused = Some(error.reason()).filter(|reason| *reason != Reason::Silent);
                 if let Some(reason) = refused {
-                    ends.shared.refusals.refused(&address, reason, &error);
+                    ends.shared.refused(&address, reason, &error);
                 }
                 let reason = error.to_string();
                 if refused.is_none() && reason != last_reason {

@@ -24,6 +24,7 @@ mod tls;
 #[cfg(test)]
 mod version_1;
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(crate) use start::{Prepared, ReplicationThread, prepare, refuse_what_others_
 pub(crate) use status::{PeerStatus, RoleStatus, Status};
 
 use crate::request::Refusal;
+use refusals::Reason;
 
 /// Why the broker has to begin anew in its directory, without the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,6 +266,16 @@ impl Shared {
         *known = Some(said);
     }
 
+    /// Counts and logs that somebody is refused at the handshake. A replica that has not done its part yet says
+    /// so where it is asked whether it is ready, if its configuration may be the reason: whoever waits
+    /// for it would see nothing else.
+    fn refused(&self, who: &dyn fmt::Display, reason: Reason, why: &dyn fmt::Display) {
+        self.refusals.refused(who, reason, why);
+        if reason.is_configured() && self.said.lock().is_none() {
+            self.check.failing(format!("{who}: {why}"));
+        }
+    }
+
     /// Hands the office over and waits until the heir has it.
     pub(crate) async fn hand_over(
         &self,
@@ -323,5 +335,30 @@ impl Shared {
             }
         };
         Some(Refusal::new(code, why))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weirmq_admin::{Admin, State};
+
+    use super::*;
+
+    #[test]
+    fn a_replica_that_has_not_begun_says_who_does_not_know_it() {
+        let admin = Admin::new();
+        let (commands, _) = mpsc::channel(1);
+        let check = admin.check("replication");
+        let shared = Shared::new(Status::new(1, 2), commands, check, 0);
+        let state = || admin.health().state("replication").unwrap();
+        shared.refused(&"10.0.0.7", Reason::NoReplica, &"what a stranger says");
+        assert_eq!(state(), State::Starting);
+        shared.refused(&"mq-0-0:10912", Reason::Secret, &"the secrets differ");
+        assert_eq!(state(), State::Failing("mq-0-0:10912: the secrets differ".to_owned()));
+        shared.say(Ok(()));
+        assert_eq!(state(), State::Ok);
+        shared.refused(&"mq-0-0:10912", Reason::Secret, &"the secrets differ");
+        assert_eq!(state(), State::Ok);
+        assert_eq!(shared.refusals.counts(), [("NoReplica", 1), ("Secret", 2)]);
     }
 }

@@ -81,6 +81,25 @@ impl Refusals {
 }
 
 impl Reason {
+    /// Whether it is in the configuration of the two that they do not come together.
+    pub(super) fn is_configured(self) -> bool {
+        match self {
+            Self::Tls
+            | Self::Protocol
+            | Self::OtherGroup
+            | Self::OwnId
+            | Self::TwoProcesses
+            | Self::SegmentLength
+            | Self::Secret => true,
+            Self::Silent
+            | Self::NoReplica
+            | Self::ByPeer
+            | Self::Epoch
+            | Self::FutureFetch
+            | Self::FutureReport => false,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Silent => "Silent",
