@@ -1,11 +1,12 @@
 //! Client pods: one that sends and receives all the time, and one to run `weir` in.
 
 use anyhow::{Context as _, bail};
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::cluster::{Namespace, wait};
 use crate::images;
-use crate::load::{Account, now_ms};
+use crate::load::{Account, Gap, now_ms};
 
 /// A pod of this image, as the restricted profile wants it, that runs this program with
 /// `arguments`.
@@ -125,15 +126,20 @@ fn kept(account: Account) -> anyhow::Result<Account> {
 /// How many pauses a result names beside the longest one.
 const PAUSES_KEPT: usize = 5;
 
-/// `0.8 s, 12,345 messages kept, 3 sends failed`: an account, and the outage since `time_ms`. Its
-/// numbers are kept.
+/// The longest time without an acknowledgement since `time_ms` and when it began (UTC), and what became of
+/// all messages. Its numbers are kept.
 pub(crate) fn outcome(namespace: &Namespace<'_>, account: &Account, time_ms: u64) -> String {
-    let mut pauses: Vec<_> = account.pauses_ms_since(time_ms).collect();
-    pauses.sort_unstable_by(|a, b| b.cmp(a));
-    let seconds = |pause: &u64| *pause as f64 / 1000.0;
-    let outage = pauses.first().map_or(0.0, seconds);
-    for (place, pause) in pauses.iter().enumerate().skip(1).take(PAUSES_KEPT) {
-        namespace.measured(&format!("pause_{}_s", place + 1), seconds(pause));
+    let mut gaps: Vec<_> = account.gaps_since(time_ms).collect();
+    gaps.sort_by_key(|gap| std::cmp::Reverse(gap.length_ms));
+    let seconds = |gap: &Gap| gap.length_ms as f64 / 1000.0;
+    let outage = gaps.first().map_or(0.0, |gap| seconds(gap));
+    let begun = gaps.first().and_then(|gap| {
+        let time = Timestamp::from_millisecond(i64::try_from(gap.from_ms).ok()?).ok()?;
+        Some(format!(" from {} on", time.strftime("%H:%M:%S%.1f")))
+    });
+    let begun = begun.unwrap_or_default();
+    for (place, gap) in gaps.iter().enumerate().skip(1).take(PAUSES_KEPT) {
+        namespace.measured(&format!("pause_{}_s", place + 1), seconds(gap));
     }
     namespace.measured("outage_s", outage);
     namespace.measured("acknowledged", account.acknowledged as f64);
@@ -142,7 +148,7 @@ pub(crate) fn outcome(namespace: &Namespace<'_>, account: &Account, time_ms: u64
     let causes =
         if account.failed > 0 { format!(" ({})", account.causes()) } else { String::new() };
     format!(
-        "nothing acknowledged for {outage:.1} s; {} kept and consumed, {} sends failed{causes}, {} stored twice",
+        "nothing acknowledged for {outage:.1} s{begun}; {} kept and consumed, {} sends failed{causes}, {} stored twice",
         account.acknowledged, account.failed, account.duplicates
     )
 }

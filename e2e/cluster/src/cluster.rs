@@ -49,6 +49,11 @@ impl Cluster {
         self.images.provide(self, image)
     }
 
+    /// See [`Images::before`].
+    pub(crate) fn image_before(&self) -> &'static str {
+        self.images.before()
+    }
+
     /// Puts an image archive onto every node.
     pub(crate) fn load(&self, archive: &Path) -> anyhow::Result<()> {
         let archive = archive.to_str().context("path of the image")?;

@@ -39,6 +39,23 @@ impl Group<'_> {
         Ok(Some(Master { pod, node, epoch }))
     }
 
+    /// What tells each pod from another one of its name; `None` where there is no pod.
+    pub(crate) fn uids(&self) -> anyhow::Result<Vec<Option<Value>>> {
+        let uid = |pod: &String| {
+            let pod = self.namespace.object("pod", pod)?;
+            Ok(pod.map(|pod| pod["metadata"]["uid"].clone()))
+        };
+        self.pods.iter().map(uid).collect()
+    }
+
+    /// Waits until no pod is one of `before`, which [`Group::uids`] gave.
+    pub(crate) fn all_anew(&self, before: &[Option<Value>], seconds: u64) -> anyhow::Result<()> {
+        wait("all pods were started anew", seconds, || {
+            let now = self.uids()?;
+            Ok(now.iter().all(|uid| uid.is_some() && !before.contains(uid)).then_some(()))
+        })
+    }
+
     /// Waits until all pods are ready, all replicas are in sync and the master serves.
     pub(crate) fn settled(&self, seconds: u64) -> anyhow::Result<Master> {
         let what =

@@ -115,15 +115,14 @@ impl Account {
         causes.collect::<Vec<_>>().join("; ")
     }
 
-    /// The longest of [`Account::pauses_ms_since`]; 0 if there is none.
+    /// How long the longest of [`Account::gaps_since`] was; 0 if there is none.
     pub(crate) fn outage_ms_since(&self, time_ms: u64) -> u64 {
-        self.pauses_ms_since(time_ms).max().unwrap_or(0)
+        self.gaps_since(time_ms).map(|gap| gap.length_ms).max().unwrap_or(0)
     }
 
     /// The gaps that had not ended at `time_ms`, or began later, in their order.
-    pub(crate) fn pauses_ms_since(&self, time_ms: u64) -> impl Iterator<Item = u64> {
-        let later = self.gaps.iter().filter(move |gap| gap.from_ms + gap.length_ms >= time_ms);
-        later.map(|gap| gap.length_ms)
+    pub(crate) fn gaps_since(&self, time_ms: u64) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter().filter(move |gap| gap.from_ms + gap.length_ms >= time_ms)
     }
 }
 

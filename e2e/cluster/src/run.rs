@@ -34,6 +34,9 @@ pub(crate) struct RunArgs {
     /// The program under test
     #[arg(long, default_value = "target/fast/weir")]
     weir: PathBuf,
+    /// A program of an earlier version, for what is tested between two of them
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// The scripts that start a cluster
     #[arg(long, default_value = "e2e/cluster/netns")]
     scripts: PathBuf,
@@ -42,6 +45,9 @@ pub(crate) struct RunArgs {
     /// Leave the cluster up, and the namespaces of tests that failed
     #[arg(long)]
     keep: bool,
+    /// Keep logs and objects of tests that passed as well
+    #[arg(long)]
+    keep_logs: bool,
     /// Where logs and objects of tests that failed are kept
     #[arg(long, default_value = "target/e2e-cluster")]
     logs: PathBuf,
@@ -108,7 +114,7 @@ fn run_all(args: &RunArgs) -> anyhow::Result<Counts> {
     flock(&lock, FlockOperation::LockExclusive).context("wait for another run")?;
 
     let scripts = args.scripts.canonicalize().context("folder of the scripts")?;
-    let images = Images::new(args.weir.clone());
+    let images = Images::new(args.weir.clone(), args.before.clone());
     let nodes = usize::try_from(args.nodes)?;
     let cluster = Cluster::up(&scripts, &cache()?.join("kubernetes"), images, nodes);
     let done = cluster.and_then(|cluster| {
@@ -194,15 +200,16 @@ fn run_one(
         Err(error) => {
             println!("FAIL {:24} {took:6.1} s  {error:#}", test.name);
             counts.failed += 1;
-            let folder = args.logs.join(test.name);
-            let kept = evidence::keep(cluster, &[&name, crate::tests::OPERATOR_NAMESPACE], &folder);
-            match kept {
-                Ok(()) => println!("     logs and objects are in {}", folder.display()),
-                Err(error) => println!("     logs and objects could not be kept: {error}"),
-            }
             "FAIL"
         }
     };
+    if result == "FAIL" || args.keep_logs {
+        let folder = args.logs.join(test.name);
+        match evidence::keep(cluster, &[&name, crate::tests::OPERATOR_NAMESPACE], &folder) {
+            Ok(()) => println!("     logs and objects are in {}", folder.display()),
+            Err(error) => println!("     logs and objects could not be kept: {error}"),
+        }
+    }
     std::io::stdout().flush()?;
     if outcome.is_ok() || !args.keep {
         remove(&namespace)?;

@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_secs(30);
 const ROUNDS_MAX: f64 = 120.0;
 
 /// Waits until a condition of an object has this status and reason, and gives its message.
-fn says(
+pub(super) fn says(
     namespace: &Namespace<'_>,
     kind: &str,
     name: &str,

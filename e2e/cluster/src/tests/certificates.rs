@@ -1,11 +1,13 @@
-//! Replicas that know each other by certificates of the operator's authority.
+//! How replicas know each other: by certificates of the operator's authority, and by a secret.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use jiff::Timestamp;
+use serde_json::json;
 
-use super::operator::{BROKER, Deployed, TOPIC, deploy_only, install_with};
+use super::bad_input::says;
+use super::operator::{BROKER, Deployed, TOPIC, deploy, deploy_only, install_with};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, wait};
 use crate::group::Group;
@@ -70,6 +72,45 @@ pub(crate) fn renewed(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     }
     ensure!(read_again > 0, "no broker read its certificates again");
     Ok(format!("{read_again} times read again; {}", outcome(namespace, &account, begun)))
+}
+
+/// A slave that has another secret than the others is refused until it has the same one. It says so, the
+/// Broker says which one is missing, and messages go on.
+pub(crate) fn another_secret(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let master = group.settled(60)?;
+    let slave = group.pods.iter().rfind(|pod| **pod != master.pod).context("no slave")?;
+    let name = format!("{BROKER}-replication");
+    let secret = namespace.object("secret", &name)?.context("there is no secret")?;
+    let shared = secret["data"]["secret"].as_str().context("the secret is empty")?.to_owned();
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let begun = moment();
+    let change = |field: &str, value: &str| -> anyhow::Result<()> {
+        let patch = json!({ field: { "secret": value } }).to_string();
+        namespace.kubectl(&["patch", "secret", &name, "--type=merge", "-p", &patch])?;
+        namespace.kubectl(&["delete", "pod", slave, "--wait=true", "--timeout=60s"]).map(drop)
+    };
+
+    change("stringData", "what no other replica was told")?;
+    let unhealthy = ("ReplicationHealthy", "False", "NotAllInSync");
+    let message = says(namespace, "broker", BROKER, unhealthy)?;
+    ensure!(message.contains(&group.name), "it does not name the group: {message}");
+    let message = wait(&format!("the Broker says why {slave} is not ready"), 90, || {
+        let why = "the secrets of the two replicas differ";
+        let message = says(namespace, "broker", BROKER, ("Degraded", "True", "PodsNotReady"))?;
+        ensure!(message.contains(slave) && message.contains(why), "it says {message}");
+        Ok(Some(message))
+    })?;
+    deployed.ready("broker", BROKER, 30).context("without one of three replicas")?;
+    load.until_more(200, 60).context("without one of three replicas")?;
+
+    change("data", &shared)?;
+    let after = group.settled(90).context("with one secret again")?;
+    ensure!(after == master, "{after:?} took the office of {master:?} without need");
+    load.until_more(200, 60)?;
+    let account = load.end()?;
+    Ok(format!("the Broker says {message}; {}", outcome(namespace, &account, begun)))
 }
 
 /// Waits until the Secret is so; meanwhile pods are touched, which has kubelets look at their Secrets.

@@ -1,5 +1,5 @@
-//! What the operator does to a Broker that is in use: rolling, scaling, and what happens when the
-//! operator or the API server is away meanwhile.
+//! What the operator does to a Broker that is in use, and what happens to it by itself: faults of a
+//! master, rolling, scaling, deletion.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::OPERATOR_NAMESPACE;
 use super::faults::{Fault, strike};
-use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, scale_operator};
+use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, wait};
-use crate::images::{NEXT, WEIR};
+use crate::images::NEXT;
 use crate::load::Account;
 
 /// How long the API server stands still.
@@ -42,17 +42,6 @@ pub(crate) fn freeze(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     struck(namespace, Fault::Freeze)
 }
 
-/// A failover while no operator runs.
-pub(crate) fn operator_down(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    let deployed = deploy(namespace, "")?;
-    let group = deployed.group()?;
-    scale_operator(namespace.cluster, 0)?;
-    let outcome = strike(&group, &deployed.namesrv, TOPIC, Fault::Crash);
-    scale_operator(namespace.cluster, 1)?;
-    deployed.ready("broker", BROKER, 60).context("after the operator is back")?;
-    outcome
-}
-
 /// Another image under load: slaves first, then the master, which hands over.
 pub(crate) fn roll_image(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "")?;
@@ -73,58 +62,17 @@ pub(crate) fn roll_image(namespace: &Namespace<'_>) -> anyhow::Result<String> {
 pub(crate) fn roll_config(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "")?;
     let group = deployed.group()?;
-    let uids = || {
-        let uid = |pod: &String| {
-            Ok(namespace.object("pod", pod)?.map(|pod| pod["metadata"]["uid"].clone()))
-        };
-        group.pods.iter().map(uid).collect::<anyhow::Result<Vec<_>>>()
-    };
-    let before = uids()?;
+    let before = group.uids()?;
     let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
     let begun = moment();
     deployed.patch("{\"config\":{\"connectionsMax\":777}}")?;
-    wait("all pods were started anew", 180, || {
-        Ok(uids()?
-            .iter()
-            .zip(&before)
-            .all(|(now, before)| now.is_some() && now != before)
-            .then_some(()))
-    })?;
+    group.all_anew(&before, 180)?;
     deployed.ready("broker", BROKER, 60)?;
     group.settled(60)?;
     let account = load.end()?;
     let outcome = outcome(namespace, &account, begun);
     smooth(&account, begun)?;
     Ok(outcome)
-}
-
-/// The operator is killed in the middle of a roll, and the next one finishes it.
-pub(crate) fn operator_killed(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    let deployed = deploy(namespace, "")?;
-    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
-    let begun = moment();
-    namespace.cluster.provide(NEXT)?;
-    deployed.patch(&format!("{{\"pod\":{{\"image\":\"{NEXT}\"}}}}"))?;
-    wait("one pod runs the next image", 120, || {
-        Ok((images(&deployed)?.iter().any(|image| image == NEXT)).then_some(()))
-    })?;
-    let system = namespace.cluster.existing(OPERATOR_NAMESPACE);
-    let delete = [
-        "delete",
-        "pods",
-        "-l",
-        "app.kubernetes.io/name=weirmq-operator",
-        "--force",
-        "--grace-period=0",
-    ];
-    system.kubectl(&delete)?;
-    let left = images(&deployed)?.iter().filter(|image| *image == WEIR).count();
-    ensure!(left > 0, "the roll was over before the operator was killed");
-    system.kubectl(&["rollout", "status", DEPLOYMENT, "--timeout=60s"])?;
-    all_run(&deployed, NEXT, 180)?;
-    deployed.group()?.settled(60)?;
-    let account = load.end()?;
-    Ok(format!("killed with {left} pods to go; {}", outcome(namespace, &account, begun)))
 }
 
 /// Nobody can ask the API server for a minute: messages go on, and nobody loses office.
@@ -295,7 +243,7 @@ fn operator_account(namespace: &Namespace<'_>) -> anyhow::Result<String> {
 }
 
 /// The image of each pod of the only group.
-fn images(deployed: &Deployed<'_>) -> anyhow::Result<Vec<String>> {
+pub(super) fn images(deployed: &Deployed<'_>) -> anyhow::Result<Vec<String>> {
     let image = |pod: Option<Value>| {
         let pod = pod.unwrap_or_default();
         pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
@@ -304,7 +252,7 @@ fn images(deployed: &Deployed<'_>) -> anyhow::Result<Vec<String>> {
     group.pods.iter().map(|pod| Ok(image(deployed.namespace.object("pod", pod)?))).collect()
 }
 
-fn all_run(deployed: &Deployed<'_>, wanted: &str, seconds: u64) -> anyhow::Result<()> {
+pub(super) fn all_run(deployed: &Deployed<'_>, wanted: &str, seconds: u64) -> anyhow::Result<()> {
     wait(&format!("all pods run {wanted}"), seconds, || {
         let images = images(deployed)?;
         Ok(images.iter().all(|image| image == wanted).then_some(()))

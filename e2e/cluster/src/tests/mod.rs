@@ -12,8 +12,10 @@ mod java;
 mod lifecycle;
 mod numbers;
 mod operator;
+mod operator_away;
 mod plugin;
 mod power;
+mod sizes;
 mod upgrade;
 
 use crate::cluster::Namespace;
@@ -94,6 +96,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: java::inside_and_outside,
     },
     Test {
+        name: "java-modes",
+        about: "the same client with each of the four deployment modes",
+        smoke: false,
+        run: java::modes,
+    },
+    Test {
         name: "kill",
         about: "SIGKILL of a master under load",
         smoke: true,
@@ -145,7 +153,31 @@ pub(crate) const TESTS: &[Test] = &[
         name: "operator-down",
         about: "power cut of the master's node while no operator runs",
         smoke: false,
-        run: lifecycle::operator_down,
+        run: operator_away::crash,
+    },
+    Test {
+        name: "operator-down-kill",
+        about: "SIGKILL of the master while no operator runs",
+        smoke: false,
+        run: operator_away::kill,
+    },
+    Test {
+        name: "operator-down-partition",
+        about: "the master's node is cut off while no operator runs",
+        smoke: false,
+        run: operator_away::partition,
+    },
+    Test {
+        name: "operator-down-freeze",
+        about: "the master's node stands still while no operator runs",
+        smoke: false,
+        run: operator_away::freeze,
+    },
+    Test {
+        name: "operator-down-power",
+        about: "the master's node and disk lose power while no operator runs",
+        smoke: false,
+        run: operator_away::power,
     },
     Test {
         name: "manual",
@@ -175,7 +207,19 @@ pub(crate) const TESTS: &[Test] = &[
         name: "operator-killed",
         about: "the operator is killed in the middle of a roll",
         smoke: false,
-        run: lifecycle::operator_killed,
+        run: operator_away::killed_in_a_roll,
+    },
+    Test {
+        name: "operator-killed-config",
+        about: "the operator is killed in the middle of a change of the configuration",
+        smoke: false,
+        run: operator_away::killed_in_a_change,
+    },
+    Test {
+        name: "operator-killed-scale",
+        about: "the operator is killed while a group comes, and again while it leaves",
+        smoke: false,
+        run: operator_away::killed_in_scaling,
     },
     Test {
         name: "api-paused",
@@ -190,10 +234,28 @@ pub(crate) const TESTS: &[Test] = &[
         run: lifecycle::scale,
     },
     Test {
+        name: "replicas",
+        about: "three replicas become five and three again under load, and the master leaves",
+        smoke: false,
+        run: sizes::replicas,
+    },
+    Test {
+        name: "storage",
+        about: "a disk that may not grow is told in a condition, and asks for more once it may",
+        smoke: false,
+        run: sizes::storage,
+    },
+    Test {
         name: "certificates",
         about: "replicas under certificates of the operator, which are renewed under load with their authority",
         smoke: false,
         run: certificates::renewed,
+    },
+    Test {
+        name: "another-secret",
+        about: "a replica with another secret than the others is refused, and it is said",
+        smoke: false,
+        run: certificates::another_secret,
     },
     Test {
         name: "plugin",
@@ -218,6 +280,12 @@ pub(crate) const TESTS: &[Test] = &[
         about: "the chart of now over the one before it, under load",
         smoke: false,
         run: upgrade::from_the_chart_before,
+    },
+    Test {
+        name: "versions",
+        about: "brokers of an earlier version, rolled to the one of now and back under load",
+        smoke: false,
+        run: upgrade::between_programs,
     },
     Test {
         name: "bad-resources",

@@ -36,6 +36,8 @@ pub(crate) fn install_chart(
     let system = cluster.namespace(OPERATOR_NAMESPACE)?;
     let image = [format!("image.repository={repository}"), format!("image.tag={tag}")];
     let mut words = vec!["upgrade", "--install", RELEASE, chart, "--namespace", &system.name];
+    // Tests without the operator put the kinds there with kubectl, and those stay.
+    words.push("--take-ownership");
     words.extend(["--wait", "--timeout", "120s", "--set", "image.pullPolicy=Never"]);
     let own = image.iter().map(String::as_str).chain(values.iter().copied());
     words.extend(own.flat_map(|value| ["--set-string", value]));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::operator::{BROKER, TOPIC, deploy};
 use crate::client::{Load, moment, outcome};
-use crate::cluster::{Namespace, wait};
+use crate::cluster::Namespace;
 
 /// Looks, switches over, restarts and reports, while clients send and receive.
 pub(crate) fn plugin(namespace: &Namespace<'_>) -> anyhow::Result<String> {
@@ -41,19 +41,9 @@ pub(crate) fn plugin(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let error = again.err().context("it was switched to its own master")?.to_string();
     ensure!(error.contains("is the master of"), "it says {error}");
 
-    let uids = || {
-        let uid = |pod: &String| {
-            Ok(namespace.object("pod", pod)?.map(|pod| pod["metadata"]["uid"].clone()))
-        };
-        group.pods.iter().map(uid).collect::<anyhow::Result<Vec<_>>>()
-    };
-    let old = uids()?;
+    let old = group.uids()?;
     weir(&["restart", BROKER])?;
-    wait("all pods were started anew", 180, || {
-        let now = uids()?;
-        let is_new = |(now, old): (&Option<Value>, &Option<Value>)| now.is_some() && now != old;
-        Ok(now.iter().zip(&old).all(is_new).then_some(()))
-    })?;
+    group.all_anew(&old, 180)?;
     group.settled(60)?;
     report(&weir, folder.path())?;
     let outcome = outcome(namespace, &account, begun);

@@ -17,12 +17,12 @@ const DISK_MIB: &str = "1024";
 const CONTROL_TRIES: u32 = 5;
 
 /// The class of the disks, a disk on each node, and how a Broker asks for them.
-struct Disks<'a> {
+pub(super) struct Disks<'a> {
     namespace: &'a Namespace<'a>,
 }
 
 impl<'a> Disks<'a> {
-    fn make(namespace: &'a Namespace<'a>) -> anyhow::Result<Self> {
+    pub(super) fn make(namespace: &'a Namespace<'a>) -> anyhow::Result<Self> {
         let removed = remove(namespace);
         if removed.is_err_and(|error| format!("{error:#}").contains("has no fault undisk")) {
             return Err(Skipped("there are no disks whose power can be cut".to_owned()).into());
@@ -49,7 +49,7 @@ impl<'a> Disks<'a> {
     }
 
     /// Fields of a Broker on these disks; `fields` has no storage.
-    fn broker(&self, fields: &str) -> String {
+    pub(super) fn broker(&self, fields: &str) -> String {
         format!("storage: {{size: 1Gi, storageClassName: {}}}, {fields}", self.namespace.name)
     }
 }

@@ -1,4 +1,4 @@
-//! The chart of before, and the chart of now over it.
+//! The chart of before and the chart of now over it, and brokers of two versions in one group.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,10 +6,13 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use super::OPERATOR_NAMESPACE;
-use super::operator::{BROKER, DEPLOYMENT, TOPIC, deploy_only, install, install_chart, uninstall};
+use super::lifecycle::all_run;
+use super::operator::{
+    BROKER, DEPLOYMENT, TOPIC, deploy, deploy_only, install, install_chart, uninstall,
+};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, output, wait};
-use crate::images::{NEXT, WEIR};
+use crate::images::{BEFORE, WEIR};
 use crate::run::Skipped;
 
 const CHART: &str = "charts/weirmq-operator";
@@ -22,9 +25,9 @@ pub(crate) fn from_the_chart_before(namespace: &Namespace<'_>) -> anyhow::Result
     let commit = chart_before(folder.path())?;
     // Another release of other tests would be upgraded instead.
     uninstall(cluster)?;
-    cluster.provide(NEXT)?;
+    let image = cluster.image_before();
     let old = folder.path().join(CHART);
-    install_chart(cluster, old.to_str().context("path of the chart")?, NEXT, &[])?;
+    install_chart(cluster, old.to_str().context("path of the chart")?, image, &[])?;
     let done = (|| {
         let deployed = deploy_only(namespace, "")?;
         let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
@@ -51,7 +54,32 @@ pub(crate) fn from_the_chart_before(namespace: &Namespace<'_>) -> anyhow::Result
         // Whatever is left of it, the next test gets the chart of now.
         uninstall(cluster)?;
     }
-    done.map(|outcome| format!("from {commit}: {outcome}"))
+    let program = if image == BEFORE { "its own program" } else { "the program of now" };
+    done.map(|outcome| format!("from {commit}, with {program}: {outcome}"))
+}
+
+/// Brokers of an earlier version are rolled to the one of now and back under load, so that either sort has
+/// each office beside the other.
+pub(crate) fn between_programs(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let cluster = namespace.cluster;
+    cluster.provide(BEFORE)?;
+    cluster.provide(WEIR)?;
+    let version = |image: &str| format!("{{\"pod\":{{\"image\":\"{image}\"}}}}");
+    let deployed = deploy(namespace, &format!("pod: {{image: '{BEFORE}'}}"))?;
+    all_run(&deployed, BEFORE, 10)?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let begun = moment();
+    for image in [WEIR, BEFORE] {
+        deployed.patch(&version(image))?;
+        all_run(&deployed, image, 240)?;
+        deployed.ready("broker", BROKER, 60)?;
+        deployed.group()?.settled(90).with_context(|| format!("all run {image}"))?;
+        load.until_more(200, 60)?;
+    }
+    let account = load.end()?;
+    let outcome = outcome(namespace, &account, begun);
+    ensure!(account.failed == 0, "{outcome}");
+    Ok(outcome)
 }
 
 /// Puts the chart as it was before its last change into `folder`, and says of which commit it is.
