@@ -5,7 +5,7 @@ import subprocess
 import time
 
 from programs import PATIENCE_SECONDS, Failed
-from scenario import contains, expect_equal, messages_of, names, until
+from scenario import SEGMENT_BYTES, contains, expect_equal, messages_of, names, until
 
 # Source: MessageVersion.
 RECORD_MAGICS = (0xDAA320A7, 0xDAA320AB)
@@ -261,8 +261,84 @@ def overwritten(scenario, kill=False):
     s.check("5-weir-stops", s.halt)
 
 
-def lose_record(scenario, count):
-    """Takes the head off the record that many before the last one of the newest segment with any."""
+def behind(scenario, again=False):
+    """A power cut keeps pages of queues and loses the log's: Apache's queues know messages that its log does not
+    have, also after Apache has cut both and was stopped (`again`), because it leaves entries where they were."""
+    s = scenario
+    turn(s, s.apache, "1", None)
+    s.check("1-apache-is-killed", lambda: s.halt(kill=True))
+    s.check("1-the-last-pages-are-lost", lambda: lose_record(s, 30, all_behind=True))
+    if again:
+        s.check("2-apache-opens", lambda: s.switch(s.apache))
+        # It sets the time of the last message in its queues when it looks at that one again.
+        before = s.dump(TOPICS)
+        s.check("2-apache-stops", s.halt)
+    s.check("3-weir-opens", lambda: s.switch(s.weir))
+    s.check("3-weir-says-what-is-not-there", lambda: said(s, "know messages that are not in the log"))
+    third = s.dump(TOPICS)
+    if again:
+        s.check("3-weir-serves-what-apache-did", lambda: expect_equal(before, third))
+    turn(s, s.apache, "4", third)
+    s.check("4-apache-stops", s.halt)
+
+
+def without_newest(scenario, kill=False):
+    """The newest file of the log is gone. Apache goes on without a word to anybody but its log; WeirMQ does not start."""
+    s = scenario
+    first = turn(s, s.apache, "1", None)
+    s.check("1-apache-is-killed" if kill else "1-apache-stops", lambda: s.halt(kill))
+    newest, aside = newest_with_records(s.store), s.work / "aside"
+    newest.rename(aside)
+    s.check("2-weir-refuses", lambda: refused(s, newest.name, "is not there; put it back"))
+    aside.rename(newest)
+    s.check("3-weir-opens", lambda: s.switch(s.weir))
+    s.check("3-weir-serves-all", lambda: expect_equal(first, s.dump(TOPICS)))
+    fourth = turn(s, s.apache, "4", first)
+    s.check("4-apache-stops", lambda: s.halt(kill))
+    newest = newest_with_records(s.store)
+    newest.unlink()
+    s.check("5-weir-refuses", lambda: refused(s, newest.name, "is not there; put it back"))
+    s.check("5-weir-store-repair", lambda: weir_store(s, "repair", s.store, "--cut-at-damage"))
+    s.check("5-weir-opens", lambda: s.switch(s.weir))
+    left = s.dump(TOPICS)
+    s.check("5-weir-serves-the-rest", lambda: expect_beginning(fourth, left))
+    turn(s, s.apache, "6", left)
+    s.check("6-apache-stops", s.halt)
+    with open(newest_with_records(s.store), "r+b") as file:
+        file.truncate(SEGMENT_BYTES // 2)
+    s.check("7-weir-refuses-a-short-file", lambda: refused(s, "bytes long", "put the whole file back"))
+    s.check("7-apache-refuses-it-too", lambda: expect_failure(s.apache.start))
+
+
+def refused(scenario, *words):
+    try:
+        scenario.weir.start()
+    except Failed:
+        return said(scenario, *words)
+    scenario.weir.kill()
+    raise Failed("it started")
+
+
+def expect_failure(act):
+    try:
+        act()
+    except Failed:
+        return
+    raise Failed("it started")
+
+
+def expect_beginning(whole, left):
+    """Each queue has its first messages, and not all have all."""
+    if len(messages_of(left)) >= len(messages_of(whole)):
+        raise Failed("nothing is lost")
+    for place, queue in left.items():
+        if queue["messages"] != whole[place]["messages"][:len(queue["messages"])]:
+            raise Failed(f"{place} does not begin as before")
+
+
+def lose_record(scenario, count, all_behind=False):
+    """Takes the head off the record that many before the last one of the newest segment with any, or that record
+    and all behind it."""
     for segment in sorted((scenario.store / "commitlog").glob("0*"), reverse=True):
         with open(segment, "r+b") as file:
             begins, at = [], 0
@@ -277,7 +353,7 @@ def lose_record(scenario, count):
                 if len(begins) <= count:
                     raise Failed(f"{segment} has only {len(begins)} records")
                 file.seek(begins[-count - 1])
-                file.write(bytes(40))
+                file.write(bytes(at - begins[-count - 1] if all_behind else 40))
                 return
     raise Failed("there are no records")
 
@@ -338,4 +414,8 @@ LONG = SHORT | {
     "expired-by-apache": (expired_by_apache, {}),
     "overwritten": (overwritten, {}),
     "overwritten-killed": (lambda scenario: overwritten(scenario, kill=True), {}),
+    "behind": (behind, {}),
+    "behind-again": (lambda scenario: behind(scenario, again=True), {}),
+    "without-newest": (without_newest, {}),
+    "without-newest-killed": (lambda scenario: without_newest(scenario, kill=True), {}),
 }

@@ -21,7 +21,7 @@ pub(crate) const UNIT_BYTES: u64 = 20;
 /// Source: `ConsumeQueue.fillPreBlank`.
 pub(crate) const FILLER_SIZE: u32 = i32::MAX as u32;
 /// What the names of light message queues begin with. Source: `MixAll.LMQ_PREFIX`.
-const LIGHT_PREFIX: &str = "%LMQ%";
+pub(crate) const LIGHT_PREFIX: &str = "%LMQ%";
 /// Everything that Apache derives from its log, under the root.
 const DERIVED: [&str; 4] = ["consumequeue", "consumequeue_ext", "batchconsumequeue", "index"];
 /// Queues in RocksDB, which nothing here can read.
@@ -110,10 +110,10 @@ impl ApacheTraces {
     /// before which it has written them, and if they reach back into the log's first segment, which
     /// ends at `first_segment_end`. Newer versions derive from the newest segments only, and a
     /// topic may have its older messages in other queues. Elsewhere each queue begins anew by
-    /// itself where its offsets do.
+    /// itself where its offsets do. What a queue knows behind the log's end is no beginning.
     pub(crate) fn complete(
         &self,
-        log_start: u64,
+        Range { start: log_start, end: log_end }: Range<u64>,
         first_segment_end: u64,
         was_clean: bool,
         state: &mut QueueState,
@@ -136,7 +136,9 @@ impl ApacheTraces {
             // life began before the log does.
             let has_begun_anew = queues.values().all(|b| b.first.is_none() || b.first_offset == 0);
             let first = queues.values().filter_map(|bounds| bounds.first).min();
-            let is_beginning = |first: &u64| *first > log_start && has_begun_anew && is_whole;
+            let is_beginning = |first: &u64| {
+                (log_start + 1..log_end).contains(first) && has_begun_anew && is_whole
+            };
             if let Some(first) = first.filter(is_beginning) {
                 state.forgotten_before.insert(topic.clone(), first);
             }
@@ -344,16 +346,19 @@ mod tests {
 
     #[test]
     fn a_topic_begins_where_its_queues_do_only_if_those_are_whole() {
-        for (derived_from, was_clean, forgotten) in [
-            (100, true, Some(&5000)),
+        for (derived_from, was_clean, log_end, forgotten) in [
+            (100, true, 6000, Some(&5000)),
             // The stop may have left queue 0 unwritten.
-            (100, false, None),
+            (100, false, 6000, None),
             // Queue 0 may have a message before those segments that were derived.
-            (4096, true, None),
+            (4096, true, 6000, None),
+            // What will stand there is of this life.
+            (100, true, 5000, None),
         ] {
             let mut state = QueueState::default();
-            traces(derived_from, 5000).complete(0, 4096, was_clean, &mut state);
-            assert_eq!(state.forgotten_before.get("slow"), forgotten, "{derived_from} {was_clean}");
+            traces(derived_from, 5000).complete(0..log_end, 4096, was_clean, &mut state);
+            let case = format!("{derived_from} {was_clean} {log_end}");
+            assert_eq!(state.forgotten_before.get("slow"), forgotten, "{case}");
         }
     }
 }

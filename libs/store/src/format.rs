@@ -222,7 +222,11 @@ fn found_segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<Option<u64>, 
         None => Ok(Some(first)),
         Some(other) => Err(StoreError::Unreadable {
             path: directory.join(&other.name),
-            reason: format!("is {} bytes long, the segments before have {first}", other.bytes),
+            reason: format!(
+                "is {} bytes long, the segments before have {first}; put the whole file back, or have \
+                 `weir store repair --cut-at-damage` give up what is missing",
+                other.bytes
+            ),
         }),
     }
 }

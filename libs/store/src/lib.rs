@@ -13,6 +13,7 @@
 extern crate self as weirmq_store;
 
 mod apache;
+mod apache_ahead;
 mod apache_cut;
 mod append;
 mod background;

@@ -87,7 +87,8 @@ impl Inner {
             warn_of_cut(&report, old_mark);
             remove_derived(&*disk, &layout)?;
             let first_segment_end = report.log_start + config.segment_bytes;
-            traces.complete(report.log_start, first_segment_end, was_clean, &mut queue_state);
+            let log = report.log_start..report.log_end;
+            traces.complete(log, first_segment_end, was_clean, &mut queue_state);
             is_state_new = true;
         }
         if is_state_new && let Err(error) = queue_state.write(&*disk, &layout) {

@@ -7,10 +7,12 @@
 //! beyond that proves that something is missing which had been promised: *damage*, which is not
 //! touched.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::apache_ahead::{Ahead, LogEnd};
 use crate::apache_cut::ApacheCut;
 use crate::block_sums::is_intact;
 use crate::block_tail::BlockTail;
@@ -53,6 +55,9 @@ pub struct RecoveryReport {
     pub cut_bytes: u64,
     /// Whole records in it.
     pub cut_records: u64,
+    /// Messages that Apache's queues know and the log does not have: its broker was not stopped, and
+    /// what it wrote last was not on disk; or it has cut them off itself.
+    pub unlogged_entries: u64,
     /// Segments that were read again to derive their queue and key entries.
     pub rebuilt_segments: usize,
     /// Records in those.
@@ -228,6 +233,30 @@ pub(crate) fn recover(
         ..RecoveryReport::default()
     };
     let is_as_closed = was_clean && end == from && stop.invalid.is_none();
+    let has_apache_cut = Cell::new(false);
+    let remains = match is_as_closed {
+        true => Vec::new(),
+        false => {
+            let suspects = segments.iter().chain(&beyond_gap);
+            let is_cut = |remains: &Remains| {
+                let is_cut = match apache {
+                    Some(apache) => {
+                        apache.explains(&**disk, layout, end, stop.last_store_time, remains)?
+                    }
+                    None => false,
+                };
+                has_apache_cut.set(has_apache_cut.get() || is_cut);
+                Ok(is_cut)
+            };
+            find_remains(suspects, &stop, &tail, evidence, is_cut)?
+        }
+    };
+    if apache.is_some() {
+        let (position, last_store_time) = (end, stop.last_store_time);
+        let log = LogEnd { position, files: known_end, last_store_time };
+        report.unlogged_entries =
+            check_queues(&**disk, layout, was_clean, log, has_apache_cut.get())?;
+    }
     if is_as_closed {
         if let Some(damage) = found_behind(segments.iter().chain(&beyond_gap), end)? {
             return Err(damage);
@@ -236,12 +265,6 @@ pub(crate) fn recover(
             empty.remove_files(&**disk)?;
         }
     } else {
-        let suspects = segments.iter().chain(&beyond_gap);
-        let is_cut = |remains: &Remains| match apache {
-            Some(apache) => apache.explains(&**disk, layout, end, stop.last_store_time, remains),
-            None => Ok(false),
-        };
-        let remains = find_remains(suspects, &stop, &tail, evidence, is_cut)?;
         cut(disk, layout, &mut segments, beyond_gap, &stop, &remains, &mut report)?;
         // The process that wrote these bytes may have died before it synced them.
         make_durable(&**disk, layout, &segments, from, end)?;
@@ -255,6 +278,55 @@ pub(crate) fn recover(
     Ok(RecoveredLog { segments: segments.into(), prepared, report })
 }
 
+/// Compares the log's end with what Apache's queues know; says how many messages they know behind it.
+/// Fails if those are lost, which they are not where Apache `has_cut` the log itself.
+fn check_queues(
+    disk: &dyn Disk,
+    layout: &Layout,
+    was_clean: bool,
+    log: LogEnd,
+    has_cut: bool,
+) -> Result<u64, StoreError> {
+    let Some(ahead) = Ahead::find(disk, layout, log)? else { return Ok(0) };
+    if !has_cut && let Some(reason) = ahead.loss(disk, layout, was_clean, log)? {
+        return Err(StoreError::Damaged { from: log.position, to: ahead.to, reason });
+    }
+    tracing::warn!(
+        log_end = log.position,
+        to = ahead.to,
+        messages = ahead.entries,
+        queues = ahead.queues,
+        "Apache's queues know messages that are not in the log: they were not on disk when its broker \
+         ended without being stopped"
+    );
+    Ok(ahead.entries)
+}
+
+/// Why a segment's file cannot be what was written, by its length. `None`: it has its full length, or
+/// is what a crash left of one that was being made: without its length, or with a part of it behind
+/// which nothing was ever on disk. Without a mark, as after Apache's broker, nobody says what was;
+/// it makes files at full length, and of a newest one that is empty it thinks as we do
+/// (`MappedFileQueue.doLoad`).
+pub(crate) fn length_problem(
+    found_bytes: u64,
+    segment: std::ops::Range<u64>,
+    mark: Option<DurableMark>,
+    is_newest: bool,
+) -> Option<String> {
+    let length = segment.end - segment.start;
+    let is_part = match mark {
+        Some(mark) => segment.start + found_bytes >= mark.flushed.min(segment.end),
+        None => is_newest && found_bytes == 0,
+    };
+    (found_bytes > length || found_bytes < length && !is_part).then(|| {
+        format!(
+            "is {found_bytes} bytes long, segments have {length}; put the whole file back, from where \
+             the directory was copied, or have `weir store repair --cut-at-damage` give up what is \
+             missing, and all that follows on it"
+        )
+    })
+}
+
 /// Opens the segments that follow each other from the first on, and those behind a gap.
 fn open_segments(
     disk: &Arc<dyn Disk>,
@@ -264,7 +336,7 @@ fn open_segments(
 ) -> Result<FoundSegments, StoreError> {
     let directory = &layout.commit_log;
     let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
-    let flushed = mark.map_or(0, |mark| mark.flushed);
+    let newest = files.iter().filter_map(|file| parse_file_name(&file.name)).max();
     let mut connected: Vec<Arc<Segment>> = Vec::new();
     let mut beyond_gap = Vec::new();
     for file in files {
@@ -278,10 +350,9 @@ fn open_segments(
         if !start.is_multiple_of(length) || start.checked_add(length).is_none() {
             return unreadable(format!("a segment of {length} bytes cannot begin at {start}"));
         }
-        if file.bytes > length
-            || (file.bytes < length && start + file.bytes < flushed.min(start + length))
-        {
-            return unreadable(format!("is {} bytes long, segments have {length}", file.bytes));
+        let is_newest = newest == Some(start);
+        if let Some(problem) = length_problem(file.bytes, start..start + length, mark, is_newest) {
+            return unreadable(problem);
         }
         let segment = Arc::new(Segment::open(disk, layout, start, length)?);
         let continues = connected.last().is_none_or(|last| last.end() == start);

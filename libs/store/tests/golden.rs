@@ -6,11 +6,12 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{Message, append, open, small_config, try_open};
-use weirmq_store::offline::{Directory, export_queues, verify};
+use common::{Message, append, contents, look, open, put, small_config, try_open, verified};
+use weirmq_message::record::{Decoded, Record};
+use weirmq_store::offline::{Directory, cut, export_queues, plan_cut, verify};
 use weirmq_store::{
-    ApacheUse, Disk, FlushMode, OpenMode, SimulatedDisk, Store, StoreConfig, StoreError,
-    apache_rule,
+    ApacheUse, Disk, FlushMode, ManualClock, OpenMode, SimulatedDisk, Store, StoreConfig,
+    StoreError, apache_rule,
 };
 
 const SEGMENT_BYTES: u64 = 65_536;
@@ -356,5 +357,217 @@ fn what_apache_cut_and_wrote_over_is_no_damage_if_queues_and_times_say_so() {
                 assert_eq!((report.log_end, report.cut_records), (end, 0));
             }
         }
+    }
+}
+
+/// Starts of the golden log's segments that have records, and where the last record of each begins and ends.
+fn segments_with_records(disk: &SimulatedDisk) -> Vec<(u64, u64, u64)> {
+    let mut found = Vec::new();
+    for segment in disk.list(Path::new("/data/commitlog")).unwrap() {
+        let path = Path::new("/data/commitlog").join(&segment.name);
+        let bytes = contents(disk, path.to_str().unwrap());
+        let start = segment.name.parse::<u64>().unwrap();
+        let (mut last, mut at) = (0, 0);
+        while let Ok(Decoded::Record(_, length)) = Record::decode(&bytes[at..], true) {
+            (last, at) = (at, at + length);
+        }
+        if at > 0 {
+            found.push((start, start + last as u64, start + at as u64));
+        }
+    }
+    found
+}
+
+fn set_checkpoint(disk: &SimulatedDisk, fields: [i64; 2]) {
+    let bytes: Vec<u8> = fields.iter().flat_map(|field| field.to_be_bytes()).collect();
+    put(disk, "/data/checkpoint", &bytes);
+}
+
+/// Gives the log up from its damage on, and says where that is and how many messages queues knew from there on.
+fn cut_by_hand(disk: &Arc<SimulatedDisk>) -> (u64, u64) {
+    let directory = look(disk);
+    let report = verify(&directory, apache_rule, &mut |_| {}).unwrap();
+    let plan = plan_cut(&directory, &report).unwrap().unwrap();
+    drop(directory);
+    let clock = ManualClock::at_ms(7);
+    let shared = Arc::clone(disk) as Arc<dyn Disk>;
+    let done = cut(Path::new("/data"), &shared, plan, None, &clock).unwrap();
+    let report = verified(disk);
+    assert!(report.is_sound, "{:?}", report.findings);
+    let copied = disk.list_directories(&done.backup).unwrap();
+    assert_eq!(copied == ["consumequeue"], done.plan.queued > 0);
+    (done.plan.at, done.plan.queued)
+}
+
+/// When the last record in front of a segment of the golden log was stored.
+fn store_time_before(start: u64) -> i64 {
+    let disk = golden_disk();
+    let mut segments = segments_with_records(&disk).into_iter();
+    let (before, last, _) = segments.rfind(|segment| segment.0 < start).unwrap();
+    let bytes = contents(&disk, &format!("/data/commitlog/{before:020}"));
+    let Ok(Decoded::Record(record, _)) = Record::decode(&bytes[(last - before) as usize..], true)
+    else {
+        panic!("no record at {last}")
+    };
+    record.store_timestamp
+}
+
+#[test]
+fn a_newest_segment_that_is_gone_is_missed_because_queues_know_its_messages() {
+    let (start, _, end) = segments_with_records(&golden_disk()).pop().unwrap();
+    let path = format!("/data/commitlog/{start:020}");
+    let last_ms = store_time_before(start);
+    for (is_clean, is_prepared_there, times) in [
+        (true, true, [0, i64::MAX]),
+        (true, false, [0, i64::MAX]),
+        (true, false, [0, 0]),
+        (true, false, [last_ms + 1, last_ms]),
+        (true, false, [last_ms, last_ms + 1]),
+        (false, false, [0, 0]),
+        (false, false, [last_ms, last_ms]),
+    ] {
+        let damaged = || {
+            let disk = golden_disk();
+            add_apache_queues(&disk, "");
+            set_checkpoint(&disk, times);
+            if !is_clean {
+                disk.open(Path::new("/data/abort"), OpenMode::Write).unwrap();
+            }
+            let lost = contents(&disk, &path);
+            disk.remove(Path::new(&path)).unwrap();
+            let next = format!("/data/commitlog/{:020}", start + SEGMENT_BYTES);
+            if is_prepared_there {
+                let file = disk.open(Path::new(&next), OpenMode::Write).unwrap();
+                file.set_len(SEGMENT_BYTES).unwrap();
+            }
+            (disk, lost)
+        };
+        let (disk, _) = damaged();
+        let queue = "/data/consumequeue/GoldenA/0/00000000000000000000";
+        let before = contents(&disk, queue);
+        let config = small_config(FlushMode::ASYNC);
+        for _ in 0..2 {
+            let refused = try_open(&disk, &config).err().unwrap();
+            let StoreError::Damaged { from, to, reason } = &refused else { panic!("{refused}") };
+            assert_eq!((*from, *to), (start, end));
+            assert!(reason.contains(&path) && reason.contains("put it back"), "{reason}");
+        }
+        let report = verified(&disk);
+        let [finding] = &report.findings[..] else { panic!("{report:?}") };
+        assert_eq!((finding.from, finding.to), (Some(start), Some(end)));
+        assert_eq!(contents(&disk, queue), before);
+
+        // With the file everything is there again, and without it somebody has to say so.
+        let (whole, lost) = damaged();
+        put(&whole, &path, &lost);
+        assert_eq!(open(&whole, &config).1.log_end, end);
+        let (at, queued) = cut_by_hand(&disk);
+        assert!(at == start && queued > 0, "{at} {queued}");
+        let (store, report) = open(&disk, &config);
+        assert_eq!((report.log_end, report.unlogged_entries), (start, 0));
+        assert!(store.lost().unwrap().is_some());
+        let max = store.queue_range("GoldenA", 0).unwrap().max;
+        assert_eq!(
+            append(&store, &[Message::new("GoldenA", 0, "on")]).unwrap()[0].queue_offset,
+            max
+        );
+    }
+}
+
+#[test]
+fn queues_ahead_of_a_log_that_is_all_there_are_a_torn_tail_only_where_that_can_be() {
+    // Whether Apache was stopped, its checkpoint's times from that of the last record on, and whether that
+    // is refused.
+    for (is_clean, flushed, queued, is_refused) in [
+        // As after a power cut.
+        (false, 0, 60_000, false),
+        // What is gone was on disk.
+        (false, 1, 0, true),
+        (true, 1, 0, true),
+        // After a clean stop all that was queued is there,
+        (true, 0, 10_001, true),
+        // unless it was cut after a crash; the time is that of the crash, or of what was put into queues again.
+        (true, 0, 10_000, false),
+        (true, 0, 0, false),
+        (true, 0, -60_000, false),
+    ] {
+        let case = format!("{is_clean} {flushed} {queued}");
+        let disk = golden_disk();
+        add_apache_queues(&disk, "");
+        let (start, _, end) = segments_with_records(&disk).pop().unwrap();
+        let path = format!("/data/commitlog/{start:020}");
+        let bytes = contents(&disk, &path);
+        // The third record from the start is the last one.
+        let (mut at, mut last_time) = (0, 0);
+        for _ in 0..3 {
+            let Ok(Decoded::Record(record, length)) = Record::decode(&bytes[at..], true) else {
+                panic!("{case}")
+            };
+            (at, last_time) = (at + length, record.store_timestamp);
+        }
+        let mut torn = bytes[..at].to_vec();
+        torn.resize(bytes.len(), 0);
+        put(&disk, &path, &torn);
+        set_checkpoint(&disk, [last_time + flushed, last_time + queued]);
+        if !is_clean {
+            disk.open(Path::new("/data/abort"), OpenMode::Write).unwrap();
+        }
+        let log_end = start + at as u64;
+        let report = verified(&disk);
+        assert_eq!((report.is_sound, report.log_end), (!is_refused, log_end), "{case}: {report:?}");
+        let said = report.notes.iter().any(|note| note.contains("goes on without them"));
+        assert_eq!(said, !is_refused, "{case}: {:?}", report.notes);
+        match try_open(&disk, &small_config(FlushMode::ASYNC)) {
+            Err(StoreError::Damaged { from, to, reason }) => {
+                assert!(is_refused, "{case}: {reason}");
+                assert_eq!((from, to), (log_end, end), "{case}");
+                assert_eq!(cut_by_hand(&disk).0, log_end, "{case}");
+            }
+            Err(other) => panic!("{case}: {other}"),
+            Ok((store, report)) => {
+                assert!(!is_refused && report.unlogged_entries > 0, "{case}: {report:?}");
+                assert_eq!(report.log_end, log_end, "{case}");
+                let at = append(&store, &[Message::new("GoldenC", 0, "on")]).unwrap()[0];
+                assert!(store.queue_range("GoldenC", 0).unwrap().max > at.queue_offset, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_too_short_after_apache_is_refused_and_an_empty_newest_one_is_not() {
+    let config = small_config(FlushMode::ASYNC);
+    let segments = segments_with_records(&golden_disk());
+    let (start, last, end) = *segments.last().unwrap();
+    let used_by_both = || {
+        let disk = golden_disk();
+        open(&disk, &config).0.close().unwrap();
+        add_apache_queues(&disk, "");
+        put(&disk, &format!("/data/commitlog/{:020}", start + SEGMENT_BYTES), b"");
+        disk
+    };
+    let disk = used_by_both();
+    assert!(verified(&disk).is_sound);
+    assert_eq!(open(&disk, &config).1.log_end, end);
+    // Within the records of the newest one, behind them, and of one in the middle.
+    for (of, bytes, kept) in [
+        (start, last - start + 10, last),
+        (start, 0, start),
+        (start, SEGMENT_BYTES - 4096, end),
+        (segments[1].0, 100, segments[1].0),
+    ] {
+        let disk = used_by_both();
+        let path = format!("/data/commitlog/{of:020}");
+        let file = disk.open(Path::new(&path), OpenMode::Write).unwrap();
+        file.set_len(bytes).unwrap();
+        let refused = try_open(&disk, &config).err().unwrap().to_string();
+        assert!(
+            refused.contains(&path) && refused.contains("put the whole file back"),
+            "{refused}"
+        );
+        assert_eq!(file.size().unwrap(), bytes);
+        assert!(!verified(&disk).is_sound);
+        assert_eq!(cut_by_hand(&disk).0, kept, "{of} {bytes}");
+        assert_eq!(open(&disk, &config).1.log_end, kept, "{of} {bytes}");
     }
 }

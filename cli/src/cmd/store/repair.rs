@@ -156,6 +156,10 @@ fn show(output: &Output, what: &str, plan: &CutPlan) -> anyhow::Result<()> {
         time(plan.first_stored),
         time(plan.last_stored)
     ))?;
+    if plan.queued > 0 {
+        let queued = plan.queued;
+        output.line(format_args!("Apache's queues know {queued} messages from there on"))?;
+    }
     let rows = plan.records_by_topic.iter();
     let rows: Vec<_> =
         rows.map(|(topic, records)| TopicRow { topic: topic.clone(), records: *records }).collect();

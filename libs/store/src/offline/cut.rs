@@ -7,8 +7,10 @@ use std::sync::Arc;
 use serde::Serialize;
 use weirmq_message::record::Record;
 
+use super::cut_queues::cut_apache_queues;
 use super::directory::Directory;
 use super::report::VerifyReport;
+use crate::apache_ahead::{Ahead, LogEnd};
 use crate::clock::Clock;
 use crate::disk::{Disk, OpenMode, read_exact_at};
 use crate::durable_mark::DurableMark;
@@ -39,6 +41,12 @@ pub struct CutPlan {
     /// When the first and the last of them were stored, milliseconds since 1970.
     pub first_stored: Option<i64>,
     pub last_stored: Option<i64>,
+    /// Messages that Apache's queues know from there on, those in files of the log that are missing as
+    /// well; 0 where Apache's broker was not the last to use the directory.
+    pub queued: u64,
+    /// Length of a segment. A file that is shorter gets it.
+    #[serde(skip)]
+    segment_bytes: u64,
 }
 
 /// What was cut, and where its copy lies.
@@ -61,7 +69,13 @@ pub fn plan_cut(
 ) -> Result<Option<CutPlan>, StoreError> {
     let Some(damage) = report.first_log_damage() else { return Ok(None) };
     let at = start_of_record(directory, damage)?;
-    let mut plan = CutPlan { at, to: at, ..CutPlan::default() };
+    let segment_bytes = directory.segment_bytes;
+    let mut plan = CutPlan { at, to: at, segment_bytes, ..CutPlan::default() };
+    if directory.was_apache {
+        let log = LogEnd { position: at, files: at, last_store_time: None };
+        let ahead = Ahead::find(&*directory.disk, &directory.layout, log)?;
+        plan.queued = ahead.map_or(0, |ahead| ahead.entries);
+    }
     for segment in directory.segments.iter().filter(|segment| segment.end() > at) {
         let from = segment.start.max(at);
         if let Some(end) = last_byte(segment, from)? {
@@ -108,6 +122,8 @@ pub fn cut(
         disk.create_directory(directory).map_err(StoreError::io("create", directory))?;
     }
     small_file::write(&**disk, &layout.user.join(LOST_FILE), b"cut by hand")?;
+    cut_apache_queues(&**disk, &layout, plan.at, &backup)?;
+    lengthen(&**disk, &layout, &plan)?;
     take_away(disk, &layout, plan.at)?;
     Ok(Cut { plan, backup })
 }
@@ -130,6 +146,22 @@ fn check_backup(disk: &dyn Disk, root: &Path, backup: &Path) -> Result<(), Store
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StoreError::io("list", backup)(error)),
     }
+}
+
+/// Gives the file that will be the last one its full length.
+fn lengthen(disk: &dyn Disk, layout: &Layout, plan: &CutPlan) -> Result<(), StoreError> {
+    let segments = list(disk, layout)?;
+    let Some(start) = segments.into_iter().rfind(|start| *start <= plan.at) else { return Ok(()) };
+    let path = layout.commit_log.join(file_name(start));
+    let lengthen = || {
+        let file = disk.open(&path, OpenMode::Write)?;
+        if file.size()? < plan.segment_bytes {
+            file.set_len(plan.segment_bytes)?;
+            file.sync()?;
+        }
+        Ok(())
+    };
+    lengthen().map_err(StoreError::io("lengthen", &path))
 }
 
 /// Takes everything from `at` on out of the log, durably.
@@ -251,7 +283,7 @@ fn copy(
     write().map_err(StoreError::io("write", &path))
 }
 
-fn copy_range(
+pub(super) fn copy_range(
     disk: &dyn Disk,
     source: &Path,
     range: std::ops::Range<u64>,

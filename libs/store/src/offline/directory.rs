@@ -17,7 +17,7 @@ use crate::log_start::LogStart;
 use crate::open::evidence;
 use crate::proof::Proofs;
 use crate::queue_table::QueueState;
-use crate::recover::Evidence;
+use crate::recover::{Evidence, length_problem};
 use crate::segment::Segment;
 
 /// A segment's length where nothing says it.
@@ -179,24 +179,26 @@ impl Directory {
         let bytes = said.filter(is_length).or(Some(longest).filter(is_length));
         self.segment_bytes = bytes.unwrap_or(SEGMENT_BYTES_DEFAULT);
         let bytes = self.segment_bytes;
-        let marked = self.mark.map_or(0, |mark| mark.flushed);
+        let newest = files.iter().filter_map(|file| parse_file_name(&file.name)).max();
         for file in files {
             let path = directory.join(&file.name);
-            let mut problem = |reason| {
-                self.problems.push(Finding::file(FindingKind::SegmentFile, &path, reason));
-            };
+            let kind = FindingKind::SegmentFile;
+            let problem = |reason| Finding::file(kind, &path, reason);
             let Some(start) = parse_file_name(&file.name) else { continue };
             if !start.is_multiple_of(bytes) || start.checked_add(bytes).is_none() {
-                problem(format!("a segment of {bytes} bytes cannot begin at {start}"));
+                let reason = format!("a segment of {bytes} bytes cannot begin at {start}");
+                self.problems.push(problem(reason));
                 continue;
             }
-            if file.bytes > bytes || start + file.bytes < marked.min(start + bytes) {
-                problem(format!("is {} bytes long, segments have {bytes}", file.bytes));
+            let (end, is_newest) = (start + bytes, newest == Some(start));
+            if let Some(reason) = length_problem(file.bytes, start..end, self.mark, is_newest) {
+                let missing = start + file.bytes.min(bytes);
+                self.problems.push(Finding::range(kind, &path, missing, end, reason));
             }
             let opened = match self.disk.open(&path, OpenMode::Read) {
                 Ok(opened) => opened,
                 Err(error) => {
-                    problem(format!("cannot be opened: {error}"));
+                    self.problems.push(problem(format!("cannot be opened: {error}")));
                     continue;
                 }
             };

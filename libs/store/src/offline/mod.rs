@@ -6,6 +6,7 @@
 
 mod beginning;
 mod cut;
+mod cut_queues;
 mod directory;
 mod entries;
 mod export_queues;

@@ -153,8 +153,8 @@ impl VerifyReport {
             meant.filter_map(|finding| Some(finding.from?..finding.to?))
         };
         let records = of(|kind| {
-            use FindingKind::{Log, MissingSegment, Unreadable};
-            matches!(kind, Log | MissingSegment | Unreadable)
+            use FindingKind::{Log, MissingSegment, SegmentFile, Unreadable};
+            matches!(kind, Log | MissingSegment | SegmentFile | Unreadable)
         });
         let is_explained = |block: &Range<u64>| {
             records.clone().any(|damage| damage.start < block.end && block.start < damage.end)

@@ -10,6 +10,7 @@ use super::entries::Derived;
 use super::report::{Finding, FindingKind, Progress, TornTail, VerifyReport};
 use super::verify_derived::{compare, compare_blocks};
 use super::verify_files::{check_small_files, foretell, note_scrub};
+use crate::apache_ahead::{Ahead, LogEnd};
 use crate::apache_cut::ApacheCut;
 use crate::clean_end::found_behind;
 use crate::dispatch::DispatchRule;
@@ -37,6 +38,7 @@ pub fn verify(
     let mut run = Run::of(directory, rule, progress)?;
     run.walk()?;
     run.note_apache();
+    run.check_apache_queues()?;
     check_small_files(directory, &mut run.report)?;
     let mut report = run.finish();
     note_scrub(directory, &mut report)?;
@@ -57,6 +59,8 @@ struct Run<'a> {
     evidence: Evidence,
     /// When the newest record that was read was stored.
     last_store_time: Option<i64>,
+    /// Whether Apache's broker has cut the log and written on.
+    has_apache_cut: bool,
     total_bytes: u64,
     /// Queue offset that the next record of a queue should have, by topic and queue id.
     expected: HashMap<String, HashMap<i32, u64>>,
@@ -106,6 +110,7 @@ impl<'a> Run<'a> {
             tail: Tail::read(&directory.segments, mark, directory.was_apache)?,
             evidence: directory.evidence()?,
             last_store_time: None,
+            has_apache_cut: false,
             total_bytes,
             expected: HashMap::new(),
             report,
@@ -133,6 +138,37 @@ impl<'a> Run<'a> {
                 "the log ends at {end} and reached to {marked} before: Apache's broker has cut it"
             ));
         }
+    }
+
+    /// Says of what Apache's queues know behind the log's end whether the next open refuses that.
+    /// Where the log is damaged anyhow that is all there is to say.
+    fn check_apache_queues(&mut self) -> Result<(), StoreError> {
+        let directory = self.directory;
+        if !directory.was_apache || self.report.first_log_damage().is_some() {
+            return Ok(());
+        }
+        let (disk, layout) = (&*directory.disk, &directory.layout);
+        let (position, last_store_time) = (self.report.log_end, self.last_store_time);
+        let files = directory.segments.iter().fold(directory.log_start(), |end, segment| {
+            if segment.start == end { segment.end() } else { end }
+        });
+        let log = LogEnd { position, files, last_store_time };
+        let Some(ahead) = Ahead::find(disk, layout, log)? else { return Ok(()) };
+        let loss = match self.has_apache_cut {
+            true => None,
+            false => ahead.loss(disk, layout, directory.was_closed, log)?,
+        };
+        match loss {
+            Some(reason) => {
+                let (kind, path) = (FindingKind::Log, &layout.commit_log);
+                self.report.found(Finding::range(kind, path, position, ahead.to, reason));
+            }
+            None => self.report.notes.push(format!(
+                "the log ends at {position}; {ahead} which were not on disk when it ended without being \
+                 stopped; the next open goes on without them"
+            )),
+        }
+        Ok(())
     }
 
     fn walk(&mut self) -> Result<(), StoreError> {
@@ -267,13 +303,15 @@ impl<'a> Run<'a> {
     }
 
     /// Whether Apache's broker cut off what stands behind `position` and wrote on up to there.
-    fn is_cut(&self, position: u64, remains: &Remains) -> Result<bool, StoreError> {
+    fn is_cut(&mut self, position: u64, remains: &Remains) -> Result<bool, StoreError> {
         let (disk, layout) = (&*self.directory.disk, &self.directory.layout);
         if !self.directory.was_apache {
             return Ok(false);
         }
         let apache = ApacheCut::read(disk, layout, self.directory.was_closed)?;
-        apache.explains(disk, layout, position, self.last_store_time, remains)
+        let is_cut = apache.explains(disk, layout, position, self.last_store_time, remains)?;
+        self.has_apache_cut |= is_cut;
+        Ok(is_cut)
     }
 
     fn check_order(&mut self, record: &Record<'_>, segment: &Segment) {
