@@ -43,24 +43,34 @@ impl Clock for SystemClock {
 
 /// A clock that stands still until it is told otherwise.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicI64);
+pub struct ManualClock {
+    now_ms: AtomicI64,
+    uptime_ms: AtomicI64,
+}
 
 impl ManualClock {
     pub fn at_ms(now_ms: i64) -> Self {
-        Self(AtomicI64::new(now_ms))
+        Self { now_ms: AtomicI64::new(now_ms), uptime_ms: AtomicI64::new(now_ms) }
     }
 
+    /// Lets time go by.
     pub fn advance_ms(&self, by_ms: i64) {
-        self.0.fetch_add(by_ms, Ordering::Relaxed);
+        self.now_ms.fetch_add(by_ms, Ordering::Relaxed);
+        self.uptime_ms.fetch_add(by_ms, Ordering::Relaxed);
+    }
+
+    /// Sets the clock forward, or back, while no time goes by.
+    pub fn jump_ms(&self, by_ms: i64) {
+        self.now_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 }
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
+        self.now_ms.load(Ordering::Relaxed)
     }
 
     fn uptime(&self) -> Duration {
-        Duration::from_millis(self.now_ms().unsigned_abs())
+        Duration::from_millis(self.uptime_ms.load(Ordering::Relaxed).unsigned_abs())
     }
 }

@@ -151,6 +151,10 @@ impl StoreConfig {
         Ok(())
     }
 
+    pub(crate) fn retention_ms(&self) -> i64 {
+        i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX)
+    }
+
     pub(crate) fn is_sync(&self) -> bool {
         self.flush == FlushMode::Sync
     }

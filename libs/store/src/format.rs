@@ -10,6 +10,7 @@
 //! | `weir/durable-mark` | how far the log is known to be on disk |
 //! | `weir/log-start` | where the log begins |
 //! | `weir/queue-state` | counters of empty queues, forgotten topics |
+//! | `weir/clock` | what time it was, and what of the clock does not count yet |
 //! | `weir/aside/` | what Apache derived, until it is removed |
 //! | `weir/user/<name>` | small files of the store's user |
 //! | `weir/queues/<20 digits>` | ConsumeQueue entries of the segment of that name |
@@ -104,6 +105,10 @@ impl Layout {
 
     pub(crate) fn log_start(&self) -> PathBuf {
         self.weir.join("log-start")
+    }
+
+    pub(crate) fn clock(&self) -> PathBuf {
+        self.weir.join("clock")
     }
 
     pub(crate) fn scrub(&self) -> PathBuf {

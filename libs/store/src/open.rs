@@ -30,6 +30,7 @@ use crate::rebuild::Rebuild;
 use crate::recent::Recent;
 use crate::recover::{Evidence, LastUse, RecoveryReport, recover};
 use crate::repair::Suspects;
+use crate::retention::{self, RetentionClock};
 use crate::scrub::Scrub;
 use crate::segment::{Segment, remove_if_there};
 use crate::spare::SpareSegments;
@@ -117,11 +118,16 @@ impl Inner {
         }
         let spares =
             SpareSegments::open(&disk, &layout, config.segment_bytes, config.spare_segments_max)?;
+        let newest_ms =
+            log.all().iter().rev().find_map(|segment| retention::first_stored_ms(segment));
+        let retention_clock =
+            RetentionClock::open(&*disk, &layout, &*clock, config.retention_ms(), newest_ms)?;
         let scrub = Scrub::open(&*disk, &layout, report.log_start, end)?;
         let tail = block_tail(&log, end, config.segment_bytes);
         let inner = Self {
             proof: Mutex::new(OpenProof::at(end)),
             spares,
+            retention_clock: Mutex::new(retention_clock),
             left_behind: Mutex::new(None),
             marks: Watermarks::at(end, config.is_sync()),
             appender: Mutex::new(Appender::at(end, tail)),
@@ -235,6 +241,15 @@ impl Inner {
             tracing::warn!(%error, "blocks have no checksum until the scrub comes by");
         }
         self.write_durable_mark()?;
+        let kept = {
+            let mut clock = self.retention_clock.lock();
+            clock.now_ms(&*self.clock);
+            clock.keep(&*self.disk, &self.layout, true)
+        };
+        if let Err(error) = kept {
+            self.refuse_failed_disk(&error)?;
+            tracing::warn!(%error, "what the clock said last is older than it could be");
+        }
         self.clear_recycled(end)?;
         self.log.remove_prepared_but_first();
         checkpoint::write(&*self.disk, &self.layout, self.clock.now_ms(), end)?;

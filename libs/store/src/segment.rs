@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::{RwLock, RwLockReadGuard};
 
@@ -37,6 +37,8 @@ pub(crate) struct Segment {
     /// Whether the file's name is known to be durable. Nobody knows of a prepared segment that a
     /// process left which closed the store.
     pub(crate) is_listed: AtomicBool,
+    /// When its first record was stored, in milliseconds since 1970, once somebody wanted to know.
+    pub(crate) first_stored_ms: OnceLock<i64>,
     /// Whether both derived files are complete and durable.
     pub(crate) is_sealed: AtomicBool,
     /// Whether the file had another life before, so that all of it was written once and what is
@@ -138,6 +140,7 @@ impl Segment {
             read_to: AtomicU64::new(0),
             asked_to: AtomicU64::new(0),
             is_listed: AtomicBool::new(false),
+            first_stored_ms: OnceLock::new(),
             is_sealed: AtomicBool::new(false),
             is_recycled: AtomicBool::new(false),
             queues: Arc::new(QueueFile::new(Arc::clone(disk), layout.queues.join(&name))),

@@ -29,6 +29,7 @@ use crate::read::{QueueRead, ReadLimits};
 use crate::recent::Recent;
 use crate::recover::RecoveryReport;
 use crate::repair::Suspects;
+use crate::retention::RetentionClock;
 use crate::scrub::{DamageListener, DamagedRange, Scrub};
 use crate::small_file;
 use crate::spare::SpareSegments;
@@ -69,6 +70,7 @@ pub(crate) struct Inner {
     pub(crate) zeroed: Condvar,
     pub(crate) proof: Mutex<OpenProof>,
     pub(crate) spares: SpareSegments,
+    pub(crate) retention_clock: Mutex<RetentionClock>,
     /// The start of a segment that left the log while its files may not all be gone.
     pub(crate) left_behind: Mutex<Option<u64>>,
     pub(crate) flusher: Flusher,

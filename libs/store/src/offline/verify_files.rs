@@ -14,8 +14,8 @@ use crate::small_file;
 
 /// The small files of `weir/` itself; what else lies there is not ours. Those of `weir/user/` have
 /// whatever names the store's user gave them.
-const OWN_FILES: [&str; 6] =
-    ["format.json", "durable-mark", "log-start", "cut", "queue-state", "scrub"];
+const OWN_FILES: [&str; 7] =
+    ["format.json", "durable-mark", "log-start", "cut", "clock", "queue-state", "scrub"];
 
 /// How one version of a small file is.
 enum Version {

@@ -1,5 +1,7 @@
 //! Deletes segments whose records have expired, with everything derived from them.
 
+mod clock;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +19,15 @@ use crate::segment::{Segment, remove_if_there};
 use crate::small_file;
 use crate::store::Inner;
 
+pub(crate) use clock::RetentionClock;
+
 impl Inner {
     /// Deletes what is due now: what has expired, if it is the hour, if the disk is short or if
     /// somebody asked; and the oldest segments whatever their age, if the disk is very short and
     /// the configuration allows it. Says how many segments that were.
     pub(crate) fn expire_if_due(&self, is_asked: bool) -> Result<usize, StoreError> {
         let config = &self.config;
+        let now_ms = self.look_at_the_clock()?;
         let is_short = self.is_space_short();
         if is_short && self.spares.remove_all()? > 0 {
             self.check_space()?;
@@ -33,7 +38,7 @@ impl Inner {
         }
         let mut expired = 0;
         if is_asked || is_short || config.retention_hours.contains(&self.clock.hour()) {
-            expired += self.expire()?;
+            expired += self.expire(now_ms)?;
         }
         while config.retention_force && self.is_very_short() && self.expire_oldest()? {
             expired += 1;
@@ -80,24 +85,31 @@ impl Inner {
         }
     }
 
-    /// Deletes from the old end of the log what has expired; says how many segments that were.
+    /// The time that messages are old or young by. What of the clock does not count is written down
+    /// before anything expires, or the next open would take it for true.
+    fn look_at_the_clock(&self) -> Result<i64, StoreError> {
+        let mut clock = self.retention_clock.lock();
+        let now_ms = clock.now_ms(&*self.clock);
+        match clock.keep(&*self.disk, &self.layout, false) {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "what the clock said is written down later");
+            }
+            kept => kept?,
+        }
+        Ok(now_ms)
+    }
+
+    /// Deletes from the old end of the log what has expired at `now_ms`; says how many segments that
+    /// were.
     ///
     /// The newest segment stays, as does everything from the protected position on.
-    pub(crate) fn expire(&self) -> Result<usize, StoreError> {
-        let retention_ms = i64::try_from(self.config.retention.as_millis()).unwrap_or(i64::MAX);
-        let expired_before_ms = self.clock.now_ms().saturating_sub(retention_ms);
-        let kept_from = self.kept_from();
+    fn expire(&self, now_ms: i64) -> Result<usize, StoreError> {
         let mut segments = self.log.all();
-        let mut expired = 0;
-        while expired + 1 < segments.len() {
-            if !begin_before(&segments[expired + 1..], expired_before_ms) {
-                break;
-            }
-            if segments[expired].end() > kept_from {
-                self.say_what_is_kept();
-                break;
-            }
-            expired += 1;
+        let old = old_segments(&segments, now_ms, self.config.retention_ms());
+        let kept_from = self.kept_from();
+        let expired = segments[..old].partition_point(|segment| segment.end() <= kept_from);
+        if expired < old {
+            self.say_what_is_kept();
         }
         if expired > 0 {
             let start = segments[expired].start;
@@ -264,17 +276,42 @@ impl Inner {
     }
 }
 
-/// Whether the first of these segments begins with an older record; then everything before it is
-/// older as well. The next one answers for a segment whose beginning cannot be read.
-fn begin_before(segments: &[Arc<Segment>], time_ms: i64) -> bool {
-    let first_ms = segments.iter().find_map(|segment| match read_head(segment, segment.start) {
-        Ok(head) => head.map(|RecordHead { store_timestamp, .. }| store_timestamp),
+/// How many of the oldest segments hold nothing but records that were stored more than `retention_ms`
+/// before `now_ms`: another one follows on them that begins with so old a record.
+///
+/// What a clock stamped that was wrong says nothing: a time that is still to come, or one before that of
+/// an older record. Nor does what cannot be read. There the next segment answers, so that such times keep
+/// nothing for longer than the retention time from when the clock was right again.
+fn old_segments(segments: &[Arc<Segment>], now_ms: i64, retention_ms: i64) -> usize {
+    let (mut old, mut latest_ms) = (0, i64::MIN);
+    for (index, segment) in segments.iter().enumerate() {
+        let Some(first_ms) = first_stored_ms(segment) else { continue };
+        if first_ms < latest_ms || first_ms > now_ms {
+            continue;
+        }
+        if now_ms.saturating_sub(first_ms) <= retention_ms {
+            break;
+        }
+        (old, latest_ms) = (index, first_ms);
+    }
+    old
+}
+
+/// When the first record of a segment was stored; `None` where that cannot be read.
+pub(crate) fn first_stored_ms(segment: &Segment) -> Option<i64> {
+    if let Some(known) = segment.first_stored_ms.get() {
+        return Some(*known);
+    }
+    match read_head(segment, segment.start) {
+        Ok(head) => {
+            let RecordHead { store_timestamp, .. } = head?;
+            Some(*segment.first_stored_ms.get_or_init(|| store_timestamp))
+        }
         Err(error) => {
             tracing::warn!(start = segment.start, %error, "the age of a segment cannot be read");
             None
         }
-    });
-    first_ms.is_some_and(|first_ms| first_ms < time_ms)
+    }
 }
 
 impl QueueState {
@@ -290,5 +327,7 @@ impl QueueState {
     }
 }
 
+#[cfg(test)]
+mod clock_tests;
 #[cfg(test)]
 mod tests;
