@@ -524,7 +524,7 @@ fn cut(
         let needed = if last.is_recycled() { PADDING_HEAD_BYTES } else { 0 };
         let to = end.unwrap_or(0).max(stop.position + needed).min(last.end());
         if to > stop.position {
-            last.write_zeros(stop.position, to)?;
+            last.erase(stop.position, to)?;
             last.sync()?;
         }
     }

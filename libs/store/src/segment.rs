@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::block_sums::BlockSums;
-use crate::disk::{Disk, DiskFile, Mapping, OpenMode, read_exact_at};
+use crate::disk::{Disk, DiskFile, Mapping, OpenMode, erase, read_exact_at};
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
 use crate::key_file::KeyFile;
@@ -284,6 +284,12 @@ impl Segment {
             at += length;
         }
         Ok(())
+    }
+
+    /// Makes positions read as zeros, without making that durable; holes stay holes.
+    pub(crate) fn erase(&self, from: u64, to: u64) -> Result<(), StoreError> {
+        let range = from - self.start..to - self.start;
+        erase(&*self.file, range).map_err(StoreError::io("write", &self.path))
     }
 
     /// Makes everything from `position` on read as zeros, durably: what the file held in its life

@@ -491,3 +491,23 @@ fn derived_files_that_cannot_be_written_are_derived_again() {
     assert!(report.rebuilt_segments > 0);
     assert_eq!(read_all(&store, "t", 0, 0).len(), 100);
 }
+
+#[test]
+fn a_torn_tail_behind_a_hole_is_cut_on_a_disk_that_has_no_room_for_the_hole() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = StoreConfig { segment_bytes: 1 << 20, ..small_config(FlushMode::ASYNC) };
+    let (store, _) = open(&disk, &config);
+    let end = append(&store, &messages(3, 1000)).unwrap()[2].end_offset;
+    store.flush().unwrap();
+    drop(store);
+    overwrite(&disk, FIRST, 900_000, &[7; 100]);
+    // For small files, not for 900 kB of zeros.
+    disk.limit_space(Some(100 << 10));
+    let (store, report) = open(&disk, &config);
+    assert_eq!((report.log_end, report.cut_bytes), (end, 900_100 - end));
+    drop(store);
+    // It is durable at once.
+    let disk = Arc::new(disk.crash(1));
+    let (_, report) = open(&disk, &config);
+    assert_eq!((report.log_end, report.cut_bytes), (end, 0));
+}

@@ -126,6 +126,23 @@ pub trait DiskFile: Send + Sync {
     }
 }
 
+/// Overwrites `range` with zeros, without making that durable, where anything was ever written: a hole reads
+/// as zeros as well, and to write into it takes room that a full disk does not have.
+pub(crate) fn erase(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = range.start;
+    while let Some(data) = file.next_data(at)?.filter(|data| data.start < range.end) {
+        at = at.max(data.start);
+        let end = data.end.min(range.end);
+        while at < end {
+            let length = (end - at).min(ZEROS.len() as u64);
+            file.write_all_at(&ZEROS[..length as usize], at)?;
+            at += length;
+        }
+    }
+    Ok(())
+}
+
 /// Fills `bytes` or fails with [`io::ErrorKind::UnexpectedEof`].
 pub(crate) fn read_exact_at(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<()> {
     read_all(file.read_at(bytes, at)?, bytes.len())

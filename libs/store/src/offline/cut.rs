@@ -12,7 +12,7 @@ use super::directory::Directory;
 use super::report::VerifyReport;
 use crate::apache_ahead::{Ahead, LogEnd};
 use crate::clock::Clock;
-use crate::disk::{Disk, OpenMode, read_exact_at};
+use crate::disk::{Disk, OpenMode, erase, read_exact_at};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
@@ -311,20 +311,8 @@ pub(super) fn copy_range(
 }
 
 fn zero(disk: &dyn Disk, path: &Path, from: u64, to: u64) -> Result<(), StoreError> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let file = disk.open(path, OpenMode::Write).map_err(StoreError::io("open", path))?;
-    let mut at = from;
-    while let Some(data) = file.next_data(at).map_err(StoreError::io("read", path))? {
-        let end = data.end.min(to);
-        at = at.max(data.start);
-        while at < end {
-            let length = (end - at).min(ZEROS.len() as u64);
-            let zeros = &ZEROS[..length as usize];
-            file.write_all_at(zeros, at).map_err(StoreError::io("write", path))?;
-            at += length;
-        }
-        at = at.max(data.end);
-    }
+    erase(&*file, from..to).map_err(StoreError::io("write", path))?;
     file.sync().map_err(StoreError::io("sync", path))
 }
 
