@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::planted::{self, Planted};
+use crate::settings::majority_of;
 use crate::{Incarnation, Member, Members, Record, ReplicaId, Report, Settings};
 
 /// What the master knows of one other replica.
@@ -74,6 +75,11 @@ impl InSync {
         self.committed.iter().chain(self.asked.iter().flat_map(Members::iter))
     }
 
+    /// Each set that may be the one in the record.
+    pub(crate) fn sets(&self) -> impl Iterator<Item = &Members> {
+        std::iter::once(&self.committed).chain(&self.asked)
+    }
+
     /// Notes a set that is asked for. Until it is known what became of it both count.
     pub(crate) fn ask(&mut self, wanted: &Members) {
         if planted::is_on(Planted::ShrinkBeforeTheSwap) {
@@ -95,8 +101,9 @@ impl InSync {
         }
     }
 
-    /// Moves the confirm offset to what everybody of the union has. `own` is the master's own end,
-    /// and `promised` the version of the record that it promised durably.
+    /// Moves the confirm offset to what everybody of the union has, or where a quorum acknowledges enough
+    /// of each set that may be the one in the record. `own` is the master's own end, and `promised` the
+    /// version of the record that it promised durably. `base` is where its epoch begins to count.
     ///
     /// Each of them has to have promised the record that says who they are: otherwise an older one
     /// that is restored could be obeyed by one that counts here.
@@ -108,7 +115,7 @@ impl InSync {
         &mut self,
         me: Member,
         (own, promised): (u64, u64),
-        epoch: u64,
+        (epoch, base): (u64, Option<u64>),
         peers: &BTreeMap<ReplicaId, Peer>,
         settings: &Settings,
     ) {
@@ -126,6 +133,24 @@ impl InSync {
                 && knows(report.promised_version);
             counts.then(|| report.position.counted(settings))
         };
+        if settings.is_by_quorum() {
+            let reached = |set: &Members| {
+                let needed = match planted::is_on(Planted::ConfirmWithoutTheUnheard) {
+                    true => set.iter().filter_map(position).count(),
+                    false => settings.needed_of(set.len()),
+                };
+                reached_by(set.iter().filter_map(position), needed)
+            };
+            let reached = self.sets().map(reached).chain([position(me)]).min().flatten();
+            // What enough members have of earlier epochs only may yet be cut: one with a later epoch that
+            // they do not know has the better log. With this epoch's record on top it cannot be.
+            let counts = |reached: &u64| {
+                base.is_some_and(|base| *reached >= base)
+                    || planted::is_on(Planted::ConfirmOldEpochs)
+            };
+            self.confirmed = self.confirmed.max(reached.filter(counts).unwrap_or(0));
+            return;
+        }
         let skips = |position: &Option<u64>| {
             position.is_none() && planted::is_on(Planted::ConfirmWithoutTheUnheard)
         };
@@ -185,12 +210,15 @@ impl InSync {
     /// `base` is the end of the log at the master's election: what was acknowledged before is
     /// somewhere below it.
     ///
+    /// Where a quorum acknowledges nobody goes for being late or leaving, and enough of the new set have
+    /// to have all that was confirmed.
+    ///
     /// The caller asks under the append lock and counts those who come in from then on, before it
     /// acknowledges anything more.
     pub(crate) fn wanted(
         &self,
         now: Duration,
-        (me, epoch, base): (Member, u64, u64),
+        (me, epoch, base, own): (Member, u64, u64, u64),
         peers: &BTreeMap<ReplicaId, Peer>,
         settings: &Settings,
     ) -> Option<Members> {
@@ -204,17 +232,56 @@ impl InSync {
                 wanted.insert(member);
             }
         }
+        let joined = wanted.clone();
+        let is_by_quorum = settings.is_by_quorum();
         for member in self.committed.iter().filter(|member| *member != me) {
             let patience = self.patience.get(&member.replica);
             let since = patience.map_or(now, |patience| patience.caught_up);
             let is_late = now.saturating_sub(since) >= settings.shrink_after;
-            let is_to_go = is_late || !belongs(&member) || says_that_it_leaves(peers, member);
+            let is_awaited = is_late || says_that_it_leaves(peers, member);
+            let is_to_go = is_awaited && !is_by_quorum || !belongs(&member);
             if is_to_go && wanted.has(member) && wanted.len() > settings.needed_in_sync() {
                 wanted.remove(member.replica);
             }
         }
-        (wanted != self.committed).then_some(wanted)
+        let mut sets = [wanted, joined].into_iter();
+        let is_safe = |set: &Members| {
+            !is_by_quorum || self.is_held_by(set, (me, epoch, base, own), peers, settings)
+        };
+        sets.find(is_safe).filter(|set| *set != self.committed)
     }
+
+    /// Whether more than half of these have everything that was confirmed, and this epoch's beginning on top.
+    fn is_held_by(
+        &self,
+        set: &Members,
+        (me, epoch, base, own): (Member, u64, u64, u64),
+        peers: &BTreeMap<ReplicaId, Peer>,
+        settings: &Settings,
+    ) -> bool {
+        let position = |member: Member| {
+            if member == me {
+                return Some(own);
+            }
+            let report = peers.get(&member.replica)?.report;
+            // What it had in another epoch may be another log.
+            let counts = report.from == member && report.follows == Some(epoch);
+            counts.then(|| report.position.counted(settings))
+        };
+        let held = reached_by(set.iter().filter_map(position), majority_of(set.len()));
+        held.is_some_and(|held| held >= self.confirmed.max(base))
+            || planted::is_on(Planted::ChangeWithoutTheBytes)
+    }
+}
+
+/// What so many of these reach; nothing where there are not so many.
+pub(crate) fn reached_by<T: Ord + Copy>(
+    positions: impl Iterator<Item = T>,
+    needed: usize,
+) -> Option<T> {
+    let mut positions: Vec<_> = positions.collect();
+    positions.sort_unstable_by(|one, other| other.cmp(one));
+    positions.get(needed.checked_sub(1)?).copied()
 }
 
 fn says_that_it_leaves(peers: &BTreeMap<ReplicaId, Peer>, member: Member) -> bool {

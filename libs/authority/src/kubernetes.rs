@@ -373,7 +373,7 @@ mod tests {
         damaged("epoch", json!(-1));
         damaged("epoch", json!(1.5));
         damaged("epoch", json!(u64::MAX));
-        damaged("phase", json!("Fencing"));
+        damaged("phase", json!("Waning"));
         damaged("trail", json!(["a word"]));
         damaged("inSync", json!({"first": "0000000000000001"}));
         damaged("inSync", json!({"0": "a word"}));

@@ -34,5 +34,5 @@ pub use promise::Promise;
 pub use record::{Phase, Record, Regression};
 pub use replica::{Action, Replica, Role, Standing, Swapped, Version};
 pub use report::{LogPosition, Report};
-pub use settings::{Promotion, Replication, Settings};
+pub use settings::{AcknowledgedBy, Promotion, Replication, Settings};
 pub use trail::{Tag, Trail};

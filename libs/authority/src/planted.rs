@@ -31,6 +31,19 @@ pub(crate) enum Planted {
     ActBeforeThePromise,
     /// Who followed a moment ago campaigns at once.
     CampaignAtOnce,
+    /// Where a quorum acknowledges, a candidate asks nobody.
+    ElectWithoutAQuorum,
+    /// Where a quorum acknowledges, what members said before they promised to follow nobody counts.
+    CountOldVotes,
+    /// Where a quorum acknowledges, a longer log is better whatever its last epoch.
+    RankByLength,
+    /// Where a quorum acknowledges, it does so with what earlier masters wrote (Raft, figure 8).
+    ConfirmOldEpochs,
+    /// Where a quorum acknowledges, members leave and join although too few others have what it
+    /// acknowledged.
+    ChangeWithoutTheBytes,
+    /// Where a quorum acknowledges, who promised to follow nobody goes on following.
+    FollowBehindTheFence,
 }
 
 #[cfg(test)]

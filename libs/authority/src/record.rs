@@ -14,6 +14,9 @@ pub enum Phase {
     Promoting,
     /// The master serves.
     Stable,
+    /// Nobody follows the master any more, so what each member has does not change while the one that has
+    /// most of enough of them is looked for ([`crate::AcknowledgedBy::Quorum`]).
+    Fencing,
 }
 
 /// Who is master of a group and who has every acknowledged message. Changed by compare-and-swap
@@ -25,7 +28,8 @@ pub struct Record {
     pub epoch: u64,
     pub phase: Phase,
     pub master: Option<Member>,
-    /// Every member has every acknowledged message, and nothing is acknowledged without it.
+    /// Every member has every acknowledged message, and nothing is acknowledged without it. With
+    /// [`crate::AcknowledgedBy::Quorum`] more than half of them have it, and the others may lack it.
     pub in_sync: Members,
     /// Grows by one with each change of the record, so that an older copy can be told.
     pub in_sync_version: u64,
@@ -77,6 +81,18 @@ impl Record {
             eligible,
             ..self.clone()
         })
+    }
+
+    /// The record after which nobody follows its master any more.
+    pub(crate) fn fenced(&self) -> Self {
+        self.changed(Self { phase: Phase::Fencing, ..self.clone() })
+    }
+
+    /// The record after `winner` was elected, a member that has most of enough members. The set stays: each
+    /// of the others may be needed to find what was acknowledged.
+    pub(crate) fn elect_of_quorum(&self, winner: Member) -> Self {
+        let (epoch, phase) = (self.epoch + 1, Phase::Promoting);
+        self.changed(Self { epoch, phase, master: Some(winner), ..self.clone() })
     }
 
     /// `next` as the version after this one.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::in_sync::{InSync, Peer};
-use crate::{Complaint, Lease, LogPosition, Member, Promise, Record, ReplicaId, Settings};
+use crate::planted::{self, Planted};
+use crate::{Complaint, Lease, LogPosition, Member, Phase, Promise, Record, ReplicaId, Settings};
 
 mod action;
 mod campaign;
@@ -70,6 +71,8 @@ pub struct Replica {
     /// The end of what is known to be confirmed and is in this log.
     confirmed: u64,
     campaigning_since: Option<Duration>,
+    /// Since when this master is followed, whether it is heard or not.
+    followed_since: Duration,
     /// Since when the master is not heard.
     missing_since: Option<Duration>,
     /// A master that gave up for want of use lets others try first.
@@ -145,6 +148,7 @@ impl Replica {
             // What an earlier start told counts as told now.
             told_following: Some(now),
             campaigning_since: None,
+            followed_since: now,
             missing_since: None,
             must_read: true,
             last_read: now,
@@ -355,8 +359,11 @@ impl Replica {
         let is_new = self.record.as_ref().is_none_or(|(known, _)| *known != version);
         self.promise_record(&record);
         let predecessor = self.record.as_ref().and_then(|(_, known)| known.master);
+        let is_fenced = record.phase == Phase::Fencing;
         let (epoch, master) = (record.epoch, record.master);
         match &mut self.part {
+            Part::Follower { .. } if planted::is_on(Planted::FollowBehindTheFence) => {}
+            _ if is_fenced => self.stop(),
             Part::Master(leading) if leading.epoch == epoch && master == Some(self.me) => {
                 if is_new {
                     leading.in_sync.commit(&record, now);
@@ -369,7 +376,14 @@ impl Replica {
         let confirmed = self.confirmed.min(self.position.end);
         let in_sync = InSync::new(&record, confirmed, now);
         self.record = Some((version, record));
-        let Some(master) = master else { return };
+        let Some(master) = master.filter(|_| !is_fenced) else {
+            if is_new {
+                // Whoever looks for the one that has most waits for this word.
+                self.tell(now);
+                self.share();
+            }
+            return;
+        };
         if master == self.me && epoch > self.led {
             self.lead(now, epoch, in_sync, predecessor);
         } else if master != self.me && self.role() != (Role::Follower { master, epoch }) {
@@ -403,6 +417,7 @@ impl Replica {
         self.part = Part::Follower { master, epoch, is_aligned: false };
         self.campaigning_since = None;
         self.missing_since = None;
+        self.followed_since = now;
         self.actions.push(Action::Follow { master, epoch });
         // The others learn of the new epoch now and not at their next read.
         self.tell(now);

@@ -14,6 +14,18 @@ pub enum Replication {
     Sync,
 }
 
+/// For whom an acknowledgement waits with synchronous replication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AcknowledgedBy {
+    /// Every member of the in-sync set. A member that is late leaves the set, and any member can be
+    /// elected.
+    All,
+    /// More than half of the members, and at least `min_in_sync`, the master counted. Nobody leaves the set
+    /// for being late, so a slow one holds up nobody; only one that has most of enough members can be
+    /// elected, after these have promised to follow nobody.
+    Quorum,
+}
+
 /// Somebody tells a replica to take office. It does so as any candidate does: once the master is not
 /// heard any more and its lease is over, and without a turn to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +47,8 @@ pub struct Settings {
     /// All replicas of the group, at least one.
     pub group: BTreeSet<ReplicaId>,
     pub replication: Replication,
+    /// Means something with synchronous replication only. Default: all.
+    pub acknowledged_by: AcknowledgedBy,
     /// With synchronous replication a message counts once it is flushed at each member. Default:
     /// true.
     pub sync_flush: bool,
@@ -81,6 +95,7 @@ impl Settings {
         Self {
             group: (0..replicas).map(ReplicaId).collect(),
             replication: Replication::Sync,
+            acknowledged_by: AcknowledgedBy::All,
             sync_flush: true,
             min_in_sync: replicas.min(2) as usize,
             continue_without_lease: true,
@@ -98,6 +113,19 @@ impl Settings {
         }
     }
 
+    /// Whether a member of the set may lack what was acknowledged.
+    pub(crate) fn is_by_quorum(&self) -> bool {
+        self.replication == Replication::Sync && self.acknowledged_by == AcknowledgedBy::Quorum
+    }
+
+    /// How many of a set of so many members have to have what is acknowledged.
+    pub(crate) fn needed_of(&self, members: usize) -> usize {
+        match self.is_by_quorum() {
+            true => majority_of(members).max(self.min_in_sync).min(members),
+            false => members,
+        }
+    }
+
     /// How many members have to be in sync before a message may be acknowledged.
     pub(crate) fn needed_in_sync(&self) -> usize {
         match self.replication {
@@ -105,4 +133,14 @@ impl Settings {
             Replication::Sync => self.min_in_sync,
         }
     }
+}
+
+/// More than half.
+pub(crate) fn majority_of(members: usize) -> usize {
+    members / 2 + 1
+}
+
+/// So many of a set that no majority of it is without one of them.
+pub(crate) fn election_quorum_of(members: usize) -> usize {
+    members + 1 - majority_of(members)
 }

@@ -348,6 +348,10 @@ fn progress(group: &BrokerGroup, chosen: &Chosen) -> Progress {
             "{} is elected, in epoch {epoch}, and about to serve",
             chosen.pod
         )),
+        Phase::Fencing => Progress::Under(format!(
+            "{} was elected, in epoch {epoch}, and is missed: another one is looked for",
+            chosen.pod
+        )),
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::Replica;
 use crate::in_sync::Peer;
 use crate::planted::{self, Planted};
-use crate::{Member, Promotion, Record, Replication, Report};
+use crate::settings::{election_quorum_of, majority_of};
+use crate::{LogPosition, Member, Phase, Promotion, Record, Replication, Report};
 
 impl Replica {
     pub(super) fn tick_candidate(&mut self, now: Duration) {
@@ -36,16 +37,26 @@ impl Replica {
         if !self.is_due(now, &record) {
             return;
         }
+        let accepts_loss = self.promotion(&record).is_some_and(|promotion| promotion.accepts_loss);
+        let has_everything = record.epoch == 0 || self.can_be_elected(now, &record);
+        let is_with_loss = self.all_have_lost(now, &record) || accepts_loss && !has_everything;
+        if self.is_by_quorum(&record) && !is_with_loss {
+            if record.phase != Phase::Fencing {
+                self.ask_to_swap(now, record.fenced());
+                return;
+            }
+            if !self.has_most_of_a_quorum(now, &record) {
+                return;
+            }
+        }
         if self.lease.holder() != Some(self.me) || !self.is_lease_fresh(now) {
             self.take_lease(now);
             return;
         }
-        let needed = self.settings.needed_in_sync();
-        let accepts_loss = self.promotion(&record).is_some_and(|promotion| promotion.accepts_loss);
-        let has_everything = record.epoch == 0 || record.is_electable(self.me);
-        let elected = match self.all_have_lost(now, &record) || accepts_loss && !has_everything {
+        let elected = match is_with_loss {
             true => record.elect_with_loss(self.me),
-            false => record.elect(self.me, needed),
+            false if self.is_by_quorum(&record) => record.elect_of_quorum(self.me),
+            false => record.elect(self.me, self.settings.needed_in_sync()),
         };
         self.ask_to_swap(now, elected);
     }
@@ -73,9 +84,18 @@ impl Replica {
             && now >= self.campaigns_after
             && !self.hears_master(now)
             && !self.is_counted_on(now, record)
-            && (self.is_lease_free(now)
+            && (!self.is_by_quorum(record) || self.had_time(now, record))
+            && (record.phase == Phase::Fencing
+                || self.is_lease_free(now)
                 || self.most_miss_the_master(now, record)
                 || self.is_master_stuck(now, record))
+    }
+
+    /// Whether a new master has had the time to be heard, and to lead those who follow it. Otherwise it would
+    /// be stopped again by whoever learns of it sooner than it does itself.
+    fn had_time(&self, now: Duration, record: &Record) -> bool {
+        record.phase == Phase::Fencing
+            || now.saturating_sub(self.followed_since) >= self.settings.link_timeout
     }
 
     /// Whether the record, and who decides about failover, let this replica be elected.
@@ -84,7 +104,7 @@ impl Replica {
             return self.is_first_election(now);
         }
         let has_everything =
-            record.is_electable(self.me) || planted::is_on(Planted::ElectOutsideTheSet);
+            self.can_be_elected(now, record) || planted::is_on(Planted::ElectOutsideTheSet);
         if let Some(promotion) = self.promotion(record) {
             return has_everything || promotion.accepts_loss && !self.is_anybody_followed(now);
         }
@@ -125,6 +145,7 @@ impl Replica {
             Some(from) != record.master && self.settings.group.contains(&from.replica)
         };
         self.settings.replication == Replication::Sync
+            && !self.settings.is_by_quorum()
             && record.epoch > 0
             && self.missing_since.is_some_and(is_over)
             && linked().all(|peer| peer.report.follows.is_none())
@@ -135,6 +156,10 @@ impl Replica {
     /// synchronous replication it cannot confirm anything without them, and nobody has to wait
     /// for its lease.
     fn most_miss_the_master(&self, now: Duration, record: &Record) -> bool {
+        if self.is_by_quorum(record) {
+            // Whoever else follows, it is too few.
+            return self.free_members(now, record) >= majority_of(record.in_sync.len());
+        }
         let linked = |member: Member| {
             let peer = self.peers.get(&member.replica)?;
             (peer.report.from == member && self.is_linked(peer, now)).then_some(peer.report)
@@ -180,19 +205,101 @@ impl Replica {
     }
 
     /// Whether everybody that the record counts on, this replica among them, is there and may have
-    /// lost what it had. Then whoever has most is the best that is left. With synchronous flush
-    /// that does not happen without damage, which is not for a machine to decide about.
+    /// lost what it had, or with a quorum so many that the others are too few to be asked. Then whoever
+    /// has most is the best that is left. With synchronous flush that does not happen without damage,
+    /// which is not for a machine to decide about.
     fn all_have_lost(&self, now: Duration, record: &Record) -> bool {
-        let version = record.lost_by(self.me, &self.promise.holds);
-        !self.settings.sync_flush
-            && self.settings.takes_over
-            && version.is_some()
-            && record.electable().all(|member| {
-                member.replica == self.me.replica
-                    || self.peers.get(&member.replica).is_some_and(|peer| {
-                        self.is_linked(peer, now) && peer.report.lost == version
-                    })
-            })
+        if self.settings.sync_flush || !self.settings.takes_over {
+            return false;
+        }
+        let linked = |member: &Member| {
+            let peer = self.peers.get(&member.replica)?;
+            self.is_linked(peer, now).then_some(peer.report)
+        };
+        let is_mine = |member: &Member| member.replica == self.me.replica;
+        let has_lost = |member: &Member| match is_mine(member) {
+            true => record.lost_by(self.me, &self.promise.holds).is_some(),
+            false => {
+                linked(member).is_some_and(|report| report.lost == Some(record.in_sync_version))
+            }
+        };
+        let is_here = |member: &Member| {
+            *member == self.me || linked(member).is_some_and(|report| report.from == *member)
+        };
+        if !record.electable().any(|member| is_mine(&member)) {
+            return false;
+        }
+        let intact: Vec<_> = record.electable().filter(|member| !has_lost(member)).collect();
+        match self.is_by_quorum(record) {
+            true => {
+                let needed = election_quorum_of(record.in_sync.len());
+                intact.len() < needed && intact.iter().all(is_here)
+            }
+            false => intact.is_empty(),
+        }
+    }
+
+    /// Whether this record says that a member of its set may lack what was acknowledged. Before the first
+    /// election it has no set.
+    fn is_by_quorum(&self, record: &Record) -> bool {
+        self.settings.is_by_quorum() && record.epoch > 0
+    }
+
+    /// Whether the record lets this replica be elected and, where a quorum acknowledges, enough members are
+    /// here to be asked what they have: otherwise it would stop a master for nothing.
+    fn can_be_elected(&self, now: Duration, record: &Record) -> bool {
+        let needed = election_quorum_of(record.in_sync.len());
+        record.is_electable(self.me)
+            && (!self.is_by_quorum(record) || self.free_members(now, record) >= needed)
+    }
+
+    /// How many members are here, this one counted, and neither lead nor follow.
+    fn free_members(&self, now: Duration, record: &Record) -> usize {
+        let is_free = |report: &Report| {
+            report.follows.is_none() && report.leads.is_none()
+                // Who counts old votes does not mind that they are given to a master either.
+                || planted::is_on(Planted::CountOldVotes)
+                || record.phase == Phase::Fencing && planted::is_on(Planted::FollowBehindTheFence)
+        };
+        let is_free = |member: &Member| {
+            *member == self.me
+                || self.peers.get(&member.replica).is_some_and(|peer| {
+                    let report = peer.report;
+                    report.from == *member && self.is_linked(peer, now) && is_free(&report)
+                })
+        };
+        record.in_sync.iter().filter(is_free).count()
+    }
+
+    /// Whether so many members that no majority is without one of them have promised to follow nobody, and
+    /// none of them has more than this one. What they had when they promised they have still, and the master
+    /// that was fenced gets no other word of them. What was said before the promise counts for nothing:
+    /// after it more may have been acknowledged. Who is gone is not waited for, where the others are enough.
+    fn has_most_of_a_quorum(&self, now: Duration, record: &Record) -> bool {
+        let has_promised = |version: u64| {
+            version >= record.in_sync_version || planted::is_on(Planted::CountOldVotes)
+        };
+        let rank = |position: LogPosition| match planted::is_on(Planted::RankByLength) {
+            true => (0, position.counted(&self.settings)),
+            false => position.rank(&self.settings),
+        };
+        let own = rank(self.position);
+        let vote = |member: Member| {
+            if member == self.me {
+                return has_promised(self.durable).then_some(own);
+            }
+            let peer = self.peers.get(&member.replica).filter(|peer| self.is_linked(peer, now))?;
+            let report = peer.report;
+            let is_free = report.follows.is_none() && report.leads.is_none()
+                || planted::is_on(Planted::CountOldVotes)
+                || planted::is_on(Planted::FollowBehindTheFence);
+            let counts = report.from == member && has_promised(report.promised_version) && is_free;
+            counts.then(|| rank(report.position))
+        };
+        let votes: Vec<_> = record.in_sync.iter().filter_map(vote).collect();
+        votes.len() >= election_quorum_of(record.in_sync.len())
+            && votes.iter().all(|vote| *vote <= own)
+            || planted::is_on(Planted::ElectWithoutAQuorum)
     }
 
     /// How many candidates that can be heard would lose less, or as much and come first.

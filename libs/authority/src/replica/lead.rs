@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Leading, Part, Replica, Standing};
-use crate::in_sync::{Peer, is_following};
-use crate::{Incarnation, Member, Phase, ReplicaId, Replication, Settings};
+use crate::in_sync::{Peer, is_following, reached_by};
+use crate::{Incarnation, Member, Members, Phase, ReplicaId, Replication, Settings};
 
 impl Replica {
     /// Gives the office to `heir`, or to the member that has most: a planned switchover. No message
@@ -78,13 +78,16 @@ impl Replica {
         let Some(base) = leading.base.filter(|_| self.asking.is_none() && self.is_current) else {
             return;
         };
-        let office = (me, leading.epoch, base);
+        let office = (me, leading.epoch, base, own);
         let wanted = leading.in_sync.wanted(now, office, &self.peers, settings);
         let next = if let Some(heir) =
             ready_heir(leading, now, self.position.end, &self.peers, settings)
         {
             leading.is_handing_over = true;
-            record.hand_over(heir, settings.needed_in_sync())
+            // Where a quorum acknowledges, what each member has may be needed.
+            let is_by_quorum = settings.is_by_quorum();
+            let stays = if is_by_quorum { usize::MAX } else { settings.needed_in_sync() };
+            record.hand_over(heir, stays)
         } else if leading.heir.is_none() && leading.is_handing_over {
             // Any swap that succeeds makes the one that hands over fail.
             record.serving()
@@ -141,8 +144,8 @@ impl Replica {
     pub(super) fn confirm(&mut self) {
         let own = self.position.counted(&self.settings);
         if let Part::Master(leading) = &mut self.part {
-            let own = (own, self.durable);
-            leading.in_sync.confirm(self.me, own, leading.epoch, &self.peers, &self.settings);
+            let (own, epoch) = ((own, self.durable), (leading.epoch, leading.base));
+            leading.in_sync.confirm(self.me, own, epoch, &self.peers, &self.settings);
             self.confirmed = self.confirmed.max(leading.in_sync.confirmed);
         }
     }
@@ -181,6 +184,13 @@ impl Replica {
     fn allowed_until(&self, leading: &Leading) -> Option<Duration> {
         let union = self.told_until(leading, leading.in_sync.union());
         match self.settings.replication {
+            Replication::Sync if self.settings.is_by_quorum() => {
+                let told = |set: &Members| {
+                    let told = set.iter().filter_map(|member| self.told_by(leading, member));
+                    reached_by(told, self.settings.needed_of(set.len()))
+                };
+                self.lease_until().max(leading.in_sync.sets().map(told).min().flatten())
+            }
             Replication::Sync => self.lease_until().max(union),
             Replication::Async => {
                 let eligible = self.record.iter().flat_map(|(_, record)| record.eligible.iter());
@@ -200,13 +210,18 @@ impl Replica {
         mut members: impl Iterator<Item = Member>,
     ) -> Option<Duration> {
         members.try_fold(Duration::MAX, |until, member| {
-            if member == self.me {
-                return Some(until);
-            }
-            let report = self.peers.get(&member.replica)?.report;
-            let counts = report.from == member && report.follows == Some(leading.epoch);
-            Some(until.min(report.echo.filter(|_| counts)? + self.settings.step_down))
+            Some(until.min(self.told_by(leading, member)?))
         })
+    }
+
+    /// The same of one member.
+    fn told_by(&self, leading: &Leading, member: Member) -> Option<Duration> {
+        if member == self.me {
+            return Some(Duration::MAX);
+        }
+        let report = self.peers.get(&member.replica)?.report;
+        let counts = report.from == member && report.follows == Some(leading.epoch);
+        Some(report.echo.filter(|_| counts)? + self.settings.step_down)
     }
 }
 

@@ -19,7 +19,8 @@ impl Replica {
     }
 
     /// Whether acknowledgements would wait for a replica that has said that it leaves, if it went now,
-    /// and need not soon: the master that it follows has yet to take it out of the set, and can.
+    /// and need not soon: the master that it follows has yet to take it out of the set, and can. Where a
+    /// quorum acknowledges nobody is taken out.
     pub fn is_waited_for(&self, now: Duration) -> bool {
         let Part::Follower { master, .. } = self.part else { return false };
         let needed = self.settings.needed_in_sync();
@@ -28,13 +29,18 @@ impl Replica {
             .get(&master.replica)
             .is_some_and(|peer| peer.report.from == master && peer.is_prompt(now, &self.settings));
         has_master
+            && !self.settings.is_by_quorum()
             && self.is_counted()
             && self.record().is_some_and(|record| record.in_sync.len() > needed)
     }
 
-    /// Whether acknowledgements need this replica, as far as it knows: it is in the in-sync set.
+    /// Whether nothing can be acknowledged without this replica, as far as it knows: it is in the in-sync set,
+    /// and where a quorum acknowledges the others of the set are too few for one.
     pub fn is_counted(&self) -> bool {
-        self.record().is_some_and(|record| record.in_sync.has(self.me))
+        self.record().is_some_and(|record| {
+            let members = record.in_sync.len();
+            record.in_sync.has(self.me) && self.settings.needed_of(members) == members
+        })
     }
 
     /// The connection to this start of a replica has ended. Nothing of what it said is forgotten, but

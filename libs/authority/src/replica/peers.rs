@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Action, Part, Replica};
 use crate::in_sync::Peer;
-use crate::{Member, Record, ReplicaId, Report};
+use crate::{Member, Phase, Record, ReplicaId, Report};
 
 impl Replica {
     /// Tells all others where this replica is.
@@ -37,11 +37,12 @@ impl Replica {
         }));
     }
 
-    /// Sends the record to all others, where this replica leads by it.
+    /// Sends the record to all others, where this replica leads by it, or has read that nobody follows by it:
+    /// also who cannot ask the authority is to stop then, and to say what it has.
     pub(super) fn share(&mut self) {
-        if let (Part::Master(leading), Some(record)) = (&self.part, self.record())
-            && leading.epoch == record.epoch
-        {
+        let Some((version, record)) = &self.record else { return };
+        let leads = matches!(&self.part, Part::Master(leading) if leading.epoch == record.epoch);
+        if leads || record.phase == Phase::Fencing && version.is_some() {
             self.actions.push(Action::Share(record.clone()));
         }
     }
@@ -71,17 +72,19 @@ impl Replica {
         }
     }
 
-    /// Another replica leads by this record, as it says over the authenticated link. So a replica
-    /// that cannot ask the authority still follows a new master.
+    /// Another replica leads by this record, or read that it is fenced, as it says over the authenticated
+    /// link. So a replica that cannot ask the authority still follows a new master.
     ///
-    /// Only the record's master says so, so the record stood there once: this is as good as a
-    /// read that took long. Nothing is asked for before the authority was read.
+    /// Only the record's master says so, or who read it, so the record stood there once: this is as good as
+    /// a read that took long. Nothing is asked for before the authority was read.
     pub fn heard_record(&mut self, now: Duration, from: Member, record: Record) {
         let version = record.in_sync_version;
         let is_news = self.record().is_none_or(|known| known.in_sync_version < version);
-        let is_leading = record.master == Some(from) && from.replica != self.me.replica;
+        let is_fenced = record.phase == Phase::Fencing;
+        let is_theirs =
+            (is_fenced || record.master == Some(from)) && from.replica != self.me.replica;
         let is_refused = self.promise.complaint_about(&record).is_some();
-        if is_news && is_leading && !is_refused && self.knows(from.replica) {
+        if is_news && is_theirs && !is_refused && self.knows(from.replica) {
             self.note_durable();
             self.is_current = false;
             self.must_read = true;

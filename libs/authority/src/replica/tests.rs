@@ -1,4 +1,5 @@
 mod leave;
+mod quorum;
 
 use super::*;
 use crate::{Incarnation, Members, Promotion, Replication, Report};

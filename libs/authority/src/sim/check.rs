@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 
 use super::node::{Entry, Node};
 use super::schedule::Schedule;
+use crate::settings::majority_of;
 use crate::{Member, Replication};
 
 /// What was found broken.
@@ -88,6 +89,8 @@ impl fmt::Display for Summary {
 
 pub(super) struct Check {
     replication: Replication,
+    /// Whether a quorum acknowledges, and it is on their disks.
+    is_by_quorum: bool,
     /// The least that `min_in_sync` was; nothing where a power cut takes what was confirmed.
     pub(super) min_in_sync: usize,
     /// Which message was acknowledged or seen by a consumer at an offset.
@@ -109,6 +112,7 @@ impl Check {
     pub(super) fn new(schedule: &Schedule) -> Self {
         Self {
             replication: schedule.replication,
+            is_by_quorum: schedule.is_by_quorum() && schedule.sync_flush,
             min_in_sync: if schedule.sync_flush { schedule.settings().needed_in_sync() } else { 0 },
             acknowledged: HashMap::new(),
             seen: HashMap::new(),
@@ -151,6 +155,21 @@ impl Check {
         self.seen.clear();
     }
 
+    /// A master leads, and has everything that was acknowledged. One that only hears of it when another
+    /// does already acknowledges nothing.
+    pub(super) fn led_with_all(&self, epoch: u64, master: &Node) -> Result<(), Problem> {
+        let is_late = epoch < self.acknowledged_epoch;
+        let is_promised = self.replication == Replication::Sync && !self.was_damaged && !is_late;
+        match self.lost(master).first() {
+            Some((at, message)) if is_promised => {
+                let id = master.id.0;
+                let text = format!("replica {id} leads without message {message} at {at}");
+                Err(Rule::NothingLost.broken(text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn acknowledge(
         &mut self,
         at: u64,
@@ -179,10 +198,13 @@ impl Check {
         }
     }
 
-    /// So many replicas have a message when it is acknowledged.
-    pub(super) fn is_copied(&self, copies: usize) -> Result<(), Problem> {
-        if copies < self.min_in_sync {
-            let text = format!("acknowledged with {copies} copies, not {}", self.min_in_sync);
+    /// So many replicas have a message when it is acknowledged, and the record has so many members.
+    pub(super) fn is_copied(&self, copies: usize, members: usize) -> Result<(), Problem> {
+        let is_by_quorum = self.is_by_quorum && !self.was_damaged;
+        let quorum = if is_by_quorum { majority_of(members) } else { 0 };
+        let needed = self.min_in_sync.max(quorum);
+        if copies < needed {
+            let text = format!("acknowledged with {copies} copies, not {needed}");
             return Err(Rule::EnoughCopies.broken(text));
         }
         Ok(())

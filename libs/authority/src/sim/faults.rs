@@ -83,6 +83,21 @@ pub(super) enum Fault {
     },
     /// Reads may find what stood there before.
     StaleReads,
+    /// A disk or a link that takes nothing of what the master sends, while reports pass.
+    Lag {
+        node: usize,
+        length: Duration,
+    },
+    /// The master reaches one slave only, and that one now and then.
+    Flap {
+        master: usize,
+        slave: usize,
+        from_authority: bool,
+    },
+    /// So many masters in turn, each cut off from its peers when it has just begun, or a while later.
+    Succession {
+        masters: u32,
+    },
     Record(Damage),
 }
 
@@ -104,10 +119,13 @@ impl Fault {
     pub(super) fn random(
         replicas: usize,
         leading: Option<usize>,
-        (is_damaged, is_changing): (bool, bool),
+        (is_damaged, is_changing, is_by_quorum): (bool, bool, bool),
         random: &mut Random,
     ) -> Self {
         let node = random.below(replicas as u64) as usize;
+        if is_by_quorum && random.one_in(4) {
+            return Self::of_a_quorum(replicas, leading.unwrap_or(node), random);
+        }
         let leading = leading.filter(|_| random.one_in(2));
         if is_changing && random.one_in(6) {
             return Self::Configure;
@@ -163,13 +181,38 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// What shows who counts where a quorum acknowledges.
+    fn of_a_quorum(replicas: usize, master: usize, random: &mut Random) -> Self {
+        let other = (master + 1 + random.below(replicas as u64 - 1) as usize) % replicas;
+        match random.below(4) {
+            0 => Self::Succession { masters: 2 + random.below(5) as u32 },
+            1 => Self::Flap { master, slave: other, from_authority: !random.one_in(4) },
+            _ => Self::Lag { node: other, length: random.millis(500, 20_000) },
+        }
+    }
+}
+
 impl Network {
+    /// Everybody reaches everybody, as slowly as before.
+    pub(super) fn join(&mut self) {
+        let (delay, loss) = (self.delay, self.loss);
+        self.mend();
+        (self.delay, self.loss) = (delay, loss);
+    }
+
     /// Cuts both directions between a node and these others.
     pub(super) fn part(&mut self, node: usize, others: impl Iterator<Item = usize>) {
         others.filter(|other| *other != node).for_each(|other| {
             self.cut[node][other] = true;
             self.cut[other][node] = true;
         });
+    }
+
+    /// Cuts both directions between two, or has them reach each other.
+    pub(super) fn set(&mut self, (one, other): (usize, usize), is_cut: bool) {
+        self.cut[one][other] = is_cut;
+        self.cut[other][one] = is_cut;
     }
 
     pub(super) fn cut(&mut self, pairs: &[(usize, usize)]) {

@@ -86,11 +86,20 @@ fn nothing_acknowledged_is_lost_in_the_given_schedules() {
 #[test]
 fn planted_bugs_are_found_by_the_rule_they_break() {
     let any = |_: &Schedule| true;
-    let is_sync = |schedule: &Schedule| schedule.replication == Replication::Sync;
+    let is_sync =
+        |schedule: &Schedule| schedule.replication == Replication::Sync && !schedule.is_by_quorum();
     let is_async = |schedule: &Schedule| schedule.replication == Replication::Async;
-    let is_unflushed =
-        |schedule: &Schedule| schedule.replication == Replication::Sync && !schedule.sync_flush;
-    let is_damaged = |schedule: &Schedule| schedule.is_damaged && schedule.is_quorum();
+    let is_unflushed = |schedule: &Schedule| {
+        let is_sync = schedule.replication == Replication::Sync;
+        is_sync && !schedule.sync_flush && !schedule.is_by_quorum()
+    };
+    let is_by_quorum = |schedule: &Schedule| schedule.is_by_quorum();
+    let is_changing = |schedule: &Schedule| schedule.is_by_quorum() && schedule.is_changing;
+    let is_damaged = |schedule: &Schedule| {
+        schedule.is_damaged && schedule.is_quorum() && !schedule.is_by_quorum()
+    };
+    let is_unflushed_by_quorum =
+        |schedule: &Schedule| schedule.is_by_quorum() && !schedule.sync_flush;
     let lost = &[Rule::NothingLost, Rule::OneMessageAnOffset, Rule::WhatWasSeenStays];
     let plants = [
         Plant(Planted::AcknowledgeUnasked, is_sync, lost),
@@ -103,16 +112,34 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::ActBeforeThePromise, is_damaged, lost),
         Plant(Planted::ClaimLostBytes, is_unflushed, lost),
         Plant(Planted::FollowWithoutCut, any, lost),
+        Plant(Planted::AcknowledgeUnasked, is_by_quorum, lost),
+        Plant(Planted::ClaimLostBytes, is_unflushed_by_quorum, lost),
+        Plant(Planted::FollowWithoutCut, is_by_quorum, lost),
+        Plant(Planted::ElectWithoutAQuorum, is_by_quorum, lost),
+        Plant(Planted::CountOldVotes, is_by_quorum, lost),
+        Plant(Planted::RankByLength, is_by_quorum, lost),
+        Plant(Planted::ConfirmOldEpochs, is_by_quorum, lost),
+        Plant(Planted::ChangeWithoutTheBytes, is_changing, lost),
+        Plant(Planted::FollowBehindTheFence, is_by_quorum, lost),
+        Plant(Planted::ConfirmWithoutTheUnheard, is_by_quorum, lost),
+        Plant(Planted::ExpandAfterTheSwap, is_changing, lost),
         Plant(Planted::CampaignAtOnce, is_async, &[Rule::OneMaster]),
         Plant(Planted::IgnoreUntil, is_async, &[Rule::OneMaster]),
     ];
-    let mut missed = Vec::new();
-    for plant in plants {
-        match plant.found(2_000) {
+    let plants = Mutex::new(plants.into_iter());
+    let missed = Mutex::new(Vec::new());
+    let work = || loop {
+        let Some(plant) = plants.lock().unwrap().next() else { return };
+        match plant.found(3_000) {
             Some(seed) => println!("{:?}: found by seed {seed}", plant.0),
-            None => missed.push(plant.0),
+            None => missed.lock().unwrap().push(plant.0),
         }
-    }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(work);
+        work();
+    });
+    let missed = missed.into_inner().unwrap();
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
 

@@ -77,6 +77,8 @@ pub(super) struct Node {
     pub(super) has_moved: bool,
     /// Events before this time wait until then.
     pub(super) paused_until: Duration,
+    /// What a master sends is not taken before this time.
+    pub(super) lags_until: Duration,
     /// It was paused, and nothing happened at it since.
     pub(super) is_waking: bool,
     /// How its clock runs, in parts of 10,000.
@@ -102,6 +104,7 @@ impl Node {
             starts: 0,
             leaving_since: None,
             paused_until: Duration::ZERO,
+            lags_until: Duration::ZERO,
             is_waking: false,
             // Up to 1 % fast or slow.
             clock: 9_900 + random.below(201),
@@ -227,8 +230,8 @@ impl Node {
         self.disk.flushed = self.disk.flushed.min(end as usize);
     }
 
-    /// What a follower that stands at `at` gets next.
-    pub(super) fn entries_from(&self, at: usize) -> Vec<Entry> {
-        self.disk.log.iter().skip(at).take(16).copied().collect()
+    /// What a follower that stands at `at` gets next, so many records at most.
+    pub(super) fn entries_from(&self, at: usize, most: usize) -> Vec<Entry> {
+        self.disk.log.iter().skip(at).take(most).copied().collect()
     }
 }

@@ -4,11 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::random::Random;
-use crate::{Replication, Settings};
+use crate::settings::majority_of;
+use crate::{AcknowledgedBy, Replication, Settings};
 
 pub(super) struct Schedule {
     pub(super) replicas: u32,
     pub(super) replication: Replication,
+    pub(super) acknowledged_by: AcknowledgedBy,
     pub(super) sync_flush: bool,
     pub(super) min_in_sync: usize,
     /// Simulated time with faults; after it everything is mended.
@@ -44,9 +46,22 @@ impl Schedule {
             is_damaged: !is_changing && random.one_in(3),
             has_watch: !random.one_in(4),
             is_manual: false,
+            acknowledged_by: AcknowledgedBy::All,
         };
         schedule.is_manual = !schedule.is_damaged && random.one_in(5);
+        if is_sync && random.one_in(3) {
+            schedule.acknowledged_by = AcknowledgedBy::Quorum;
+            schedule.replicas = [2, 3, 3, 3, 4, 5][random.below(6) as usize];
+            // A group that shrinks to so many could do without nobody.
+            if !is_changing && random.one_in(2) {
+                schedule.min_in_sync = majority_of(schedule.replicas as usize);
+            }
+        }
         schedule
+    }
+
+    pub(super) fn is_by_quorum(&self) -> bool {
+        self.acknowledged_by == AcknowledgedBy::Quorum
     }
 
     /// Whether any two sets of replicas that can acknowledge have a replica in common. Otherwise
@@ -58,6 +73,7 @@ impl Schedule {
     pub(super) fn settings(&self) -> Settings {
         Settings {
             replication: self.replication,
+            acknowledged_by: self.acknowledged_by,
             sync_flush: self.sync_flush,
             min_in_sync: self.min_in_sync,
             continue_without_lease: self.continue_without_lease,
@@ -72,10 +88,11 @@ impl fmt::Display for Schedule {
         let flush = if self.sync_flush { "sync" } else { "async" };
         let (replicas, min) = (self.replicas, self.min_in_sync);
         write!(f, "{replicas} replicas, {:?} replication, {flush} flush", self.replication)?;
+        let by = if self.is_by_quorum() { ", by a quorum" } else { "" };
         let damage = if self.is_damaged { ", damaged record" } else { "" };
         let change = if self.is_changing { ", changing" } else { "" };
         let manual = if self.is_manual { ", manual failover" } else { "" };
         let watch = if self.has_watch { "" } else { ", no watch" };
-        write!(f, ", min in-sync {min}{damage}{change}{manual}{watch}")
+        write!(f, ", min in-sync {min}{by}{damage}{change}{manual}{watch}")
     }
 }

@@ -9,12 +9,14 @@ use super::node::{Entry, Node, Stream};
 use super::objects::{Found, Objects};
 use super::random::Random;
 use super::schedule::Schedule;
+use crate::settings::election_quorum_of;
 use crate::{
     Lease, Member, Promotion, Record, Replica, ReplicaId, Report, Settings, Swapped, Version,
 };
 
 mod broker;
 mod end;
+mod quorum;
 
 const TICK: Duration = Duration::from_millis(100);
 /// How long a mended group has to become whole.
@@ -61,6 +63,15 @@ enum Event {
     },
     Part {
         node: usize,
+    },
+    /// A master of a succession is cut off, and the one before is there again.
+    Relieve {
+        node: usize,
+    },
+    /// A connection ends, or is there again, and so on.
+    Flap {
+        pair: (usize, usize),
+        left: u32,
     },
     Fork {
         late: usize,
@@ -135,6 +146,8 @@ pub(super) struct World {
     has_watch: bool,
     reads_are_stale: bool,
     is_forking: bool,
+    /// How many masters are still to be cut off soon after they began, and until when nothing else goes wrong.
+    succession: (u32, Duration),
     is_traced: bool,
 }
 
@@ -167,6 +180,7 @@ impl World {
             has_watch: schedule.has_watch,
             reads_are_stale: false,
             is_forking: false,
+            succession: (0, Duration::ZERO),
             is_traced: std::env::var_os("TRACE").is_some(),
             random,
         }
@@ -218,7 +232,7 @@ impl World {
         }
         let gone = group[self.random.below(group.len() as u64) as usize];
         let master = self.nodes.iter().position(|node| node.leading.is_some()).unwrap_or(gone);
-        let kind = self.random.below(4);
+        let kind = self.random.below(if self.settings.is_by_quorum() { 5 } else { 4 });
         if self.is_traced {
             eprintln!("{:?} without {gone}, kind {kind}", self.now);
         }
@@ -240,10 +254,13 @@ impl World {
                 let others = self.become_whole(&without(gone));
                 // Where one is enough it may go on alone.
                 match self.settings.needed_in_sync() {
-                    1 => others.or_else(|_| self.become_whole(&alone)),
+                    1 if !self.settings.is_by_quorum() => {
+                        others.or_else(|_| self.become_whole(&alone))
+                    }
                     _ => others,
                 }
             }
+            4 => self.serve_beside_a_slow_slave(master, gone),
             _ if gone != master => self.serve_without_a_stuck_master(master, gone),
             _ => Ok(()),
         }
@@ -262,8 +279,8 @@ impl World {
         self.restart(third);
         // Which of the others do: with asynchronous replication, or where one is enough, the master
         // goes on alone.
-        let needed = self.settings.needed_in_sync();
-        match needed < 2 {
+        let may_be_alone = self.settings.needed_in_sync() < 2 && !self.settings.is_by_quorum();
+        match may_be_alone {
             true => Ok(()),
             false => self.become_whole(&move |node| node.id.0 as usize != master),
         }
@@ -287,8 +304,11 @@ impl World {
         let ((_, record), (_, lease)) = self.objects.read();
         let roles: Vec<_> =
             self.nodes.iter().map(|node| node.replica.as_ref().map(Replica::role)).collect();
-        let text =
-            format!("nobody serves {HEAL:?} after the last fault: {roles:?} {record:?} {lease:?}");
+        let ends: Vec<_> = self.nodes.iter().map(|node| node.disk.log.len()).collect();
+        let group = &self.settings.group;
+        let text = format!(
+            "nobody serves {group:?} {HEAL:?} after the last fault: {ends:?} {roles:?} {record:?} {lease:?}"
+        );
         Err(Rule::Serves.broken(text))
     }
 
@@ -316,6 +336,7 @@ impl World {
             Event::Ask { .. } | Event::Send | Event::Fault | Event::Look => None,
             Event::Restart { .. } | Event::Crash { .. } => None,
             Event::Part { .. } | Event::Fork { .. } => None,
+            Event::Relieve { .. } | Event::Flap { .. } => None,
             Event::Configure { node, .. } | Event::Promote { node, .. } => Some(*node),
         };
         if let Some(paused) = node.map(|node| self.nodes[node].paused_until)
@@ -382,9 +403,11 @@ impl World {
             }
             Event::Fork { late, step } if !self.is_healing => self.fork(late, step),
             Event::Part { .. } | Event::Fork { .. } => {}
+            Event::Relieve { node } => self.relieve(node),
+            Event::Flap { pair, left } => self.flap(pair, left),
             Event::Fault => {
                 if !self.is_healing {
-                    if !self.is_forking {
+                    if !self.is_forking && self.now >= self.succession.1 {
                         self.fault();
                     }
                     self.schedule_fault();
@@ -472,6 +495,7 @@ impl World {
                         self.network.cut(&others.map(|other| (node, other)).collect::<Vec<_>>());
                     }
                     self.schedule_random(50, 3_000, Event::Crash { node });
+                    self.lag_in_ambush(node);
                 }
                 Input::RecordSwapped { request, swapped: swapped(version) }
             }
@@ -493,8 +517,8 @@ impl World {
     fn fault(&mut self) {
         let leading = self.nodes.iter().position(|node| node.leading.is_some());
         let random = &mut self.random;
-        let fault =
-            Fault::random(self.nodes.len(), leading, (self.is_damaged, self.is_changing), random);
+        let kind = (self.is_damaged, self.is_changing, self.settings.is_by_quorum());
+        let fault = Fault::random(self.nodes.len(), leading, kind, random);
         if self.is_traced {
             eprintln!("{:?} {fault:?}", self.now);
         }
@@ -531,6 +555,11 @@ impl World {
                 self.network.part(node, std::iter::once(authority));
                 self.schedule_random(7_000, 12_000, Event::Part { node });
             }
+            Fault::Lag { node, length } => self.nodes[node].lags_until = self.now + length,
+            Fault::Flap { master, slave, from_authority } => {
+                self.begin_to_flap(master, slave, from_authority);
+            }
+            Fault::Succession { masters } => self.begin_a_succession(masters),
             Fault::Ambush => self.ambush = true,
             Fault::End { node } => self.end(node),
             Fault::HandOver => {
@@ -599,6 +628,8 @@ impl World {
             }
         }
         self.check.min_in_sync = self.check.min_in_sync.min(self.settings.needed_in_sync());
+        // Whoever takes somebody out may not hear that it did.
+        self.ambush |= self.settings.is_by_quorum() && self.random.one_in(2);
         for node in 0..self.nodes.len() {
             let settings = self.settings.clone();
             self.schedule_random(0, 20_000, Event::Configure { node, settings });
@@ -612,9 +643,25 @@ impl World {
         let ((_, record), _) = self.objects.read();
         let group: Vec<_> =
             self.nodes.iter().filter(|node| self.settings.group.contains(&node.id)).collect();
-        let accepts_loss = self.is_healing && group.iter().all(|node| node.has_lost(&record));
+        let is_by_quorum = self.settings.is_by_quorum() && record.epoch > 0;
+        let is_intact = |node: &&Node| {
+            record.in_sync.incarnation_of(node.id).is_some() && !node.has_lost(&record)
+        };
+        let intact: Vec<_> = self.nodes.iter().filter(is_intact).collect();
+        let nobody_can = match is_by_quorum {
+            true => intact.len() < election_quorum_of(record.in_sync.len()),
+            false => group.iter().all(|node| node.has_lost(&record)),
+        };
+        let accepts_loss = self.is_healing && nobody_can;
+        let rank = |node: &&&Node| node.position().rank(&self.settings);
         let chosen = match accepts_loss {
-            true => group.iter().max_by_key(|node| node.position().rank(&self.settings)),
+            true => group.iter().max_by_key(rank),
+            // Nobody else is elected, and it may be one that was to go. A master goes on by itself.
+            false if self.is_healing && is_by_quorum && self.random.one_in(2) => {
+                let is_other =
+                    |node: &&&Node| record.master.is_none_or(|master| master.replica != node.id);
+                intact.iter().filter(is_other).max_by_key(rank)
+            }
             false => group.get(self.random.below(group.len() as u64) as usize),
         };
         let Some(replica) = chosen.map(|node| node.id) else { return };
@@ -699,6 +746,7 @@ impl World {
         self.network.mend();
         for place in 0..self.nodes.len() {
             self.nodes[place].paused_until = self.now;
+            self.nodes[place].lags_until = self.now;
             self.restart(place);
             self.nodes[place].configure(self.settings.clone(), self.now);
         }
@@ -713,8 +761,13 @@ impl World {
         let authority = self.network.authority();
         let ((_, record), _) = self.objects.read();
         let belongs = |member: Member| self.settings.group.contains(&member.replica);
+        // Where a quorum acknowledges nobody waits for a start that is not in the set yet.
+        let is_member = |node: &Node| {
+            !self.settings.is_by_quorum() || node.me().is_ok_and(|me| record.in_sync.has(me))
+        };
         let is_set_whole = record.in_sync.len() >= counted.clone().count()
             && record.in_sync.iter().all(belongs)
+            && counted.clone().all(is_member)
             || self.network.is_cut(master.id.0 as usize, authority);
         is_set_whole && counted.all(|node| node.disk.log == master.disk.log)
     }

@@ -41,6 +41,7 @@ impl World {
         let due = node.waiting.iter().take_while(|(end, _)| *end <= acknowledged).count();
         if due > 0 {
             let office = (node.leading.unwrap_or(0), node.me()?);
+            let members = self.objects.read().0.1.in_sync.len();
             let due: Vec<_> = node.waiting.drain(..due).collect();
             for (end, message) in due {
                 let has = |node: &&Node| {
@@ -48,7 +49,7 @@ impl World {
                     node.disk.flushed as u64 >= end
                         && entry.is_some_and(|entry| entry.message == message)
                 };
-                self.check.is_copied(self.nodes.iter().filter(has).count())?;
+                self.check.is_copied(self.nodes.iter().filter(has).count(), members)?;
                 self.check.acknowledge(end - 1, message, office)?;
             }
         }
@@ -97,7 +98,9 @@ impl World {
                 let loss_epoch = record.map_or(0, |record| record.loss_epoch);
                 self.check.led(epoch, me)?;
                 self.check.led_with_loss(&self.nodes[place], loss_epoch);
+                self.check.led_with_all(epoch, &self.nodes[place])?;
                 self.append(place, vec![Entry { epoch, message: 0 }]);
+                self.relieve_later(place);
             }
             Action::Follow { master, epoch } => {
                 let node = &mut self.nodes[place];
@@ -189,9 +192,15 @@ impl World {
     }
 
     pub(super) fn stream(&mut self, place: usize, stream: Stream) -> Result<(), Problem> {
+        // Where a quorum acknowledges a slave may be behind for long, and then be anywhere in its log.
+        let most = match self.settings.is_by_quorum() {
+            true => 1 + self.random.below(16) as usize,
+            false => 16,
+        };
         let node = &mut self.nodes[place];
         let local = node.local(self.now);
-        if node.replica.is_none() {
+        let is_lagging = self.now < node.lags_until && matches!(stream, Stream::Entries { .. });
+        if node.replica.is_none() || is_lagging {
             return Ok(());
         }
         let answer = match stream {
@@ -200,7 +209,7 @@ impl World {
                 node.me().ok().map(|me| (from, Stream::Welcome { from: me, epoch, epochs, end }))
             }
             Stream::Fetch { from, epoch, at } if node.leading == Some(epoch) => {
-                let entries = node.entries_from(at);
+                let entries = node.entries_from(at, most);
                 let is_more = !entries.is_empty();
                 let me = node.me();
                 let entries = |from| Stream::Entries { from, epoch, at, entries };
@@ -227,9 +236,9 @@ impl World {
                 let follows = node.following == Some((from, epoch, true));
                 let fits = at == node.disk.log.len() || planted::is_on(Planted::FollowWithoutCut);
                 if follows && fits {
-                    let is_more = entries.len() > 1;
+                    let may_be_more = entries.len() > 1 || self.settings.is_by_quorum();
                     self.append(place, entries);
-                    if is_more {
+                    if may_be_more {
                         self.ask_master(place);
                     }
                 }
