@@ -93,6 +93,7 @@ impl From<StoreError> for Refusal {
             | StoreError::NewerFormat { .. }
             | StoreError::NoContinuation { .. }
             | StoreError::NoRecord { .. }
+            | StoreError::OtherOwner { .. }
             | StoreError::OtherStore { .. }
             | StoreError::Unreadable { .. }
             | StoreError::Damaged { .. } => ResponseCode::SystemError,

@@ -1,6 +1,7 @@
 //! Why the store refused or failed.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,13 @@ pub enum StoreError {
     InUse { path: PathBuf },
     #[error("cannot {action} {}: {source}{}", .path.display(), hint(.source))]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// The operator's set-up.
+    #[error(
+        "cannot {action} {}: it belongs to user {owner} and this process runs as user {user}; give \
+         the data directory and all in it to that user (chown -R {user} {}), or run as user {owner}",
+        .path.display(), .root.display()
+    )]
+    OtherOwner { action: &'static str, path: PathBuf, root: PathBuf, owner: u32, user: u32 },
     #[error("{} has format version {found}, this program knows up to {known}; use a newer program", .path.display())]
     NewerFormat { path: PathBuf, found: u32, known: u32 },
     #[error("{} says {field} is {found}, the configuration says {expected}; this directory belongs to another store", .path.display())]
@@ -72,6 +80,26 @@ fn hint(source: &io::Error) -> &'static str {
 }
 
 impl StoreError {
+    /// Says whose a file of the directory `root` is where the disk has refused it because it is
+    /// somebody else's. Of one that is not there, whose the directory is that it would be in.
+    pub(crate) fn name_owner(self, root: &Path) -> Self {
+        let Self::Io { action, path, source } = &self else { return self };
+        // An error without a number is not of the operating system.
+        if source.kind() != io::ErrorKind::PermissionDenied || source.raw_os_error().is_none() {
+            return self;
+        }
+        let owned =
+            path.ancestors().find_map(|path| Some((path, std::fs::metadata(path).ok()?.uid())));
+        let user = rustix::process::geteuid().as_raw();
+        match owned {
+            Some((path, owner)) if owner != user => {
+                let (path, root) = (path.to_path_buf(), root.to_path_buf());
+                Self::OtherOwner { action, path, root, owner, user }
+            }
+            Some(_) | None => self,
+        }
+    }
+
     /// Whether the disk failed to take what was written: anything but a lack of space, of
     /// descriptors or of memory, which may pass, and but a failed read, which is its reader's.
     pub(crate) fn is_disk_failure(&self) -> bool {

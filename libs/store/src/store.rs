@@ -127,8 +127,8 @@ impl Store {
     /// Opens the store in a directory, or makes one there, and starts its threads.
     ///
     /// # Errors
-    /// [`StoreError::Config`], [`StoreError::InUse`], [`StoreError::NewerFormat`],
-    /// [`StoreError::OtherStore`] before anything is changed; [`StoreError::Damaged`] when promised
+    /// [`StoreError::Config`], [`StoreError::InUse`], [`StoreError::OtherOwner`],
+    /// [`StoreError::NewerFormat`], [`StoreError::OtherStore`] before anything is changed; [`StoreError::Damaged`] when promised
     /// records are gone, with the directory left as it is.
     pub fn open(
         config: StoreConfig,
@@ -136,7 +136,9 @@ impl Store {
         clock: Arc<dyn Clock>,
     ) -> Result<(Self, RecoveryReport), StoreError> {
         config.validate()?;
-        let inner = Arc::new(Inner::open(config, disk, clock)?);
+        let root = config.directory.clone();
+        let inner = Inner::open(config, disk, clock).map_err(|error| error.name_owner(&root))?;
+        let inner = Arc::new(inner);
         let report = inner.recovery.clone();
         let mut threads = Vec::new();
         if inner.config.threads {

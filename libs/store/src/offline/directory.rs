@@ -63,8 +63,12 @@ impl Directory {
     ///
     /// # Errors
     /// [`StoreError::Io`] when it cannot be listed, [`StoreError::Unreadable`] when it holds no
-    /// CommitLog, [`StoreError::NewerFormat`].
+    /// CommitLog, [`StoreError::OtherOwner`], [`StoreError::NewerFormat`].
     pub fn open(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        Self::open_unnamed(path, disk).map_err(|error| error.name_owner(path))
+    }
+
+    fn open_unnamed(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
         let disk: Arc<dyn Disk> = Arc::new(ReadOnlyDisk(disk));
         let layout = Layout::under(path);
         let (lock, is_in_use) = match disk.lock_existing(&layout.lock()) {
