@@ -8,14 +8,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use weirmq_message::batch::BatchUnit;
 use weirmq_remoting::body::{Body as _, SubscriptionGroupConfig};
-use weirmq_remoting::command::{Head, HeaderWriter, Language, SerializeType, Text};
-use weirmq_remoting::header::{Header as _, QueueHeader, SendMessageHeader};
-use weirmq_remoting::net::{Connection, NoRequests, OwnedCommand, connect};
+use weirmq_remoting::command::{Head, HeaderWriter, Language, SerializeType, Text, request};
+use weirmq_remoting::header::{
+    ConsumerSendMessageBackHeader, Header as _, QueueHeader, SendMessageHeader,
+};
+use weirmq_remoting::net::{Connection, NoRequests, OwnedCommand, Service as _, connect};
 use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::{NewMessage, SimulatedDisk, StoreError};
 
@@ -340,4 +343,86 @@ async fn a_batch_whose_room_somebody_else_took_waits_like_others() {
     drop(held);
     let end = broker.store.flush().unwrap();
     assert!(batch.append(&broker) && broker.store.watermarks().written() > end);
+}
+
+#[tokio::test]
+async fn a_request_that_is_put_back_does_not_forget_which_topics_it_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let disk = SimulatedDisk::new();
+    // Nobody tells this NameServer of topics.
+    let config =
+        BrokerConfig { name_servers: vec!["127.0.0.1:9".to_owned()], ..config(&folder, PATIENCE) };
+    let admin = weirmq_admin::Admin::default();
+    let metrics = crate::metrics::Metrics::new(&config, &admin);
+    let (broker, _) = open(Arc::new(disk.clone()), config, address, admin, metrics).unwrap();
+    broker.create_topic_if_absent(Topic::new("t", 1)).unwrap();
+    let mut appended = Vec::new();
+    broker.store.append_now(&[NewMessage::plain("t", 0, &BODY)], &mut appended).unwrap();
+    let offset = appended[0].physical_offset as i64;
+    broker.store.flush().unwrap();
+
+    // What is left has room for the records of a group and a topic, and for no message as long.
+    const LEFT: u64 = 16 << 10;
+    let held = Held::hold(&disk);
+    let limit = broker.config.store_config().unflushed_bytes_max.unwrap();
+    loop {
+        let left = limit - broker.store.stats().unflushed_bytes;
+        if left <= LEFT + 1000 {
+            break;
+        }
+        let bytes = BODY.len().min((left - LEFT) as usize - 500);
+        let filler = NewMessage::plain("other", 0, &BODY[..bytes]);
+        broker.store.append_now(&[filler], &mut appended).unwrap();
+    }
+
+    let io_threads = vec![Arc::new(crate::io_threads::IoThread::default())];
+    let service = crate::session::BrokerService { broker: broker.clone(), io_threads };
+    let serve = |connection: &Connection| service.connected(connection, 0);
+    let _served = connect(&address.to_string(), PATIENCE, Default::default(), serve).await.unwrap();
+    let (mut peer, _) = listener.accept().await.unwrap();
+    let header = ConsumerSendMessageBackHeader {
+        offset,
+        group: Text::from("g"),
+        delay_level: 0,
+        origin_msg_id: None,
+        origin_topic: None,
+        unit_mode: None,
+        max_reconsume_times: None,
+    };
+    let code = RequestCode::ConsumerSendMessageBack.number();
+    let mut frame = Vec::new();
+    let mut writer = request(&mut frame, SerializeType::Json, code, 1, false);
+    header.encode(&mut writer);
+    writer.finish(b"");
+    peer.write_all(&frame).await.unwrap();
+    tokio::time::timeout(PATIENCE, async {
+        while broker.state.topics.get("%RETRY%g").is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let is_done = || broker.store.queue_range("SCHEDULE_TOPIC_XXXX", 2).is_some();
+    drop(held);
+    tokio::time::timeout(PATIENCE, async {
+        loop {
+            broker.store.flush().unwrap();
+            if is_done() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let mut answer = [0; 4];
+    let early = peer.try_read(&mut answer).map_err(|error| error.kind());
+    assert_eq!(
+        early,
+        Err(std::io::ErrorKind::WouldBlock),
+        "answered before anybody knows the topic"
+    );
+    tokio::time::timeout(PATIENCE, peer.read_exact(&mut answer)).await.unwrap().unwrap();
 }

@@ -25,6 +25,7 @@ impl Service for BrokerService {
             io_thread: self.io_threads[io_thread].clone(),
             connection: connection.clone(),
             sent_in: None,
+            topics_before: None,
             busy_since: None,
         }
     }
@@ -36,13 +37,17 @@ pub(crate) struct BrokerSession {
     connection: Connection,
     /// The batch that took this connection's newest send.
     sent_in: Option<u64>,
+    /// The version of the topic table before the request that is put back was tried for the first time: it
+    /// may have made topics before it met a disk that does not keep up.
+    topics_before: Option<i64>,
     /// Since when one of its requests waits for a disk that does not keep up.
     busy_since: Option<Instant>,
 }
 
 impl Session for BrokerSession {
     fn received<'a>(&mut self, requests: &mut Requests<'a>, out: &mut Vec<u8>) {
-        let topics_before = self.broker.topics_version();
+        let before_put_back = self.topics_before.take();
+        let topics_before = before_put_back.unwrap_or_else(|| self.broker.topics_version());
         let mark = out.len();
         let context = Context { broker: &self.broker, connection: &self.connection, topics_before };
         let mut batch = self.io_thread.batch.lock();
@@ -71,6 +76,7 @@ impl Session for BrokerSession {
                 context.answer(&request, out)
             };
             if is_worth_waiting(&self.broker, &mut self.busy_since, &outcome) {
+                self.topics_before = Some(topics_before);
                 requests.postpone(BUSY_RETRY);
                 break;
             }

@@ -31,7 +31,7 @@ use crate::state::StateError;
 pub(crate) struct Context<'a> {
     pub broker: &'a Arc<Broker>,
     pub connection: &'a Connection,
-    /// The version of the topic table before the first request of this read.
+    /// The version of the topic table before the first request of this read was tried for the first time.
     pub topics_before: i64,
 }
 

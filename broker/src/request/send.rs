@@ -45,7 +45,6 @@ impl AppendBatch {
     ) -> Result<(), Refusal> {
         let header: SendMessageHeader<'_> = fields(request)?;
         let broker = context.broker;
-        let topics_before = broker.topics_version();
         let topic = target_topic(broker, &header)?;
         check_transaction(header.sys_flag)?;
         let queue_id = target_queue(&topic, header.queue_id, request.head.opaque)?;
@@ -60,7 +59,7 @@ impl AppendBatch {
         };
         match added {
             Ok(waits) => {
-                let makes_topic = broker.topics_version() != topics_before;
+                let makes_topic = broker.topics_version() != context.topics_before;
                 let read = self.read_of(broker, context.connection, makes_topic);
                 self.body_bytes += body_bytes;
                 let messages = first..self.messages.len();

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::Layout;
+use crate::read_ahead::Announcements;
 use crate::segment::Segment;
 use crate::spare::SpareSegments;
 
@@ -49,6 +50,7 @@ pub(crate) struct CommitLog {
     /// Segments that exist on disk behind the newest one and hold no record. More than one only
     /// after an append failed that needed several.
     prepared: Mutex<Vec<Arc<Segment>>>,
+    pub(crate) announcements: Announcements,
 }
 
 impl CommitLog {
@@ -63,7 +65,8 @@ impl CommitLog {
         end: u64,
     ) -> Self {
         let (segments, prepared) = (RwLock::new(segments), Mutex::new(prepared));
-        Self { disk, layout, segment_bytes, opened_at: end, segments, prepared }
+        let announcements = Announcements::default();
+        Self { disk, layout, segment_bytes, opened_at: end, segments, prepared, announcements }
     }
 
     /// Where the oldest segment begins. `None` before the first record.
@@ -247,7 +250,9 @@ impl CommitLog {
         }
         let at = out.len();
         out.resize(at + length, 0);
-        segment.read_through(position, length as u64);
+        if let Some(announcement) = segment.read_through(position, length as u64) {
+            self.announcements.add(announcement);
+        }
         let read = match may_wait {
             false => segment.read_cached(&mut out[at..], position),
             true => segment.read_exact(&mut out[at..], position).map(|()| true),

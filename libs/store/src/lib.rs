@@ -48,6 +48,7 @@ mod query;
 mod queue_file;
 mod queue_table;
 mod read;
+mod read_ahead;
 mod rebuild;
 mod recent;
 mod recover;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -14,13 +14,7 @@ use crate::format::{Layout, file_name};
 use crate::key_file::KeyFile;
 use crate::proof::PROOF_BYTES;
 use crate::queue_file::QueueFile;
-
-/// Reads that begin so near to where the last one ended go through the segment in order.
-const NEAR_BYTES: u64 = 512 << 10;
-/// How far ahead of them is read.
-const AHEAD_BYTES: u64 = 2 << 20;
-/// How much behind them stays, for others who are nearly as far.
-const KEPT_BYTES: u64 = 4 << 20;
+use crate::read_ahead::{Announcement, Readers};
 
 /// `commitlog/<start>`: `bytes` of log from position `start`. The last record leaves room for a
 /// padding head of 8 bytes, which is written when the next record goes to the next segment, and
@@ -31,9 +25,7 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     file: Arc<dyn DiskFile>,
     map: RwLock<Map>,
-    /// Where the last read of old records ended, and up to where such reads were announced.
-    read_to: AtomicU64,
-    asked_to: AtomicU64,
+    readers: Readers,
     /// Whether the file's name is known to be durable. Nobody knows of a prepared segment that a
     /// process left which closed the store.
     pub(crate) is_listed: AtomicBool,
@@ -137,8 +129,7 @@ impl Segment {
             path,
             file,
             map: RwLock::new(Map::NotYet),
-            read_to: AtomicU64::new(0),
-            asked_to: AtomicU64::new(0),
+            readers: Readers::default(),
             is_listed: AtomicBool::new(false),
             first_stored_ms: OnceLock::new(),
             is_sealed: AtomicBool::new(false),
@@ -180,29 +171,10 @@ impl Segment {
             .map_err(StoreError::io("read", &self.path))
     }
 
-    /// Reads ahead of somebody who goes through old records in order, and lets go of what he has
-    /// behind him, so that it does not take the place of new records in memory.
-    ///
-    /// Little at a time: whoever writes meanwhile waits behind what the disk was asked for.
-    pub(crate) fn read_through(&self, position: u64, length: u64) {
+    /// Notes a read of old records, and says what the kernel should know for the next ones.
+    pub(crate) fn read_through(&self, position: u64, length: u64) -> Option<Announcement> {
         let from = position - self.start;
-        let end = from + length;
-        // Consumers of several queues jump back and forth a little; others have nothing ahead.
-        if self.read_to.swap(end, Ordering::Relaxed).abs_diff(from) > NEAR_BYTES {
-            return;
-        }
-        let asked_to = self.asked_to.load(Ordering::Relaxed);
-        if (end + AHEAD_BYTES / 2..=end + 2 * AHEAD_BYTES).contains(&asked_to) {
-            return;
-        }
-        let to = (end + AHEAD_BYTES).min(self.bytes);
-        let next = if (end..=to).contains(&asked_to) { asked_to } else { from };
-        if next < to {
-            self.asked_to.store(to, Ordering::Relaxed);
-            self.file.expect(next..to, true);
-            let behind = from.saturating_sub(KEPT_BYTES);
-            self.file.expect(behind.saturating_sub(2 * AHEAD_BYTES)..behind, false);
-        }
+        self.readers.read(&self.file, from..from + length, self.bytes)
     }
 
     /// Appends `length` bytes from `position` to `out`, through the mapping. `false`, with nothing

@@ -144,6 +144,7 @@ impl Store {
         if inner.config.threads {
             threads.push(spawn("store-flush", &inner, Inner::run_flush_thread)?);
             threads.push(spawn("store-background", &inner, Inner::run_background_thread)?);
+            threads.push(spawn("store-ahead", &inner, Inner::run_announcement_thread)?);
         }
         let running = Arc::new(Running { inner, threads: Mutex::new(threads) });
         Ok((Self { running }, report))
@@ -678,6 +679,7 @@ impl Running {
     fn stop_threads(&self) {
         self.inner.flusher.stop();
         self.inner.background.stop();
+        self.inner.log.announcements.stop();
         for thread in self.threads.lock().drain(..) {
             // A clone that a listener owned may be the last one, and drop on the flush thread.
             if thread.thread().id() != std::thread::current().id() {
