@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio_util::task::TaskTracker;
@@ -29,6 +29,8 @@ struct Peer {
     connection: Mutex<Option<Connection>>,
     /// Whoever holds it connects; the others wait and take what came out.
     connecting: tokio::sync::Mutex<()>,
+    /// When the last attempt to connect began that got no answer.
+    silent_since: Mutex<Option<Instant>>,
     /// Whoever holds it asks whether the peer is there; the others wait for what comes out.
     asking: Arc<tokio::sync::Mutex<()>>,
     /// See [`Pool::one_way_bytes`].
@@ -63,9 +65,16 @@ impl Pool {
         if let Some(open) = peer.open_connection() {
             return Ok(open);
         }
+        let asked = Instant::now();
         let _turn = peer.connecting.lock().await;
         if let Some(open) = peer.open_connection() {
             return Ok(open);
+        }
+        // One after the other would get no answer: the last of them when all time for his request is over, though
+        // he could have gone elsewhere.
+        if peer.silent_since.lock().is_some_and(|since| asked <= since) {
+            let timeout = self.connect_timeout;
+            return Err(ConnectError::Timeout { address: address.to_owned(), timeout }.into());
         }
         let inbound = |connection: &Connection| {
             Inbound::new(connection.clone(), Arc::clone(&self.groups), self.tasks.token())
@@ -75,7 +84,13 @@ impl Pool {
         let first = self.connect_timeout / 3;
         let opened = match connect(address, first, self.limits.clone(), inbound).await {
             Err(ConnectError::Timeout { .. }) => {
-                connect(address, self.connect_timeout - first, self.limits.clone(), inbound).await
+                let begun = Instant::now();
+                let left = self.connect_timeout - first;
+                let opened = connect(address, left, self.limits.clone(), inbound).await;
+                if matches!(opened, Err(ConnectError::Timeout { .. })) {
+                    *peer.silent_since.lock() = Some(begun);
+                }
+                opened
             }
             done => done,
         }?;
@@ -149,5 +164,46 @@ impl Pool {
             return Ok(Arc::clone(peer));
         }
         Ok(Arc::clone(peers.entry(address.to_owned()).or_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpSocket, TcpStream};
+
+    use super::*;
+
+    /// As the address of a pod that has gone: whoever connects hears nothing.
+    #[tokio::test]
+    async fn those_who_wait_for_one_connection_share_that_nobody_answers() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts, and once the queue is full the kernel answers no more.
+        let mut queued = Vec::new();
+        let brief = Duration::from_millis(100);
+        while let Ok(stream) = tokio::time::timeout(brief, TcpStream::connect(address)).await {
+            queued.push(stream.unwrap());
+            assert!(queued.len() < 100, "the kernel takes any number of connections");
+        }
+        let timeout = Duration::from_millis(600);
+        let pool = Arc::new(Pool::new(timeout, 1 << 20, Arc::default()));
+        let begun = Instant::now();
+        let ask = || {
+            let (pool, address) = (Arc::clone(&pool), address.to_string());
+            tokio::spawn(async move { pool.connection(&address).await.err().unwrap() })
+        };
+        for asked in (0..20).map(|_| ask()).collect::<Vec<_>>() {
+            let error = asked.await.unwrap();
+            let is_silence = matches!(error, ClientError::Connect(ConnectError::Timeout { .. }));
+            assert!(is_silence, "{error}");
+        }
+        let took = begun.elapsed();
+        assert!(took < timeout * 5, "{took:?}, as if one had begun after the other");
+        // Who comes later tries for himself.
+        let begun = Instant::now();
+        ask().await.unwrap();
+        assert!(begun.elapsed() >= timeout, "nobody tried");
     }
 }
