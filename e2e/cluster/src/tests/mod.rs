@@ -204,6 +204,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: lifecycle::roll_config,
     },
     Test {
+        name: "operator-node",
+        about: "the operator's node dies, and another operator is at work within a minute or two",
+        smoke: false,
+        run: operator_away::its_node_dies,
+    },
+    Test {
         name: "operator-killed",
         about: "the operator is killed in the middle of a roll",
         smoke: false,

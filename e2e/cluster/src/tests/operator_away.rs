@@ -1,16 +1,21 @@
 //! What becomes of a cluster while no operator runs: masters fail, and changes stop where they are until the
 //! next one finishes them.
 
+use std::time::Instant;
+
 use anyhow::{Context as _, ensure};
 
 use super::OPERATOR_NAMESPACE;
-use super::faults::{Fault, strike};
+use super::bad_input::says;
+use super::faults::{Fault, others, strike};
 use super::lifecycle::{all_run, images};
 use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, scale_operator};
 use super::power::Disks;
 use crate::client::{Load, moment, outcome};
-use crate::cluster::{Cluster, Namespace, wait};
+use crate::cluster::{Cluster, Namespace, is_ready, wait};
 use crate::images::{NEXT, WEIR};
+
+const OPERATOR_PODS: &str = "app.kubernetes.io/name=weirmq-operator";
 
 /// A failover while no operator runs.
 fn without_operator(deployed: &Deployed<'_>, fault: Fault) -> anyhow::Result<String> {
@@ -42,6 +47,45 @@ pub(crate) fn power(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let disks = Disks::make(namespace)?;
     let deployed = deploy(namespace, &disks.broker("replicasPerGroup: 3"))?;
     without_operator(&deployed, Fault::PowerLoss)
+}
+
+/// The operator's node dies: another one is at work long before Kubernetes would move it by itself, which
+/// takes 5 minutes, and sees what else was on that node.
+pub(crate) fn its_node_dies(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let cluster = namespace.cluster;
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    group.settled(60)?;
+    let system = cluster.existing(OPERATOR_NAMESPACE);
+    let at_work = || -> anyhow::Result<Option<String>> {
+        let pods = system.objects("pods", OPERATOR_PODS)?;
+        let name = pods.iter().find(|pod| is_ready(pod)).map(|pod| &pod["metadata"]["name"]);
+        Ok(name.and_then(|name| name.as_str()).map(str::to_owned))
+    };
+    let before = at_work()?.context("no operator is ready")?;
+    let node = system.node_of(&before)?;
+    let other = others(namespace, &node).next().context("there is one node only")?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, Some(other))?;
+    let crashed = moment();
+    let begun = Instant::now();
+    cluster.fault(&[&node, "crash"])?;
+    let another = wait("another operator is ready", 120, || {
+        Ok(at_work()?.filter(|now| *now != before).map(|_| begun.elapsed()))
+    });
+    let seen = another.and_then(|took| {
+        says(namespace, "broker", BROKER, ("Degraded", "True", "PodsNotReady"))?;
+        Ok(took.as_secs_f64())
+    });
+    // Mended whatever happened, or no other test could run.
+    cluster.fault(&[&node, "boot"])?;
+    let took = seen?;
+    group.settled(120)?;
+    deployed.ready("broker", BROKER, 60)?;
+    load.until_more(200, 60)?;
+    let account = load.end()?;
+    namespace.measured("operator_back_s", took);
+    let outcome = outcome(namespace, &account, crashed);
+    Ok(format!("another operator is ready after {took:.0} s; {outcome}"))
 }
 
 /// The operator is killed in the middle of a roll, and the next one finishes it.
@@ -146,8 +190,7 @@ fn has_topics(namespace: &Namespace<'_>, group: &str) -> anyhow::Result<bool> {
 /// Has the operator end at once and without a word; Kubernetes starts another one.
 fn kill_operator(cluster: &Cluster) -> anyhow::Result<()> {
     let system = cluster.existing(OPERATOR_NAMESPACE);
-    let pods = "app.kubernetes.io/name=weirmq-operator";
-    let delete = ["delete", "pods", "-l", pods, "--force", "--grace-period=0"];
+    let delete = ["delete", "pods", "-l", OPERATOR_PODS, "--force", "--grace-period=0"];
     system.kubectl(&delete).map(drop)
 }
 
