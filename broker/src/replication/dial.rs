@@ -26,7 +26,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pauses between attempts.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Short, because a replica that was started anew is about to become master, and then waits for whoever has not found
+/// it again.
+const RETRY_MAX: Duration = Duration::from_millis(500);
+/// Reasons why a replica is not reached that are logged until it is.
+const REASONS_SAID_MAX: usize = 8;
 /// Pause after a failed accept, which means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -123,7 +127,7 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
 /// Keeps a connection to the replica at `address` until `stop`.
 pub(super) async fn keep_dialling(address: String, ends: Ends, stop: CancellationToken) {
     let mut pause = RETRY_FIRST;
-    let mut last_reason = String::new();
+    let mut said = Vec::new();
     loop {
         let served = async {
             let connecting = TcpStream::connect(&address);
@@ -148,7 +152,7 @@ pub(super) async fn keep_dialling(address: String, ends: Ends, stop: Cancellatio
         match served {
             Ok(()) => {
                 pause = RETRY_FIRST;
-                last_reason.clear();
+                said.clear();
             }
             Err(error) => {
                 // One that is not there is not refused.
@@ -157,9 +161,10 @@ pub(super) async fn keep_dialling(address: String, ends: Ends, stop: Cancellatio
                     ends.shared.refused(&address, reason, &error);
                 }
                 let reason = error.to_string();
-                if refused.is_none() && reason != last_reason {
+                let is_new = said.len() < REASONS_SAID_MAX && !said.contains(&reason);
+                if refused.is_none() && is_new {
                     tracing::warn!(address, reason, "replica not reached, trying on");
-                    last_reason = reason;
+                    said.push(reason);
                 }
                 pause = (pause * 2).min(RETRY_MAX);
             }
