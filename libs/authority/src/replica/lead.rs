@@ -20,7 +20,7 @@ impl Replica {
     pub fn hand_over(&mut self, now: Duration, heir: Option<ReplicaId>) -> bool {
         let settings = &self.settings;
         let Part::Master(leading) = &mut self.part else { return false };
-        if leading.heir.is_some() {
+        if leading.heir.is_some() || leading.is_handing_over {
             return false;
         }
         let epoch = leading.epoch;
@@ -42,9 +42,11 @@ impl Replica {
         chosen.is_some()
     }
 
-    /// Whether somebody asked for a hand-over, and what becomes of it is not known yet.
+    /// Whether somebody asked for a hand-over, and what becomes of it is not known yet: also once the
+    /// heir was given up, as long as a swap may still make it master.
     pub fn is_handing_over(&self) -> bool {
-        matches!(&self.part, Part::Master(leading) if leading.heir.is_some())
+        let Part::Master(leading) = &self.part else { return false };
+        leading.heir.is_some() || leading.is_handing_over
     }
 
     /// Gives the office up, so that others campaign: for a broker whose disk stalls. It stays out of
@@ -129,7 +131,8 @@ impl Replica {
         let may_append = self.standing(now).may_append;
         let is_lease_fresh = self.is_lease_fresh(now);
         let Part::Master(leading) = &mut self.part else { return false };
-        if may_append || leading.heir.is_some() || leading.is_handing_over {
+        // Not while an heir that was given up may still take over: who cannot ask would wait for ever.
+        if may_append || leading.heir.is_some() {
             leading.served = now;
         }
         let patience = self.settings.lease + self.settings.shrink_after;

@@ -1,3 +1,4 @@
+mod gives_up;
 mod leave;
 mod quorum;
 

@@ -7,7 +7,7 @@ fn member(replica: u32) -> Member {
 }
 
 /// A master of three, all in sync and heard at `at(1_300)`; what the other two report.
-fn master() -> (Replica, Record, Lease, [Report; 2]) {
+pub(super) fn master() -> (Replica, Record, Lease, [Report; 2]) {
     let mut replica = replica(Settings::new(3), promise(0));
     let (mut record, mut lease) = Default::default();
     let reports = [1, 2].map(|id| Report { from: member(id), ..report(1) });

@@ -1,0 +1,36 @@
+//! Masters that are of no use where they are.
+
+use super::leave::master;
+use super::*;
+
+/// Lets so much time pass in which the authority does not answer, and `heard` is heard each 500 ms.
+fn pass(replica: &mut Replica, heard: &[Report], from: u64, to: u64) {
+    for now in (from..to).step_by(100) {
+        for report in heard.iter().filter(|_| now % 500 == 0) {
+            replica.heard(at(now), Report { sent: at(now), ..*report });
+        }
+        replica.tick(at(now));
+        replica.take_actions();
+    }
+}
+
+#[test]
+fn who_does_not_learn_what_became_of_a_hand_over_takes_no_other_and_resigns() {
+    let (mut replica, _, _, follow) = master();
+    assert!(replica.hand_over(at(61_500), None));
+    replica.tick(at(61_500));
+    let asked = replica.take_actions();
+    let hands_over = |action: &Action| match action {
+        Action::SwapRecord { record, .. } => record.master != Some(replica.me()),
+        _ => false,
+    };
+    assert!(asked.iter().any(hands_over), "{asked:?}");
+    // The heir was given up. Which of both is master nobody knows here.
+    pass(&mut replica, &follow, 61_500, 70_000);
+    assert!(replica.is_handing_over() && !replica.hand_over(at(70_000), None));
+    assert!(!replica.standing(at(70_000)).may_append);
+    assert_eq!(replica.role(), Role::Master { epoch: 1 });
+    // 16 s after the heir was given up others do better.
+    pass(&mut replica, &follow, 70_000, 82_000);
+    assert_eq!(replica.role(), Role::Waiting);
+}
