@@ -287,6 +287,43 @@ fn a_slave_closes_connections_that_the_address_of_the_master_led_to_it() {
 }
 
 #[test]
+fn a_master_that_is_cut_off_from_everybody_sends_its_clients_away_and_leaves_the_route() {
+    let group = Group::new(2, 2);
+    let mut both: Vec<_> =
+        [0, 1].map(|id| group.start(id, &[])).map(Starting::ready).into_iter().collect();
+    let takes_messages = |it: &Server| metric(&it.admin, "weirmq_takes_messages") == Some(1);
+    until("one of them takes messages", || both.iter().any(takes_messages));
+    let slave = both.iter().position(|it| !takes_messages(it)).unwrap();
+    let asks = |address: &str| {
+        let client = connect(address, PATIENCE, Default::default(), |_| NoRequests);
+        group.runtime.block_on(client).unwrap()
+    };
+    let namesrv = asks(&group.namesrv.namesrv);
+    let is_listed = |broker: &str| {
+        let code = RequestCode::GetBrokerClusterInfo.number();
+        let answer = namesrv.call(SerializeType::Json, code, |_| {}, b"", PATIENCE);
+        let answer = group.runtime.block_on(answer).unwrap();
+        String::from_utf8_lossy(answer.body()).contains(broker)
+    };
+    assert!(both.remove(slave).kill().is_empty());
+    let master = &both[0];
+    let client = asks(&master.broker);
+    until("clients find the master", || is_listed(&master.broker));
+
+    group.stand_in.refuse(true);
+    until("its clients are sent away", || client.is_closed());
+    until("clients do not find it any more", || !is_listed(&master.broker));
+    until("it is not ready", || {
+        http(&master.admin, "GET /readyz HTTP/1.0\r\n\r\n").starts_with("HTTP/1.0 503")
+    });
+
+    group.stand_in.refuse(false);
+    both.push(group.start(slave as u32, &[]).ready());
+    until("one of them takes messages again", || both.iter().any(takes_messages));
+    until("clients find it", || both.iter().any(|it| takes_messages(it) && is_listed(&it.broker)));
+}
+
+#[test]
 fn a_record_that_was_deleted_is_not_obeyed_and_one_that_is_put_back_is() {
     let group = Group::new(2, 1);
     let both = [group.start(0, &[]), group.start(1, &[])].map(Starting::ready);

@@ -113,6 +113,8 @@ struct Leading {
     is_sole: bool,
     /// When it was seen last that messages may be taken.
     served: Duration,
+    /// Since when it serves nobody and hears nobody.
+    alone_since: Option<Duration>,
 }
 
 impl Replica {
@@ -406,6 +408,7 @@ impl Replica {
             is_handing_over: false,
             is_sole: false,
             served: now,
+            alone_since: None,
         });
         self.campaigning_since = None;
         self.actions.push(Action::Lead { epoch });

@@ -64,6 +64,10 @@ impl Replica {
             self.resign(now);
             return;
         }
+        if self.is_cut_off(now) {
+            self.stop();
+            return;
+        }
         let (me, settings) = (self.me, &self.settings);
         let own = self.position.counted(settings);
         let Part::Master(leading) = &mut self.part else { return };
@@ -142,6 +146,22 @@ impl Replica {
             })
         });
         now.saturating_sub(leading.served) >= patience && !is_lease_fresh && is_another_there
+    }
+
+    /// Whether this master can neither serve nor hear anybody, the authority or another replica, and had
+    /// some time to. The others may have elected one, whom clients that stay here would not find.
+    fn is_cut_off(&mut self, now: Duration) -> bool {
+        let hears = self.is_lease_fresh(now)
+            || self.standing(now).may_append
+            || self.peers.values().any(|peer| self.is_linked(peer, now));
+        let Part::Master(leading) = &mut self.part else { return false };
+        if hears {
+            leading.alone_since = None;
+            return false;
+        }
+        // A process that was stopped hears them in a moment.
+        let since = *leading.alone_since.get_or_insert(now);
+        now.saturating_sub(since) >= self.settings.link_timeout
     }
 
     pub(super) fn confirm(&mut self) {

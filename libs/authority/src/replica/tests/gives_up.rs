@@ -34,3 +34,22 @@ fn who_does_not_learn_what_became_of_a_hand_over_takes_no_other_and_resigns() {
     pass(&mut replica, &follow, 70_000, 82_000);
     assert_eq!(replica.role(), Role::Waiting);
 }
+
+#[test]
+fn who_hears_nobody_any_more_gives_its_office_up_and_takes_it_again() {
+    let (mut replica, mut record, mut lease, [one, _]) = master();
+    // The last renewal is of 61.4 s at the latest, and holds for 4 s.
+    pass(&mut replica, &[], 61_500, 66_000);
+    assert_eq!(replica.role(), Role::Master { epoch: 1 });
+    assert!(!replica.standing(at(66_000)).may_append);
+    pass(&mut replica, &[], 66_000, 67_600);
+    assert_eq!(replica.role(), Role::Waiting);
+    // Nobody was elected meanwhile.
+    let actions = settle(&mut replica, at(70_000), &mut record, &mut lease);
+    assert_eq!(actions.last(), Some(&Action::Lead { epoch: 2 }), "{actions:?}");
+
+    // Who hears one of the others waits for the authority.
+    let (mut replica, ..) = master();
+    pass(&mut replica, &[one], 61_500, 70_000);
+    assert_eq!(replica.role(), Role::Master { epoch: 1 });
+}
