@@ -24,10 +24,15 @@ impl Broker {
         }
     }
 
-    /// Refuses what only a master does.
+    /// Refuses what only a master does. By the clock too: a process that was stopped acts on requests before
+    /// its replica learns that others may have elected another one.
     pub(crate) fn check_master(&self) -> Result<(), Refusal> {
-        let refusal = self.replication.as_ref().and_then(|replication| replication.refusal());
-        refusal.map_or(Ok(()), Err)
+        let Some(replication) = &self.replication else { return Ok(()) };
+        match replication.refusal() {
+            Some(refusal) => Err(refusal),
+            None if self.store.is_open_for_appends() => Ok(()),
+            None => Err(self.refusal(StoreError::NotMaster)),
+        }
     }
 
     /// Whether another replica is the master, or nobody is known to be.

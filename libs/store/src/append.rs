@@ -8,6 +8,7 @@ use parking_lot::MutexGuard;
 use crate::background;
 use crate::batch::{Batch, PAGE_BYTES, Piece, TRAILER};
 use crate::block_tail::BlockTail;
+use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::message::{Appended, NewMessage};
 use crate::segment::Segment;
@@ -42,7 +43,7 @@ pub(crate) struct Appender {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gate {
     Open,
-    /// Until [`crate::Clock::uptime`] says this.
+    /// Until [`Clock::uptime`] says this.
     OpenUntil(Duration),
     Closed,
 }
@@ -69,6 +70,15 @@ impl Appender {
         self.batch.clear();
     }
 
+    /// Whether who heeds the gate may append now.
+    fn is_open(&self, clock: &dyn Clock) -> bool {
+        match self.gate {
+            Gate::Open => true,
+            Gate::OpenUntil(end) => clock.uptime() < end,
+            Gate::Closed => false,
+        }
+    }
+
     /// With the append lock, so that after closing it nothing is under way.
     pub(crate) fn set_gate(&mut self, gate: Gate) {
         self.gate = gate;
@@ -76,6 +86,11 @@ impl Appender {
 }
 
 impl Inner {
+    /// See [`crate::Store::is_open_for_appends`].
+    pub(crate) fn is_open_for_appends(&self) -> bool {
+        self.appender.lock().is_open(&*self.clock)
+    }
+
     /// See [`crate::Store::append`].
     pub(crate) fn append(
         &self,
@@ -146,11 +161,8 @@ impl Inner {
         let mut appender = self.appender.lock();
         // Closing takes this lock after it said so; nobody may write behind its back.
         self.check_open()?;
-        match appender.gate {
-            _ if !heeds_gate => {}
-            Gate::Open => {}
-            Gate::OpenUntil(end) if self.clock.uptime() < end => {}
-            Gate::OpenUntil(_) | Gate::Closed => return Err(StoreError::NotMaster),
+        if heeds_gate && !appender.is_open(&*self.clock) {
+            return Err(StoreError::NotMaster);
         }
         let now_ms = self.clock.now_ms();
         let position = appender.position;

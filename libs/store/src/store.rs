@@ -226,6 +226,12 @@ impl Store {
         self.inner().appender.lock().set_gate(gate);
     }
 
+    /// Whether an append would not be refused with [`StoreError::NotMaster`] now: for what only a master
+    /// does, and does without an append.
+    pub fn is_open_for_appends(&self) -> bool {
+        self.inner().is_open_for_appends()
+    }
+
     /// Has appends refused with [`StoreError::NotMaster`], and says where the log ends: no append is
     /// under way any more. Copies are taken on.
     pub fn close_for_appends(&self) -> u64 {

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 use weirmq_authority::{EpochTable, Incarnation, LogPosition, Member, Promise, Record, Report};
+use weirmq_remoting::ResponseCode;
 use weirmq_store::{NewMessage, SimulatedDisk, Store, SystemClock};
 
 use super::*;
@@ -15,11 +16,23 @@ use crate::config::ReplicationMode;
 use crate::metrics::Metrics;
 use crate::replication::frame::{HEAD_BYTES, Hello, Lead, contents_bytes};
 use crate::replication::handshake::{PROTOCOL, PROTOCOL_MIN, Trust, accept};
-use crate::replication::{ReplicationThread, Restart};
+use crate::replication::{ReplicationThread, Restart, RoleStatus, Status};
 use crate::run::open;
 use crate::{Broker, BrokerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A replica with this broker id, on any ports.
+fn config(folder: &tempfile::TempDir, broker_id: u64) -> BrokerConfig {
+    let mut config =
+        BrokerConfig { data_dir: folder.path().into(), broker_id, ..Default::default() };
+    config.store.segment_bytes = 1 << 20;
+    config.store.free_bytes_min = 1;
+    config.replication.mode = ReplicationMode::Sync;
+    config.replication.min_in_sync = Some(1);
+    config.replication.insecure = true;
+    config
+}
+
 const MASTER: Member = Member { replica: ReplicaId(0), incarnation: Incarnation(7) };
 
 /// A slave by configuration whose log has two messages from before there were epochs; where the second
@@ -37,14 +50,8 @@ impl Slave {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let master = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut config =
-            BrokerConfig { data_dir: folder.path().into(), broker_id: 1, ..Default::default() };
-        config.store.segment_bytes = 1 << 20;
-        config.store.free_bytes_min = 1;
-        config.replication.mode = ReplicationMode::Sync;
-        config.replication.min_in_sync = Some(1);
+        let mut config = config(&folder, 1);
         config.replication.master = Some(master.local_addr().unwrap().to_string());
-        config.replication.insecure = true;
         let disk = Arc::new(SimulatedDisk::new());
         let (store, _) =
             Store::open(config.store_config(), disk.clone(), Arc::new(SystemClock)).unwrap();
@@ -171,4 +178,24 @@ async fn a_replica_whose_log_its_master_has_follows() {
     let follows = tokio::time::timeout(PATIENCE, slave.comes_to_follow(first.epoch)).await;
     assert!(follows.unwrap());
     slave.thread.stop();
+}
+
+/// A request for a queue lock that is held already is answered without an append.
+#[tokio::test]
+async fn a_process_that_was_stopped_does_nothing_as_master_before_its_replica_knows() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, admin) = (config(&folder, 0), weirmq_admin::Admin::default());
+    let (disk, metrics) = (Arc::new(SimulatedDisk::new()), Metrics::new(&config, &admin));
+    let bound = "127.0.0.1:10911".parse().unwrap();
+    let (broker, _prepared) = open(disk, config, bound, admin, metrics).unwrap();
+    let replication = broker.replication.as_ref().unwrap();
+    let role = RoleStatus::Master { may_append: true };
+    replication.set_status(Status { role, ..replication.status() });
+    let now = broker.store.clock().uptime();
+    broker.store.open_for_appends(Some(now + PATIENCE));
+    assert!(broker.check_master().is_ok());
+    // What was published last, and the time until which it holds is over.
+    broker.store.open_for_appends(Some(now));
+    let refusal = broker.check_master().unwrap_err();
+    assert_eq!(refusal.code, ResponseCode::ServiceNotAvailable);
 }
