@@ -1,6 +1,7 @@
 //! One connection to another replica: its reports and requests come in, ours and the log go out.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -198,21 +199,39 @@ async fn write(
     shared: &Shared,
 ) -> Result<(), LinkError> {
     let mut written = shared.written.subscribe();
-    let mut log = None;
+    let mut log: Option<Fetch> = None;
+    // What comes next in the log, while it is fetched from the disk or is not due yet.
+    let mut old: Option<OldLog<'_>> = None;
+    let mut read = None;
     let mut out = Vec::new();
     loop {
         out.clear();
         if fetches.has_changed().unwrap_or(false) {
             log.clone_from(&fetches.borrow_and_update());
+            (old, read) = (None, None);
         }
         let mut is_at_end = true;
-        if let Some(fetch) = &mut log {
-            is_at_end = append_log(store, shared, fetch, &mut out).await?;
-            // Before it is: the answer may come before the write has ended.
-            sent.fetch_max(fetch.from, Ordering::Relaxed);
-            if out.is_empty() && !is_at_end {
-                Frame::Refused(gone(fetch)).encode(&mut out);
-                log = None;
+        if let Some(fetch) = log.as_mut().filter(|_| old.is_none()) {
+            let found = match read.take() {
+                Some((found, bytes)) => {
+                    out = bytes;
+                    found
+                }
+                None => read_log(store, fetch, false, &mut out)?,
+            };
+            match found {
+                LogRead::Read { next } => {
+                    fetch.from = next;
+                    is_at_end = next >= store.watermarks().written();
+                    // Before it is: the answer may come before the write has ended.
+                    sent.fetch_max(next, Ordering::Relaxed);
+                }
+                LogRead::End => {}
+                LogRead::OnDisk => old = Some(Box::pin(read_old_log(store, shared, fetch.clone()))),
+                LogRead::Gone => {
+                    Frame::Refused(gone(fetch)).encode(&mut out);
+                    log = None;
+                }
             }
         }
         if reports.has_changed().unwrap_or(false)
@@ -243,10 +262,13 @@ async fn write(
             }
             changed = fetches.changed() => {
                 changed.map_err(|_| LinkError::Closed)?;
-                log.clone_from(&fetches.borrow_and_update());
+                fetches.mark_changed();
                 written.borrow_and_update();
             }
-            changed = written.changed(), if log.is_some() => {
+            found = is_due(&mut old) => {
+                (old, read) = (None, Some(found?));
+            }
+            changed = written.changed(), if log.is_some() && old.is_none() => {
                 changed.map_err(|_| LinkError::Closed)?;
             }
             changed = async { reports.changed().await } => {
@@ -257,56 +279,123 @@ async fn write(
     }
 }
 
-/// Appends a frame with what follows in the log; says whether the log ends there.
-async fn append_log(
+/// Appends a frame with what follows in the log, if there is any; unless the read `may_wait` the disk is not
+/// asked.
+fn read_log(
+    store: &Store,
+    fetch: &Fetch,
+    may_wait: bool,
+    out: &mut Vec<u8>,
+) -> Result<LogRead, StoreError> {
+    let mut found = Ok(LogRead::End);
+    let _ = encode_log(out, fetch.epoch, fetch.from, |out| {
+        found = store.read_log(fetch.from, CHUNK_BYTES, may_wait, out);
+        matches!(found, Ok(LogRead::Read { .. })).then_some(())
+    });
+    found
+}
+
+/// A frame of log that is not in memory, once it is read and due.
+type OldLog<'a> = Pin<Box<dyn Future<Output = Result<(LogRead, Vec<u8>), StoreError>> + Send + 'a>>;
+
+/// Waits for ever where there is nothing.
+async fn is_due(old: &mut Option<OldLog<'_>>) -> Result<(LogRead, Vec<u8>), StoreError> {
+    match old {
+        Some(old) => old.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a slave that is far behind gets. Nothing else waits for it, neither others on this thread nor what
+/// goes to the same slave: one that is not heard is taken for gone.
+async fn read_old_log(
     store: &Store,
     shared: &Shared,
-    fetch: &mut Fetch,
-    out: &mut Vec<u8>,
-) -> Result<bool, StoreError> {
-    let from = fetch.from;
-    let mut read = LogRead::End;
-    let is_read = |read: &LogRead| matches!(read, LogRead::Read { .. }).then_some(());
-    let mut failed = None;
-    let _ = encode_log(out, fetch.epoch, from, |out| {
-        match store.read_log(from, CHUNK_BYTES, false, out) {
-            Ok(found) => read = found,
-            Err(error) => failed = Some(error),
-        }
-        is_read(&read)
+    fetch: Fetch,
+) -> Result<(LogRead, Vec<u8>), StoreError> {
+    let (store, position) = (store.clone(), fetch.from);
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut out = Vec::new();
+        read_log(&store, &fetch, true, &mut out).map(|found| (found, out))
     });
-    if let Some(error) = failed {
-        return Err(error);
-    }
-    if read == LogRead::OnDisk {
-        // What a slave that is far behind gets is not in memory; others do not wait for it.
-        let (store, epoch) = (store.clone(), fetch.epoch);
-        let reading = tokio::task::spawn_blocking(move || {
-            let (mut out, mut read) = (Vec::new(), Ok(LogRead::End));
-            let _ = encode_log(&mut out, epoch, from, |out| {
-                read = store.read_log(from, CHUNK_BYTES, true, out);
-                read.as_ref().ok().and_then(is_read)
-            });
-            read.map(|read| (read, out))
-        });
-        let (found, bytes) = reading.await.map_err(|error| StoreError::NoContinuation {
-            position: from,
-            reason: error.to_string(),
-        })??;
-        read = found;
-        shared.catch_up.pay(bytes.len() as u64).await;
-        out.extend_from_slice(&bytes);
-    }
-    match read {
-        LogRead::Read { next } => {
-            fetch.from = next;
-            Ok(next >= store.watermarks().written())
-        }
-        LogRead::End => Ok(true),
-        LogRead::Gone | LogRead::OnDisk => Ok(false),
-    }
+    let (found, bytes) = reading
+        .await
+        .map_err(|error| StoreError::NoContinuation { position, reason: error.to_string() })??;
+    shared.catch_up.pay(bytes.len() as u64).await;
+    Ok((found, bytes))
 }
 
 fn gone(fetch: &Fetch) -> String {
     format!("the log has no record at {} any more", fetch.from)
+}
+
+#[cfg(test)]
+mod tests {
+    use weirmq_authority::{Incarnation, LogPosition, ReplicaId};
+    use weirmq_store::{NewMessage, SimulatedDisk, StoreConfig, SystemClock};
+
+    use super::*;
+    use crate::replication::Status;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// A store with one message, which is not in memory.
+    fn store(config: StoreConfig) -> Store {
+        let disk = Arc::new(SimulatedDisk::new());
+        let open = || Store::open(config.clone(), disk.clone(), Arc::new(SystemClock)).unwrap().0;
+        let before = open();
+        before.append_now(&[NewMessage::plain("t", 0, b"old")], &mut Vec::new()).unwrap();
+        before.close().unwrap();
+        open()
+    }
+
+    #[tokio::test]
+    async fn reports_do_not_wait_for_log_that_is_not_due() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::BrokerConfig { data_dir: folder.path().into(), ..Default::default() };
+        let store = store(config.store_config());
+        // A byte a second: the message is due in minutes.
+        let check = weirmq_admin::Admin::default().check("replication");
+        let shared = Arc::new(Shared::new(Status::new(0, 1), mpsc::channel(1).0, check, 1));
+        let from = Member { replica: ReplicaId(1), incarnation: Incarnation(5) };
+        let report = Report {
+            from,
+            promised: 1,
+            promised_version: 1,
+            refuses: false,
+            leaves: false,
+            position: LogPosition::default(),
+            leads: Some(1),
+            follows: None,
+            lost: None,
+            confirmed: 0,
+            sent: Duration::ZERO,
+            echo: None,
+        };
+        let (here, mut there) = tokio::io::duplex(1 << 20);
+        let (events, mut links) = mpsc::channel(4);
+        let serve = run(here, (from, 2), &store, &shared, PATIENCE, events);
+        let hear = async {
+            let Some(FromLink::Up(link)) = links.recv().await else { panic!("no link") };
+            link.send_log(Some(Fetch { epoch: 1, from: 0 }));
+            link.report(report);
+            let mut heard = Vec::new();
+            for _ in 0..2 {
+                let mut head = [0; HEAD_BYTES];
+                there.read_exact(&mut head).await.unwrap();
+                let (kind, length) = contents_bytes(head, 1 << 20).unwrap();
+                let mut contents = vec![0; length];
+                there.read_exact(&mut contents).await.unwrap();
+                heard.push(Frame::decode(kind, contents.into()).unwrap());
+                // Also while the message is being waited for.
+                link.send(Frame::Refused("no".into()));
+            }
+            heard
+        };
+        let heard = tokio::select! {
+            () = serve => panic!("the connection ended"),
+            heard = tokio::time::timeout(PATIENCE, hear) => heard.unwrap(),
+        };
+        assert_eq!(heard, [Frame::Report(report), Frame::Refused("no".into())]);
+    }
 }
