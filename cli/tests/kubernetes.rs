@@ -108,10 +108,15 @@ impl Place {
 
     /// What `kubectl weir WORDS` does, without kubectl.
     async fn plugin(&self, words: &[&str]) -> Output {
-        let mut command = std::process::Command::new(self.folder.path().join("kubectl-weir"));
-        command.args(words).args(["--namespace", &self.namespace]).current_dir(&self.folder);
+        let mut command = self.command(words);
         let done = tokio::task::spawn_blocking(move || command.output());
         tokio::time::timeout(PATIENCE, done).await.unwrap().unwrap().unwrap()
+    }
+
+    fn command(&self, words: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(self.folder.path().join("kubectl-weir"));
+        command.args(words).args(["--namespace", &self.namespace]).current_dir(&self.folder);
+        command
     }
 
     async fn annotation(&self, key: &str) -> Option<String> {
@@ -302,6 +307,32 @@ async fn plugin_calls_a_promotion_off_that_did_not_happen() {
     assert_eq!(place.groups().get("mq-0").await.unwrap().spec.promote, None);
     let (_, error) = text(&place.plugin(&["promote", "mq", "mq-7", "--yes"]).await, 4);
     assert!(error.contains("brokergroup/mq-7"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs the real API server: `make kube`"]
+async fn plugin_calls_a_promotion_off_that_is_interrupted() {
+    let place = Place::new().await;
+    let words = ["promote", "mq", "0", "--to", "1", "--accept-loss", "--yes", "--timeout", "60s"];
+    let mut command = place.command(&words);
+    command.stderr(std::process::Stdio::piped());
+    let running = command.spawn().unwrap();
+    let written = async {
+        while place.groups().get("mq-0").await.unwrap().spec.promote.is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, written).await.unwrap();
+    let pid = rustix::process::Pid::from_raw(running.id().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
+    let output = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
+    let (_, error) = text(&output, 1);
+    assert!(
+        error.contains("error: the promotion was called off: mq-0-1 was not promoted: interrupted"),
+        "{error}"
+    );
+    assert_eq!(place.groups().get("mq-0").await.unwrap().spec.promote, None);
 }
 
 #[tokio::test]

@@ -82,6 +82,8 @@ struct Place {
     client: Client,
     namespace: String,
     output: Output,
+    /// kubectl with the flags that lead to the same place, as a shell reads it.
+    kubectl: String,
 }
 
 /// Nobody waits longer to be told that the API server is away.
@@ -103,8 +105,29 @@ impl Connection {
         };
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         let namespace = self.namespace.unwrap_or_else(|| config.default_namespace.clone());
+        let mut kubectl = "kubectl".to_owned();
+        let file = self.kubeconfig.as_ref().map(|file| file.to_string_lossy());
+        let flags = [
+            ("--kubeconfig", file.as_deref()),
+            ("--context", self.context.as_deref()),
+            ("-n", Some(&*namespace)),
+        ];
+        for (flag, value) in flags {
+            if let Some(value) = value {
+                kubectl.push_str(&format!(" {flag} {}", quoted(value)));
+            }
+        }
         let client = Client::try_from(config).context("connect to the API server")?;
-        Ok(Place { client, namespace, output: Output::new(self.output) })
+        Ok(Place { client, namespace, output: Output::new(self.output), kubectl })
+    }
+}
+
+/// One word for a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@+=,".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 
@@ -125,5 +148,17 @@ fn failed(what: impl Into<String>) -> impl FnOnce(kube::Error) -> anyhow::Error 
         }
         kube::Error::Api(status) => anyhow::anyhow!("{what}: {}", status.message),
         error => anyhow::Error::new(error).context(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_stays_one_for_a_shell() {
+        assert_eq!(quoted("/home/a/.kube/config"), "/home/a/.kube/config");
+        assert_eq!(quoted("it's here; $HOME"), r"'it'\''s here; $HOME'");
+        assert_eq!(quoted(""), "''");
     }
 }
