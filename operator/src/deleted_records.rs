@@ -5,7 +5,7 @@
 //! saw the deletion itself: to one that selects by labels, a group whose labels are taken away is deleted as
 //! well, and what was deleted while nobody watched is not known.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use kube::ResourceExt as _;
 use kube::api::DynamicObject;
@@ -14,14 +14,15 @@ use parking_lot::Mutex;
 use weirmq_authority::Record;
 use weirmq_authority::kubernetes::BrokerGroupStatus;
 
-/// So many are remembered; of groups that nobody wants back these may be.
+/// So many are remembered, those that were deleted last: of groups that nobody wants back these may be.
 const RECORDS_MAX: usize = 256;
 
 /// By namespace and name.
 type Key = (String, String);
 
+/// The one that was deleted last stands last.
 #[derive(Default)]
-pub(crate) struct DeletedRecords(Mutex<BTreeMap<Key, Record>>);
+pub(crate) struct DeletedRecords(Mutex<VecDeque<(Key, Record)>>);
 
 impl DeletedRecords {
     /// Takes in what the watch of all groups says.
@@ -29,16 +30,20 @@ impl DeletedRecords {
         let mut records = self.0.lock();
         match event {
             Event::Delete(group) => {
-                if let Some(record) = record(group)
-                    && records.len() < RECORDS_MAX
-                {
-                    records.insert(key(group), record);
+                if let Some(record) = record(group) {
+                    let key = key(group);
+                    records.retain(|(known, _)| *known != key);
+                    if records.len() >= RECORDS_MAX {
+                        records.pop_front();
+                    }
+                    records.push_back((key, record));
                 }
             }
             // Made again, it has no record; with one it lives again.
             Event::Apply(group) => {
                 if record(group).is_some() {
-                    records.remove(&key(group));
+                    let key = key(group);
+                    records.retain(|(known, _)| *known != key);
                 }
             }
             // The watch has begun anew: what happened in between nobody saw.
@@ -49,7 +54,10 @@ impl DeletedRecords {
 
     /// The record of a group that was deleted and has none since.
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Record> {
-        self.0.lock().get(&(namespace.to_owned(), name.to_owned())).cloned()
+        let records = self.0.lock();
+        let mut of_group =
+            records.iter().filter(|((space, group), _)| space == namespace && group == name);
+        of_group.next().map(|(_, record)| record.clone())
     }
 }
 
@@ -115,13 +123,20 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_bound() {
+    fn the_oldest_is_forgotten_where_there_are_too_many() {
         let records = DeletedRecords::default();
-        for number in 0..2 * RECORDS_MAX {
+        let delete = |number: usize| {
             let mut one = group(1);
             one.metadata.name = Some(format!("mq-{number}"));
             records.see(&Event::Delete(one));
-        }
+        };
+        (0..RECORDS_MAX).for_each(delete);
+        // What is deleted a second time is new again.
+        delete(0);
+        delete(RECORDS_MAX);
+        let is_known = |number: usize| records.get("shop", &format!("mq-{number}")).is_some();
         assert_eq!(records.0.lock().len(), RECORDS_MAX);
+        assert!(is_known(RECORDS_MAX) && is_known(0) && is_known(2));
+        assert!(!is_known(1), "the oldest");
     }
 }

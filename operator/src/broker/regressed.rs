@@ -6,6 +6,7 @@ use kube::Api;
 use kube::ResourceExt as _;
 use kube::api::PostParams;
 use kube::runtime::events::EventType;
+use weirmq_authority::Record;
 use weirmq_authority::kubernetes::BrokerGroupStatus;
 use weirmq_client::Admin;
 
@@ -19,6 +20,18 @@ use crate::kinds::BrokerGroup;
 pub(super) struct Regressed {
     pub(super) obeyed: u64,
     pub(super) found: u64,
+    /// The epoch of the record that was deleted last, where that is too old to be put back.
+    pub(super) deleted: Option<u64>,
+}
+
+/// What became of a record that somebody deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deleted {
+    PutBack,
+    /// It is of this epoch, and replicas have obeyed a newer record.
+    TooOld(u64),
+    /// Nobody saw it deleted, or the group is not there yet, or it could not be written.
+    Left,
 }
 
 impl Round<'_> {
@@ -42,10 +55,16 @@ impl Round<'_> {
                 Ok(group) => {
                     let record = group.as_ref().and_then(|group| group.status.as_ref());
                     let found = record.map_or(0, |status| status.record.epoch);
-                    if found < obeyed && !self.put_back(view, group, &api).await {
-                        let regressed = Regressed { obeyed, found };
-                        self.findings.regressed.insert(view.name.clone(), regressed);
+                    if found >= obeyed {
+                        continue;
                     }
+                    let deleted = match self.put_back(view, obeyed, group, &api).await {
+                        Deleted::PutBack => continue,
+                        Deleted::TooOld(epoch) => Some(epoch),
+                        Deleted::Left => None,
+                    };
+                    let regressed = Regressed { obeyed, found, deleted };
+                    self.findings.regressed.insert(view.name.clone(), regressed);
                 }
                 Err(error) => {
                     tracing::warn!(%error, group = view.name, "the authority record cannot be read");
@@ -54,32 +73,28 @@ impl Round<'_> {
         }
     }
 
-    /// Puts a record back that was deleted, if the group was made again and has none; whether it did.
+    /// Puts a record back that was deleted, if the group was made again and has none.
     ///
     /// What stands there then is what stood there when it was deleted, neither more nor less: whoever obeyed that
-    /// record obeys it again, and whoever refused it refuses it again. It is not done where a replica says that it
-    /// knows a newer one: that was an old copy, which somebody is perhaps about to replace.
+    /// record obeys it again, and whoever refused it refuses it again. It is not done where a replica has obeyed a
+    /// newer one, by its log (`obeyed`) or by what it says: that was an old copy, which somebody is perhaps
+    /// about to replace.
     async fn put_back(
         &self,
         view: &GroupView,
+        obeyed: u64,
         group: Option<BrokerGroup>,
         api: &Api<BrokerGroup>,
-    ) -> bool {
+    ) -> Deleted {
         let (namespace, name) = (self.namespace(), &view.name);
         let deleted = self.children.deleted_records.get(&namespace, name);
-        let (Some(record), Some(mut group)) = (deleted, group) else { return false };
+        let (Some(record), Some(mut group)) = (deleted, group) else { return Deleted::Left };
         if group.status.is_some() || is_paused(self.resource) {
-            return false;
+            return Deleted::Left;
         }
         let newest = self.newest_of_replicas(view).await;
-        if newest > (record.epoch, record.in_sync_version) {
-            tracing::warn!(
-                group = name,
-                epoch = record.epoch,
-                obeyed = newest.0,
-                "the record that was deleted is older than what replicas know, and is not put back"
-            );
-            return false;
+        if is_too_old(&record, obeyed, newest) {
+            return Deleted::TooOld(record.epoch);
         }
         let epoch = record.epoch;
         let write = group.uid().unwrap_or_default();
@@ -87,7 +102,7 @@ impl Round<'_> {
         // Only over the group as it was read, without a record.
         if let Err(error) = api.replace_status(name, &PostParams::default(), &group).await {
             tracing::warn!(%error, group = name, "a record that was deleted was not put back");
-            return false;
+            return Deleted::Left;
         }
         self.context.metrics.wrote("BrokerGroup");
         let note = format!(
@@ -95,7 +110,7 @@ impl Round<'_> {
         );
         tracing::warn!(group = name, epoch, "a record that somebody deleted was put back");
         self.event(EventType::Warning, "RecordPutBack", note).await;
-        true
+        Deleted::PutBack
     }
 
     /// The epoch and version of the newest record that replicas say they go by, and zeros where none does.
@@ -134,4 +149,27 @@ async fn highest_epoch_at(admin: &Admin, address: String) -> Option<u64> {
     let asked = tokio::time::timeout(ASK_TIMEOUT, admin.epochs(&address)).await;
     let epochs = asked.ok()?.ok()?.epoch_list;
     epochs.iter().filter_map(|entry| u64::try_from(entry.epoch).ok()).max()
+}
+
+/// Whether replicas have obeyed a newer record than this one: of a higher epoch by their logs (`obeyed`), or of
+/// a higher epoch or version by what they say that they go by (`newest`).
+fn is_too_old(record: &Record, obeyed: u64, newest: (u64, u64)) -> bool {
+    record.epoch < obeyed || (record.epoch, record.in_sync_version) < newest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_below_what_any_replica_obeyed_is_too_old() {
+        let record = Record { epoch: 5, in_sync_version: 9, ..Record::default() };
+        assert!(!is_too_old(&record, 5, (5, 9)));
+        // Elected, and not begun yet.
+        assert!(!is_too_old(&record, 4, (4, 30)));
+        // Their logs know more, though nobody says by which record it goes.
+        assert!(is_too_old(&record, 6, (0, 0)));
+        assert!(is_too_old(&record, 5, (5, 10)));
+        assert!(is_too_old(&record, 5, (6, 1)));
+    }
 }

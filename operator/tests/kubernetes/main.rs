@@ -175,7 +175,8 @@ async fn any_server_gets_a_record_back_that_somebody_deleted_unless_it_was_too_o
     cluster.until_resource("Broker", "mq", has_seen).await;
     cluster.delete("BrokerGroup", "mq-0").await;
     cluster.annotate("Broker", "mq", "weirmq.io/paused", "false").await;
-    let is_older = "obeyed a record of epoch 1, BrokerGroup mq-0 is of epoch 0";
+    let is_older = "obeyed a record of epoch 1, BrokerGroup mq-0 is of epoch 0; the one that was \
+                    deleted last, of epoch 1, is older";
     cluster.until_it_says("Broker", "mq", "AuthorityRegressed", is_older).await;
     cluster.until_resource("BrokerGroup", "mq-0", |_| true).await;
     for look in 0..2 {

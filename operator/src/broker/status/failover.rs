@@ -86,8 +86,15 @@ pub(super) fn promotion(views: &[GroupView]) -> Option<Finding> {
 
 /// Records that are older than what replicas obeyed.
 pub(super) fn regression(findings: &Findings) -> Option<Finding> {
-    let groups = findings.regressed.iter().map(|(name, Regressed { obeyed, found })| {
-        format!("replicas of {name} obeyed a record of epoch {obeyed}, BrokerGroup {name} is of epoch {found}")
+    let groups = findings.regressed.iter().map(|(name, regressed)| {
+        let Regressed { obeyed, found, deleted } = regressed;
+        let deleted = deleted.map(|deleted| {
+            format!("; the one that was deleted last, of epoch {deleted}, is older than what they obeyed and is not put back")
+        });
+        format!(
+            "replicas of {name} obeyed a record of epoch {obeyed}, BrokerGroup {name} is of epoch {found}{}",
+            deleted.unwrap_or_default()
+        )
     });
     let groups: Vec<String> = groups.collect();
     (!groups.is_empty()).then(|| {
@@ -212,9 +219,15 @@ mod tests {
     fn what_went_wrong_with_a_record_is_said() {
         let mut findings = Findings::default();
         assert_eq!(regression(&findings), None);
-        findings.regressed.insert("mq-0".to_owned(), Regressed { obeyed: 4, found: 0 });
+        findings
+            .regressed
+            .insert("mq-0".to_owned(), Regressed { obeyed: 4, found: 0, deleted: None });
         let said = regression(&findings).unwrap().message;
-        assert!(said.contains("epoch 4, BrokerGroup mq-0 is of epoch 0"), "{said}");
+        assert!(said.contains("epoch 4, BrokerGroup mq-0 is of epoch 0: it was deleted"), "{said}");
+        let regressed = Regressed { obeyed: 4, found: 0, deleted: Some(2) };
+        findings.regressed.insert("mq-0".to_owned(), regressed);
+        let said = regression(&findings).unwrap().message;
+        assert!(said.contains("of epoch 2, is older") && said.contains("newest copy"), "{said}");
         let mut lost = view(3);
         assert_eq!(loss(&[lost.clone()]), None);
         lost.record.as_mut().unwrap().loss_epoch = 3;
