@@ -68,8 +68,6 @@ pub(crate) enum Error {
     NameTaken { kind: String, name: String },
     #[error("{kind} {name} cannot be read: {error}")]
     NotUnderstood { kind: &'static str, name: String, error: String },
-    #[error("{0}")]
-    Refused(String),
     #[error("the system has no random numbers for a secret")]
     NoRandomNumbers,
     #[error("{0}")]
@@ -113,7 +111,6 @@ impl Error {
             Self::Broker { .. } => "BrokerUnreachable",
             Self::Missing { .. } => "ReferenceMissing",
             Self::NameTaken { .. } => "NameTaken",
-            Self::Refused(_) => "StorageNotExpanded",
             Self::NoRandomNumbers => "NoRandomNumbers",
             Self::Certificates(_) | Self::MayNotCertify { .. } => "CertificatesNotMade",
             Self::NoCertManager => "CertManagerMissing",

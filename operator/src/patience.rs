@@ -32,6 +32,17 @@ impl Patience {
         self.0.lock().get(what).is_none_or(|tried| tried.due <= now)
     }
 
+    /// Why `what` was in vain, until it is due again.
+    pub(crate) fn not_due(&self, what: &str) -> Option<String> {
+        self.not_due_at(Instant::now(), what)
+    }
+
+    fn not_due_at(&self, now: Instant, what: &str) -> Option<String> {
+        let all = self.0.lock();
+        let tried = all.get(what).filter(|tried| now < tried.due)?;
+        Some(tried.why.clone())
+    }
+
     /// `what` was in vain, and why. Returns how long to wait, `longest` at most.
     pub(crate) fn in_vain(&self, what: &str, why: &str, longest: Duration) -> Duration {
         self.in_vain_at(Instant::now(), what, why, longest)
@@ -73,8 +84,10 @@ mod tests {
         for _ in 0..6 {
             let pause = patience.in_vain_at(now, "a", "refused", LONGEST);
             assert!(!patience.is_due_at(now, "a"));
+            assert_eq!(patience.not_due_at(now, "a").as_deref(), Some("refused"));
             now += pause;
             assert!(patience.is_due_at(now, "a"));
+            assert_eq!(patience.not_due_at(now, "a"), None);
             seconds.push(pause.as_secs());
         }
         assert_eq!(seconds, [2, 4, 8, 16, 30, 30]);

@@ -1,6 +1,8 @@
 //! Disks that grow. A StatefulSet's claims cannot be changed, so the claims themselves are, and the set
 //! is made anew around its pods.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -9,7 +11,18 @@ use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::children::Children;
+use crate::conditions::Finding;
 use crate::context::{Context, Error};
+
+/// How long at most until disks that could not grow are asked again whether they can.
+const ASK_EVERY: Duration = Duration::from_secs(600);
+/// The condition that says so.
+pub(crate) const NOT_EXPANDED: &str = "StorageNotExpanded";
+
+/// What it says, and why.
+pub(crate) fn not_expanded(why: &str) -> Finding {
+    Finding::new(NOT_EXPANDED, true, "Refused", why)
+}
 
 /// Applies an object, of a StatefulSet with disks that may grow. Why they cannot, if that is so: then
 /// everything else was applied.
@@ -57,13 +70,22 @@ async fn grow(context: &Context, children: &Children, wanted: &mut Value) -> Res
     let (Some(size), Some(known_size)) = (size, size_of(&known[0])) else {
         return Ok(Claims::Fit);
     };
+    let asked = format!("let disks of {namespace}/{name} grow to {}", size.0);
     if is_same(&size, &known_size) {
         return Ok(Claims::Fit);
     }
-    if let Some(why) = grow_claims(context, &namespace, &name, &size).await? {
+    // What was refused is refused until somebody changes the StorageClass, which nobody tells the operator.
+    let refused = match context.patience.not_due(&asked) {
+        Some(why) => Some(why),
+        None => grow_claims(context, &namespace, &name, &size).await?.inspect(|why| {
+            context.patience.in_vain(&asked, why, ASK_EVERY);
+        }),
+    };
+    if let Some(why) = refused {
         wanted["spec"]["volumeClaimTemplates"] = known;
         return Ok(Claims::Refused(why));
     }
+    context.patience.forget(&asked);
     children.delete_alone("StatefulSet", &namespace, &name, there.uid()).await?;
     Ok(Claims::Renewed)
 }
@@ -91,7 +113,8 @@ async fn grow_claims(
             Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
                 return Ok(Some(format!(
                     "the disk {name} cannot grow to {}: {}. Everything goes on with the size that \
-                     is there; set allowVolumeExpansion of its StorageClass",
+                     is there; set allowVolumeExpansion of its StorageClass, and it is asked again \
+                     within 10 minutes",
                     size.0, status.message
                 )));
             }

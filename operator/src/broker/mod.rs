@@ -329,7 +329,7 @@ impl Round<'_> {
     async fn tell_of(&self, status: &BrokerStatus) {
         let before = self.resource.status.as_ref();
         let before = before.map_or(&[][..], |status| &status.conditions[..]);
-        for condition in conditions::appeared(before, &status.conditions, &status::GRAVE) {
+        for condition in conditions::appeared(before, &status.conditions, &status::TOLD) {
             let note = condition.message.clone();
             self.event(EventType::Warning, &condition.type_, note).await;
         }

@@ -4,7 +4,6 @@ use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
 
 use crate::annotations;
-use crate::context::Context;
 use crate::kinds::{ExternalType, NameServer};
 use crate::pods::{self, ADMIN_PORT, Container, Role};
 
@@ -33,14 +32,15 @@ fn pods_service(name: &str) -> String {
     format!("{name}-namesrv-pods")
 }
 
-/// Everything that the resource needs, in the order in which it is made.
-pub(super) fn objects(resource: &NameServer, context: &Context) -> Vec<Value> {
+/// Everything that the resource needs, in the order in which it is made. `image` is that of pods where the
+/// resource names none.
+pub(crate) fn objects(resource: &NameServer, image: &str) -> Vec<Value> {
     let mut objects = vec![
         network_policy(resource),
         disruption_budget(resource),
         headless_service(resource),
         service(resource),
-        stateful_set(resource, context),
+        stateful_set(resource, image),
     ];
     objects.extend(external_service(resource));
     objects
@@ -124,9 +124,9 @@ fn network_policy(resource: &NameServer) -> Value {
     })
 }
 
-fn stateful_set(resource: &NameServer, context: &Context) -> Value {
+fn stateful_set(resource: &NameServer, image: &str) -> Value {
     let (name, spec) = (resource.name_any(), &resource.spec);
-    let image = spec.pod.image.clone().unwrap_or_else(|| context.image.clone());
+    let image = spec.pod.image.clone().unwrap_or_else(|| image.to_owned());
     let mut args = vec!["namesrv".to_owned(), "--bind".to_owned(), "0.0.0.0".to_owned()];
     if spec.external.is_some() {
         args.extend(["--namesrv-listener".to_owned(), format!("external={EXTERNAL_PORT}")]);

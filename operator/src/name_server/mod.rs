@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::annotations::is_paused;
@@ -30,36 +31,35 @@ pub(crate) async fn reconcile(
     }
     let namespace = resource.namespace().unwrap_or_default();
     let name = resource.name_any();
-    let failure = if is_paused(resource) {
-        None
-    } else {
-        make(resource, context, children, &namespace, &name).await.err()
+    let made = match is_paused(resource) {
+        true => Ok(None),
+        false => make(resource, context, children, &namespace, &name).await,
     };
-    let status = status(resource, context, children, &namespace, &name, failure.as_ref());
-    context.report(resource, resource.status.as_ref(), &status).await?;
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(Action::requeue(Duration::from_secs(600))),
+    let status = status(resource, context, children, &namespace, &name, &made);
+    let before = resource.status.as_ref().map_or(&[][..], |status| &status.conditions[..]);
+    for condition in conditions::appeared(before, &status.conditions, &[storage::NOT_EXPANDED]) {
+        let note = condition.message.clone();
+        context.event(resource, EventType::Warning, &condition.type_, note).await;
     }
+    context.report(resource, resource.status.as_ref(), &status).await?;
+    made.map(|_| Action::requeue(Duration::from_secs(600)))
 }
 
+/// Makes everything; why its disks could not grow, if that is so.
 async fn make(
     resource: &NameServer,
     context: &Context,
     children: &Children,
     namespace: &str,
     name: &str,
-) -> Result<(), Error> {
-    let mut wanted = build::objects(resource, context);
+) -> Result<Option<String>, Error> {
+    let mut wanted = build::objects(resource, &context.image);
     let mut refused = None;
     for object in &mut wanted {
         refused = storage::apply(context, children, object).await?.or(refused);
     }
     children.delete_others(namespace, (Role::NameServer.label(), name), &wanted).await?;
-    match refused {
-        Some(why) => Err(Error::Refused(why)),
-        None => Ok(()),
-    }
+    Ok(refused)
 }
 
 fn status(
@@ -68,7 +68,7 @@ fn status(
     children: &Children,
     namespace: &str,
     name: &str,
-    failure: Option<&Error>,
+    made: &Result<Option<String>, Error>,
 ) -> NameServerStatus {
     let generation = resource.meta().generation.unwrap_or_default();
     let set: Option<StatefulSet> = children.get("StatefulSet", namespace, &build::set_name(name));
@@ -79,10 +79,10 @@ fn status(
     let updated = set_status.updated_replicas.unwrap_or_default();
     let mut found = Vec::new();
     let all = format!("{ready} of {wanted} NameServers are ready");
-    found.push(match failure {
-        Some(error) => Finding::new("Ready", false, error.reason(), error.to_string()),
-        None if ready > 0 => Finding::new("Ready", true, "Serving", all.clone()),
-        None => Finding::new("Ready", false, "Starting", all.clone()),
+    found.push(match made {
+        Err(error) => Finding::new("Ready", false, error.reason(), error.to_string()),
+        Ok(_) if ready > 0 => Finding::new("Ready", true, "Serving", all.clone()),
+        Ok(_) => Finding::new("Ready", false, "Starting", all.clone()),
     });
     let seen = set_status.observed_generation;
     let is_current = seen.is_some()
@@ -101,6 +101,8 @@ fn status(
     } else {
         Finding::new("Degraded", true, "NotAllReady", all)
     });
+    let refused = made.as_ref().ok().and_then(Option::as_deref);
+    found.extend(refused.map(storage::not_expanded));
     found.extend(is_paused(resource).then(Finding::paused));
     let before = resource.status.as_ref();
     let before = before.map_or(&[][..], |status| &status.conditions[..]);

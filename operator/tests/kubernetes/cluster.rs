@@ -241,6 +241,17 @@ impl Cluster {
         }
     }
 
+    /// A claim as the StatefulSet controller makes it, of a disk that nobody provides.
+    pub(crate) async fn make_claim(&self, name: &str, size: &str) {
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": { "name": name, "labels": { "app.kubernetes.io/managed-by": "weirmq-operator" } },
+            "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": size } } },
+        });
+        let path = format!("/api/v1/namespaces/{}/persistentvolumeclaims", self.namespace);
+        self.send(Method::POST, &path, "application/json", &claim).await;
+    }
+
     /// Writes an authority record, as a replica does, into a group that has none.
     pub(crate) async fn write_record(&self, group: &str, record: &Record) {
         let status = BrokerGroupStatus { record: record.clone(), write: "test".to_owned() };

@@ -188,3 +188,32 @@ async fn any_server_gets_a_record_back_that_somebody_deleted_unless_it_was_too_o
     assert!(group["status"].is_null(), "{group:#}");
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_that_lets_no_disk_grow_is_not_asked_again_and_again() {
+    let cluster = Cluster::start().await;
+    let spec = |size: &str| format!("{{replicas: 1, storage: {{size: {size}}}}}");
+    cluster.declare("NameServer", "ns", &spec("1Gi")).await;
+    cluster.until_template("ns-namesrv").await;
+    cluster.run_pods().await;
+    cluster.until_it_says("NameServer", "ns", "Ready", "1 of 1 NameServers are ready").await;
+    cluster.make_claim("data-ns-namesrv-0", "1Gi").await;
+    cluster.declare("NameServer", "ns", &spec("2Gi")).await;
+    let refused = "data-ns-namesrv-0 cannot grow to 2Gi";
+    cluster.until_it_says("NameServer", "ns", "StorageNotExpanded", refused).await;
+    cluster.until_event("StorageNotExpanded", refused).await;
+    let resource = cluster.until_resource("NameServer", "ns", |_| true).await;
+    let mut all = resource["status"]["conditions"].as_array().unwrap().iter();
+    assert!(all.any(|one| one["type"] == "Ready" && one["status"] == "True"), "{resource:#}");
+    let requests = cluster.requests();
+    for look in 0..LOOKS {
+        let looked = cluster.reconciles("NameServer");
+        cluster.touch("NameServer", "ns", look).await;
+        cluster.until("it is looked at", || cluster.reconciles("NameServer") > looked).await;
+    }
+    // A list and a patch each time, after 2 s, 4 s, and so on.
+    let asked = cluster.requests() - requests;
+    assert!(asked < LOOKS as f64 / 2.0, "{asked} requests in {LOOKS} looks");
+    cluster.stop().await;
+}

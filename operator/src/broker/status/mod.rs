@@ -15,9 +15,11 @@ use crate::conditions::{self, Finding};
 use crate::context::Error;
 use crate::kinds::{Broker, BrokerStatus, GroupStatus, ReplicaStatus};
 use crate::pods;
+use crate::storage;
 
 /// Conditions that are an event as well when they appear.
-pub(super) const GRAVE: [&str; 2] = ["AuthorityRegressed", "PossibleDataLoss"];
+pub(super) const TOLD: [&str; 3] =
+    ["AuthorityRegressed", "PossibleDataLoss", storage::NOT_EXPANDED];
 
 /// What a round found out beside what can be seen.
 #[derive(Debug, Default)]
@@ -68,8 +70,7 @@ pub(super) fn status(
     found.extend(failover::loss(views));
     found.extend(failover::promotion(views));
     found.extend(scale_in(findings));
-    let storage = findings.storage.as_ref();
-    found.extend(storage.map(|why| Finding::new("StorageNotExpanded", true, "Refused", why)));
+    found.extend(findings.storage.as_deref().map(storage::not_expanded));
     found.extend(is_paused(resource).then(Finding::paused));
     let certificate = findings.certificate.as_ref();
     found.extend(certificate.map(|why| Finding::new("CertificateMissing", true, "NotIssued", why)));
