@@ -242,8 +242,14 @@ def rights(server, account, others):
         report(f"{account} may {verb} {kind}/{sub} elsewhere: {others}", "" if elsewhere == others else str(elsewhere))
     for verb, group, kind, sub in DENIED:
         report(f"{account} may not {verb} {kind}/{sub}", "yes" if may(server, account, verb, group, kind, subresource=sub) else "")
-    lease = may(server, account, "patch", "coordination.k8s.io", "leases", "system", "weirmq-operator")
-    report(f"{account} may patch its lease", "" if lease else "no")
+    of_leases = lambda verb, namespace, name: may(server, account, verb, "coordination.k8s.io", "leases", namespace, name)
+    for verb in ("get", "create", "update"):
+        name = "" if verb == "create" else "weirmq-operator"
+        report(f"{account} may {verb} its Lease", "" if of_leases(verb, "system", name) else "no")
+    report(f"{account} may patch Leases of groups", "" if of_leases("patch", "default", "a-0") else "no")
+    for verb in ("update", "watch", "list", "delete"):
+        found = [space for space in ("default", "system", "kube-system") if of_leases(verb, space, "scheduler")]
+        report(f"{account} may not {verb} Leases of others", found)
     path = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles?dryRun=All"
     code, answer = server.ask("POST", path, BROKERS_ROLE, account=account)
     report(f"{account} may grant brokers their role", "" if code == 201 else answer["message"])
@@ -371,7 +377,7 @@ def installed(helm, server, weir):
         server.ask("DELETE", f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
     report("the server knows no kinds", "" if wait(60, lambda: not kinds(server)) else sorted(kinds(server)))
     code, said, _ = run(helm, "install", "weirmq-operator", chart, *at, "--create-namespace",
-                        "--set", "rbac.certificates={default,shop}")
+                        "--set", "rbac.certificates={default,shop/sealed}")
     report("helm install", code and said)
     if code:
         return
@@ -379,6 +385,10 @@ def installed(helm, server, weir):
     account = "system:serviceaccount:system:weirmq-operator"
     rights(server, account, others=True)
     report(f"{account} may list nodes", "" if may(server, account, "list", "", "nodes", "") else "no")
+    for secret, wanted in (("sealed-authority", True), ("sealed-replication", True), ("other-authority", False)):
+        found = may(server, account, "get", "", "secrets", "shop", secret)
+        report(f"{account} reads Secret {secret} of a namespace of which one Broker is named: {wanted}",
+               "" if found == wanted else str(found))
     if has_operator(weir):
         alerts(helm, operate(weir, server, "shop"))
     else:

@@ -74,9 +74,9 @@ pub(crate) enum Error {
     Certificates(String),
     #[error(
         "the operator may not read Secrets of namespace {namespace}, nor ask cert-manager there ({name}): \
-         name it in rbac.certificates of the operator's chart, or give tls.secret"
+         name {namespace}/{broker} in rbac.certificates of the operator's chart, or give tls.secret"
     )]
-    MayNotCertify { name: String, namespace: String },
+    MayNotCertify { name: String, broker: String, namespace: String },
     #[error(
         "the API server knows no Certificate of cert-manager.io/v1; install cert-manager, or leave tls.issuerRef out to have the operator make certificates"
     )]

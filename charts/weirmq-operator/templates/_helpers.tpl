@@ -99,18 +99,36 @@ grant what they do not have. */ -}}
   verbs: [get, create, patch]
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, watch, create, patch, update]
-- apiGroups: ["", events.k8s.io]
+  verbs: [get, create, patch]
+- apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end }}
 
-{{- /* What it takes to make certificates, or to have cert-manager make them. */ -}}
+{{- /* What it takes to make certificates, or to have cert-manager make them: for the Brokers in the list, or for
+all where it is empty. */ -}}
 {{- define "operator.certificateRules" -}}
 - apiGroups: [""]
   resources: [secrets]
+  {{- with . }}
+  resourceNames:
+    {{- range . }}
+    - {{ . }}-authority
+    - {{ . }}-certificates
+    - {{ . }}-replication
+    {{- end }}
+  {{- end }}
   verbs: [get, patch]
 - apiGroups: [cert-manager.io]
   resources: [certificates]
-  verbs: [get, create, patch]
+  {{- with . }}
+  resourceNames:
+    {{- range . }}
+    - {{ . }}-certificates
+    {{- end }}
+  {{- end }}
+  verbs: [get, patch]
+- apiGroups: [cert-manager.io]
+  resources: [certificates]
+  verbs: [create]
 {{- end }}

@@ -145,7 +145,8 @@ impl Round<'_> {
         let what = || format!("look for Certificate {name}");
         let found = match api.get_opt(&name).await {
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                return Err(Error::MayNotCertify { name, namespace: plan.namespace() });
+                let (broker, namespace) = (plan.name(), plan.namespace());
+                return Err(Error::MayNotCertify { name, broker, namespace });
             }
             found => found.map_err(Error::kubernetes(what()))?,
         };
@@ -189,7 +190,8 @@ impl Kept {
         let api = Self::api(round, plan);
         let found = match api.get_opt(&name).await {
             Err(kube::Error::Api(status)) if status.is_forbidden() => {
-                return Err(Error::MayNotCertify { name, namespace: plan.namespace() });
+                let (broker, namespace) = (plan.name(), plan.namespace());
+                return Err(Error::MayNotCertify { name, broker, namespace });
             }
             found => found.map_err(Error::kubernetes(format!("read Secret {name}")))?,
         };
