@@ -17,6 +17,8 @@ mod consumer_group;
 mod context;
 mod declared;
 mod deleted_records;
+#[cfg(test)]
+mod examples;
 pub mod kinds;
 mod leader;
 mod metrics;

@@ -14,7 +14,7 @@ mod status;
 mod step;
 mod switch_over;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod topics;
 
 use std::time::Duration;

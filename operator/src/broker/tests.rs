@@ -9,6 +9,7 @@ use super::build::{self, Group, Plan};
 use super::observe::{GroupView, PodView};
 use crate::annotations::RESTARTED_AT;
 use crate::kinds::Broker;
+use crate::name_server;
 
 /// A group that is well: replica 0 of three is master, each on a node of its own.
 pub(super) fn three_replicas() -> GroupView {
@@ -66,6 +67,39 @@ fn objects(resource: &Broker) -> Vec<Value> {
     });
     let external = external.unwrap_or_default();
     Plan { resource, image, domain, name_servers, external, groups }.objects()
+}
+
+/// Everything that is made for a Broker whose NameServers are there, in that order; the replicas' secret of
+/// nothing but zeros.
+pub(crate) fn made(resource: &Broker) -> Vec<Value> {
+    let group = |index| Group {
+        name: build::group_name(&resource.name_any(), index),
+        is_draining: false,
+        replicas: resource.spec.replicas_per_group,
+        may_lose_one: true,
+    };
+    let groups: Vec<Group> = (0..resource.spec.groups).map(group).collect();
+    let name_server = resource.spec.name_server_ref.as_ref().unwrap();
+    let namespace = resource.namespace().unwrap();
+    let (image, domain) = ("weirmq:1", "cluster.local");
+    let name_servers = name_server::brokers_address(&name_server.name, &namespace, domain);
+    let name_servers = vec![name_servers];
+    let external = Default::default();
+    let plan = Plan { resource, image, domain, name_servers, external, groups };
+    let mut made = Vec::new();
+    let tls = resource.spec.tls.as_ref();
+    if let Some(issuer) = tls.and_then(|tls| tls.issuer_ref.as_ref()) {
+        made.push(build::tls::certificate(&plan, issuer, &build::tls::hosts(&plan)));
+    }
+    if resource.spec.replicas_per_group > 1 {
+        made.push(plan.secret(&[0; 32]));
+    }
+    for group in plan.groups.iter().filter(|_| plan.is_elected()) {
+        made.push(plan.lease(&group.name));
+        made.push(build::endpoint_slice(&plan, &group.name));
+    }
+    made.extend(plan.objects());
+    made
 }
 
 fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> Option<&'a Value> {

@@ -18,6 +18,8 @@ use crate::kinds::{NameServer, NameServerStatus};
 use crate::pods::{self, Role};
 use crate::storage;
 
+#[cfg(test)]
+pub(crate) use build::objects;
 pub(crate) use build::{address, brokers_address};
 
 /// Makes what one `NameServer` declares, and says how it is.

@@ -241,6 +241,36 @@ impl Cluster {
         }
     }
 
+    /// The StatefulSet `name`, once it is so.
+    pub(crate) async fn until_set(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let list = format!("/apis/apps/v1/namespaces/{}/statefulsets", self.namespace);
+        self.until_one_of(&list, name, is_so).await
+    }
+
+    /// Applies fields of a StatefulSet under another field manager's name, and takes them from whoever has them.
+    pub(crate) async fn apply_to_set(&self, manager: &str, name: &str, fields: &Value) {
+        let mut set =
+            json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": name } });
+        for (part, value) in fields.as_object().unwrap() {
+            match part.as_str() {
+                "annotations" => set["metadata"]["annotations"] = value.clone(),
+                _ => set[part] = value.clone(),
+            }
+        }
+        let path = format!(
+            "/apis/apps/v1/namespaces/{}/statefulsets/{name}?fieldManager={manager}&force=true",
+            self.namespace
+        );
+        self.send(Method::PATCH, &path, "application/apply-patch+yaml", &set).await;
+    }
+
+    /// Sets the number of replicas by the subresource `scale`, as an autoscaler does.
+    pub(crate) async fn scale(&self, manager: &str, kind: &str, name: &str, replicas: u32) {
+        let path = format!("{}/scale?fieldManager={manager}", self.path(kind, name));
+        let scale = json!({ "spec": { "replicas": replicas } });
+        self.send(Method::PATCH, &path, "application/merge-patch+json", &scale).await;
+    }
+
     /// A claim as the StatefulSet controller makes it, of a disk that nobody provides.
     pub(crate) async fn make_claim(&self, name: &str, size: &str) {
         let claim = json!({

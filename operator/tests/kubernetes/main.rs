@@ -2,6 +2,7 @@
 //! in this process. What a kubelet and the StatefulSet controller do the tests do themselves.
 
 mod cluster;
+mod ownership;
 
 use cluster::{Cluster, KINDS};
 use serde_json::Value;
