@@ -15,7 +15,7 @@ use crate::conditions::Finding;
 use crate::context::{Context, Error};
 
 /// How long at most until disks that could not grow are asked again whether they can.
-const ASK_EVERY: Duration = Duration::from_secs(600);
+pub(crate) const ASK_EVERY: Duration = Duration::from_secs(120);
 /// The condition that says so.
 pub(crate) const NOT_EXPANDED: &str = "StorageNotExpanded";
 
@@ -114,7 +114,7 @@ async fn grow_claims(
                 return Ok(Some(format!(
                     "the disk {name} cannot grow to {}: {}. Everything goes on with the size that \
                      is there; set allowVolumeExpansion of its StorageClass, and it is asked again \
-                     within 10 minutes",
+                     within minutes",
                     size.0, status.message
                 )));
             }

@@ -44,7 +44,9 @@ pub(crate) async fn reconcile(
         context.event(resource, EventType::Warning, &condition.type_, note).await;
     }
     context.report(resource, resource.status.as_ref(), &status).await?;
-    made.map(|_| Action::requeue(Duration::from_secs(600)))
+    made.map(|refused| {
+        Action::requeue(refused.map_or(Duration::from_secs(600), |_| storage::ASK_EVERY))
+    })
 }
 
 /// Makes everything; why its disks could not grow, if that is so.

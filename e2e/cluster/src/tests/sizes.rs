@@ -90,7 +90,8 @@ pub(crate) fn storage(namespace: &Namespace<'_>) -> anyhow::Result<String> {
 /// Waits until claim and StatefulSet ask for the larger size and the Broker has nothing to say.
 fn grown(deployed: &Deployed<'_>, group: &Group<'_>, claim: &str) -> anyhow::Result<()> {
     let namespace = deployed.namespace;
-    wait("the claim asks for more", 90, || {
+    // The operator asks ever less often, at last every 2 minutes.
+    wait("the claim asks for more", 180, || {
         Ok((claim_size(namespace, claim)? == "2Gi").then_some(()))
     })?;
     wait("the StatefulSet was made anew with it", 60, || {
