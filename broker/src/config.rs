@@ -75,8 +75,9 @@ pub struct ReplicationSection {
     /// `async` answers a send when the master has it, `sync` when every replica in sync has it.
     /// The same at all replicas, and as the `BrokerGroup` says. Default: `async`.
     pub mode: ReplicationMode,
-    /// With `sync` whom a send waits for: `all` replicas in sync. A `quorum` of them is refused, because
-    /// masters are elected by who is in sync and not yet by who has most. Default: `all`.
+    /// With `sync` whom a send waits for: `all` replicas in sync, or a `quorum`, more than half of them and
+    /// at least `min_in_sync`, so that a slow one holds up nobody. The same at all replicas, and as the
+    /// `BrokerGroup` says. Default: `all`.
     pub ack_policy: AckPolicy,
     /// With `sync` no message is taken while fewer replicas are in sync, the master counted.
     /// Default: none, with `sync` it has to be chosen, but for replicas that elect their master: the
@@ -172,7 +173,7 @@ pub enum AckPolicy {
     /// Every replica in sync.
     #[default]
     All,
-    /// Most of them; refused ([`ReplicationSection::ack_policy`]).
+    /// More than half of them, and at least `min_in_sync`.
     Quorum,
 }
 
@@ -481,9 +482,8 @@ impl BrokerConfig {
                 "use 1048576 or more, or 0",
             );
         }
-        if section.ack_policy == AckPolicy::Quorum {
-            let problem = "any replica in sync can be elected, so each has to have what is acknowledged; use all, \
-                           and replication.min_in_sync to say how many are enough";
+        if section.ack_policy == AckPolicy::Quorum && section.mode == ReplicationMode::Async {
+            let problem = "with replication.mode async a send waits for no other replica; use sync";
             return wrong("replication.ack_policy", "quorum".to_owned(), problem);
         }
         match (section.mode, section.min_in_sync) {
@@ -644,8 +644,11 @@ mod tests {
         slave.replication.min_in_sync = Some(2);
         slave.validate().unwrap();
         slave.replication.ack_policy = AckPolicy::Quorum;
+        slave.validate().unwrap();
+        slave.replication.mode = ReplicationMode::Async;
+        slave.replication.min_in_sync = None;
         let refused = slave.validate().unwrap_err().to_string();
-        assert!(refused.contains("any replica in sync can be elected"), "{refused}");
+        assert!(refused.contains("waits for no other replica"), "{refused}");
         let wrong = BrokerConfig { busy_poll_us: 1_001, ..BrokerConfig::default() };
         assert!(wrong.validate().unwrap_err().to_string().starts_with("busy_poll_us is 1001"));
     }

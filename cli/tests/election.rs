@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use weirmq_client::{
+    Client, ClientConfig, Message, Producer, ProducerConfig, PullConsumer, SendStatus,
+};
 use weirmq_kube_stand_in::StandIn;
 use weirmq_remoting::command::{HeaderWriter, SerializeType};
 use weirmq_remoting::net::{NoRequests, connect};
@@ -37,6 +40,10 @@ struct Group {
 
 impl Group {
     fn new(replicas: u32, min_in_sync: u32) -> Self {
+        Self::acknowledged_by("AllInSync", replicas, min_in_sync)
+    }
+
+    fn acknowledged_by(policy: &str, replicas: u32, min_in_sync: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
         let stand_in = runtime.block_on(async {
@@ -61,7 +68,7 @@ impl Group {
         let group = Self { folder, stand_in, namesrv, runtime, port };
         let spec = json!({
             "replicas": replicas, "flush": "Async",
-            "replication": { "mode": "Sync", "minInSync": min_in_sync },
+            "replication": { "mode": "Sync", "ackPolicy": policy, "minInSync": min_in_sync },
         });
         group.make_record(&spec);
         group.send("POST", LEASE, "coordination.k8s.io/v1", "Lease", json!({ "spec": {} }));
@@ -235,6 +242,62 @@ fn a_slave_that_is_told_to_end_is_out_of_the_set_when_it_has() {
 }
 
 #[test]
+fn where_a_quorum_acknowledges_the_one_that_has_most_is_elected() {
+    let group = Group::acknowledged_by("Quorum", 3, 2);
+    let start = |id| group.start(id, &["--ack", "quorum"]);
+    let mut replicas: Vec<_> = [0, 1, 2].map(start).map(Starting::ready).into_iter().collect();
+    let is = |server: &Server, name: &str, value| metric(&server.admin, name) == Some(value);
+    let master =
+        |replicas: &[Server]| replicas.iter().position(|it| is(it, "weirmq_takes_messages", 1));
+    until("three are in sync", || replicas.iter().any(|it| is(it, "weirmq_in_sync_replicas", 3)));
+    let config = ClientConfig {
+        name_servers: vec![group.namesrv.namesrv.clone()],
+        ..ClientConfig::default()
+    };
+    let _runtime = group.runtime.enter();
+    let client = Client::start(config).unwrap();
+    let producer = Producer::start(&client, ProducerConfig::default()).unwrap();
+    let send = || group.runtime.block_on(producer.send(Message::new("acknowledged", vec![7; 900])));
+    let is_sent = || matches!(send(), Ok(sent) if sent.status == SendStatus::Ok);
+    until("it takes messages", is_sent);
+
+    // The slave that would come first, if both had the same, does not get any more.
+    let first = master(&replicas).unwrap();
+    let mut slaves = (0..3).filter(|it| *it != first);
+    let (late, other) = (slaves.next().unwrap(), slaves.next().unwrap());
+    replicas[late].pause(true);
+    let acknowledged = (0..500).filter(|_| is_sent()).count();
+    assert_eq!(acknowledged, 500, "one of two slaves holds up nobody");
+    let name = replicas[other].broker.clone();
+    let late_name = replicas[late].broker.clone();
+    let errors = replicas.remove(first).kill();
+    assert!(errors.is_empty(), "{errors}");
+    let others: Vec<_> = replicas.iter().filter(|it| it.broker != late_name).collect();
+    // For longer than a lease, after which any member of a set that has everything takes over.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(6) {
+        let is_alone = others.iter().all(|it| is(it, "weirmq_is_master", 0));
+        assert!(is_alone, "elected without a word of the late one");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let late = replicas.iter().find(|it| it.broker == late_name).unwrap();
+    late.pause(false);
+    until("another takes messages", || master(&replicas).is_some());
+    assert_eq!(replicas[master(&replicas).unwrap()].broker, name, "the one that has everything");
+    until("it acknowledges with the late one", is_sent);
+    let stored: u64 = group.runtime.block_on(async {
+        let consumer = PullConsumer::new(&client, "readers").unwrap();
+        let mut stored = 0;
+        for queue in consumer.queues("acknowledged").await.unwrap() {
+            stored += consumer.max_offset(&queue).await.unwrap();
+        }
+        stored
+    });
+    assert!(stored > 501, "of 502 that were acknowledged {stored} are there");
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
 fn a_replica_that_is_configured_otherwise_than_its_group_says_so_and_decides_nothing() {
     let group = Group::new(1, 1);
     let _other = group.start(0, &["--flush", "sync"]);
@@ -243,7 +306,8 @@ fn a_replica_that_is_configured_otherwise_than_its_group_says_so_and_decides_not
     until("it says what is wrong", || {
         let ready = http(&admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n");
         ready.contains(
-            "replication Sync and flush async, this replica is configured for Sync and sync",
+            "replication Sync and flush async, acknowledged by All, this replica is configured for \
+             replication Sync and flush sync",
         )
     });
     assert_eq!(metric(&admin, "weirmq_is_master"), Some(0));

@@ -96,6 +96,37 @@ fn what_waits_for_a_slave_in_vain_is_answered_as_unknown() {
 }
 
 #[test]
+fn where_a_quorum_acknowledges_one_of_two_slaves_holds_up_nobody() {
+    let group = Group::new(&["--replication", "sync", "--ack", "quorum", "--min-in-sync", "2"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    let slaves = [1, 2].map(|replica| group.slave(replica, &master));
+    let in_sync = |count: u32| {
+        let body = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+        let wanted = format!(" {count}");
+        let mut lines = body.lines();
+        lines.any(|line| line.starts_with("weirmq_in_sync_replicas") && line.ends_with(&wanted))
+    };
+    until("all three are in sync", || in_sync(3));
+    assert!(is_ok(&group.send(&producer, 0, 100)));
+    slaves[0].pause(true);
+    assert!(is_ok(&group.send(&producer, 100, 100)));
+    until("it is known to be behind", || in_sync(2));
+    // It does not suffice that only the master has it.
+    slaves[1].pause(true);
+    let sent = group.send(&producer, 200, 1).remove(0);
+    assert!(matches!(sent, Ok(SendStatus::FlushSlaveTimeout)), "{sent:?}");
+    slaves[0].pause(false);
+    until("the other one has it", || is_ok(&group.send(&producer, 201, 1)));
+    assert_eq!(group.read(&client, "readers"), (0..202).collect::<Vec<_>>());
+    slaves[1].pause(false);
+    for replica in [1, 2] {
+        until("both have all", || log(&group.data(replica)) == log(&group.data(0)));
+    }
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
 fn administrators_are_told_who_is_in_sync_and_who_wrote_the_log() {
     let group = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
     let master = group.master();

@@ -82,9 +82,9 @@ class Group:
     NAME = "broker-a"
 
     def __init__(self, network, binaries, folder, replicas, flush, min_in_sync, lease_ms, has_images,
-                 store_settings=""):
+                 store_settings="", ack="all"):
         self.network, self.binaries, self.folder, self.replicas = network, binaries, folder, replicas
-        self.flush, self.min_in_sync, self.lease_ms = flush, min_in_sync, lease_ms
+        self.flush, self.min_in_sync, self.lease_ms, self.ack = flush, min_in_sync, lease_ms, ack
         self.names = [f"r{n}" for n in range(replicas)]
         clean = {name: value for name, value in os.environ.items()
                  if not name.startswith(("WEIRMQ_", "KUBE")) and name not in ("RUST_LOG", "NAMESRV_ADDR")}
@@ -110,7 +110,8 @@ class Group:
 
     def _create_objects(self):
         spec = {"replicas": self.replicas, "flush": "Sync" if self.flush == "sync" else "Async",
-                "replication": {"mode": "Sync", "ackPolicy": "AllInSync", "minInSync": self.min_in_sync}}
+                "replication": {"mode": "Sync", "ackPolicy": {"all": "AllInSync", "quorum": "Quorum"}[self.ack],
+                                "minInSync": self.min_in_sync}}
         objects = [("weirmq.io/v1alpha1", "BrokerGroup", "apis/weirmq.io/v1alpha1/namespaces/default/brokergroups",
                     {"spec": spec}),
                    ("coordination.k8s.io/v1", "Lease", "apis/coordination.k8s.io/v1/namespaces/default/leases",
@@ -140,7 +141,7 @@ class Group:
                    "--broker-port", str(BROKER_PORT), "--admin-port", str(ADMIN_PORT),
                    "--advertise", f"{addresses[name]}:{BROKER_PORT}", "--broker-id", str(number),
                    "--data", os.path.join(self.disks[name].path, "data"), "--config", os.path.join(self.folder, "weir.toml"),
-                   "--flush", self.flush, "--replication", "sync", "--min-in-sync", str(self.min_in_sync),
+                   "--flush", self.flush, "--replication", "sync", "--min-in-sync", str(self.min_in_sync), "--ack", self.ack,
                    "--replication-secret-file", os.path.join(self.folder, "secret"),
                    "--peers", peers, "--kubernetes-group", "group"]
         return self._process(name, command)

@@ -33,6 +33,7 @@ def main():
     parser.add_argument("--faults", default=",".join(USUAL), help=f"of {', '.join(FAULTS)}")
     parser.add_argument("--replicas", type=int, default=3)
     parser.add_argument("--min-in-sync", type=int, default=2)
+    parser.add_argument("--ack", choices=["all", "quorum"], default="all")
     parser.add_argument("--flush", choices=["sync", "async"], default="sync")
     parser.add_argument("--lease-ms", type=int, default=6000)
     parser.add_argument("--clients", default="",
@@ -78,7 +79,7 @@ def main():
 def settings(options):
     """What has to be the same for runs to be counted together."""
     return {"commit": commit(), "build": pathlib.Path(options.weir).parent.name, "flush": options.flush,
-            "replicas": options.replicas, "minInSync": options.min_in_sync, "leaseMs": options.lease_ms,
+            "replicas": options.replicas, "minInSync": options.min_in_sync, "ack": options.ack, "leaseMs": options.lease_ms,
             "clients": options.clients or "own", "routePollMs": options.route_poll_ms if options.clients else None,
             "ordered": options.ordered}
 
@@ -107,7 +108,7 @@ def campaign(options, seed, order, counts, net, folder, commands):
     chance = random.Random(seed)
     binaries = {"weir": os.path.abspath(options.weir), "kube-stand-in": os.path.abspath(options.stand_in)}
     group = Group(net, binaries, folder, options.replicas, options.flush, options.min_in_sync, options.lease_ms,
-                  bool(set(options.faults) & OF_DISKS))
+                  bool(set(options.faults) & OF_DISKS), ack=options.ack)
     namesrv = f"{net.addresses['ns']}:{NAMESRV_PORT}"
     load = None
     try:

@@ -241,19 +241,20 @@ impl Driver {
     fn take_settings(&mut self, now: Duration, found: Box<Found>) -> Option<Box<Found>> {
         let Some(group) = &found.settings else { return Some(found) };
         let (known, wanted) = (&self.settings, group);
-        self.disagreement = (known.replication, known.sync_flush)
-            .ne(&(wanted.replication, wanted.sync_flush))
-            .then(|| {
-                let flush = |is_sync| if is_sync { "sync" } else { "async" };
-                format!(
-                    "the BrokerGroup says replication {:?} and flush {}, this replica is configured \
-                     for {:?} and {}; change replication.mode and store.flush here",
-                    wanted.replication,
-                    flush(wanted.sync_flush),
-                    known.replication,
-                    flush(known.sync_flush)
-                )
-            });
+        let fixed = |it: &Settings| (it.replication, it.acknowledged_by, it.sync_flush);
+        self.disagreement = (fixed(known) != fixed(wanted)).then(|| {
+            let words = |it: &Settings| {
+                let flush = if it.sync_flush { "sync" } else { "async" };
+                let (replication, by) = (it.replication, it.acknowledged_by);
+                format!("replication {replication:?} and flush {flush}, acknowledged by {by:?}")
+            };
+            format!(
+                "the BrokerGroup says {}, this replica is configured for {}; change replication.mode, \
+                 replication.ack_policy and store.flush here",
+                words(wanted),
+                words(known)
+            )
+        });
         if self.disagreement.is_some() {
             return None;
         }

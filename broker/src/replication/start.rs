@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weirmq_authority::{
-    EpochTable, LogPosition, Member, Promise, Replica, ReplicaId, Replication, Settings,
+    AcknowledgedBy, EpochTable, LogPosition, Member, Promise, Replica, ReplicaId, Replication,
+    Settings,
 };
 use weirmq_store::{Store, StoreError};
 
@@ -23,7 +24,9 @@ use super::static_roles::{StaticRoles, StaticRolesError};
 use super::tls::Tls;
 use super::{Command, Shared, Status, kept};
 use crate::Broker;
-use crate::config::{BrokerConfig, Flush, KubernetesSection, REPLICAS_MAX, ReplicationMode};
+use crate::config::{
+    AckPolicy, BrokerConfig, Flush, KubernetesSection, REPLICAS_MAX, ReplicationMode,
+};
 
 /// Events of connections that wait for the driver; each may hold a frame of the log.
 const EVENTS: usize = 32;
@@ -132,8 +135,13 @@ fn settings(config: &BrokerConfig) -> Settings {
         ReplicationMode::Async => Replication::Async,
         ReplicationMode::Sync => Replication::Sync,
     };
+    let acknowledged_by = match section.ack_policy {
+        AckPolicy::All => AcknowledgedBy::All,
+        AckPolicy::Quorum => AcknowledgedBy::Quorum,
+    };
     let common = Settings {
         replication,
+        acknowledged_by,
         sync_flush: config.store.flush == Flush::Sync,
         min_in_sync: section.min_in_sync.unwrap_or(1),
         ..Settings::new(1)

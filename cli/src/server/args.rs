@@ -103,7 +103,7 @@ pub(crate) enum ReplicationArg {
 pub(crate) enum AckArg {
     /// Every replica in sync
     All,
-    /// Most of them; refused, because any replica in sync can be elected
+    /// More than half of them, and at least --min-in-sync: a slow one holds up nobody
     Quorum,
 }
 

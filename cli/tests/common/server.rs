@@ -152,6 +152,12 @@ impl Server {
         self.process.end()
     }
 
+    /// Stops it as a debugger would, or has it go on.
+    pub(crate) fn pause(&self, is_paused: bool) {
+        let signal = if is_paused { Signal::STOP } else { Signal::CONT };
+        kill_process(Pid::from_child(&self.process.child), signal).unwrap();
+    }
+
     /// The most memory that it has had resident, in bytes.
     pub(crate) fn peak_rss(&self) -> u64 {
         let path = format!("/proc/{}/status", self.process.child.id());

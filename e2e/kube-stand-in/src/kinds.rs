@@ -98,10 +98,15 @@ fn broker_group_fault(before: Option<&Value>, next: &Value) -> Option<String> {
     let before = before?;
     let fixed = |object: &Value| {
         let spec = &object["spec"];
-        (spec["replication"]["mode"].clone(), spec["flush"].clone())
+        let replication = &spec["replication"];
+        let policy = replication["ackPolicy"].as_str().unwrap_or("AllInSync").to_owned();
+        (replication["mode"].clone(), policy, spec["flush"].clone())
     };
     if fixed(before) != fixed(next) {
-        return Some("spec: Invalid value: replication.mode and flush do not change".to_owned());
+        return Some(
+            "spec: Invalid value: replication.mode, replication.ackPolicy and flush do not change"
+                .to_owned(),
+        );
     }
     if next["status"].is_null() {
         let is_taken = !before["status"].is_null();

@@ -11,7 +11,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use crate::{Promotion, Record, ReplicaId, Replication, Settings};
+use crate::{AcknowledgedBy, Promotion, Record, ReplicaId, Replication, Settings};
 
 /// The largest number that the API server keeps exactly in an integer field.
 const NUMBER_MAX: u64 = i64::MAX as u64;
@@ -46,12 +46,16 @@ const REPLICAS_MAX: u32 = 16;
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     json!({
-        "rule": "self.replication.mode == oldSelf.replication.mode && self.flush == oldSelf.flush",
-        "message": "replication.mode and flush have to be the same at all replicas and do not change; make another group"
+        "rule": "self.replication.mode == oldSelf.replication.mode && self.replication.ackPolicy == oldSelf.replication.ackPolicy && self.flush == oldSelf.flush",
+        "message": "replication.mode, replication.ackPolicy and flush have to be the same at all replicas and do not change; make another group"
     }),
     json!({
         "rule": "self.replication.minInSync <= self.replicas",
         "message": "minInSync must not be above replicas: nothing would ever be acknowledged"
+    }),
+    json!({
+        "rule": "self.replication.ackPolicy != 'Quorum' || self.replication.mode == 'Sync' && self.replicas > 2 && 2 * self.replication.minInSync > self.replicas",
+        "message": "replication.ackPolicy Quorum takes mode Sync, three replicas or more, and a minInSync of more than half of the replicas"
     }),
 ]))]
 pub struct BrokerGroupSpec {
@@ -131,6 +135,9 @@ pub enum AckPolicy {
     /// For every member of the in-sync set.
     #[default]
     AllInSync,
+    /// For more than half of the set, and at least `minInSync` of it, the master counted. A slow replica
+    /// holds up nobody; in return nobody is elected before most of the set can be asked what they have.
+    Quorum,
 }
 
 /// Whether a message counts once it is written, or once it is flushed.
@@ -158,6 +165,14 @@ impl BrokerGroupSpec {
                 "{of} {min_in_sync}; 1 to spec.replicas ({replicas}) are possible"
             ));
         }
+        let is_by_quorum = self.replication.ack_policy == AckPolicy::Quorum;
+        let is_sync = self.replication.mode == ReplicationMode::Sync;
+        if is_by_quorum && (!is_sync || replicas < 3 || 2 * min_in_sync <= replicas) {
+            return Err(format!(
+                "spec.replication.ackPolicy Quorum takes mode Sync, three replicas or more, and a \
+                 minInSync of more than half of spec.replicas ({replicas})"
+            ));
+        }
         let promotion = self.promote.as_ref().map(|promote| Promotion {
             replica: ReplicaId(promote.replica),
             epoch: promote.epoch,
@@ -170,6 +185,10 @@ impl BrokerGroupSpec {
             replication: match self.replication.mode {
                 ReplicationMode::Async => Replication::Async,
                 ReplicationMode::Sync => Replication::Sync,
+            },
+            acknowledged_by: match is_by_quorum {
+                true => AcknowledgedBy::Quorum,
+                false => AcknowledgedBy::All,
             },
             sync_flush: self.flush == Flush::Sync,
             min_in_sync: min_in_sync as usize,
@@ -264,11 +283,11 @@ impl JsonSchema for BrokerGroupStatus {
             "properties": {
                 "epoch": number("Grows by one with each change of the master; 0 before the first."),
                 "phase": {
-                    "type": "string", "enum": ["New", "Promoting", "Stable"],
-                    "description": "Promoting: the master was elected and does not serve yet.",
+                    "type": "string", "enum": ["New", "Promoting", "Stable", "Fencing"],
+                    "description": "Promoting: the master was elected and does not serve yet. Fencing: nobody follows it any more, and the next one is looked for.",
                 },
                 "master": master,
-                "inSync": members("Replicas with every acknowledged message, and which start of them."),
+                "inSync": members("Replicas with every acknowledged message, and which start of them. With ackPolicy Quorum more than half of them have it."),
                 "inSyncVersion": number("Grows by one with each change of the record."),
                 "eligible": members("Replicas that have every acknowledged message as well."),
                 "lossEpoch": number("The last epoch before which acknowledged messages may have been lost; 0: none."),
@@ -406,6 +425,15 @@ mod tests {
         spec.replication.min_in_sync = 4;
         assert!(spec.settings().unwrap_err().contains("1 to spec.replicas (3)"));
         spec.replication.min_in_sync = 2;
+        spec.replication.ack_policy = AckPolicy::Quorum;
+        assert!(spec.settings().unwrap_err().contains("Quorum takes mode Sync"));
+        spec.replication.mode = ReplicationMode::Sync;
+        assert_eq!(spec.settings().unwrap().acknowledged_by, AcknowledgedBy::Quorum);
+        spec.replicas = 4;
+        assert!(spec.settings().unwrap_err().contains("more than half of spec.replicas (4)"));
+        spec.replicas = 2;
+        assert!(spec.settings().unwrap_err().contains("three replicas or more"));
+        spec.replicas = 3;
         spec.failover = Some(Failover::Manual);
         let accept_loss = Some(AcceptLoss::AcknowledgedMessagesMayBeLost);
         spec.promote = Some(Promote { replica: 2, epoch: 7, accept_loss });

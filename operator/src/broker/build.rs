@@ -9,7 +9,7 @@ pub(super) mod tls;
 
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
-use weirmq_authority::kubernetes::Failover;
+use weirmq_authority::kubernetes::{AckPolicy, Failover, ReplicationMode};
 
 use crate::children::MANAGED_BY;
 use crate::context::MANAGER;
@@ -203,9 +203,13 @@ pub(super) fn is_manual(resource: &Broker) -> bool {
 pub(super) fn min_in_sync(resource: &Broker) -> u32 {
     let spec = &resource.spec;
     match spec.replication.mode {
-        weirmq_authority::kubernetes::ReplicationMode::Async => 1,
-        weirmq_authority::kubernetes::ReplicationMode::Sync => {
-            spec.replication.min_in_sync.unwrap_or(2).min(spec.replicas_per_group)
+        ReplicationMode::Async => 1,
+        ReplicationMode::Sync => {
+            let least = match spec.replication.ack_policy {
+                AckPolicy::AllInSync => 2,
+                AckPolicy::Quorum => spec.replicas_per_group / 2 + 1,
+            };
+            spec.replication.min_in_sync.unwrap_or(least).min(spec.replicas_per_group)
         }
     }
 }

@@ -48,10 +48,12 @@ use super::rules::{self, rule};
          "replication.minInSync must not be above replicasPerGroup: nothing would ever be acknowledged"),
     rule("self.replication.mode == 'Sync' || !has(self.replication.minInSync)",
          "replication.minInSync is of Sync replication; with Async nothing waits for slaves"),
+    rule("self.replication.ackPolicy != 'Quorum' || self.replication.mode == 'Sync' && self.replicasPerGroup > 2 && (!has(self.replication.minInSync) || 2 * self.replication.minInSync > self.replicasPerGroup)",
+         "replication.ackPolicy Quorum takes mode Sync, three replicas or more, and a minInSync of more than half of replicasPerGroup"),
     rule("!has(self.failover.mode) || self.failover.mode == 'Disabled' || self.replicasPerGroup > 1",
          "failover.mode Automatic or Manual needs another replica to fail over to: replicasPerGroup is 1"),
-    rule("self.replication.mode == oldSelf.replication.mode && self.flush == oldSelf.flush",
-         "replication.mode and flush have to be the same at all replicas of a group and do not change; make another Broker"),
+    rule("self.replication.mode == oldSelf.replication.mode && self.replication.ackPolicy == oldSelf.replication.ackPolicy && self.flush == oldSelf.flush",
+         "replication.mode, replication.ackPolicy and flush have to be the same at all replicas of a group and do not change; make another Broker"),
     rule("(self.replicasPerGroup == 1) == (oldSelf.replicasPerGroup == 1)",
          "a single replica keeps no epochs and cannot get slaves, nor a group lose all of them; make another Broker"),
     rule("(has(self.failover.mode) && self.failover.mode == 'Disabled') == (has(oldSelf.failover.mode) && oldSelf.failover.mode == 'Disabled')",
@@ -139,11 +141,11 @@ pub struct Replication {
     /// Default: Sync.
     #[serde(default = "default_mode")]
     pub mode: ReplicationMode,
-    /// For whom an acknowledgement waits. Default: AllInSync.
+    /// For whom an acknowledgement waits. It does not change. Default: AllInSync.
     #[serde(default)]
     pub ack_policy: AckPolicy,
     /// With Sync no message is taken while fewer replicas are in sync, the master counted. Default: 2,
-    /// and 1 for a single replica; with two replicas it has to be chosen.
+    /// and 1 for a single replica; with two replicas it has to be chosen. With Quorum more than half.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 7))]
     pub min_in_sync: Option<u32>,
@@ -323,7 +325,7 @@ pub struct GroupStatus {
     /// Grows with each change of the master.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
-    /// Replicas that have every acknowledged message, by number.
+    /// Replicas that have every acknowledged message, by number. With Quorum more than half of them have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_sync: Option<String>,
     /// The group has the topics and consumer groups of the others.

@@ -3,13 +3,17 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use weirmq_authority::{Replication, Role};
+use weirmq_authority::{AcknowledgedBy, Member, Replication, Role};
 
 use super::{Driver, HandOverError};
 use crate::replication::{PeerStatus, RoleStatus, Status};
 
 /// The store is told that it takes appends for longer when that is at least so much.
 const GATE_STEP: Duration = Duration::from_millis(250);
+
+/// Where a quorum acknowledges, a member that has not had everything for this long is not in sync any more:
+/// as long as one may be late where all of them acknowledge, with the default lease.
+const BEHIND: Duration = Duration::from_secs(10);
 
 impl Driver {
     /// Tells all other threads what this replica may do.
@@ -82,19 +86,36 @@ impl Driver {
         }
     }
 
+    /// Whether this start of a replica is in the set, and where a quorum acknowledges, which nobody leaves for
+    /// being late, whether it is connected and keeps up with this one.
+    fn is_in_sync(&self, member: Member) -> bool {
+        let is_member = self.replica.record().is_some_and(|record| record.in_sync.has(member));
+        let replica = member.replica;
+        if self.settings.acknowledged_by == AcknowledgedBy::All || member == self.replica.me() {
+            return is_member;
+        }
+        let end = self.reports.get(&replica).map(|(report, _)| report.position.end);
+        let lag = self.shared.peers.get(replica.0).zip(end);
+        let lag = lag.and_then(|(peer, end)| peer.lag(end, self.position.end, self.now()));
+        is_member && self.links.contains_key(&replica) && lag.is_some_and(|lag| lag < BEHIND)
+    }
+
     fn status(&self) -> Status {
         let record = self.replica.record();
         let peers = self.reports.values().map(|(report, _)| PeerStatus {
             replica: report.from.replica.0,
             is_connected: self.links.contains_key(&report.from.replica),
-            is_in_sync: record.is_some_and(|record| record.in_sync.has(report.from)),
+            is_in_sync: self.is_in_sync(report.from),
             is_prompt: self.is_prompt(report.from.replica),
             end: report.position.end,
             flushed: report.position.flushed,
         });
-        let in_sync = record.map_or(0, |record| record.in_sync.len());
+        let members = record.map_or(0, |record| record.in_sync.len());
         let is_short =
-            self.settings.replication == Replication::Sync && in_sync < self.settings.min_in_sync;
+            self.settings.replication == Replication::Sync && members < self.settings.min_in_sync;
+        let in_sync_set = record.into_iter().flat_map(|record| record.in_sync.iter());
+        let in_sync_set = in_sync_set.filter(|member| self.is_in_sync(*member));
+        let in_sync_set: Vec<_> = in_sync_set.map(|member| member.replica.0).collect();
         let is_self_in_sync = record.is_some_and(|record| record.in_sync.has(self.replica.me()));
         Status {
             is_self_in_sync,
@@ -112,10 +133,8 @@ impl Driver {
                 Role::Follower { epoch, .. } | Role::Master { epoch } => epoch,
             },
             replica: self.replica.me().replica.0,
-            in_sync,
-            in_sync_set: record.map_or_else(Vec::new, |record| {
-                record.in_sync.iter().map(|member| member.replica.0).collect()
-            }),
+            in_sync: in_sync_set.len(),
+            in_sync_set,
             in_sync_version: record.map_or(0, |record| record.in_sync_version),
             is_short,
             min_in_sync: self.settings.min_in_sync,

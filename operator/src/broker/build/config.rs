@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use toml::{Table, Value as Toml};
-use weirmq_authority::kubernetes::{Flush, ReplicationMode};
+use weirmq_authority::kubernetes::{AckPolicy, Flush, ReplicationMode};
 
 use super::{Group, PORT, Plan, REPLICATION_PORT, master_service, min_in_sync};
 use super::{external, tls};
@@ -115,6 +115,8 @@ fn replication(plan: &Plan<'_>, group: &str) -> Table {
     set(&mut replication, "mode", Some(text.to_owned()));
     let min = i64::from(min_in_sync(plan.resource));
     set(&mut replication, "min_in_sync", (mode == ReplicationMode::Sync).then_some(min));
+    let is_by_quorum = spec.replication.ack_policy == AckPolicy::Quorum;
+    set(&mut replication, "ack_policy", is_by_quorum.then(|| "quorum".to_owned()));
     set(&mut replication, "secret_file", Some(format!("{SECRET_FOLDER}/secret")));
     if tls::are_made(plan.resource) {
         let mut tls = pair();

@@ -124,7 +124,7 @@ pub(super) fn loss(views: &[GroupView]) -> Option<Finding> {
 }
 
 /// What to type where nobody takes over by itself.
-pub(super) fn how_to_promote(broker: &str, view: &GroupView) -> String {
+pub(super) fn how_to_promote(broker: &str, is_by_quorum: bool, view: &GroupView) -> String {
     let Some(record) = &view.record else { return "its BrokerGroup has no record yet".to_owned() };
     let (name, epoch) = (&view.name, record.epoch);
     let heirs = record.heirs();
@@ -132,8 +132,12 @@ pub(super) fn how_to_promote(broker: &str, view: &GroupView) -> String {
         return "no other replica has every acknowledged message: get the master back".to_owned();
     };
     let heirs: Vec<String> = heirs.iter().map(u32::to_string).collect();
+    let who = match is_by_quorum {
+        true => "the one of these that has most can become master",
+        false => "replicas with every acknowledged message",
+    };
     format!(
-        "replicas with every acknowledged message: {}. To promote one: kubectl weir promote {broker} {name}; \
+        "{who}: {}. To promote one: kubectl weir promote {broker} {name}; \
          or without that plugin: kubectl patch brokergroup {name} --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
         heirs.join(", ")
     )
@@ -193,13 +197,16 @@ mod tests {
     fn who_promotes_by_hand_is_told_whom_and_how() {
         let manual = with_failover("Manual");
         assert_eq!(possible(&manual, &[view(3)]).reason, "Manual");
-        let text = how_to_promote("mq", &view(3));
+        let text = how_to_promote("mq", false, &view(3));
         assert!(
             text.contains("message: 1, 2. To promote one: kubectl weir promote mq mq-0;"),
             "{text}"
         );
         assert!(text.contains(r#"'{"spec":{"promote":{"replica":1,"epoch":4}}}'"#), "{text}");
-        assert!(how_to_promote("mq", &view(1)).contains("get the master back"));
+        assert!(how_to_promote("mq", false, &view(1)).contains("get the master back"));
+        assert!(
+            how_to_promote("mq", true, &view(3)).contains("that has most can become master: 1, 2.")
+        );
     }
 
     #[test]

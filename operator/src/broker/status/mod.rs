@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use kube::Resource as _;
 use kube::ResourceExt as _;
+use weirmq_authority::kubernetes::AckPolicy;
 
 use super::build::{ROLE, is_manual, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
@@ -132,7 +133,8 @@ fn is_ready(
             let mut message =
                 format!("{name} has no master that serves{}", trouble.unwrap_or_default());
             if is_manual(resource) {
-                let how = failover::how_to_promote(&resource.name_any(), view);
+                let is_by_quorum = resource.spec.replication.ack_policy == AckPolicy::Quorum;
+                let how = failover::how_to_promote(&resource.name_any(), is_by_quorum, view);
                 message = format!("{message}; {how}");
             }
             return Finding::new("Ready", false, "NoMaster", message);

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt as _;
 use weirmq_authority::Record;
-use weirmq_authority::kubernetes::{Failover, ReplicationMode};
+use weirmq_authority::kubernetes::{AckPolicy, Failover, ReplicationMode};
 use weirmq_operator::kinds::BrokerGroup;
 
 use super::super::view::{GroupView, ReplicaView};
@@ -48,8 +48,10 @@ pub(super) fn choose(
              acknowledged message takes over without a word. Where none is left, --to and --accept-loss"
         ));
     }
-    let Some(to) = to.or_else(|| heirs.iter().copied().find(is_ready)).or(heirs.first().copied())
-    else {
+    // Where a quorum acknowledges only the one that has most is elected.
+    let lag = |number: &u32| replica(*number).and_then(|it| it.lag_bytes).unwrap_or(i64::MAX);
+    let ready = heirs.iter().copied().filter(is_ready).min_by_key(lag);
+    let Some(to) = to.or(ready).or(heirs.first().copied()) else {
         return refused(format!(
             "no replica of {name} but the master has every acknowledged message: get the master back. \
              Where it is gone for ever, --to and --accept-loss"
@@ -92,7 +94,14 @@ fn costs(
     let lag = known.and_then(|replica| replica.lag_bytes).filter(|lag| *lag > 0);
     let lag = lag.map(|lag| format!(" (up to {lag} bytes when the operator asked last)"));
     let lag = lag.unwrap_or_default();
-    match (has_everything, group.spec.replication.mode) {
+    let replication = &group.spec.replication;
+    match (has_everything, replication.mode) {
+        (true, ReplicationMode::Sync) if replication.ack_policy == AckPolicy::Quorum => {
+            costs.push(format!(
+                "most of the replicas are asked first, and {pod} becomes master only if none of them has more: \
+                 no acknowledged message is lost{lag}"
+            ));
+        }
         (true, ReplicationMode::Sync) => {
             costs.push(format!("{pod} has every acknowledged message: none is lost"));
         }
@@ -168,6 +177,10 @@ pub(super) mod tests {
         assert_eq!(chosen.costs, ["mq-0-1 has every acknowledged message: none is lost"]);
         let asynchronous = choose(&group("Manual", "Async"), None, Some(1), false).unwrap();
         assert!(asynchronous.costs[0].contains("did not get yet are lost"), "{asynchronous:?}");
+        let mut by_quorum = group("Manual", "Sync");
+        by_quorum.spec.replication.ack_policy = AckPolicy::Quorum;
+        let chosen = choose(&by_quorum, None, Some(1), false).unwrap();
+        assert!(chosen.costs[0].contains("only if none of them has more"), "{chosen:?}");
         let eligible = with(|record| {
             record.in_sync.remove(ReplicaId(1));
             record.eligible = [member(2)].into_iter().collect();
