@@ -150,6 +150,7 @@ fn settings(config: &BrokerConfig) -> Settings {
         return Settings {
             group: (0..REPLICAS_MAX as u32).map(ReplicaId).collect::<BTreeSet<_>>(),
             continue_without_lease: false,
+            is_by_configuration: true,
             shrink_after: NEVER,
             ..common
         };

@@ -61,6 +61,13 @@ pub struct Report {
     pub echo: Option<Duration>,
 }
 
+impl Report {
+    /// Whether it neither leads nor follows.
+    pub(crate) fn is_free(&self) -> bool {
+        self.follows.is_none() && self.leads.is_none()
+    }
+}
+
 /// What is not said: then a report is what it was before there was the field.
 fn is_not_so(said: &bool) -> bool {
     !said

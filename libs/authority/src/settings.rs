@@ -58,6 +58,9 @@ pub struct Settings {
     /// Whether a master without a lease goes on while it hears all others follow it. Default:
     /// true.
     pub continue_without_lease: bool,
+    /// Whether one replica is master for good, by configuration, and nobody else can be elected. Default:
+    /// false.
+    pub is_by_configuration: bool,
     /// Whether replicas take over from a master that is gone without being told to. Otherwise only the
     /// one that was master goes on by itself, once it was started again. Default: true.
     pub takes_over: bool,
@@ -99,6 +102,7 @@ impl Settings {
             sync_flush: true,
             min_in_sync: replicas.min(2) as usize,
             continue_without_lease: true,
+            is_by_configuration: false,
             takes_over: true,
             promotion: None,
             lease: Duration::from_secs(6),
@@ -114,7 +118,7 @@ impl Settings {
     }
 
     /// Whether a member of the set may lack what was acknowledged.
-    pub(crate) fn is_by_quorum(&self) -> bool {
+    pub fn is_by_quorum(&self) -> bool {
         self.replication == Replication::Sync && self.acknowledged_by == AcknowledgedBy::Quorum
     }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use weirmq_authority::{AcknowledgedBy, Member, Replication, Role};
+use weirmq_authority::{Member, Replication, Role};
 
 use super::{Driver, HandOverError};
 use crate::replication::{PeerStatus, RoleStatus, Status};
@@ -91,7 +91,7 @@ impl Driver {
     fn is_in_sync(&self, member: Member) -> bool {
         let is_member = self.replica.record().is_some_and(|record| record.in_sync.has(member));
         let replica = member.replica;
-        if self.settings.acknowledged_by == AcknowledgedBy::All || member == self.replica.me() {
+        if !self.settings.is_by_quorum() || member == self.replica.me() {
             return is_member;
         }
         let end = self.reports.get(&replica).map(|(report, _)| report.position.end);
@@ -116,7 +116,7 @@ impl Driver {
         let in_sync_set = record.into_iter().flat_map(|record| record.in_sync.iter());
         let in_sync_set = in_sync_set.filter(|member| self.is_in_sync(*member));
         let in_sync_set: Vec<_> = in_sync_set.map(|member| member.replica.0).collect();
-        let is_self_in_sync = record.is_some_and(|record| record.in_sync.has(self.replica.me()));
+        let is_self_in_sync = self.is_in_sync(self.replica.me());
         Status {
             is_self_in_sync,
             is_self_counted: record.is_some_and(|record| record.is_electable(self.replica.me())),

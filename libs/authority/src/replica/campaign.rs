@@ -160,10 +160,7 @@ impl Replica {
             // Whoever else follows, it is too few.
             return self.free_members(now, record) >= majority_of(record.in_sync.len());
         }
-        let linked = |member: Member| {
-            let peer = self.peers.get(&member.replica)?;
-            (peer.report.from == member && self.is_linked(peer, now)).then_some(peer.report)
-        };
+        let linked = |member: Member| self.linked_report(now, member);
         let others = || record.electable().filter(|member| Some(*member) != record.master);
         let missing = others().filter(|member| {
             *member == self.me || linked(*member).is_some_and(|report| report.follows.is_none())
@@ -212,20 +209,17 @@ impl Replica {
         if self.settings.sync_flush || !self.settings.takes_over {
             return false;
         }
-        let linked = |member: &Member| {
-            let peer = self.peers.get(&member.replica)?;
-            self.is_linked(peer, now).then_some(peer.report)
-        };
         let is_mine = |member: &Member| member.replica == self.me.replica;
+        // It is another start of the member that says so.
+        let says_so = |peer: &Peer| {
+            self.is_linked(peer, now) && peer.report.lost == Some(record.in_sync_version)
+        };
         let has_lost = |member: &Member| match is_mine(member) {
             true => record.lost_by(self.me, &self.promise.holds).is_some(),
-            false => {
-                linked(member).is_some_and(|report| report.lost == Some(record.in_sync_version))
-            }
+            false => self.peers.get(&member.replica).is_some_and(says_so),
         };
-        let is_here = |member: &Member| {
-            *member == self.me || linked(member).is_some_and(|report| report.from == *member)
-        };
+        let is_here =
+            |member: &Member| *member == self.me || self.linked_report(now, *member).is_some();
         if !record.electable().any(|member| is_mine(&member)) {
             return false;
         }
@@ -255,20 +249,16 @@ impl Replica {
 
     /// How many members are here, this one counted, and neither lead nor follow.
     fn free_members(&self, now: Duration, record: &Record) -> usize {
-        let is_free = |report: &Report| {
-            report.follows.is_none() && report.leads.is_none()
+        let is_free = |report: Report| {
+            report.is_free()
                 // Who counts old votes does not mind that they are given to a master either.
                 || planted::is_on(Planted::CountOldVotes)
                 || record.phase == Phase::Fencing && planted::is_on(Planted::FollowBehindTheFence)
         };
-        let is_free = |member: &Member| {
-            *member == self.me
-                || self.peers.get(&member.replica).is_some_and(|peer| {
-                    let report = peer.report;
-                    report.from == *member && self.is_linked(peer, now) && is_free(&report)
-                })
+        let counts = |member: &Member| {
+            *member == self.me || self.linked_report(now, *member).is_some_and(is_free)
         };
-        record.in_sync.iter().filter(is_free).count()
+        record.in_sync.iter().filter(counts).count()
     }
 
     /// Whether so many members that no majority is without one of them have promised to follow nobody, and
@@ -288,13 +278,11 @@ impl Replica {
             if member == self.me {
                 return has_promised(self.durable).then_some(own);
             }
-            let peer = self.peers.get(&member.replica).filter(|peer| self.is_linked(peer, now))?;
-            let report = peer.report;
-            let is_free = report.follows.is_none() && report.leads.is_none()
+            let report = self.linked_report(now, member)?;
+            let is_free = report.is_free()
                 || planted::is_on(Planted::CountOldVotes)
                 || planted::is_on(Planted::FollowBehindTheFence);
-            let counts = report.from == member && has_promised(report.promised_version) && is_free;
-            counts.then(|| rank(report.position))
+            (has_promised(report.promised_version) && is_free).then(|| rank(report.position))
         };
         let votes: Vec<_> = record.in_sync.iter().filter_map(vote).collect();
         votes.len() >= election_quorum_of(record.in_sync.len())

@@ -149,13 +149,11 @@ impl Replica {
     }
 
     /// Whether this master can neither serve nor hear anybody, the authority or another replica, and had
-    /// some time to. The others may have elected one, whom clients that stay here would not find.
+    /// some time to. The others may have elected one, whom clients that stay here would not find; where
+    /// roles are by configuration, they cannot.
     fn is_cut_off(&mut self, now: Duration) -> bool {
-        // A master by configuration has no lease to lose, and nobody takes its place.
-        if !self.settings.continue_without_lease {
-            return false;
-        }
-        let hears = self.is_lease_fresh(now)
+        let hears = self.settings.is_by_configuration
+            || self.is_lease_fresh(now)
             || self.standing(now).may_append
             || self.peers.values().any(|peer| self.is_linked(peer, now));
         let Part::Master(leading) = &mut self.part else { return false };

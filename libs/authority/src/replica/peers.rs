@@ -143,6 +143,12 @@ impl Replica {
         now.saturating_sub(peer.heard) < self.settings.link_timeout
     }
 
+    /// What this start of another replica says, while it is connected.
+    pub(super) fn linked_report(&self, now: Duration, member: Member) -> Option<Report> {
+        let peer = self.peers.get(&member.replica)?;
+        (peer.report.from == member && self.is_linked(peer, now)).then_some(peer.report)
+    }
+
     /// Takes in what the master says is confirmed, as far as it is in this log.
     pub(super) fn remember_confirmed(&mut self) {
         if let Part::Follower { is_aligned: true, .. } = self.part
