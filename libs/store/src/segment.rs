@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::block_sums::BlockSums;
-use crate::disk::{Disk, DiskFile, Mapping, OpenMode, erase, read_exact_at};
+use crate::disk::{Disk, DiskFile, Mapping, OpenMode, erase, read_exact_at, write_zeros};
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
 use crate::key_file::KeyFile;
@@ -248,14 +248,8 @@ impl Segment {
 
     /// Overwrites positions with zeros, without making that durable.
     pub(crate) fn write_zeros(&self, from: u64, to: u64) -> Result<(), StoreError> {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-        let mut at = from;
-        while at < to {
-            let length = (to - at).min(ZEROS.len() as u64);
-            self.write(&ZEROS[..length as usize], at)?;
-            at += length;
-        }
-        Ok(())
+        let range = from - self.start..to - self.start;
+        write_zeros(&*self.file, range).map_err(StoreError::io("write", &self.path))
     }
 
     /// Makes positions read as zeros, without making that durable; holes stay holes.

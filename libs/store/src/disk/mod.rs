@@ -129,16 +129,23 @@ pub trait DiskFile: Send + Sync {
 /// Overwrites `range` with zeros, without making that durable, where anything was ever written: a hole reads
 /// as zeros as well, and to write into it takes room that a full disk does not have.
 pub(crate) fn erase(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
-    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     let mut at = range.start;
     while let Some(data) = file.next_data(at)?.filter(|data| data.start < range.end) {
-        at = at.max(data.start);
         let end = data.end.min(range.end);
-        while at < end {
-            let length = (end - at).min(ZEROS.len() as u64);
-            file.write_all_at(&ZEROS[..length as usize], at)?;
-            at += length;
-        }
+        write_zeros(file, at.max(data.start)..end)?;
+        at = end;
+    }
+    Ok(())
+}
+
+/// Overwrites `range` with zeros, without making that durable, holes as well.
+pub(crate) fn write_zeros(file: &dyn DiskFile, range: Range<u64>) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = range.start;
+    while at < range.end {
+        let length = (range.end - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..length as usize], at)?;
+        at += length;
     }
     Ok(())
 }

@@ -310,7 +310,7 @@ pub(super) fn copy_range(
     to.sync().map_err(StoreError::io("sync", target))
 }
 
-fn zero(disk: &dyn Disk, path: &Path, from: u64, to: u64) -> Result<(), StoreError> {
+pub(super) fn zero(disk: &dyn Disk, path: &Path, from: u64, to: u64) -> Result<(), StoreError> {
     let file = disk.open(path, OpenMode::Write).map_err(StoreError::io("open", path))?;
     erase(&*file, from..to).map_err(StoreError::io("write", path))?;
     file.sync().map_err(StoreError::io("sync", path))

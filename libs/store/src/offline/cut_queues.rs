@@ -2,15 +2,12 @@
 
 use std::path::Path;
 
-use super::cut::copy_range;
+use super::cut::{copy_range, zero};
 use crate::apache::{UNIT_BYTES, directories};
 use crate::apache_ahead::{is_behind, open_units, unit_files};
-use crate::disk::{Disk, OpenMode};
+use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::Layout;
-
-/// Entries that are overwritten at once.
-const CHUNK_UNITS: u64 = 8192;
 
 /// Overwrites the entries of Apache's queues for what lies at or behind `at` with zeros, durably, which is
 /// where Apache's broker and we take a queue to end. Files that are changed are copied to
@@ -50,14 +47,5 @@ fn cut_file(
     disk.create_directory(backup).map_err(StoreError::io("create directory", backup))?;
     copy_range(disk, &path, 0..used * UNIT_BYTES, &backup.join(name))?;
     disk.sync_directory(backup).map_err(StoreError::io("sync", backup))?;
-    let zeros = vec![0; (CHUNK_UNITS * UNIT_BYTES) as usize];
-    let overwrite = || {
-        let file = disk.open(&path, OpenMode::Write)?;
-        for from in (kept..used).step_by(CHUNK_UNITS as usize) {
-            let length = ((used - from).min(CHUNK_UNITS) * UNIT_BYTES) as usize;
-            file.write_all_at(&zeros[..length], from * UNIT_BYTES)?;
-        }
-        file.sync()
-    };
-    overwrite().map_err(StoreError::io("write", &path))
+    zero(disk, &path, kept * UNIT_BYTES, used * UNIT_BYTES)
 }

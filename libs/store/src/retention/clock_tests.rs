@@ -2,9 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::tests::open_with;
 use super::*;
 use crate::clock::{Clock as _, ManualClock};
 use crate::disk::SimulatedDisk;
@@ -31,18 +31,11 @@ impl Kept {
 
     fn open(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Inner {
         let config = StoreConfig {
-            directory: "/s".into(),
-            segment_bytes: 8192,
-            message_bytes_max: 2000,
             retention: Duration::from_secs(KEPT_HOURS as u64 * 3600),
             retention_hours: (0..24).collect(),
-            free_bytes_min: Some(0),
-            threads: false,
             ..StoreConfig::default()
         };
-        let inner = Inner::open(config, Arc::new(disk.clone()), clock.clone()).unwrap();
-        inner.protected_from.store(u64::MAX, Ordering::Release);
-        inner
+        open_with(disk, config, clock)
     }
 
     /// Opens it again, after a clean stop or a kill.

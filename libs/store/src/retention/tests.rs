@@ -13,15 +13,27 @@ fn open(disk: &SimulatedDisk, spare_segments_max: usize) -> Inner {
 
 fn open_at(disk: &SimulatedDisk, spare_segments_max: usize, clock: &Arc<ManualClock>) -> Inner {
     let config = StoreConfig {
-        directory: "/s".into(),
-        segment_bytes: 8192,
-        message_bytes_max: 2000,
         flush: FlushMode::Sync,
         retention: Duration::ZERO,
         spare_segments_max,
+        ..StoreConfig::default()
+    };
+    open_with(disk, config, clock)
+}
+
+/// With small segments, and nothing protected.
+pub(super) fn open_with(
+    disk: &SimulatedDisk,
+    config: StoreConfig,
+    clock: &Arc<ManualClock>,
+) -> Inner {
+    let config = StoreConfig {
+        directory: "/s".into(),
+        segment_bytes: 8192,
+        message_bytes_max: 2000,
         free_bytes_min: Some(0),
         threads: false,
-        ..StoreConfig::default()
+        ..config
     };
     let inner = Inner::open(config, Arc::new(disk.clone()), clock.clone()).unwrap();
     inner.protected_from.store(u64::MAX, Ordering::Release);
