@@ -29,7 +29,7 @@ impl Patience {
     }
 
     fn is_due_at(&self, now: Instant, what: &str) -> bool {
-        self.0.lock().get(what).is_none_or(|tried| tried.due <= now)
+        self.not_due_at(now, what).is_none()
     }
 
     /// Why `what` was in vain, until it is due again.

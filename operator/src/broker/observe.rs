@@ -99,6 +99,11 @@ impl GroupView {
         self.serving()?.broker_address()
     }
 
+    /// Where those replicas take requests that are not about to end.
+    pub(super) fn broker_addresses(&self) -> impl Iterator<Item = String> {
+        self.pods.iter().filter(|pod| !pod.is_terminating).filter_map(PodView::broker_address)
+    }
+
     /// The record's; 0 where nobody was ever elected.
     pub(super) fn epoch(&self) -> u64 {
         self.record.as_ref().map_or(0, |record| record.epoch)

@@ -117,8 +117,7 @@ impl Round<'_> {
     async fn newest_of_replicas(&self, view: &GroupView) -> (u64, u64) {
         let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return (0, 0) };
         let admin = &admin;
-        let pods = view.pods.iter().filter(|pod| !pod.is_terminating);
-        let asked = pods.filter_map(|pod| pod.broker_address()).map(async |address| {
+        let asked = view.broker_addresses().map(async |address| {
             let asked = admin.in_sync_set(&address, &view.name);
             let known = tokio::time::timeout(ASK_TIMEOUT, asked).await.ok()?.ok()?;
             let number = |number: i32| u64::try_from(number).unwrap_or_default();
@@ -138,9 +137,7 @@ impl Round<'_> {
     /// with a record in the log, after it was elected.
     async fn highest_epoch(&self, view: &GroupView) -> u64 {
         let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return 0 };
-        let pods = view.pods.iter().filter(|pod| !pod.is_terminating);
-        let addresses = pods.filter_map(|pod| pod.broker_address());
-        let asked = addresses.map(|address| highest_epoch_at(&admin, address));
+        let asked = view.broker_addresses().map(|address| highest_epoch_at(&admin, address));
         join_all(asked).await.into_iter().flatten().max().unwrap_or_default()
     }
 }
