@@ -2,6 +2,7 @@
 //! simulated disk.
 
 use std::future::{Future as _, poll_fn};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Poll;
@@ -25,7 +26,7 @@ use weirmq_store::{NewMessage, SimulatedDisk, StoreError};
 use crate::append_batch::{AppendBatch, PendingMessage, PendingSend};
 use crate::run::{BrokerError, Listeners, open, run_on};
 use crate::topics::Topic;
-use crate::{BrokerConfig, Flush};
+use crate::{Broker, BrokerConfig, Flush};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 static BODY: [u8; 64 << 10] = [7; 64 << 10];
@@ -59,6 +60,13 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.0.hold_syncs(false);
     }
+}
+
+/// A broker whose requests the test serves itself.
+fn broker_on(disk: &SimulatedDisk, config: BrokerConfig, address: SocketAddr) -> Arc<Broker> {
+    let admin = weirmq_admin::Admin::default();
+    let metrics = crate::metrics::Metrics::new(&config, &admin);
+    open(Arc::new(disk.clone()), config, address, admin, metrics).unwrap().0
 }
 
 struct Running {
@@ -296,9 +304,7 @@ async fn a_batch_whose_room_somebody_else_took_waits_like_others() {
     let address = listener.local_addr().unwrap();
     let disk = SimulatedDisk::new();
     let config = config(&folder, PATIENCE);
-    let admin = weirmq_admin::Admin::default();
-    let metrics = crate::metrics::Metrics::new(&config, &admin);
-    let (broker, _) = open(Arc::new(disk.clone()), config, address, admin, metrics).unwrap();
+    let broker = broker_on(&disk, config, address);
     let nobody = |_: &Connection| NoRequests;
     let connection =
         connect(&address.to_string(), PATIENCE, Default::default(), nobody).await.unwrap();
@@ -354,9 +360,7 @@ async fn a_request_that_is_put_back_does_not_forget_which_topics_it_made() {
     // Nobody tells this NameServer of topics.
     let config =
         BrokerConfig { name_servers: vec!["127.0.0.1:9".to_owned()], ..config(&folder, PATIENCE) };
-    let admin = weirmq_admin::Admin::default();
-    let metrics = crate::metrics::Metrics::new(&config, &admin);
-    let (broker, _) = open(Arc::new(disk.clone()), config, address, admin, metrics).unwrap();
+    let broker = broker_on(&disk, config, address);
     broker.create_topic_if_absent(Topic::new("t", 1)).unwrap();
     let mut appended = Vec::new();
     broker.store.append_now(&[NewMessage::plain("t", 0, &BODY)], &mut appended).unwrap();

@@ -129,27 +129,8 @@ pub(crate) fn strike(
     Ok(outcome)
 }
 
-fn by_hand(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
+/// A fault of a master that no operator looks after.
+pub(crate) fn by_hand(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
     let group = by_hand::replicated(namespace)?;
     strike(&group, by_hand::NAMESRV, by_hand::TOPIC, fault)
-}
-
-pub(crate) fn kill(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    by_hand(namespace, Fault::Kill)
-}
-
-pub(crate) fn crash(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    by_hand(namespace, Fault::Crash)
-}
-
-pub(crate) fn partition(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    by_hand(namespace, Fault::Partition)
-}
-
-pub(crate) fn peers_only(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    by_hand(namespace, Fault::PeersOnly)
-}
-
-pub(crate) fn freeze(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    by_hand(namespace, Fault::Freeze)
 }

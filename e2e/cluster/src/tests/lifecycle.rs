@@ -19,27 +19,12 @@ const API_PAUSE: Duration = Duration::from_secs(60);
 /// The longest pause of writes that a planned change of the master may make.
 const PLANNED_PAUSE_MS: u64 = 1000;
 
-fn struck(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
+/// A fault of the master under load.
+pub(crate) fn struck(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "")?;
     let outcome = strike(&deployed.group()?, &deployed.namesrv, TOPIC, fault)?;
     deployed.ready("broker", BROKER, 60).context("after the fault")?;
     Ok(outcome)
-}
-
-pub(crate) fn kill(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    struck(namespace, Fault::Kill)
-}
-
-pub(crate) fn crash(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    struck(namespace, Fault::Crash)
-}
-
-pub(crate) fn partition(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    struck(namespace, Fault::Partition)
-}
-
-pub(crate) fn freeze(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    struck(namespace, Fault::Freeze)
 }
 
 /// Another image under load: slaves first, then the master, which hands over.

@@ -18,6 +18,7 @@ mod power;
 mod sizes;
 mod upgrade;
 
+use self::faults::Fault;
 use crate::cluster::Namespace;
 
 /// Where the operator is installed.
@@ -51,31 +52,31 @@ pub(crate) const TESTS: &[Test] = &[
         name: "by-hand-kill",
         about: "SIGKILL of a master under load, three replicas by hand",
         smoke: false,
-        run: faults::kill,
+        run: |namespace| faults::by_hand(namespace, Fault::Kill),
     },
     Test {
         name: "by-hand-crash",
         about: "power cut of the master's node under load",
         smoke: false,
-        run: faults::crash,
+        run: |namespace| faults::by_hand(namespace, Fault::Crash),
     },
     Test {
         name: "by-hand-partition",
         about: "the master's node is cut off from everything and runs on",
         smoke: false,
-        run: faults::partition,
+        run: |namespace| faults::by_hand(namespace, Fault::Partition),
     },
     Test {
         name: "by-hand-peers-only",
         about: "the master's node is cut off from the other nodes, not from the API server",
         smoke: false,
-        run: faults::peers_only,
+        run: |namespace| faults::by_hand(namespace, Fault::PeersOnly),
     },
     Test {
         name: "by-hand-freeze",
         about: "the master's node stands still for two leases",
         smoke: false,
-        run: faults::freeze,
+        run: |namespace| faults::by_hand(namespace, Fault::Freeze),
     },
     Test {
         name: "install",
@@ -105,25 +106,25 @@ pub(crate) const TESTS: &[Test] = &[
         name: "kill",
         about: "SIGKILL of a master under load",
         smoke: true,
-        run: lifecycle::kill,
+        run: |namespace| lifecycle::struck(namespace, Fault::Kill),
     },
     Test {
         name: "crash",
         about: "power cut of the master's node under load",
         smoke: false,
-        run: lifecycle::crash,
+        run: |namespace| lifecycle::struck(namespace, Fault::Crash),
     },
     Test {
         name: "partition",
         about: "the master's node is cut off from everything and runs on",
         smoke: false,
-        run: lifecycle::partition,
+        run: |namespace| lifecycle::struck(namespace, Fault::Partition),
     },
     Test {
         name: "freeze",
         about: "the master's node stands still for two leases",
         smoke: false,
-        run: lifecycle::freeze,
+        run: |namespace| lifecycle::struck(namespace, Fault::Freeze),
     },
     Test {
         name: "power",
@@ -153,25 +154,25 @@ pub(crate) const TESTS: &[Test] = &[
         name: "operator-down",
         about: "power cut of the master's node while no operator runs",
         smoke: false,
-        run: operator_away::crash,
+        run: |namespace| operator_away::struck(namespace, Fault::Crash),
     },
     Test {
         name: "operator-down-kill",
         about: "SIGKILL of the master while no operator runs",
         smoke: false,
-        run: operator_away::kill,
+        run: |namespace| operator_away::struck(namespace, Fault::Kill),
     },
     Test {
         name: "operator-down-partition",
         about: "the master's node is cut off while no operator runs",
         smoke: false,
-        run: operator_away::partition,
+        run: |namespace| operator_away::struck(namespace, Fault::Partition),
     },
     Test {
         name: "operator-down-freeze",
         about: "the master's node stands still while no operator runs",
         smoke: false,
-        run: operator_away::freeze,
+        run: |namespace| operator_away::struck(namespace, Fault::Freeze),
     },
     Test {
         name: "operator-down-power",

@@ -18,6 +18,10 @@ use crate::images::{NEXT, WEIR};
 const OPERATOR_PODS: &str = "app.kubernetes.io/name=weirmq-operator";
 
 /// A failover while no operator runs.
+pub(crate) fn struck(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
+    without_operator(&deploy(namespace, "")?, fault)
+}
+
 fn without_operator(deployed: &Deployed<'_>, fault: Fault) -> anyhow::Result<String> {
     let group = deployed.group()?;
     scale_operator(deployed.namespace.cluster, 0)?;
@@ -25,22 +29,6 @@ fn without_operator(deployed: &Deployed<'_>, fault: Fault) -> anyhow::Result<Str
     scale_operator(deployed.namespace.cluster, 1)?;
     deployed.ready("broker", BROKER, 60).context("after the operator is back")?;
     outcome
-}
-
-pub(crate) fn kill(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    without_operator(&deploy(namespace, "")?, Fault::Kill)
-}
-
-pub(crate) fn crash(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    without_operator(&deploy(namespace, "")?, Fault::Crash)
-}
-
-pub(crate) fn partition(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    without_operator(&deploy(namespace, "")?, Fault::Partition)
-}
-
-pub(crate) fn freeze(namespace: &Namespace<'_>) -> anyhow::Result<String> {
-    without_operator(&deploy(namespace, "")?, Fault::Freeze)
 }
 
 pub(crate) fn power(namespace: &Namespace<'_>) -> anyhow::Result<String> {

@@ -352,6 +352,19 @@ mod tests {
             timeout(LONG, carried_out).await.expect("it ends by itself")
         }
 
+        /// One that is interrupted after this, and not again.
+        async fn interrupted_after(&self, event: impl AsyncFn()) -> anyhow::Result<Served> {
+            let mut was_told = false;
+            let interrupt = &mut async || {
+                if was_told {
+                    pending::<()>().await;
+                }
+                event().await;
+                was_told = true;
+            };
+            self.interrupted(LONG, interrupt).await
+        }
+
         async fn until_written(&self) -> BrokerGroup {
             loop {
                 if let Ok(group) = self.api.get("mq-0").await
@@ -455,15 +468,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_interrupted_is_called_off() {
         let faulty = Faulty::new().await;
-        let mut was_told = false;
-        let interrupt = &mut async || {
-            if was_told {
-                pending::<()>().await;
-            }
-            faulty.until_written().await;
-            was_told = true;
-        };
-        let text = why(faulty.interrupted(LONG, interrupt).await);
+        let ended = faulty.interrupted_after(async || drop(faulty.until_written().await)).await;
+        let text = why(ended);
         assert!(text.starts_with("the promotion was called off: mq-0-1 was not"), "{text}");
         assert!(!faulty.stands().await);
     }
@@ -541,15 +547,8 @@ mod tests {
     #[tokio::test]
     async fn one_that_was_elected_meanwhile_is_not_called_off() {
         let faulty = Faulty::new().await;
-        let mut was_told = false;
-        let interrupt = &mut async || {
-            if was_told {
-                pending::<()>().await;
-            }
-            faulty.elect(next_epoch).await;
-            was_told = true;
-        };
-        let served = faulty.interrupted(LONG, interrupt).await.unwrap();
+        let ended = faulty.interrupted_after(async || faulty.elect(next_epoch).await).await;
+        let served = ended.unwrap();
         assert_eq!(served.epoch, 4);
         assert!(faulty.stands().await, "it means nothing in another epoch");
     }
