@@ -77,6 +77,8 @@ pub(super) struct Node {
     pub(super) has_moved: bool,
     /// Events before this time wait until then.
     pub(super) paused_until: Duration,
+    /// When it was told last that time passes: one that was paused may not be for a while.
+    pub(super) ticked: Duration,
     /// What a master sends is not taken before this time.
     pub(super) lags_until: Duration,
     /// It was paused, and nothing happened at it since.
@@ -104,6 +106,7 @@ impl Node {
             starts: 0,
             leaving_since: None,
             paused_until: Duration::ZERO,
+            ticked: Duration::ZERO,
             lags_until: Duration::ZERO,
             is_waking: false,
             // Up to 1 % fast or slow.

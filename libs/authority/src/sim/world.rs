@@ -441,6 +441,7 @@ impl World {
         let Some(replica) = &mut node.replica else { return };
         match input {
             Input::Tick => {
+                node.ticked = *now;
                 replica.tick(local);
                 self.ask_master(place);
                 self.schedule_input(place, TICK, Input::Tick);

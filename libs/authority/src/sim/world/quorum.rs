@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Event, World};
+use super::{Event, TICK, World};
 use crate::settings::majority_of;
 use crate::sim::check::{Problem, Rule};
 use crate::sim::node::Node;
@@ -116,14 +116,15 @@ impl World {
         }
     }
 
-    /// Whether all members but this one are there, and know the record.
+    /// Whether all members but this one are there and awake, and know the record.
     fn are_steady_but(&self, slow: usize) -> bool {
         let ((_, record), _) = self.objects.read();
         let is_steady = |node: &Node| {
             let is_aligned = node.following.is_some_and(|(_, _, is_aligned)| is_aligned);
             let is_member = node.me().is_ok_and(|me| record.in_sync.has(me));
             let promised = node.disk.promise.as_ref().map(|promise| promise.in_sync_version);
-            let knows = promised == Some(record.in_sync_version);
+            let is_awake = self.now < node.ticked + 2 * TICK;
+            let knows = is_awake && promised == Some(record.in_sync_version);
             is_member
                 && knows
                 && (is_aligned || node.leading.is_some())
