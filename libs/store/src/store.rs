@@ -557,8 +557,14 @@ impl Store {
         written.inspect_err(|error| inner.stop_if_disk_failed(error))
     }
 
-    /// Why records that were flushed, or called so, may be gone: a failed write-back, or a cut by
-    /// hand. Until [`Store::forget_lost`].
+    /// Whether an append is under way at this moment, or what was appended is not flushed yet. Waits for
+    /// nothing itself, so who asks again and again finds out that the disk stalls.
+    pub fn waits_for_disk(&self) -> bool {
+        self.inner().appender.is_locked() || self.inner().marks.unflushed() > 0
+    }
+
+    /// Why records that were flushed, or called so, may be gone: a failed write-back, a cut by hand, or
+    /// a log that began anew. Until [`Store::forget_lost`].
     pub fn lost(&self) -> Result<Option<String>, StoreError> {
         let path = self.inner().layout.user.join(small_file::LOST_FILE);
         let why = small_file::read(&*self.inner().disk, &path)?;

@@ -157,10 +157,13 @@ fn a_log_can_begin_where_another_begins() {
         let (replica, _) = open(&disk, &config);
         assert_eq!((replica.min_offset(), replica.max_offset()), (start, start));
         assert_eq!(replica.store_id(), original.store_id());
+        assert!(replica.lost().unwrap().is_some());
+        replica.forget_lost().unwrap();
         copy(&original, &replica, 10_000);
         assert_same(&replica, &original);
         replica.close().unwrap();
         let (replica, report) = open(&disk, &config);
+        assert_eq!(replica.lost().unwrap(), None);
         assert_eq!((report.rebuilt_segments, report.log_start), (0, start));
         assert_same(&replica, &original);
         replica.close().unwrap();
@@ -197,6 +200,8 @@ fn a_beginning_that_a_crash_interrupts_is_finished_by_the_next_open() {
         let end = if is_begun { 2 * SEGMENT_BYTES } else { before };
         assert_eq!(store.max_offset(), end, "seed {seed}");
         assert!(is_begun || result.is_err(), "seed {seed}");
+        // Whoever has nothing must not be taken for one that has what it confirmed.
+        assert!(!is_begun || store.lost().unwrap().is_some(), "seed {seed}");
         begun += usize::from(is_begun);
         append(&store, &[message(1, 10)]).unwrap();
     }

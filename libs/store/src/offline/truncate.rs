@@ -16,7 +16,7 @@ use crate::format::{Format, Layout};
 use crate::log_start::LogStart;
 use crate::open::lock;
 use crate::segment::{Segment, remove_if_there};
-use crate::small_file;
+use crate::small_file::{self, LOST_FILE};
 
 /// A cut that was begun: `weir/cut`. Its zeros reach the disk in any order, and what they leave
 /// meanwhile would be taken for damage, so the next open brings it to its end first.
@@ -117,8 +117,9 @@ fn begin_empty(
 }
 
 /// Has the log of a store begin at `start`, empty, and makes it one of the logs of `store_id`:
-/// what it had is gone, and so are these small files of the store's user. Durable on return; after
-/// a crash in between nothing of it has happened, or the next open brings it to its end.
+/// what it had is gone, which [`crate::Store::lost`] says from then on, and so are these small files of
+/// the store's user. Durable on return; after a crash in between nothing of it has happened, or the
+/// next open brings it to its end.
 ///
 /// # Errors
 /// [`StoreError::InUse`] while somebody has the store open; [`StoreError::Unreadable`] if its
@@ -144,5 +145,7 @@ pub fn begin_at(
     let _lock = lock(&**disk, &layout)?;
     let at = list(&**disk, &layout)?.first().copied().unwrap_or(0);
     let begin = Some(Begin { start, store_id });
+    // Before anything is gone: who is believed to have what it confirmed could be elected without it.
+    small_file::write(&**disk, &layout.user.join(LOST_FILE), b"its log began anew")?;
     begin_cut(disk, &layout, &Cut { at, begin }, user_files)
 }
