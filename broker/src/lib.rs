@@ -34,6 +34,7 @@ mod retry;
 mod run;
 mod session;
 mod slave_offsets;
+mod stalled_disk;
 mod state;
 mod stopped;
 mod subscriptions;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -26,7 +26,7 @@ use crate::replication::{
 use crate::session::BrokerService;
 use crate::state::{ImportError, State, StateError};
 use crate::topics::Topics;
-use crate::{delay, registration, request};
+use crate::{delay, registration, request, stalled_disk};
 
 /// Offsets that were committed one-way are in the log within this time.
 const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
@@ -207,7 +207,7 @@ impl Life<'_> {
         }
         listening.ok();
 
-        let mut tasks = spawn_tasks(&broker, &stop);
+        let mut tasks = spawn_tasks(&broker, &admin, &stop);
         let ended = tokio::select! {
             () = shutdown.cancelled() => None,
             end = broker.ended() => Some(end),
@@ -269,7 +269,7 @@ async fn leave_before_the_end(broker: &Arc<Broker>) {
 }
 
 /// Everything that a broker does beside answering requests.
-fn spawn_tasks(broker: &Arc<Broker>, stop: &CancellationToken) -> JoinSet<()> {
+fn spawn_tasks(broker: &Arc<Broker>, admin: &Admin, stop: &CancellationToken) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     tasks.spawn(registration::run(broker.clone(), stop.clone()));
     tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), delay::run)));
@@ -282,7 +282,8 @@ fn spawn_tasks(broker: &Arc<Broker>, stop: &CancellationToken) -> JoinSet<()> {
     let images = |broker, _| append_images(broker);
     tasks.spawn(until(stop.clone(), as_master(broker.clone(), stop.clone(), images)));
     tasks.spawn(until(stop.clone(), expire_pulls(broker.clone())));
-    tasks.spawn(until(stop.clone(), watch_the_disk(broker.clone())));
+    let disk = admin.check("broker/disk");
+    tasks.spawn(until(stop.clone(), stalled_disk::watch(broker.clone(), disk)));
     let late = broker.clone();
     tasks.spawn(until(stop.clone(), async move {
         let late_answer = |position| late.late_answer(position);
@@ -495,30 +496,6 @@ async fn append_images(broker: Arc<Broker>) {
         };
         if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
             tracing::warn!(%error, "no image of the state, trying again with the next append");
-        }
-    }
-}
-
-/// Has a master give its office up when its disk does not take what it should for so long that
-/// others would do better. On the control runtime, which waits for no disk.
-async fn watch_the_disk(broker: Arc<Broker>) {
-    let Some(replication) = broker.replication.clone() else { return };
-    let patience = Duration::from_millis(broker.config.replication.lease_ms);
-    let mut stuck: Option<(u64, Instant)> = None;
-    loop {
-        tokio::time::sleep(patience / 10).await;
-        let marks = broker.store.watermarks();
-        let flushed = marks.flushed();
-        let is_behind = marks.written() > flushed;
-        match stuck {
-            Some((at, since)) if is_behind && at == flushed => {
-                if since.elapsed() >= patience {
-                    let why = format!("nothing was flushed for {} ms", since.elapsed().as_millis());
-                    replication.resign(why).await;
-                    stuck = None;
-                }
-            }
-            _ => stuck = is_behind.then(|| (flushed, Instant::now())),
         }
     }
 }

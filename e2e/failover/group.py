@@ -175,6 +175,17 @@ class Group:
         gauges = (line.rsplit(" ", 1) for line in lines if line.startswith("weirmq_"))
         return {text.split("{")[0]: float(value) for text, value in gauges}
 
+    def health(self, name):
+        """What a replica says of itself, which it has to within a second."""
+        try:
+            url = f"http://{self.network.addresses[name]}:{ADMIN_PORT}/readyz?verbose"
+            with urllib.request.urlopen(url, timeout=1) as answer:
+                return answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
+        except OSError as error:
+            raise RuntimeError(f"{name} does not say how it is: {error}") from error
+
     def is_safe_to_restart(self, name):
         """By the replica's own word, which is what an operator goes by."""
         try:

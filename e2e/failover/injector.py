@@ -133,12 +133,19 @@ class Injector:
             self.group.restart(name)
 
     def _stall(self, master):
+        """Meanwhile it has to answer whoever asks how it is, and to say in the end what is wrong."""
+        said = ""
         self.group.disks[master].freeze(FREEZE)
         try:
+            end = time.monotonic() + STALL_SECONDS
+            while time.monotonic() < end:
+                said = self.group.health(master)
+                time.sleep(0.2)
             self._serves_meanwhile()
-            time.sleep(STALL_SECONDS)
         finally:
             self.group.disks[master].freeze(THAW)
+        if "the disk has taken nothing for" not in said:
+            raise RuntimeError(f"{master} does not say that its disk stalls: {said}")
 
     def _power(self, master):
         self.group.lose_power([master])
