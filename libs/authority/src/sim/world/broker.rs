@@ -1,6 +1,7 @@
 //! What a broker does for its replica: append, flush, replicate, cut, acknowledge.
 
-use super::{Ask, Event, Input, World};
+use super::World;
+use super::event::{Ask, Event, Input};
 use crate::planted::{self, Planted};
 use crate::sim::check::Problem;
 use crate::sim::node::{Entry, Node, Stream};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Event, World};
+use super::World;
+use super::event::Event;
 use crate::{Member, Role};
 
 /// How long a process waits for others until it ends all the same.

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Event, TICK, World};
+use super::event::Event;
+use super::{TICK, World};
 use crate::settings::majority_of;
 use crate::sim::check::{Problem, Rule};
 use crate::sim::node::Node;

@@ -1,0 +1,196 @@
+//! What is done to the group: faults, settings that change, and people who promote a replica.
+
+use std::time::Duration;
+
+use super::World;
+use super::event::Event;
+use crate::settings::election_quorum_of;
+use crate::sim::faults::{Damage, Fault};
+use crate::sim::node::Node;
+use crate::{Promotion, Replica, ReplicaId};
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        let leading = self.nodes.iter().position(|node| node.leading.is_some());
+        let random = &mut self.random;
+        let kind = (self.is_damaged, self.is_changing, self.settings.is_by_quorum());
+        let fault = Fault::random(self.nodes.len(), leading, kind, random);
+        if self.is_traced {
+            eprintln!("{:?} {fault:?}", self.now);
+        }
+        self.check.summary.faults += 1;
+        match fault {
+            Fault::Kill { node } => self.crash(node, false),
+            Fault::PowerLoss { node } => self.crash(node, true),
+            Fault::PowerLossOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node, true)),
+            Fault::Pause { node, length } => {
+                self.nodes[node].paused_until = self.now + length;
+                self.nodes[node].is_waking = true;
+            }
+            Fault::Cut { pairs } => self.network.cut(&pairs),
+            Fault::Slow { delay, loss } => {
+                self.network.delay = delay;
+                self.network.loss = loss;
+            }
+            Fault::Mend => {
+                self.network.mend();
+                self.reads_are_stale = false;
+            }
+            Fault::DeleteLease { alone } => {
+                self.objects.delete_lease();
+                self.network.part(alone, 0..=self.nodes.len());
+            }
+            Fault::Configure => self.configure(),
+            Fault::StaleReads => self.reads_are_stale = true,
+            Fault::Record(Damage::Restore) => self.objects.restore(&mut self.random),
+            Fault::Record(Damage::Delete) => self.objects.delete(),
+            Fault::Record(Damage::PutBack) => self.objects.put_back(),
+            Fault::Record(Damage::Fork { late }) => self.fork(late, 0),
+            Fault::CutInSteps { node } => {
+                let authority = self.network.authority();
+                self.network.part(node, std::iter::once(authority));
+                self.schedule_random(7_000, 12_000, Event::Part { node });
+            }
+            Fault::Lag { node, length } => self.nodes[node].lags_until = self.now + length,
+            Fault::Flap { master, slave, from_authority } => {
+                self.begin_to_flap(master, slave, from_authority);
+            }
+            Fault::Succession { masters } => self.begin_a_succession(masters),
+            Fault::Ambush => self.ambush = true,
+            Fault::End { node } => self.end(node),
+            Fault::HandOver => {
+                for node in &mut self.nodes {
+                    let local = node.local(self.now);
+                    let idle = node.replica.as_mut().filter(|_| node.writing.is_none());
+                    let asked = idle.map(|it| it.hand_over(local, None));
+                    self.check.summary.handovers += u64::from(asked == Some(true));
+                }
+            }
+        }
+    }
+
+    /// The steps by which a record forks: the others go on without `late`, the record is restored
+    /// to what it was before, only `late` hears of it, and then all meet.
+    pub(super) fn fork(&mut self, late: usize, step: u32) {
+        let peers = 0..self.nodes.len();
+        let authority = self.network.authority();
+        self.network.mend();
+        self.reads_are_stale = false;
+        self.is_forking = step < 3;
+        match step {
+            0 => {
+                self.objects.mark();
+                self.network.part(late, 0..=authority);
+            }
+            1 => {
+                self.objects.restore_marked();
+                self.network.part(late, peers.clone());
+                self.network.part(authority, peers.filter(|peer| *peer != late));
+            }
+            2 => {
+                // A second election there, or the master of the others is gone when they meet.
+                let leading = self.nodes.iter().position(|node| node.leading.is_some());
+                self.network.part(late, peers.clone());
+                match self.random.below(4) {
+                    0 => self.crash(late, false),
+                    1 => self.crash(leading.unwrap_or(late), false),
+                    2 => peers.for_each(|peer| self.crash(peer, false)),
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+        if step < 3 && !self.is_healing {
+            self.schedule_random(9_000, 16_000, Event::Fork { late, step: step + 1 });
+        }
+    }
+
+    /// The operator wants another `min_in_sync` or other members, and each replica learns of it
+    /// some time.
+    fn configure(&mut self) {
+        let ((_, record), _) = self.objects.read();
+        if record.epoch == 0 {
+            return;
+        }
+        let group = &mut self.settings.group;
+        let replica = ReplicaId(self.random.below(self.nodes.len() as u64) as u32);
+        match self.random.below(3) {
+            0 => self.settings.min_in_sync = 1 + self.random.below(2) as usize,
+            1 if group.len() > 2 => {
+                group.remove(&replica);
+            }
+            _ => {
+                group.insert(replica);
+            }
+        }
+        self.check.min_in_sync = self.check.min_in_sync.min(self.settings.needed_in_sync());
+        // Whoever takes somebody out may not hear that it did.
+        self.ambush |= self.settings.is_by_quorum() && self.random.one_in(2);
+        for node in 0..self.nodes.len() {
+            let settings = self.settings.clone();
+            self.schedule_random(0, 20_000, Event::Configure { node, settings });
+        }
+    }
+
+    /// Somebody promotes a replica, whether there is a master or not. A loss is accepted once everything
+    /// is mended and nobody is left who has everything; then it is the best one.
+    pub(super) fn look(&mut self) {
+        self.schedule_random(1_000, 8_000, Event::Look);
+        let ((_, record), _) = self.objects.read();
+        let group: Vec<_> =
+            self.nodes.iter().filter(|node| self.settings.group.contains(&node.id)).collect();
+        let is_by_quorum = self.settings.is_by_quorum() && record.epoch > 0;
+        let is_intact = |node: &&Node| {
+            record.in_sync.incarnation_of(node.id).is_some() && !node.has_lost(&record)
+        };
+        let intact: Vec<_> = self.nodes.iter().filter(is_intact).collect();
+        let nobody_can = match is_by_quorum {
+            true => intact.len() < election_quorum_of(record.in_sync.len()),
+            false => group.iter().all(|node| node.has_lost(&record)),
+        };
+        let accepts_loss = self.is_healing && nobody_can;
+        let rank = |node: &&&Node| node.position().rank(&self.settings);
+        let chosen = match accepts_loss {
+            true => group.iter().max_by_key(rank),
+            // Nobody else is elected, and it may be one that was to go. A master goes on by itself.
+            false if self.is_healing && is_by_quorum && self.random.one_in(2) => {
+                let is_other =
+                    |node: &&&Node| record.master.is_none_or(|master| master.replica != node.id);
+                intact.iter().filter(is_other).max_by_key(rank)
+            }
+            false => group.get(self.random.below(group.len() as u64) as usize),
+        };
+        let Some(replica) = chosen.map(|node| node.id) else { return };
+        let promotion = Promotion { replica, epoch: record.epoch, accepts_loss };
+        self.settings.promotion = Some(promotion);
+        for node in 0..self.nodes.len() {
+            self.schedule_random(0, 2_000, Event::Promote { node, promotion });
+        }
+    }
+
+    /// The operator has masters that are to go hand over.
+    pub(super) fn hand_over_from_strangers(&mut self) {
+        for node in &mut self.nodes {
+            let local = node.local(self.now);
+            if let Some(replica) = &mut node.replica
+                && !self.settings.group.contains(&node.id)
+                && node.writing.is_none()
+                && self.random.one_in(50)
+            {
+                let _ = replica.hand_over(local, None);
+            }
+        }
+    }
+
+    pub(super) fn crash(&mut self, place: usize, power: bool) {
+        let node = &mut self.nodes[place];
+        let was_up = node.replica.as_ref().map(Replica::me);
+        node.crash(power, &mut self.random);
+        node.paused_until = Duration::ZERO;
+        self.go_on(place);
+        if let Some(from) = was_up {
+            self.disconnect(place, from);
+            self.schedule_random(100, 15_000, Event::Restart { node: place });
+        }
+    }
+}
