@@ -25,6 +25,16 @@ pub(crate) enum Planted {
     ClaimLostBytes,
     /// A replica takes what a master sends without cutting its log first.
     FollowWithoutCut,
+    /// A replica keeps one record of what its master's log does not have.
+    CutTooLittle,
+    /// A replica whose log is about to be cut goes on deciding and following until it is.
+    FollowDuringTheCut,
+    /// A replica whose log began anew claims what the log before it had.
+    ClaimWhatBeganAnew,
+    /// A slave forgets what was committed at it once it has passed that on, before it is in the log for good.
+    ForgetWhatIsPassedOn,
+    /// Retention takes the newest image of the state as well.
+    ExpireTheImage,
     /// The simulated broker acts on what it was told without a look at the clock.
     IgnoreUntil,
     /// The simulated broker does not wait until a promise is durable.

@@ -1,13 +1,17 @@
 //! What must hold.
 
+mod committed;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::AddAssign;
 
-use super::node::{Entry, Node};
+use super::log::{Entry, What};
+use super::node::{Node, Restart};
 use super::schedule::Schedule;
 use crate::settings::majority_of;
 use crate::{Member, Replication};
+use committed::Committed;
 
 /// What was found broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +31,14 @@ pub(super) enum Rule {
     OneMessageAnOffset,
     /// What a consumer saw at an offset stays there.
     WhatWasSeenStays,
+    /// Once everything is mended, all logs are the same.
+    LogsAgree,
+    /// What was acknowledged is cut from no log.
+    NothingCut,
+    /// An acknowledged committed offset does not fall.
+    CommittedStays,
+    /// A log whose beginning has expired says the state that it presupposes.
+    StateKept,
     /// An epoch has one master, and none acknowledges after its successor did.
     OneMaster,
     /// Nobody asks for a change of the record that no correct replica makes.
@@ -54,6 +66,14 @@ pub(super) struct Summary {
     /// Slaves that left the in-sync set before they ended.
     pub(super) left: u64,
     pub(super) faults: u64,
+    /// Logs whose end was cut, and logs that began anew.
+    pub(super) cuts: u64,
+    pub(super) begun_anew: u64,
+    /// How often retention took something.
+    pub(super) expired: u64,
+    /// Commits of offsets that were acknowledged, and those of them that slaves kept.
+    pub(super) committed: u64,
+    pub(super) committed_at_slaves: u64,
     /// Elections after which messages may be missing, because no disk was left that had all.
     pub(super) elections_with_loss: u64,
     /// Runs in which a restored record was swapped.
@@ -69,6 +89,11 @@ impl AddAssign for Summary {
         self.handovers += other.handovers;
         self.left += other.left;
         self.faults += other.faults;
+        self.cuts += other.cuts;
+        self.begun_anew += other.begun_anew;
+        self.expired += other.expired;
+        self.committed += other.committed;
+        self.committed_at_slaves += other.committed_at_slaves;
         self.elections_with_loss += other.elections_with_loss;
         self.forks += other.forks;
         self.lost += other.lost;
@@ -78,9 +103,12 @@ impl AddAssign for Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { acknowledged, elections, handovers, left, faults, .. } = self;
-        let Self { elections_with_loss, forks, lost, .. } = self;
+        let Self { elections_with_loss, forks, lost, cuts, begun_anew, expired, .. } = self;
+        let Self { committed, committed_at_slaves, .. } = self;
         write!(f, "{acknowledged} acknowledged, {faults} faults, {elections} elections, ")?;
         write!(f, "{handovers} handovers, {left} left the set to end, ")?;
+        write!(f, "{cuts} cuts, {begun_anew} begun anew, {expired} times expired, ")?;
+        write!(f, "{committed} offsets committed, {committed_at_slaves} at slaves, ")?;
         write!(f, "{elections_with_loss} elections with loss, ")?;
         write!(f, "{forks} forked records, ")?;
         write!(f, "{lost} lost with them or with asynchronous replication")
@@ -94,8 +122,8 @@ pub(super) struct Check {
     /// The least that `min_in_sync` was; nothing where a power cut takes what was confirmed.
     pub(super) min_in_sync: usize,
     /// Which message was acknowledged or seen by a consumer at an offset.
-    acknowledged: HashMap<u64, u64>,
-    seen: HashMap<u64, Entry>,
+    acknowledged: Places<u64>,
+    seen: Places<Entry>,
     leaders: HashMap<u64, Member>,
     acknowledged_epoch: u64,
     acknowledgers: HashMap<u64, Member>,
@@ -104,6 +132,11 @@ pub(super) struct Check {
     /// The record was restored or deleted: with asynchronous replication a master that was cut off
     /// may find itself in office again.
     pub(super) was_damaged: bool,
+    /// Somebody took away what a log has to have.
+    pub(super) was_taken_away: bool,
+    /// How far the consumer has read.
+    pub(super) consumed: u64,
+    committed: Committed,
     loss_epoch: u64,
     pub(super) summary: Summary,
 }
@@ -114,13 +147,16 @@ impl Check {
             replication: schedule.replication,
             is_by_quorum: schedule.is_by_quorum() && schedule.sync_flush,
             min_in_sync: if schedule.sync_flush { schedule.settings().needed_in_sync() } else { 0 },
-            acknowledged: HashMap::new(),
-            seen: HashMap::new(),
+            acknowledged: Places::new(),
+            seen: Places::new(),
             leaders: HashMap::new(),
             acknowledged_epoch: 0,
             acknowledgers: HashMap::new(),
             is_forked: false,
             was_damaged: false,
+            was_taken_away: false,
+            consumed: 0,
+            committed: Committed::default(),
             loss_epoch: 0,
             summary: Summary::default(),
         }
@@ -151,13 +187,19 @@ impl Check {
         self.loss_epoch = loss_epoch;
         self.summary.elections_with_loss += 1;
         self.summary.lost += self.lost(master).len() as u64;
-        self.acknowledged.clear();
-        self.seen.clear();
+        self.acknowledged = Places::new();
+        self.seen = Places::new();
+        self.consumed = self.consumed.min(master.disk.log.end());
+        self.forget_committed();
     }
 
     /// A master leads, and has everything that was acknowledged. One that only hears of it when another
     /// does already acknowledges nothing.
-    pub(super) fn led_with_all(&self, epoch: u64, master: &Node) -> Result<(), Problem> {
+    pub(super) fn led_with_all(&mut self, epoch: u64, master: &Node) -> Result<(), Problem> {
+        self.has_state(master)?;
+        if !master.disk.log.is_complete() {
+            self.forget_committed();
+        }
         let is_late = epoch < self.acknowledged_epoch;
         let is_promised = self.replication == Replication::Sync && !self.was_damaged && !is_late;
         match self.lost(master).first() {
@@ -215,13 +257,15 @@ impl Check {
         if self.replication == Replication::Async {
             return Ok(());
         }
-        let Some(log) = node.disk.log.get(..visible as usize) else {
-            let text = format!("{visible} visible of a log of {}", node.disk.log.len());
+        let log = &node.disk.log;
+        if visible > log.end() {
+            let text = format!("{visible} visible of a log of {}", log.end());
             return Err(Rule::WhatWasSeenStays.broken(text));
-        };
-        for (at, entry) in log.iter().enumerate().rev().take(64) {
-            let first = *self.seen.entry(at as u64).or_insert(*entry);
-            if first != *entry {
+        }
+        for at in visible.saturating_sub(64).max(log.start())..visible {
+            let Some(entry) = log.get(at) else { continue };
+            let first = self.seen.get_or_insert(at, entry);
+            if first != entry {
                 let id = node.id.0;
                 let text = format!("offset {at} was {first:?} and is {entry:?} on {id}");
                 return Err(Rule::WhatWasSeenStays.broken(text));
@@ -234,8 +278,10 @@ impl Check {
     pub(super) fn end(&mut self, master: &Node) -> Result<(), Problem> {
         let lost = self.lost(master);
         self.summary.lost += lost.len() as u64;
-        let gone =
-            self.seen.iter().find(|(at, entry)| master.disk.log.get(**at as usize) != Some(entry));
+        let log = &master.disk.log;
+        let is_gone =
+            |(at, entry): &(u64, Entry)| *at >= log.start() && log.get(*at) != Some(*entry);
+        let gone = self.seen.iter().find(is_gone);
         if self.replication == Replication::Async {
             return Ok(());
         }
@@ -265,13 +311,102 @@ impl Check {
         Ok(self.summary)
     }
 
-    /// Acknowledged messages that are not in this log, by offset.
+    /// Acknowledged messages that are not in this log and have not expired, by offset.
     fn lost(&self, node: &Node) -> Vec<(u64, u64)> {
-        let message_at = |at| node.disk.log.get(at as usize).map(|entry: &Entry| entry.message);
-        let acknowledged = self.acknowledged.iter().map(|(&at, &message)| (at, message));
-        let mut lost: Vec<_> =
-            acknowledged.filter(|(at, message)| message_at(*at) != Some(*message)).collect();
-        lost.sort_unstable();
-        lost
+        let log = &node.disk.log;
+        let has = |at, message| log.get(at).map(|entry| entry.what) == Some(What::Message(message));
+        let acknowledged = self.acknowledged.iter();
+        acknowledged.filter(|(at, message)| *at >= log.start() && !has(*at, *message)).collect()
+    }
+
+    /// A replica is about to do this to its log. What was acknowledged is in the log of each later master,
+    /// so it is cut from no log; one that begins anew says that it may have lost it.
+    pub(super) fn cut(&mut self, node: &Node, restart: Restart) -> Result<(), Problem> {
+        let end = match restart {
+            Restart::Demoted => return Ok(()),
+            Restart::BeginAt { .. } => {
+                self.summary.begun_anew += 1;
+                return Ok(());
+            }
+            Restart::CutAt(end) => end,
+        };
+        self.summary.cuts += 1;
+        let log = &node.disk.log;
+        let is_cut = |(at, message): &(u64, u64)| {
+            let entry = log.get(*at).filter(|_| *at >= end);
+            entry.is_some_and(|entry| entry.what == What::Message(*message))
+        };
+        let is_promised = self.replication == Replication::Sync && !self.was_damaged;
+        match self.acknowledged.iter().find(is_cut) {
+            Some((at, message)) if is_promised => {
+                let id = node.id.0;
+                let text = format!("replica {id} cuts message {message} at {at}, from {end} on");
+                Err(Rule::NothingCut.broken(text))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where nobody took it away, the state that a log presupposes is in it.
+    fn has_state(&self, node: &Node) -> Result<(), Problem> {
+        let log = &node.disk.log;
+        if log.is_complete() || self.was_taken_away {
+            return Ok(());
+        }
+        let (id, start, end) = (node.id.0, log.start(), log.end());
+        let text = format!("the log of {id} goes from {start} to {end} without an image");
+        Err(Rule::StateKept.broken(text))
+    }
+
+    /// Everything is mended and these have the same end: then they are the same, as far as they go back.
+    pub(super) fn logs_agree<'a>(
+        &self,
+        nodes: impl Iterator<Item = &'a Node> + Clone,
+    ) -> Result<(), Problem> {
+        let Some(longest) = nodes.clone().min_by_key(|node| node.disk.log.start()) else {
+            return Ok(());
+        };
+        for node in nodes {
+            let (log, id) = (&node.disk.log, node.id.0);
+            let parts = |at: &u64| log.get(*at) != longest.disk.log.get(*at);
+            if let Some(at) = (log.start()..log.end().max(longest.disk.log.end())).find(parts) {
+                let (one, other) = (log.get(at), longest.disk.log.get(at));
+                let longest = longest.id.0;
+                let text = format!("{one:?} is at {at} of {id} and {other:?} at {longest}");
+                return Err(Rule::LogsAgree.broken(text));
+            }
+            self.has_state(node)?;
+        }
+        Ok(())
+    }
+}
+
+/// Something at some places of the log, oldest first.
+struct Places<T>(Vec<Option<T>>);
+
+impl<T: Copy> Places<T> {
+    fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn place(&mut self, at: u64) -> &mut Option<T> {
+        let at = at as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, None);
+        }
+        &mut self.0[at]
+    }
+
+    /// Says what was there.
+    fn insert(&mut self, at: u64, what: T) -> Option<T> {
+        self.place(at).replace(what)
+    }
+
+    fn get_or_insert(&mut self, at: u64, what: T) -> T {
+        *self.place(at).get_or_insert(what)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u64, T)> {
+        self.0.iter().enumerate().filter_map(|(at, what)| Some((at as u64, (*what)?)))
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::random::Random;
+use super::schedule::Favourite;
 
 /// What is broken at the moment, beside crashed and paused processes.
 pub(super) struct Network {
@@ -93,12 +94,28 @@ pub(super) enum Fault {
         master: usize,
         slave: usize,
         from_authority: bool,
+        /// Whether the slave does not reach the authority either.
+        both: bool,
     },
     /// So many masters in turn, each cut off from its peers when it has just begun, or a while later.
     Succession {
         masters: u32,
     },
+    /// Somebody takes away segments of a replica's log, the newest image with them.
+    TakeImageAway {
+        node: usize,
+    },
     Record(Damage),
+}
+
+/// What may go wrong beside crashes and the network.
+pub(super) struct Kind {
+    pub(super) is_damaged: bool,
+    pub(super) is_changing: bool,
+    /// Whether logs part often: a quorum acknowledges, or cuts are what is looked at.
+    pub(super) parts_logs: bool,
+    pub(super) takes_images_away: bool,
+    pub(super) favourite: Option<Favourite>,
 }
 
 /// What somebody does to the record.
@@ -119,12 +136,31 @@ impl Fault {
     pub(super) fn random(
         replicas: usize,
         leading: Option<usize>,
-        (is_damaged, is_changing, is_by_quorum): (bool, bool, bool),
+        Kind { is_damaged, is_changing, parts_logs, takes_images_away, favourite }: Kind,
         random: &mut Random,
     ) -> Self {
         let node = random.below(replicas as u64) as usize;
-        if is_by_quorum && random.one_in(4) {
-            return Self::of_a_quorum(replicas, leading.unwrap_or(node), random);
+        match favourite.filter(|_| random.one_in(2)) {
+            Some(Favourite::Ambushes) => return Self::Ambush,
+            Some(Favourite::Flaps) if replicas > 2 => {
+                return Self::flap(replicas, leading.unwrap_or(node), random);
+            }
+            Some(Favourite::Changes) if is_changing => return Self::Configure,
+            Some(Favourite::Damage) if is_damaged => {
+                return match random.below(4) {
+                    0 => Self::Record(Damage::Restore),
+                    1 => Self::Record(Damage::Fork { late: node }),
+                    2 => Self::PowerLoss { node: leading.unwrap_or(node) },
+                    _ => Self::Kill { node },
+                };
+            }
+            Some(_) | None => {}
+        }
+        if parts_logs && random.one_in(4) {
+            return Self::that_parts_logs(replicas, leading.unwrap_or(node), random);
+        }
+        if takes_images_away && random.one_in(4) {
+            return Self::TakeImageAway { node };
         }
         let leading = leading.filter(|_| random.one_in(2));
         if is_changing && random.one_in(6) {
@@ -182,12 +218,19 @@ impl Fault {
 }
 
 impl Fault {
-    /// What shows who counts where a quorum acknowledges.
-    fn of_a_quorum(replicas: usize, master: usize, random: &mut Random) -> Self {
+    fn flap(replicas: usize, master: usize, random: &mut Random) -> Self {
+        let slave = (master + 1 + random.below(replicas as u64 - 1) as usize) % replicas;
+        let from_authority = !random.one_in(4);
+        Self::Flap { master, slave, from_authority, both: from_authority && random.one_in(2) }
+    }
+
+    /// What has some replicas write what others do not get, and so shows who counts where a quorum
+    /// acknowledges.
+    fn that_parts_logs(replicas: usize, master: usize, random: &mut Random) -> Self {
         let other = (master + 1 + random.below(replicas as u64 - 1) as usize) % replicas;
         match random.below(4) {
             0 => Self::Succession { masters: 2 + random.below(5) as u32 },
-            1 => Self::Flap { master, slave: other, from_authority: !random.one_in(4) },
+            1 => Self::flap(replicas, master, random),
             _ => Self::Lag { node: other, length: random.millis(500, 20_000) },
         }
     }

@@ -6,8 +6,11 @@
 
 mod check;
 mod faults;
+mod links;
+mod log;
 mod node;
 mod objects;
+mod offsets;
 mod random;
 mod schedule;
 mod world;
@@ -18,7 +21,7 @@ use std::time::Instant;
 use crate::Replication;
 use crate::planted::{self, Planted};
 use check::{Problem, Rule, Summary};
-use schedule::Schedule;
+use schedule::{Favourite, Schedule};
 
 /// Runs one seed and says what went wrong.
 fn run(seed: u64) -> Result<Summary, Problem> {
@@ -56,12 +59,14 @@ fn run_all(seeds: impl Iterator<Item = u64> + Send) {
 struct Plant(Planted, fn(&Schedule) -> bool, &'static [Rule]);
 
 impl Plant {
-    /// The first of so many schedules that breaks one of the rules.
-    fn found(&self, count: usize) -> Option<u64> {
+    /// The first of so many schedules that breaks one of the rules, and how many were tried.
+    fn found(&self, count: usize) -> Option<(u64, usize)> {
         let Self(bug, harms, rules) = self;
         let seeds = (0..).filter(|seed| harms(&Schedule::of(*seed))).take(count);
         planted::with(Some(*bug), || {
-            { seeds }.find(|seed| run(*seed).is_err_and(|problem| rules.contains(&problem.rule)))
+            let breaks =
+                |seed: &u64| run(*seed).is_err_and(|problem| rules.contains(&problem.rule));
+            { seeds }.zip(1..).find(|(seed, _)| breaks(seed))
         })
     }
 }
@@ -85,53 +90,87 @@ fn nothing_acknowledged_is_lost_in_the_given_schedules() {
 
 #[test]
 fn planted_bugs_are_found_by_the_rule_they_break() {
+    fn is_sync(schedule: &Schedule) -> bool {
+        schedule.replication == Replication::Sync && !schedule.is_by_quorum()
+    }
+    fn is_changing(schedule: &Schedule) -> bool {
+        schedule.is_by_quorum() && schedule.is_changing
+    }
+    fn is_damaged(schedule: &Schedule) -> bool {
+        schedule.is_damaged && schedule.is_quorum() && !schedule.is_by_quorum()
+    }
     let any = |_: &Schedule| true;
-    let is_sync =
-        |schedule: &Schedule| schedule.replication == Replication::Sync && !schedule.is_by_quorum();
     let is_async = |schedule: &Schedule| schedule.replication == Replication::Async;
     let is_unflushed = |schedule: &Schedule| {
         let is_sync = schedule.replication == Replication::Sync;
         is_sync && !schedule.sync_flush && !schedule.is_by_quorum()
     };
+    let is_taken_away = |schedule: &Schedule| {
+        schedule.takes_images_away
+            && schedule.replication == Replication::Sync
+            && !schedule.is_by_quorum()
+    };
+    let cuts_slowly = |schedule: &Schedule| {
+        schedule.replication == Replication::Sync && schedule.cuts_slowly && schedule.replicas > 2
+    };
+    let expires = |schedule: &Schedule| schedule.expires && !schedule.takes_images_away;
     let is_by_quorum = |schedule: &Schedule| schedule.is_by_quorum();
-    let is_changing = |schedule: &Schedule| schedule.is_by_quorum() && schedule.is_changing;
-    let is_damaged = |schedule: &Schedule| {
-        schedule.is_damaged && schedule.is_quorum() && !schedule.is_by_quorum()
+    let is_ambushed =
+        |schedule: &Schedule| is_sync(schedule) && schedule.favourite == Some(Favourite::Ambushes);
+    let is_changing_often = |schedule: &Schedule| {
+        is_changing(schedule) && schedule.favourite == Some(Favourite::Changes)
+    };
+    let is_damaged_often =
+        |schedule: &Schedule| is_damaged(schedule) && schedule.favourite == Some(Favourite::Damage);
+    let flaps = |schedule: &Schedule| {
+        schedule.is_by_quorum() && schedule.favourite == Some(Favourite::Flaps)
     };
     let is_unflushed_by_quorum =
         |schedule: &Schedule| schedule.is_by_quorum() && !schedule.sync_flush;
-    let lost = &[Rule::NothingLost, Rule::OneMessageAnOffset, Rule::WhatWasSeenStays];
+    let lost =
+        &[Rule::NothingLost, Rule::NothingCut, Rule::OneMessageAnOffset, Rule::WhatWasSeenStays];
     let plants = [
         Plant(Planted::AcknowledgeUnasked, is_sync, lost),
         Plant(Planted::ElectOutsideTheSet, is_sync, lost),
         Plant(Planted::ShrinkBeforeTheSwap, is_sync, lost),
         Plant(Planted::LeaveByWord, is_sync, lost),
-        Plant(Planted::ExpandAfterTheSwap, is_sync, lost),
+        Plant(Planted::ExpandAfterTheSwap, is_ambushed, lost),
         Plant(Planted::ConfirmWithoutTheUnheard, is_sync, lost),
         Plant(Planted::ObeyAnyHigherEpoch, is_damaged, lost),
-        Plant(Planted::ActBeforeThePromise, is_damaged, lost),
+        Plant(Planted::ActBeforeThePromise, is_damaged_often, lost),
         Plant(Planted::ClaimLostBytes, is_unflushed, lost),
         Plant(Planted::FollowWithoutCut, any, lost),
+        Plant(Planted::CutTooLittle, is_async, &[Rule::LogsAgree]),
+        Plant(Planted::FollowDuringTheCut, cuts_slowly, lost),
+        Plant(Planted::ClaimWhatBeganAnew, is_taken_away, lost),
+        Plant(Planted::ForgetWhatIsPassedOn, is_sync, &[Rule::CommittedStays]),
+        Plant(Planted::ExpireTheImage, expires, &[Rule::StateKept]),
         Plant(Planted::AcknowledgeUnasked, is_by_quorum, lost),
         Plant(Planted::ClaimLostBytes, is_unflushed_by_quorum, lost),
         Plant(Planted::FollowWithoutCut, is_by_quorum, lost),
         Plant(Planted::ElectWithoutAQuorum, is_by_quorum, lost),
-        Plant(Planted::CountOldVotes, is_by_quorum, lost),
+        Plant(Planted::CountOldVotes, flaps, lost),
         Plant(Planted::RankByLength, is_by_quorum, lost),
         Plant(Planted::ConfirmOldEpochs, is_by_quorum, lost),
-        Plant(Planted::ChangeWithoutTheBytes, is_changing, lost),
-        Plant(Planted::FollowBehindTheFence, is_by_quorum, lost),
+        Plant(Planted::ChangeWithoutTheBytes, is_changing_often, lost),
+        Plant(Planted::FollowBehindTheFence, flaps, lost),
         Plant(Planted::ConfirmWithoutTheUnheard, is_by_quorum, lost),
-        Plant(Planted::ExpandAfterTheSwap, is_changing, lost),
+        Plant(Planted::ExpandAfterTheSwap, is_changing_often, lost),
         Plant(Planted::CampaignAtOnce, is_async, &[Rule::OneMaster]),
         Plant(Planted::IgnoreUntil, is_async, &[Rule::OneMaster]),
     ];
-    let plants = Mutex::new(plants.into_iter());
+    let only = std::env::var("PLANT").ok();
+    let is_wanted = |plant: &Plant| only.as_ref().is_none_or(|it| *it == format!("{:?}", plant.0));
+    let plants = Mutex::new(plants.into_iter().filter(is_wanted));
     let missed = Mutex::new(Vec::new());
     let work = || loop {
         let Some(plant) = plants.lock().unwrap().next() else { return };
+        let begin = Instant::now();
         match plant.found(3_000) {
-            Some(seed) => println!("{:?}: found by seed {seed}", plant.0),
+            Some((seed, schedules)) => {
+                let seconds = begin.elapsed().as_secs_f64();
+                println!("{:?}: found by seed {seed}, of {schedules} in {seconds:.1} s", plant.0);
+            }
             None => missed.lock().unwrap().push(plant.0),
         }
     };

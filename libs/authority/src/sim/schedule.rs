@@ -7,6 +7,26 @@ use super::random::Random;
 use crate::settings::majority_of;
 use crate::{AcknowledgedBy, Replication, Settings};
 
+/// A fault that a schedule likes best: some bugs take many of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Favourite {
+    /// Swaps whose asker does not hear of them and is killed.
+    Ambushes,
+    /// A master that reaches one slave only, now and then.
+    Flaps,
+    /// Settings that change.
+    Changes,
+    /// Records that are restored, and crashes.
+    Damage,
+}
+
+impl Favourite {
+    fn random(random: &mut Random) -> Option<Self> {
+        let all = [Self::Ambushes, Self::Flaps, Self::Changes, Self::Damage];
+        all.get(random.below(12) as usize).copied()
+    }
+}
+
 pub(super) struct Schedule {
     pub(super) replicas: u32,
     pub(super) replication: Replication,
@@ -24,6 +44,14 @@ pub(super) struct Schedule {
     pub(super) is_damaged: bool,
     /// Whether nobody takes over without being told to, by somebody who looks now and then.
     pub(super) is_manual: bool,
+    /// Whether retention takes old records, as soon as nobody needs them.
+    pub(super) expires: bool,
+    /// Whether brokers take long to begin anew, and masters that wanted a cut die meanwhile.
+    pub(super) cuts_slowly: bool,
+    /// What goes wrong half of the time, and often.
+    pub(super) favourite: Option<Favourite>,
+    /// Whether somebody takes away segments with the newest image of a slave, whose log then begins anew.
+    pub(super) takes_images_away: bool,
     /// Whether replicas are told of changes of the record, as far as the network carries that.
     pub(super) has_watch: bool,
 }
@@ -46,6 +74,10 @@ impl Schedule {
             is_damaged: !is_changing && random.one_in(3),
             has_watch: !random.one_in(4),
             is_manual: false,
+            expires: false,
+            takes_images_away: false,
+            cuts_slowly: false,
+            favourite: None,
             acknowledged_by: AcknowledgedBy::All,
         };
         schedule.is_manual = !schedule.is_damaged && random.one_in(5);
@@ -56,6 +88,13 @@ impl Schedule {
             if !is_changing && random.one_in(2) {
                 schedule.min_in_sync = majority_of(schedule.replicas as usize);
             }
+        }
+        schedule.expires = !random.one_in(3);
+        schedule.takes_images_away = random.one_in(6);
+        schedule.cuts_slowly = random.one_in(4);
+        schedule.favourite = Favourite::random(&mut random);
+        if schedule.favourite.is_some() {
+            schedule.fault_every = schedule.fault_every.min(random.millis(1_000, 3_000));
         }
         schedule
     }
@@ -93,6 +132,13 @@ impl fmt::Display for Schedule {
         let change = if self.is_changing { ", changing" } else { "" };
         let manual = if self.is_manual { ", manual failover" } else { "" };
         let watch = if self.has_watch { "" } else { ", no watch" };
-        write!(f, ", min in-sync {min}{by}{damage}{change}{manual}{watch}")
+        let expires = if self.expires { ", retention" } else { "" };
+        let takes = if self.takes_images_away { ", images taken away" } else { "" };
+        let slow = if self.cuts_slowly { ", slow cuts" } else { "" };
+        write!(f, ", min in-sync {min}{by}{damage}{change}{manual}{watch}{expires}{takes}{slow}")?;
+        match self.favourite {
+            Some(favourite) => write!(f, ", most of all {favourite:?}"),
+            None => Ok(()),
+        }
     }
 }

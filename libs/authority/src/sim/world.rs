@@ -1,23 +1,27 @@
 //! The event loop: time, messages, and what a broker does for its [`crate::Replica`].
 
 mod broker;
+mod consumer;
 mod end;
 mod event;
 mod harm;
 mod heal;
 mod quorum;
+mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::check::{Check, Problem, Rule, Summary};
 use super::faults::Network;
-use super::node::{Entry, Node};
+use super::links::Links;
+use super::log::{Entry, What};
+use super::node::Node;
 use super::objects::Objects;
 use super::random::Random;
-use super::schedule::Schedule;
+use super::schedule::{Favourite, Schedule};
 use crate::{ReplicaId, Settings, Swapped, Version};
-use event::{Ask, Event, Input};
+use event::{Ask, Event, Input, Message};
 
 const TICK: Duration = Duration::from_millis(100);
 /// How long a mended group has to become whole.
@@ -29,13 +33,16 @@ pub(super) struct World {
     settings: Settings,
     length: Duration,
     fault_every: u64,
-    events: BTreeMap<(Duration, u64), Event>,
+    events: BTreeMap<(Duration, u64), Box<Event>>,
     sequence: u64,
     /// What arrived at a node while it waits for its promise.
     deferred: Vec<Vec<Event>>,
+    /// What was deferred and has its turn now, before all else.
+    ready: VecDeque<Event>,
     nodes: Vec<Node>,
     objects: Objects,
     network: Network,
+    links: Links,
     check: Check,
     messages: u64,
     is_healing: bool,
@@ -44,6 +51,11 @@ pub(super) struct World {
     is_damaged: bool,
     is_changing: bool,
     is_quorum: bool,
+    /// Whether retention takes old records, and whether somebody takes an image away.
+    expires: bool,
+    takes_images_away: bool,
+    cuts_slowly: bool,
+    favourite: Option<Favourite>,
     /// Whether replicas are told of changes of the record.
     has_watch: bool,
     reads_are_stale: bool,
@@ -69,6 +81,8 @@ impl World {
             events: BTreeMap::new(),
             sequence: 0,
             deferred: vec![Vec::new(); nodes.len()],
+            ready: VecDeque::new(),
+            links: Links::new(nodes.len()),
             network: Network::new(nodes.len()),
             nodes,
             objects: Objects::default(),
@@ -79,6 +93,10 @@ impl World {
             is_damaged: schedule.is_damaged,
             is_changing: schedule.is_changing,
             is_quorum: schedule.is_quorum(),
+            expires: schedule.expires,
+            takes_images_away: schedule.takes_images_away,
+            cuts_slowly: schedule.cuts_slowly,
+            favourite: schedule.favourite,
             has_watch: schedule.has_watch,
             reads_are_stale: false,
             is_forking: false,
@@ -96,6 +114,10 @@ impl World {
             self.restart(node);
         }
         self.schedule(Duration::ZERO, Event::Send);
+        self.schedule(Duration::ZERO, Event::Consume);
+        if self.expires {
+            (0..self.nodes.len()).for_each(|node| self.expire(node));
+        }
         if !self.settings.takes_over {
             self.schedule(Duration::ZERO, Event::Look);
         }
@@ -121,7 +143,10 @@ impl World {
         self.become_whole(&|_| true)?;
         let master = self.nodes.iter().position(|node| node.leading.is_some());
         let master = master.ok_or_else(|| Rule::Serves.broken("whole, and without a master"))?;
-        self.check.end(&self.nodes[master])?;
+        let master = &self.nodes[master];
+        let answer = master.committed(self.now).flatten();
+        self.check.answers_at_the_end(master, answer, &self.settings.group)?;
+        self.check.end(master)?;
         Ok(self.check.summary)
     }
 
@@ -131,22 +156,22 @@ impl World {
         let disk = &mut self.nodes[place].disk;
         for _ in 0..30 {
             self.messages += 1;
-            disk.log.push(Entry { epoch: 0, message: self.messages });
-            self.check.brought(disk.log.len() as u64 - 1, self.messages);
+            let at = disk.log.end();
+            let _ = disk.log.push(Entry { epoch: 0, what: What::Message(self.messages) });
+            self.check.brought(at, self.messages);
         }
-        disk.flushed = disk.log.len();
+        disk.log.flush(u64::MAX);
     }
 
     fn step(&mut self) -> Result<(), Problem> {
-        let Some(((time, _), event)) = self.events.pop_first() else {
-            return Err(Rule::Simulation.broken("no event is left"));
-        };
-        self.now = self.now.max(time);
+        let event = self.next()?;
         let node = match &event {
             Event::Process { node, .. } => Some(*node),
-            Event::Report { to, .. } | Event::Record { to, .. } => Some(*to),
-            Event::Stream { to, .. } | Event::Disconnected { to, .. } => Some(*to),
-            Event::Ask { .. } | Event::Send | Event::Fault | Event::Look => None,
+            Event::Message { to, .. } | Event::Disconnected { to, .. } => Some(*to),
+            Event::BeginAnew { node, .. } | Event::Expire { node } => Some(*node),
+            Event::WriteOffsets { node, .. } => Some(*node),
+            Event::Ask { .. } | Event::Send | Event::Consume => None,
+            Event::Fault | Event::Look => None,
             Event::Restart { .. } | Event::Crash { .. } => None,
             Event::Part { .. } | Event::Fork { .. } => None,
             Event::Relieve { .. } | Event::Flap { .. } => None,
@@ -161,7 +186,7 @@ impl World {
         // Threads that take and answer messages are there first, also after a pause.
         if let Some(node) = node {
             if std::mem::take(&mut self.nodes[node].is_waking) {
-                self.send_to(node);
+                self.send_to(node)?;
             }
             self.answer(node)?;
         }
@@ -176,29 +201,19 @@ impl World {
         match event {
             Event::Process { node, start, input } => {
                 if self.nodes[node].starts == start {
-                    self.input(node, input);
+                    self.input(node, input)?;
                 }
             }
-            Event::Report { to, report } => {
-                let now = self.nodes[to].local(self.now);
-                if let Some(replica) = &mut self.nodes[to].replica {
-                    replica.heard(now, report);
+            Event::Message { from, to, connection, message } => {
+                if connection == self.links.number(from, to) {
+                    self.receive(to, message)?;
                 }
             }
-            Event::Record { to, from, record } => {
-                let now = self.nodes[to].local(self.now);
-                if let Some(replica) = &mut self.nodes[to].replica {
-                    replica.heard_record(now, from, record);
-                }
-            }
-            Event::Stream { to, stream } => self.stream(to, stream)?,
-            Event::Disconnected { to, from } => {
-                if let Some(replica) = &mut self.nodes[to].replica {
-                    replica.disconnected(from);
-                }
-            }
+            Event::Disconnected { to, from } => self.disconnected(to, from),
             Event::Ask { node, start, ask } => self.ask(node, start, ask)?,
-            Event::Send => self.send(),
+            Event::Send => self.send()?,
+            Event::Consume => self.consume()?,
+            Event::WriteOffsets { node, start } => self.write_offsets(node, start),
             Event::Configure { node, settings } => {
                 // Afterwards an older one may come, as with a slow roll-out.
                 if !self.is_healing {
@@ -221,12 +236,14 @@ impl World {
             Event::Fault => {
                 if !self.is_healing {
                     if !self.is_forking && self.now >= self.succession.1 {
-                        self.fault();
+                        self.fault()?;
                     }
                     self.schedule_fault();
                 }
             }
             Event::Restart { node } => self.restart(node),
+            Event::BeginAnew { node, start } => self.begin_anew(node, start)?,
+            Event::Expire { node } => self.expire(node),
             Event::Crash { node } => self.crash(node, false),
         }
         if self.has_watch && self.objects.record_version() != record_before {
@@ -246,17 +263,42 @@ impl World {
         }
     }
 
-    fn input(&mut self, node: usize, input: Input) {
+    fn next(&mut self) -> Result<Event, Problem> {
+        if let Some(event) = self.ready.pop_front() {
+            return Ok(event);
+        }
+        let Some(((time, _), event)) = self.events.pop_first() else {
+            return Err(Rule::Simulation.broken("no event is left"));
+        };
+        self.now = self.now.max(time);
+        Ok(*event)
+    }
+
+    fn receive(&mut self, to: usize, message: Message) -> Result<(), Problem> {
+        let node = &mut self.nodes[to];
+        let local = node.local(self.now);
+        let Some(replica) = &mut node.replica else { return Ok(()) };
+        match message {
+            Message::Report(report) => replica.heard(local, report),
+            Message::Record(from, record) => replica.heard_record(local, from, record),
+            Message::Stream(stream) => return self.stream(to, stream),
+        }
+        Ok(())
+    }
+
+    fn input(&mut self, node: usize, input: Input) -> Result<(), Problem> {
         let Self { nodes, now, .. } = self;
         let place = node;
         let node = &mut nodes[node];
         let local = node.local(*now);
-        let Some(replica) = &mut node.replica else { return };
+        let Some(replica) = &mut node.replica else { return Ok(()) };
         match input {
             Input::Tick => {
                 node.ticked = *now;
                 replica.tick(local);
                 self.ask_master(place);
+                self.pass_offsets_on(place);
+                self.log_offsets(place)?;
                 self.schedule_input(place, TICK, Input::Tick);
                 self.end_if_due(place);
             }
@@ -270,7 +312,7 @@ impl World {
                 }
             }
             Input::Flushed { end } => {
-                node.disk.flushed = node.disk.flushed.max(end.min(node.disk.log.len()));
+                node.disk.log.flush(end);
                 let position = node.position();
                 if let Some(replica) = &mut node.replica {
                     replica.log_moved(local, position);
@@ -284,6 +326,7 @@ impl World {
                 replica.lease_swapped(local, request, swapped);
             }
         }
+        Ok(())
     }
 
     /// A request arrives at the authority.
@@ -330,36 +373,35 @@ impl World {
 
     /// Nothing is being written any more at this node.
     fn go_on(&mut self, place: usize) {
-        for event in std::mem::take(&mut self.deferred[place]) {
-            self.schedule(Duration::ZERO, event);
-        }
+        self.ready.extend(std::mem::take(&mut self.deferred[place]));
     }
 
     fn restart(&mut self, place: usize) {
         let node = &mut self.nodes[place];
-        if node.replica.is_none() {
+        if !node.is_up() {
             node.start(self.now);
             self.schedule_input(place, Duration::ZERO, Input::Tick);
         }
     }
 
+    /// What does not go over the connection of two replicas.
     fn pass(&mut self, from: usize, to: usize, event: Event) {
-        let may_double = matches!(event, Event::Report { .. } | Event::Stream { .. });
-        if may_double && self.random.one_in(20) {
-            self.pass_once(from, to, event.clone());
-        }
-        self.pass_once(from, to, event);
-    }
-
-    fn pass_once(&mut self, from: usize, to: usize, event: Event) {
         if let Some(delay) = self.network.passage(from, to, &mut self.random) {
             self.schedule(delay, event);
         }
     }
 
+    fn send_message(&mut self, from: usize, to: usize, message: Message) {
+        if let Some(delay) = self.network.passage(from, to, &mut self.random) {
+            let delay = self.links.arrival(from, to, self.now + delay) - self.now;
+            let connection = self.links.number(from, to);
+            self.schedule(delay, Event::Message { from, to, connection, message });
+        }
+    }
+
     fn schedule(&mut self, delay: Duration, event: Event) {
         self.sequence += 1;
-        self.events.insert((self.now + delay, self.sequence), event);
+        self.events.insert((self.now + delay, self.sequence), Box::new(event));
     }
 
     fn schedule_input(&mut self, node: usize, delay: Duration, input: Input) {

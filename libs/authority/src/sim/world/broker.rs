@@ -1,11 +1,12 @@
 //! What a broker does for its replica: append, flush, replicate, cut, acknowledge.
 
 use super::World;
-use super::event::{Ask, Event, Input};
+use super::event::{Ask, Event, Input, Message};
 use crate::planted::{self, Planted};
-use crate::sim::check::Problem;
-use crate::sim::node::{Entry, Node, Stream};
-use crate::{Action, Member, Replica};
+use crate::sim::check::{Problem, Rule};
+use crate::sim::log::{Entry, What};
+use crate::sim::node::{Following, Node, Restart, Stream};
+use crate::{Action, Replica};
 
 impl World {
     /// Carries out what a replica wants, and acknowledges what may be.
@@ -46,13 +47,19 @@ impl World {
             let due: Vec<_> = node.waiting.drain(..due).collect();
             for (end, message) in due {
                 let has = |node: &&Node| {
-                    let entry = node.disk.log.get(end as usize - 1);
-                    node.disk.flushed as u64 >= end
-                        && entry.is_some_and(|entry| entry.message == message)
+                    let log = &node.disk.log;
+                    let entry = log.get(end - 1);
+                    let is_it = entry.is_some_and(|entry| entry.what == What::Message(message));
+                    log.flushed() >= end && (is_it || log.start() >= end)
                 };
                 self.check.is_copied(self.nodes.iter().filter(has).count(), members)?;
                 self.check.acknowledge(end - 1, message, office)?;
             }
+        }
+        let offsets = &mut self.nodes[place].offsets;
+        let due = offsets.awaits_log.iter().take_while(|(end, _)| *end <= acknowledged).count();
+        for (_, offset) in offsets.awaits_log.drain(..due) {
+            self.check.committed(offset);
         }
         if let Some(visible) = self.nodes[place].standing.visible
             && self.random.one_in(4)
@@ -90,6 +97,7 @@ impl World {
                 self.schedule_input(place, delay, Input::Promised);
             }
             Action::Lead { epoch } => {
+                self.await_offsets(place);
                 let node = &mut self.nodes[place];
                 node.following = None;
                 node.waiting.clear();
@@ -100,157 +108,99 @@ impl World {
                 self.check.led(epoch, me)?;
                 self.check.led_with_loss(&self.nodes[place], loss_epoch);
                 self.check.led_with_all(epoch, &self.nodes[place])?;
-                self.append(place, vec![Entry { epoch, message: 0 }]);
+                self.append(place, vec![Entry { epoch, what: What::Epoch }])?;
                 self.relieve_later(place);
             }
             Action::Follow { master, epoch } => {
-                let node = &mut self.nodes[place];
-                node.leading = None;
-                node.waiting.clear();
-                node.following = Some((master, epoch, false));
+                self.nodes[place].following = Some(Following::new(master, epoch));
+                self.leave_office(place);
                 self.ask_master(place);
             }
             Action::Stop => {
-                let node = &mut self.nodes[place];
-                node.leading = None;
-                node.following = None;
-                node.waiting.clear();
+                self.nodes[place].following = None;
+                self.leave_office(place);
             }
             Action::Tell(report) => {
-                for to in (0..self.nodes.len()).filter(|to| *to != place) {
-                    self.pass(place, to, Event::Report { to, report });
-                }
+                self.send_to_others(place, &Message::Report(report));
                 if self.random.one_in(500) {
-                    self.disconnect(place, report.from);
+                    self.lose_connections(place);
                 }
             }
             Action::Share(record) => {
                 let from = self.nodes[place].me()?;
-                for to in (0..self.nodes.len()).filter(|to| *to != place) {
-                    self.pass(place, to, Event::Record { to, from, record: record.clone() });
-                }
+                self.send_to_others(place, &Message::Record(from, record));
             }
         }
         Ok(())
     }
 
-    /// Appends at a node, and flushes a little later.
-    fn append(&mut self, place: usize, entries: Vec<Entry>) {
+    fn send_to_others(&mut self, place: usize, message: &Message) {
+        for to in (0..self.nodes.len()).filter(|to| *to != place) {
+            self.send_message(place, to, message.clone());
+        }
+    }
+
+    /// What was applied at a master and is in nobody else's log goes with the process's tables.
+    fn leave_office(&mut self, place: usize) {
         let node = &mut self.nodes[place];
-        node.disk.log.extend(entries);
-        let (end, position, local) = (node.disk.log.len(), node.position(), node.local(self.now));
+        node.waiting.clear();
+        node.offsets.awaits_log.clear();
+        if node.leading.take().is_some() {
+            self.begin_anew_for(place, Restart::Demoted);
+        }
+    }
+
+    /// Appends at a node, and flushes a little later.
+    pub(super) fn append(&mut self, place: usize, entries: Vec<Entry>) -> Result<(), Problem> {
+        let node = &mut self.nodes[place];
+        for entry in entries {
+            let begins = node.disk.log.push(entry);
+            if !begins && !planted::is_on(Planted::FollowWithoutCut) {
+                let (id, epoch) = (node.id.0, entry.epoch);
+                let text = format!("epoch {epoch} begins at {id} after a later one");
+                return Err(Rule::OneMaster.broken(text));
+            }
+        }
+        let (end, position, local) = (node.disk.log.end(), node.position(), node.local(self.now));
         if node.waits_for_promise() {
             node.has_moved = true;
         } else if let Some(replica) = &mut node.replica {
             replica.log_moved(local, position);
         }
-        let delay = self.random.millis(0, 20);
-        self.schedule_input(place, delay, Input::Flushed { end });
+        self.flush_later(place, end);
+        Ok(())
     }
 
     /// A producer sends to whoever thinks that it is master.
-    pub(super) fn send(&mut self) {
+    pub(super) fn send(&mut self) -> Result<(), Problem> {
         let is_quiet = self.random.one_in(50);
         self.schedule_random(10, if is_quiet { 2_000 } else { 60 }, Event::Send);
-        for place in 0..self.nodes.len() {
-            self.send_to(place);
-        }
+        (0..self.nodes.len()).try_for_each(|place| self.send_to(place))
     }
 
-    /// A thread of this node's broker takes a message, where it may.
-    pub(super) fn send_to(&mut self, place: usize) {
-        let node = &mut self.nodes[place];
-        let Some(epoch) = node.leading.filter(|_| node.paused_until <= self.now) else { return };
-        if !node.may_append(self.now) {
-            return;
-        }
-        let Ok(from) = node.me() else { return };
-        self.messages += 1;
-        let entry = Entry { epoch, message: self.messages };
-        let at = node.disk.log.len();
-        node.waiting.push((at as u64 + 1, self.messages));
-        self.append(place, vec![entry]);
-        for to in (0..self.nodes.len()).filter(|to| *to != place) {
-            let stream = Stream::Entries { from, epoch, at, entries: vec![entry] };
-            self.pass(place, to, Event::Stream { to, stream });
-        }
-    }
-
-    /// What a follower asks its master for.
-    pub(super) fn ask_master(&mut self, place: usize) {
-        let node = &self.nodes[place];
-        let (Some((master, epoch, is_aligned)), Some(replica)) = (node.following, &node.replica)
-        else {
-            return;
-        };
-        let (from, at) = (replica.me(), node.disk.log.len());
-        let stream = match is_aligned {
-            true => Stream::Fetch { from, epoch, at },
-            false => Stream::Hello { from, epoch },
-        };
-        let to = master.replica.0 as usize;
-        self.pass(place, to, Event::Stream { to, stream });
-    }
-
-    pub(super) fn stream(&mut self, place: usize, stream: Stream) -> Result<(), Problem> {
-        // Where a quorum acknowledges a slave may be behind for long, and then be anywhere in its log.
-        let most = match self.settings.is_by_quorum() {
-            true => 1 + self.random.below(16) as usize,
-            false => 16,
-        };
-        let node = &mut self.nodes[place];
-        let local = node.local(self.now);
-        let is_lagging = self.now < node.lags_until && matches!(stream, Stream::Entries { .. });
-        if node.replica.is_none() || is_lagging {
-            return Ok(());
-        }
-        let answer = match stream {
-            Stream::Hello { from, epoch } if node.leading == Some(epoch) => {
-                let (epochs, end) = (node.epochs()?, node.disk.log.len() as u64);
-                node.me().ok().map(|me| (from, Stream::Welcome { from: me, epoch, epochs, end }))
-            }
-            Stream::Fetch { from, epoch, at } if node.leading == Some(epoch) => {
-                let entries = node.entries_from(at, most);
-                let is_more = !entries.is_empty();
-                let me = node.me();
-                let entries = |from| Stream::Entries { from, epoch, at, entries };
-                me.ok().filter(|_| is_more).map(|me| (from, entries(me)))
-            }
-            Stream::Welcome { from, epoch, epochs, end } => {
-                let is_asked = |(master, followed, is_aligned): (Member, u64, bool)| {
-                    (master, followed) == (from, epoch) && !is_aligned
-                };
-                if !node.following.is_some_and(is_asked) {
-                    return Ok(());
-                }
-                let common = node.epochs()?.common_end(node.disk.log.len() as u64, &epochs, end);
-                node.truncate(common);
-                node.following = node.following.map(|(master, epoch, _)| (master, epoch, true));
-                let position = node.position();
-                if let Some(replica) = &mut node.replica {
-                    replica.aligned(local, epoch, position);
-                }
-                self.ask_master(place);
-                None
-            }
-            Stream::Entries { from, epoch, at, entries } => {
-                let follows = node.following == Some((from, epoch, true));
-                let fits = at == node.disk.log.len() || planted::is_on(Planted::FollowWithoutCut);
-                if follows && fits {
-                    let may_be_more = entries.len() > 1 || self.settings.is_by_quorum();
-                    self.append(place, entries);
-                    if may_be_more {
-                        self.ask_master(place);
-                    }
-                }
-                None
-            }
-            Stream::Hello { .. } | Stream::Fetch { .. } => None,
-        };
-        if let Some((to, stream)) = answer {
-            let to = to.replica.0 as usize;
-            self.pass(place, to, Event::Stream { to, stream });
+    /// A thread of this node's broker takes a message, where it may, and now and then there is an image.
+    pub(super) fn send_to(&mut self, place: usize) -> Result<(), Problem> {
+        let message = self.messages + 1;
+        let Some(end) = self.log(place, What::Message(message))? else { return Ok(()) };
+        self.messages = message;
+        self.nodes[place].waiting.push((end, message));
+        if self.random.one_in(40) {
+            let committed = self.nodes[place].table();
+            self.log(place, What::Image(committed))?;
         }
         Ok(())
+    }
+
+    /// A master appends a record, where it may, and says where it ends; the others get it at once.
+    pub(super) fn log(&mut self, place: usize, what: What) -> Result<Option<u64>, Problem> {
+        let node = &self.nodes[place];
+        let epoch = node.leading.filter(|_| node.paused_until <= self.now);
+        let (Some(epoch), true) = (epoch, node.may_append(self.now)) else { return Ok(None) };
+        let Ok(from) = node.me() else { return Ok(None) };
+        let (at, entries) = (node.disk.log.end(), vec![Entry { epoch, what }]);
+        self.append(place, entries.clone())?;
+        let stream = Stream::Entries { from, epoch, at, entries };
+        self.send_to_others(place, &Message::Stream(stream));
+        Ok(Some(at + 1))
     }
 }

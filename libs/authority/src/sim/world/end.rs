@@ -1,10 +1,9 @@
-//! Processes that are told to end, and connections that do.
+//! Processes that are told to end.
 
 use std::time::Duration;
 
 use super::World;
-use super::event::Event;
-use crate::{Member, Role};
+use crate::Role;
 
 /// How long a process waits for others until it ends all the same.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,12 +42,5 @@ impl World {
         let knows_set = replica.record().is_some_and(|record| !record.is_electable(member));
         self.check.summary.left += u64::from(knows_set);
         self.crash(place, false);
-    }
-
-    /// Others notice, sooner or later or never, that their connection to this start has ended.
-    pub(super) fn disconnect(&mut self, place: usize, from: Member) {
-        for to in (0..self.nodes.len()).filter(|to| *to != place) {
-            self.pass_once(place, to, Event::Disconnected { to, from });
-        }
     }
 }

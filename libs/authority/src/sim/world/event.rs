@@ -12,19 +12,12 @@ pub(super) enum Event {
         start: u64,
         input: Input,
     },
-    /// To whatever process of the node runs then.
-    Report {
+    /// To whatever process of the node runs then, if the connection is still the same.
+    Message {
+        from: usize,
         to: usize,
-        report: Report,
-    },
-    Record {
-        to: usize,
-        from: Member,
-        record: Record,
-    },
-    Stream {
-        to: usize,
-        stream: Stream,
+        connection: u64,
+        message: Message,
     },
     Ask {
         node: usize,
@@ -32,6 +25,13 @@ pub(super) enum Event {
         ask: Ask,
     },
     Send,
+    /// The consumer reads and commits.
+    Consume,
+    /// A slave writes what was committed at it.
+    WriteOffsets {
+        node: usize,
+        start: u64,
+    },
     Fault,
     Configure {
         node: usize,
@@ -62,6 +62,15 @@ pub(super) enum Event {
     Restart {
         node: usize,
     },
+    /// A broker that has to begin anew has closed its store.
+    BeginAnew {
+        node: usize,
+        start: u64,
+    },
+    /// Retention looks what has expired.
+    Expire {
+        node: usize,
+    },
     Crash {
         node: usize,
     },
@@ -72,13 +81,21 @@ pub(super) enum Event {
     },
 }
 
+/// What one replica sends to another.
+#[derive(Clone)]
+pub(super) enum Message {
+    Report(Report),
+    Record(Member, Record),
+    Stream(Stream),
+}
+
 #[derive(Clone)]
 pub(super) enum Input {
     Tick,
     /// A watch says that the record changed.
     Changed,
     Flushed {
-        end: usize,
+        end: u64,
     },
     /// A promise is durable, or could not be written.
     Promised,

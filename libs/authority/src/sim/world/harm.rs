@@ -5,15 +5,22 @@ use std::time::Duration;
 use super::World;
 use super::event::Event;
 use crate::settings::election_quorum_of;
-use crate::sim::faults::{Damage, Fault};
+use crate::sim::check::Problem;
+use crate::sim::faults::{Damage, Fault, Kind};
 use crate::sim::node::Node;
 use crate::{Promotion, Replica, ReplicaId};
 
 impl World {
-    pub(super) fn fault(&mut self) {
+    pub(super) fn fault(&mut self) -> Result<(), Problem> {
         let leading = self.nodes.iter().position(|node| node.leading.is_some());
         let random = &mut self.random;
-        let kind = (self.is_damaged, self.is_changing, self.settings.is_by_quorum());
+        let kind = Kind {
+            is_damaged: self.is_damaged,
+            is_changing: self.is_changing,
+            parts_logs: self.settings.is_by_quorum() || self.cuts_slowly,
+            takes_images_away: self.takes_images_away,
+            favourite: self.favourite,
+        };
         let fault = Fault::random(self.nodes.len(), leading, kind, random);
         if self.is_traced {
             eprintln!("{:?} {fault:?}", self.now);
@@ -52,13 +59,16 @@ impl World {
                 self.schedule_random(7_000, 12_000, Event::Part { node });
             }
             Fault::Lag { node, length } => self.nodes[node].lags_until = self.now + length,
-            Fault::Flap { master, slave, from_authority } => {
-                self.begin_to_flap(master, slave, from_authority);
+            Fault::Flap { master, slave, from_authority, both } => {
+                self.begin_to_flap(master, slave, (from_authority, both));
             }
             Fault::Succession { masters } => self.begin_a_succession(masters),
             Fault::Ambush => self.ambush = true,
+            Fault::TakeImageAway { node } => self.take_image_away(node),
             Fault::End { node } => self.end(node),
             Fault::HandOver => {
+                // The log is told first what this one knows.
+                (0..self.nodes.len()).try_for_each(|node| self.log_offsets(node))?;
                 for node in &mut self.nodes {
                     let local = node.local(self.now);
                     let idle = node.replica.as_mut().filter(|_| node.writing.is_none());
@@ -66,6 +76,17 @@ impl World {
                     self.check.summary.handovers += u64::from(asked == Some(true));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The log of a slave that is started again then begins anew, though its master counts on it.
+    fn take_image_away(&mut self, place: usize) {
+        let is_slave = self.nodes[place].following.is_some_and(|following| following.is_aligned);
+        if is_slave && self.nodes[place].disk.log.take_image_away() {
+            self.kill(place, false);
+            self.schedule_random(100, 2_000, Event::Restart { node: place });
+            self.check.was_taken_away = true;
         }
     }
 
@@ -183,14 +204,19 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, place: usize, power: bool) {
-        let node = &mut self.nodes[place];
-        let was_up = node.replica.as_ref().map(Replica::me);
-        node.crash(power, &mut self.random);
-        node.paused_until = Duration::ZERO;
-        self.go_on(place);
-        if let Some(from) = was_up {
-            self.disconnect(place, from);
+        if self.kill(place, power) {
             self.schedule_random(100, 15_000, Event::Restart { node: place });
         }
+    }
+
+    /// Ends a process; says whether there was one.
+    pub(super) fn kill(&mut self, place: usize, power: bool) -> bool {
+        let node = &mut self.nodes[place];
+        let (was_up, me) = (node.is_up(), node.replica.as_ref().map(Replica::me));
+        node.crash(power, &mut self.random);
+        node.paused_until = Duration::ZERO;
+        self.end_connections(place, me);
+        self.go_on(place);
+        was_up
     }
 }

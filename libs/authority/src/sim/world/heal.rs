@@ -24,8 +24,7 @@ impl World {
         let without = |gone: usize| move |node: &Node| node.id.0 as usize != gone;
         match kind {
             0 => {
-                self.nodes[gone].crash(false, &mut self.random);
-                self.go_on(gone);
+                self.kill(gone, false);
                 self.become_whole(&without(gone))
             }
             // Who cannot read the record hears of its master.
@@ -55,8 +54,7 @@ impl World {
     /// third one is there again.
     fn serve_without_a_stuck_master(&mut self, master: usize, third: usize) -> Result<(), Problem> {
         let end = self.now + Duration::from_secs(20);
-        self.nodes[third].crash(false, &mut self.random);
-        self.go_on(third);
+        self.kill(third, false);
         while self.now < end {
             self.step()?;
         }
@@ -82,14 +80,16 @@ impl World {
             self.hand_over_from_strangers();
             match asked {
                 None if self.is_whole(counts) => asked = Some(self.messages + 1),
-                Some(message) if self.is_acknowledged(message, counts) => return Ok(()),
+                Some(message) if self.is_acknowledged(message, counts) => {
+                    return self.check.logs_agree(self.nodes.iter().filter(|node| counts(node)));
+                }
                 _ => {}
             }
         }
         let ((_, record), (_, lease)) = self.objects.read();
         let roles: Vec<_> =
             self.nodes.iter().map(|node| node.replica.as_ref().map(Replica::role)).collect();
-        let ends: Vec<_> = self.nodes.iter().map(|node| node.disk.log.len()).collect();
+        let ends: Vec<_> = self.nodes.iter().map(|node| node.disk.log.end()).collect();
         let group = &self.settings.group;
         let text = format!(
             "nobody serves {group:?} {HEAL:?} after the last fault: {ends:?} {roles:?} {record:?} {lease:?}"
@@ -102,8 +102,8 @@ impl World {
     pub(super) fn everybody_says_why(&self, problem: Problem) -> Result<(), Problem> {
         let serves = |node: &Node| node.may_append(self.now);
         let follows = |node: &Node| {
-            let master = node.following.filter(|(_, _, is_aligned)| *is_aligned);
-            master.is_some_and(|(master, ..)| serves(&self.nodes[master.replica.0 as usize]))
+            let following = node.following.filter(|following| following.is_aligned);
+            following.is_some_and(|it| serves(&self.nodes[it.master.replica.0 as usize]))
         };
         let complains = |node: &Node| {
             let local = node.local(self.now);
@@ -153,14 +153,18 @@ impl World {
             && record.in_sync.iter().all(belongs)
             && counted.clone().all(is_member)
             || self.network.is_cut(master.id.0 as usize, authority);
-        is_set_whole && counted.all(|node| node.disk.log == master.disk.log)
+        let last = |node: &Node| (node.disk.log.end(), node.disk.log.last());
+        is_set_whole && counted.all(|node| node.restart.is_none() && last(node) == last(master))
     }
 
     fn is_acknowledged(&self, message: u64, counts: &dyn Fn(&Node) -> bool) -> bool {
-        self.is_whole(counts)
-            && self.nodes.iter().filter(|node| counts(node)).all(|node| {
-                node.waiting.is_empty()
-                    && node.disk.log.last().is_some_and(|last| last.message >= message)
-            })
+        // What was committed at slaves is in the log for good, and everybody answers for it.
+        let has_all = |node: &Node| {
+            node.waiting.is_empty()
+                && node.disk.log.last_message() >= message
+                && node.offsets.at_slave().is_none()
+                && node.committed(self.now).is_some()
+        };
+        self.is_whole(counts) && self.nodes.iter().filter(|node| counts(node)).all(has_all)
     }
 }

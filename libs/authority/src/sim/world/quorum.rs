@@ -45,12 +45,26 @@ impl World {
         self.network.part(node, 0..self.nodes.len());
     }
 
-    /// The master hears one slave now and then, and nobody else, perhaps not the authority either.
-    pub(super) fn begin_to_flap(&mut self, master: usize, slave: usize, from_authority: bool) {
+    /// The master hears one slave now and then, and nobody else, perhaps not the authority either, which
+    /// perhaps both do not reach.
+    pub(super) fn begin_to_flap(
+        &mut self,
+        master: usize,
+        slave: usize,
+        (from_authority, both): (bool, bool),
+    ) {
         let others = (0..self.nodes.len()).filter(|other| *other != slave);
         self.network.part(master, others);
         if from_authority {
             self.network.part(master, std::iter::once(self.network.authority()));
+        }
+        if both {
+            self.network.part(slave, std::iter::once(self.network.authority()));
+            if self.random.one_in(2) {
+                // It is heard, and hears of no fence.
+                let others = (0..self.nodes.len()).filter(|other| *other != master);
+                self.network.cut(&others.map(|other| (other, slave)).collect::<Vec<_>>());
+            }
         }
         self.network.delay = self.random.millis(5, 500);
         let left = 3 + self.random.below(12) as u32;
@@ -121,7 +135,7 @@ impl World {
     fn are_steady_but(&self, slow: usize) -> bool {
         let ((_, record), _) = self.objects.read();
         let is_steady = |node: &Node| {
-            let is_aligned = node.following.is_some_and(|(_, _, is_aligned)| is_aligned);
+            let is_aligned = node.following.is_some_and(|following| following.is_aligned);
             let is_member = node.me().is_ok_and(|me| record.in_sync.has(me));
             let promised = node.disk.promise.as_ref().map(|promise| promise.in_sync_version);
             let is_awake = self.now < node.ticked + 2 * TICK;
