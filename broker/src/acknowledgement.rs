@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -56,12 +57,25 @@ struct Waiting {
 pub(crate) struct Acknowledgements {
     waiting: Mutex<VecDeque<Waiting>>,
     first_added: Notify,
-    timeout: Duration,
+    timeout_ms: AtomicU64,
 }
 
 impl Acknowledgements {
     pub(crate) fn new(timeout: Duration) -> Self {
-        Self { waiting: Mutex::default(), first_added: Notify::new(), timeout }
+        let timeout_ms = AtomicU64::new(0);
+        let new = Self { waiting: Mutex::default(), first_added: Notify::new(), timeout_ms };
+        new.set_timeout(timeout);
+        new
+    }
+
+    /// How long the first that waits from now on may wait.
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.timeout_ms.store(timeout_ms, Ordering::Relaxed);
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms.load(Ordering::Relaxed))
     }
 
     /// Lets `then` wait for `position`; `since` when its request has waited already.
@@ -97,11 +111,12 @@ impl Acknowledgements {
             match first {
                 None => self.first_added.notified().await,
                 Some(since) => {
-                    tokio::time::sleep_until((since + self.timeout).into()).await;
+                    let timeout = self.timeout();
+                    tokio::time::sleep_until((since + timeout).into()).await;
                     act_on_reached();
-                    self.answer_late(self.timeout, &late_answer);
+                    self.answer_late(timeout, &late_answer);
                     // Entries that only wait to be shown may be old; they need no attention.
-                    tokio::time::sleep(self.timeout / 8).await;
+                    tokio::time::sleep(timeout / 8).await;
                 }
             }
         }

@@ -136,7 +136,7 @@ impl AppendBatch {
         if self.is_empty() || broker.store.has_room(self.log_bytes()) {
             self.append_what_fits(broker);
         }
-        if !self.is_empty() && self.is_overdue(Instant::now(), broker.config.busy_timeout()) {
+        if !self.is_empty() && self.is_overdue(Instant::now(), broker.config().busy_timeout()) {
             self.refuse_all(broker);
         }
         self.is_empty()
@@ -213,7 +213,7 @@ impl AppendBatch {
     /// the disk is for records of state.
     fn refuse_all(&mut self, broker: &Broker) {
         let taken = self.take();
-        let busy = StoreError::Busy { waited: broker.config.busy_timeout() };
+        let busy = StoreError::Busy { waited: broker.config().busy_timeout() };
         taken.refuse(broker, &taken.sends, &busy.into());
         self.reuse(taken);
     }
@@ -372,7 +372,7 @@ impl AppendBatch {
         if let Some(key) = key.and_then(|key| std::str::from_utf8(key).ok()) {
             writer.text("transactionId", Text::from(key));
         }
-        writer.text(names::MSG_REGION, broker.config.region.as_str().into());
+        writer.text(names::MSG_REGION, broker.config().region.as_str().into());
         writer.boolean(names::TRACE_SWITCH, true);
         writer.finish(b"");
     }

@@ -19,9 +19,6 @@ const CONTROLLER: Permit =
     Permit::Unsupported("WeirMQ has no controller, brokers elect by themselves");
 const OTHER_STORE: Permit =
     Permit::Unsupported("it belongs to a storage engine that WeirMQ does not have");
-const WIRE_CONFIG: Permit = Permit::Unsupported(
-    "the configuration cannot be changed over the wire; change the file and restart",
-);
 const LEGACY: Permit = Permit::Unsupported("no client of the last ten years sends it");
 
 /// The decision about one code.
@@ -70,6 +67,7 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::GetConsumerRunningInfo
         | C::ConsumeMessageDirectly
         | C::GetBrokerRuntimeInfo
+        | C::UpdateBrokerConfig
         | C::GetBrokerConfig
         | C::GetBrokerHaStatus
         | C::ControllerGetMetadataInfo
@@ -110,7 +108,6 @@ pub(crate) fn permit(code: RequestCode) -> Permit {
         | C::GetConsumerStatusFromClient
         | C::PushReplyMessageToClient => TO_CLIENTS,
 
-        C::UpdateBrokerConfig => WIRE_CONFIG,
         C::QueryBrokerOffset => LEGACY,
 
         C::UpdateAndCreateTopicList

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arc_swap::Guard;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use weirmq_message::{Decoded, Record, properties};
@@ -27,6 +28,7 @@ use crate::acknowledgement::{Acknowledgements, Arrival, Then};
 use crate::clients::{Changed, Clients};
 use crate::cold_reads::ColdReads;
 use crate::config::BrokerConfig;
+use crate::configuration::Configuration;
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::replication::{self, Restart};
@@ -34,7 +36,7 @@ use crate::request::pull;
 use crate::state::State;
 use crate::subscriptions;
 use crate::topic_changes::TopicChanges;
-use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, STATE_TOPIC, Topic};
+use crate::topics::{PERM_READ, PERM_WRITE, SCHEDULE_TOPIC, STATE_TOPIC, TEMPLATE_TOPIC, Topic};
 use crate::unique_keys::UniqueKeys;
 
 /// A complete image of the state goes into the log whenever this much was written since the last.
@@ -57,7 +59,8 @@ pub(crate) enum End {
 
 /// A running broker. Requests come in on I/O threads; everything here may be used from any thread.
 pub(crate) struct Broker {
-    pub config: BrokerConfig,
+    /// Read anew for each use: it may change.
+    pub(crate) configuration: Arc<Configuration>,
     pub store: Store,
     pub state: State,
     pub clients: Clients,
@@ -80,6 +83,8 @@ pub(crate) struct Broker {
     pub(crate) topic_changes: TopicChanges,
     /// When the topic table changed last, in milliseconds since 1970.
     topics_changed_ms: AtomicI64,
+    /// The configuration names others.
+    pub(crate) name_servers_changed: Notify,
     /// The flush thread has come further.
     pub(crate) flushed: Notify,
     /// A delayed message was stored.
@@ -102,7 +107,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// Puts a broker together. `bound` is the address of its main listener.
     pub(crate) fn new(
-        config: BrokerConfig,
+        configuration: Arc<Configuration>,
         store: Store,
         state: State,
         bound: SocketAddr,
@@ -110,6 +115,7 @@ impl Broker {
         metrics: Arc<Metrics>,
         replication: Option<Arc<replication::Shared>>,
     ) -> Self {
+        let config = configuration.now();
         let mut cluster_property = Vec::new();
         properties::push(&mut cluster_property, properties::names::CLUSTER, &config.cluster);
         let schedule_topic = state
@@ -119,7 +125,7 @@ impl Broker {
         let now_ms = now_ms();
         Self {
             cold_reads: ColdReads::new(config.limits.cold_read_bytes_per_second),
-            long_polls: LongPolls::new(config.limits.held_pulls_max),
+            long_polls: LongPolls::new(),
             acknowledgements: Acknowledgements::new(Duration::from_millis(
                 config.limits.flush_timeout_ms,
             )),
@@ -129,6 +135,7 @@ impl Broker {
             memory_bytes: memory_bytes(),
             topic_changes: TopicChanges::new(),
             topics_changed_ms: AtomicI64::new(now_ms),
+            name_servers_changed: Notify::new(),
             flushed: Notify::new(),
             delayed_arrived: Notify::new(),
             offsets_committed: Notify::new(),
@@ -143,10 +150,35 @@ impl Broker {
             runtime: tokio::runtime::Handle::current(),
             end: watch::Sender::new(None),
             buffers: Mutex::default(),
-            config,
+            configuration: configuration.clone(),
             store,
             state,
             bound,
+        }
+    }
+
+    /// What is in effect at this moment.
+    pub(crate) fn config(&self) -> Guard<Arc<BrokerConfig>> {
+        self.configuration.now()
+    }
+
+    /// Passes changed settings on to those who have copies. Never waits for the disk.
+    pub(crate) fn settings_changed(&self, before: &BrokerConfig, now: &BrokerConfig) {
+        self.store.set_upkeep(now.store_config().upkeep());
+        self.cold_reads.set_rate(now.limits.cold_read_bytes_per_second);
+        self.acknowledgements.set_timeout(Duration::from_millis(now.limits.flush_timeout_ms));
+        if let Some(replication) = &self.replication {
+            replication.set_catch_up_rate(now.replication.catch_up_bytes_per_second);
+        }
+        if self.state.topics.set_template(now.template_queues()) {
+            self.topic_changed(TEMPLATE_TOPIC);
+        }
+        if before.permission != now.permission {
+            // Each topic is registered with what of its permission the broker leaves.
+            self.state.topics.all().keys().for_each(|name| self.topic_changed(name));
+        }
+        if before.name_servers != now.name_servers {
+            self.name_servers_changed.notify_one();
         }
     }
 
@@ -171,36 +203,37 @@ impl Broker {
     }
 
     pub(crate) fn is_writable(&self) -> bool {
-        self.config.permission & PERM_WRITE != 0
+        self.config().permission & PERM_WRITE != 0
     }
 
     pub(crate) fn is_readable(&self) -> bool {
-        self.config.permission & PERM_READ != 0
+        self.config().permission & PERM_READ != 0
     }
 
     /// What registered topics may at most be used for, as bits of their permission.
     pub(crate) fn permission_mask(&self) -> i32 {
         // The inherit bit is not the broker's to give or take.
-        (self.config.permission | crate::topics::PERM_INHERIT) as i32
+        (self.config().permission | crate::topics::PERM_INHERIT) as i32
     }
 
     /// The address that NameServers give to clients.
     pub(crate) fn advertised_address(&self) -> String {
-        let default = self.config.advertise.get("default");
-        default.cloned().unwrap_or_else(|| self.bound.to_string())
+        let default = self.config().advertise.get("default").cloned();
+        default.unwrap_or_else(|| self.bound.to_string())
     }
 
     /// The address under which it registers with this id: as master, if there is one, the address that
     /// stays while masters change.
     pub(crate) fn registered_address(&self, id: i64) -> String {
-        let kubernetes = self.config.replication.kubernetes.as_ref();
+        let config = self.config();
+        let kubernetes = config.replication.kubernetes.as_ref();
         let of_master = kubernetes.and_then(|section| section.master_address.clone());
         of_master.filter(|_| id == 0).unwrap_or_else(|| self.advertised_address())
     }
 
     /// The same for every listener.
     pub(crate) fn registered_addresses(&self, id: i64) -> BTreeMap<String, String> {
-        let mut addresses = self.config.advertise.clone();
+        let mut addresses = self.config().advertise.clone();
         if let Some(default) = addresses.get_mut("default") {
             *default = self.registered_address(id);
         }
@@ -233,7 +266,7 @@ impl Broker {
             return;
         }
         let version = self.topics_version();
-        let has_name_servers = !self.config.name_servers.is_empty();
+        let has_name_servers = !self.config().name_servers.is_empty();
         let mut registered = self.registration.known.subscribe();
         let connection = connection.clone();
         self.runtime.spawn(async move {

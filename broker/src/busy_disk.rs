@@ -24,6 +24,7 @@ use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::{NewMessage, SimulatedDisk, StoreError};
 
 use crate::append_batch::{AppendBatch, PendingMessage, PendingSend};
+use crate::configuration::Configuration;
 use crate::run::{BrokerError, Listeners, open, run_on};
 use crate::topics::Topic;
 use crate::{Broker, BrokerConfig, Flush};
@@ -66,7 +67,9 @@ impl Drop for Held {
 fn broker_on(disk: &SimulatedDisk, config: BrokerConfig, address: SocketAddr) -> Arc<Broker> {
     let admin = weirmq_admin::Admin::default();
     let metrics = crate::metrics::Metrics::new(&config, &admin);
-    open(Arc::new(disk.clone()), config, address, admin, metrics).unwrap().0
+    open(Arc::new(disk.clone()), Configuration::new(config).unwrap(), address, admin, metrics)
+        .unwrap()
+        .0
 }
 
 struct Running {
@@ -85,7 +88,7 @@ impl Running {
         let (disk, shutdown) = (SimulatedDisk::new(), CancellationToken::new());
         let ended = tokio::spawn(run_on(
             Arc::new(disk.clone()),
-            config(&folder, busy_timeout),
+            Configuration::new(config(&folder, busy_timeout)).unwrap(),
             Listeners { main, vip: None, replication: None },
             weirmq_admin::Admin::default(),
             shutdown.clone(),
@@ -370,7 +373,7 @@ async fn a_request_that_is_put_back_does_not_forget_which_topics_it_made() {
     // What is left has room for the records of a group and a topic, and for no message as long.
     const LEFT: u64 = 16 << 10;
     let held = Held::hold(&disk);
-    let limit = broker.config.store_config().unflushed_bytes_max.unwrap();
+    let limit = broker.config().store_config().unflushed_bytes_max.unwrap();
     loop {
         let left = limit - broker.store.stats().unflushed_bytes;
         if left <= LEFT + 1000 {

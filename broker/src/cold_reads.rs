@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub(crate) struct ColdReads {
     waiting: Mutex<Waiting>,
     added: Condvar,
     /// Bytes a second; 0: as many as the disk gives.
-    rate: u64,
+    rate: AtomicU64,
     /// When what was read so far has been paid for.
     paid_at: Mutex<Instant>,
 }
@@ -39,7 +40,12 @@ struct Waiting {
 impl ColdReads {
     pub(crate) fn new(rate: u64) -> Self {
         let paid_at = Mutex::new(Instant::now());
-        Self { waiting: Mutex::default(), added: Condvar::new(), rate, paid_at }
+        Self { waiting: Mutex::default(), added: Condvar::new(), rate: rate.into(), paid_at }
+    }
+
+    /// What is read from now on is paid for at this rate.
+    pub(crate) fn set_rate(&self, rate: u64) {
+        self.rate.store(rate, Ordering::Relaxed);
     }
 
     /// Takes a pull, or gives it back when too many wait.
@@ -68,14 +74,14 @@ impl ColdReads {
 
     /// Notes what was read and waits until that is within the rate.
     fn pay(&self, bytes: usize) {
-        if self.rate == 0 {
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate == 0 {
             return;
         }
         let now = Instant::now();
         let due = {
             let mut paid_at = self.paid_at.lock();
-            *paid_at =
-                (*paid_at).max(now) + Duration::from_secs_f64(bytes as f64 / self.rate as f64);
+            *paid_at = (*paid_at).max(now) + Duration::from_secs_f64(bytes as f64 / rate as f64);
             *paid_at
         };
         let ahead = due.saturating_duration_since(now);

@@ -19,6 +19,10 @@ const SYNC_GROUP_BYTES: u64 = 8 << 20;
 pub(crate) const REPLICAS_MAX: u64 = 64;
 /// What stands for the broker id in an address of all replicas.
 const ID: &str = "{}";
+/// Slower, one read would hold a thread up for longer than anybody waits.
+const RATE_MIN: u64 = 1 << 20;
+/// An hour.
+const TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Waiting longer without sleep than a slow wake-up takes gains nothing.
 const BUSY_POLL_US_MAX: u64 = 1_000;
 
@@ -391,6 +395,25 @@ impl BrokerConfig {
             let problem = "use at most half of limits.frame_bytes_max";
             return wrong("limits.message_bytes_max", &limits.message_bytes_max, &problem);
         }
+        let at_least_one = [
+            ("limits.pull_bytes_max", limits.pull_bytes_max),
+            ("limits.pull_messages_max", limits.pull_messages_max),
+        ];
+        if let Some((setting, value)) = at_least_one.iter().find(|(_, value)| *value == 0) {
+            return wrong(setting, value, &"use 1 or more");
+        }
+        let times = [
+            ("limits.flush_timeout_ms", limits.flush_timeout_ms),
+            ("limits.busy_timeout_ms", limits.busy_timeout_ms),
+        ];
+        if let Some((setting, value)) = times.iter().find(|(_, value)| *value > TIMEOUT_MS_MAX) {
+            return wrong(setting, value, &format_args!("use at most {TIMEOUT_MS_MAX}"));
+        }
+        if (1..RATE_MIN).contains(&limits.cold_read_bytes_per_second) {
+            let rate = limits.cold_read_bytes_per_second;
+            let problem = format_args!("use {RATE_MIN} or more, or 0");
+            return wrong("limits.cold_read_bytes_per_second", &rate, &problem);
+        }
         if let Some(hour) = self.store.retention_at_hours.iter().find(|hour| **hour > 23) {
             return wrong("store.retention_at_hours", hour, &"hours go from 0 to 23");
         }
@@ -435,6 +458,11 @@ impl BrokerConfig {
         }
     }
 
+    /// The queues of the topic after which others are created automatically, if that is done.
+    pub(crate) fn template_queues(&self) -> Option<u32> {
+        self.auto_create_topics.then_some(self.default_topic_queues)
+    }
+
     /// How long sends wait for a disk that does not keep up.
     pub(crate) fn busy_timeout(&self) -> Duration {
         Duration::from_millis(self.limits.busy_timeout_ms)
@@ -474,7 +502,7 @@ impl BrokerConfig {
             let problem = "replication.secret_file or replication.tls is set as well; choose";
             return wrong("replication.insecure", "true".to_owned(), problem);
         }
-        if (1..1 << 20).contains(&section.catch_up_bytes_per_second) {
+        if (1..RATE_MIN).contains(&section.catch_up_bytes_per_second) {
             let rate = section.catch_up_bytes_per_second.to_string();
             return wrong(
                 "replication.catch_up_bytes_per_second",

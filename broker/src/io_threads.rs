@@ -32,7 +32,7 @@ impl IoThread {
     /// Appends the batch at the end of each tick: this task is woken by the first send and queues
     /// behind all connections that were ready before it.
     async fn append_batches(self: Arc<Self>, broker: Arc<Broker>) {
-        let busy_poll = Duration::from_micros(broker.config.busy_poll_us);
+        let busy_poll = Duration::from_micros(broker.config().busy_poll_us);
         loop {
             self.filled(busy_poll).await;
             // The disk is behind, and the thread serves others meanwhile.
@@ -74,7 +74,7 @@ impl IoThreads {
             stop: CancellationToken::new(),
             running: Vec::new(),
         };
-        for number in 0..broker.config.io_thread_count() {
+        for number in 0..broker.config().io_thread_count() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let io_thread = Arc::new(IoThread::default());
             let appending = runtime.spawn(io_thread.clone().append_batches(broker.clone()));

@@ -15,12 +15,14 @@ mod busy_disk;
 mod clients;
 mod cold_reads;
 mod config;
+mod configuration;
 #[cfg(feature = "kubernetes")]
 pub mod coordination;
 mod delay;
 mod filter;
 mod groups;
 mod io_threads;
+mod live;
 mod long_poll;
 #[cfg(test)]
 mod many_topics;
@@ -47,6 +49,8 @@ pub use config::{
     AckPolicy, BrokerConfig, ConfigError, Flush, KubernetesSection, LimitsSection, ReplicationMode,
     ReplicationSection, ReplicationTls, StoreSection,
 };
+pub use configuration::Configuration;
+pub use live::{LIVE, Live};
 pub use replication::StartError;
 pub use run::{BrokerError, Listeners, run};
 pub use stopped::{QueueBehind, close_directory, queues_behind};

@@ -16,7 +16,6 @@ pub(crate) struct LongPolls {
     tables: Mutex<Tables>,
     /// Wakes the task that answers pulls whose time is over.
     earlier_deadline: Notify,
-    held_max: usize,
 }
 
 #[derive(Default)]
@@ -39,17 +38,17 @@ pub(crate) enum NotHeld {
 }
 
 impl LongPolls {
-    pub(crate) fn new(held_max: usize) -> Self {
-        Self { tables: Mutex::default(), earlier_deadline: Notify::new(), held_max }
+    pub(crate) fn new() -> Self {
+        Self { tables: Mutex::default(), earlier_deadline: Notify::new() }
     }
 
-    /// Lets a pull wait, or gives it back and says why.
-    pub(crate) fn hold(&self, pull: HeldPull) -> Option<(HeldPull, NotHeld)> {
+    /// Lets a pull wait beside at most `held_max` others, or gives it back and says why.
+    pub(crate) fn hold(&self, pull: HeldPull, held_max: usize) -> Option<(HeldPull, NotHeld)> {
         let mut tables = self.tables.lock();
         if tables.is_over {
             return Some((pull, NotHeld::Over));
         }
-        if tables.deadlines.len() >= self.held_max {
+        if tables.deadlines.len() >= held_max {
             return Some((pull, NotHeld::TooMany));
         }
         let number = tables.next_number;
@@ -206,6 +205,7 @@ mod tests {
     use weirmq_store::SimulatedDisk;
 
     use crate::BrokerConfig;
+    use crate::configuration::Configuration;
     use crate::run::{Listeners, run_on};
 
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -221,7 +221,13 @@ mod tests {
         let shutdown = CancellationToken::new();
         let listeners = Listeners { main, vip: None, replication: None };
         let (disk, admin) = (Arc::new(SimulatedDisk::new()), weirmq_admin::Admin::default());
-        let ended = tokio::spawn(run_on(disk, config, listeners, admin, shutdown.clone()));
+        let ended = tokio::spawn(run_on(
+            disk,
+            Configuration::new(config).unwrap(),
+            listeners,
+            admin,
+            shutdown.clone(),
+        ));
         let nobody = |_: &_| NoRequests;
         let connection = connect(&address, PATIENCE, Default::default(), nobody).await.unwrap();
 

@@ -12,6 +12,7 @@ use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::{SimulatedDisk, Store, SystemClock};
 
 use crate::BrokerConfig;
+use crate::configuration::Configuration;
 use crate::run::{Listeners, run_on};
 use crate::state::{State, StateRecord};
 use crate::topics::{Topic, Topics};
@@ -51,7 +52,13 @@ async fn a_list_that_no_frame_holds_is_refused_with_what_to_do_and_its_pages_are
     let shutdown = CancellationToken::new();
     let listeners = Listeners { main, vip: None, replication: None };
     let admin = weirmq_admin::Admin::default();
-    let ended = tokio::spawn(run_on(Arc::new(disk), config, listeners, admin, shutdown.clone()));
+    let ended = tokio::spawn(run_on(
+        Arc::new(disk),
+        Configuration::new(config).unwrap(),
+        listeners,
+        admin,
+        shutdown.clone(),
+    ));
 
     let nobody = |_: &_| NoRequests;
     let connection = connect(&address, PATIENCE, Default::default(), nobody).await.unwrap();

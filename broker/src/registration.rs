@@ -6,6 +6,7 @@
 
 mod name_servers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,8 +62,26 @@ pub(crate) fn topic_config(topic: &Topic) -> TopicConfig {
 /// Keeps this broker registered until `shutdown`, then unregisters it.
 pub(crate) async fn run(broker: Arc<Broker>, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
-    for address in broker.config.name_servers.clone() {
-        tasks.spawn(name_servers::follow(broker.clone(), address, shutdown.clone()));
+    let mut followed: BTreeMap<String, CancellationToken> = BTreeMap::new();
+    loop {
+        let named = broker.config().name_servers.clone();
+        for name in &named {
+            followed.entry(name.clone()).or_insert_with_key(|name| {
+                let stop = shutdown.child_token();
+                tasks.spawn(name_servers::follow(broker.clone(), name.clone(), stop.clone()));
+                stop
+            });
+        }
+        for (name, stop) in followed.extract_if(.., |name, _| !named.contains(name)) {
+            tracing::info!(name, "no NameServer any more");
+            stop.cancel();
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            () = broker.name_servers_changed.notified() => {}
+            // One that is not followed any more.
+            Some(_) = tasks.join_next() => {}
+        }
     }
     while tasks.join_next().await.is_some() {}
 }
@@ -426,12 +445,12 @@ async fn register(
     body: &[u8],
     is_part: bool,
 ) -> Result<(), String> {
-    let address = broker.registered_address(id);
+    let (address, config) = (broker.registered_address(id), Arc::clone(&broker.config()));
     let replication_address = broker.replication_address().unwrap_or_default();
     let header = RegisterBrokerHeader {
-        broker_name: broker.config.name.as_str().into(),
+        broker_name: config.name.as_str().into(),
         broker_addr: address.as_str().into(),
-        cluster_name: broker.config.cluster.as_str().into(),
+        cluster_name: config.cluster.as_str().into(),
         ha_server_addr: replication_address.as_str().into(),
         broker_id: id,
         heartbeat_timeout_millis: Some(HEARTBEAT_TIMEOUT_MS),
@@ -453,11 +472,11 @@ async fn register(
 }
 
 async fn unregister(broker: &Broker, id: i64, connection: &Connection) {
-    let address = broker.registered_address(id);
+    let (address, config) = (broker.registered_address(id), Arc::clone(&broker.config()));
     let header = BrokerIdentityHeader {
-        broker_name: broker.config.name.as_str().into(),
+        broker_name: config.name.as_str().into(),
         broker_addr: address.as_str().into(),
-        cluster_name: broker.config.cluster.as_str().into(),
+        cluster_name: config.cluster.as_str().into(),
         broker_id: id,
     };
     let code = RequestCode::UnregisterBroker.number();

@@ -17,6 +17,7 @@ use crate::Broker;
 use crate::broker::End;
 use crate::cold_reads::ColdReadThreads;
 use crate::config::{BrokerConfig, ConfigError};
+use crate::configuration::Configuration;
 use crate::io_threads::IoThreads;
 use crate::metrics::Metrics;
 use crate::replication::{
@@ -75,30 +76,32 @@ fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> BrokerError {
 /// A replica that is master no more, or whose log goes on elsewhere than its master's, begins anew in
 /// between, without the process: its ports stay open, its connections are closed.
 pub async fn run(
-    config: BrokerConfig,
+    configuration: Arc<Configuration>,
     listeners: Listeners,
     admin: Admin,
     shutdown: CancellationToken,
 ) -> Result<(), BrokerError> {
-    run_on(Arc::new(RealDisk), config, listeners, admin, shutdown).await
+    run_on(Arc::new(RealDisk), configuration, listeners, admin, shutdown).await
 }
 
 /// As [`run`], with the store on any disk.
 pub(crate) async fn run_on(
     disk: Arc<dyn Disk>,
-    config: BrokerConfig,
+    configuration: Arc<Configuration>,
     listeners: Listeners,
     admin: Admin,
     shutdown: CancellationToken,
 ) -> Result<(), BrokerError> {
-    config.validate()?;
     let sockets = Sockets::of(listeners).map_err(io_error("listen"))?;
-    let tls = config.tls.server_config()?;
-    let metrics = Metrics::new(&config, &admin);
+    let tls = configuration.now().tls.server_config()?;
+    let metrics = Metrics::new(&configuration.now(), &admin);
+    configuration.set_check(admin.check("broker/configuration"));
+    let shown = configuration.clone();
+    admin.show_configuration(move || shown.report());
     loop {
         let life = Life {
             disk: disk.clone(),
-            config: config.clone(),
+            configuration: configuration.clone(),
             sockets: &sockets,
             tls: tls.clone(),
             admin: admin.clone(),
@@ -106,8 +109,8 @@ pub(crate) async fn run_on(
         };
         let Some(restart) = life.live(&shutdown).await? else { return Ok(()) };
         tracing::info!(?restart, "the broker begins anew");
-        let (disk, config) = (disk.clone(), config.clone());
-        in_background("cut the log", move || begin_anew(&disk, &config, restart)).await??;
+        let (disk, data_dir) = (disk.clone(), configuration.now().data_dir.clone());
+        in_background("cut the log", move || begin_anew(&disk, &data_dir, restart)).await??;
     }
 }
 
@@ -135,7 +138,7 @@ impl Sockets {
 /// One life of a broker: from opening its store to closing it.
 struct Life<'a> {
     disk: Arc<dyn Disk>,
-    config: BrokerConfig,
+    configuration: Arc<Configuration>,
     sockets: &'a Sockets,
     tls: Option<Arc<rustls::ServerConfig>>,
     admin: Admin,
@@ -145,16 +148,16 @@ struct Life<'a> {
 impl Life<'_> {
     /// Lives until `shutdown`, or until the broker has to begin anew.
     async fn live(self, shutdown: &CancellationToken) -> Result<Option<Restart>, BrokerError> {
-        let Self { disk, config, sockets, tls, admin, metrics } = self;
+        let Self { disk, configuration, sockets, tls, admin, metrics } = self;
         let recovered = admin.check("broker/recovered");
         let listening = admin.check("broker/listening");
         admin.check("broker/registered");
-        if config.replication.is_on() {
+        if configuration.now().replication.is_on() {
             admin.ask_before_restart(|| vec!["the replica is starting".to_owned()]);
         }
         let bound = sockets.main.local_addr().map_err(io_error("listen"))?;
         let registering = admin.clone();
-        let opening = move || open(disk, config, bound, registering, metrics);
+        let opening = move || open(disk, configuration, bound, registering, metrics);
         let (broker, replica) = in_background("open the store", opening).await??;
         recovered.ok();
         let log = admin.check("broker/log");
@@ -191,10 +194,10 @@ impl Life<'_> {
         };
         let server_config = ServerConfig {
             limits: Limits {
-                frame_bytes_max: broker.config.frame_bytes(),
-                idle_timeout: Some(Duration::from_secs(broker.config.limits.idle_seconds)),
+                frame_bytes_max: broker.config().frame_bytes(),
+                idle_timeout: Some(Duration::from_secs(broker.config().limits.idle_seconds)),
             },
-            connections_max: Some(broker.config.limits.connections_max),
+            connections_max: Some(broker.config().limits.connections_max),
             tls,
             io_threads: threads.handles.clone(),
         };
@@ -246,7 +249,7 @@ async fn leave_before_the_end(broker: &Arc<Broker>) {
     let is_master = || matches!(replication.role(), RoleStatus::Master { .. });
     if !is_master() {
         // Beyond that the others do without it.
-        let patience = Duration::from_millis(broker.config.replication.lease_ms) / 3;
+        let patience = Duration::from_millis(broker.config().replication.lease_ms) / 3;
         match replication.leave(patience).await {
             true => tracing::info!("nobody waits for this replica"),
             false => tracing::warn!("this replica ends and is still counted on"),
@@ -256,7 +259,8 @@ async fn leave_before_the_end(broker: &Arc<Broker>) {
     if is_master() {
         let mut handed_over = broker.hand_over(None).await;
         if handed_over == Err(HandOverError::UnderWay) {
-            let (mut status, patience) = (replication.watch(), broker.config.replication.lease_ms);
+            let (mut status, patience) =
+                (replication.watch(), broker.config().replication.lease_ms);
             let ended = status.wait_for(|status| !status.is_handing_over);
             let _ = tokio::time::timeout(Duration::from_millis(patience), ended).await;
             handed_over = if is_master() { broker.hand_over(None).await } else { Ok(()) };
@@ -318,12 +322,7 @@ async fn in_background<T: Send + 'static>(
 }
 
 /// Changes the log of a broker that has closed it, so that it can follow its master.
-fn begin_anew(
-    disk: &Arc<dyn Disk>,
-    config: &BrokerConfig,
-    restart: Restart,
-) -> Result<(), BrokerError> {
-    let directory = &config.data_dir;
+fn begin_anew(disk: &Arc<dyn Disk>, directory: &Path, restart: Restart) -> Result<(), BrokerError> {
     match restart {
         Restart::Demoted => {}
         Restart::CutAt(at) => offline::truncate(directory, disk, at, OF_THE_LOG)?,
@@ -336,17 +335,18 @@ fn begin_anew(
 
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
-    config: BrokerConfig,
+    configuration: Arc<Configuration>,
     bound: SocketAddr,
     admin: Admin,
     metrics: Arc<Metrics>,
 ) -> Result<(Arc<Broker>, Option<Prepared>), BrokerError> {
+    let config = BrokerConfig::clone(&configuration.now());
     let (store, _) = Store::open(config.store_config(), disk, Arc::new(SystemClock))?;
     if config.replication.is_on() {
         refuse_what_others_wrote(&store)?;
     }
-    let template_queues = config.auto_create_topics.then_some(config.default_topic_queues);
-    let topics = Topics::with_system_topics(&config.cluster, &config.name, template_queues);
+    let topics =
+        Topics::with_system_topics(&config.cluster, &config.name, config.template_queues());
     // A replica's state is what its group's log says: what it would log itself, nobody else has. Only a
     // directory of Apache's, with which a group may begin, has its state elsewhere.
     let state = match config.replication.is_on() && store.stats().recovery.apache.is_none() {
@@ -359,7 +359,7 @@ pub(crate) fn open(
     if let Some(replication) = shared.clone() {
         store.set_append_listener(Box::new(move || replication.appended()));
     }
-    let broker = Arc::new(Broker::new(config, store, state, bound, admin, metrics, shared));
+    let broker = Arc::new(Broker::new(configuration, store, state, bound, admin, metrics, shared));
     let listener = Arc::downgrade(&broker);
     broker.store.set_flush_listener(Box::new(move |_| {
         if let Some(broker) = listener.upgrade() {
@@ -379,6 +379,7 @@ pub(crate) fn open(
     if was_slave && replica.is_none() {
         take_own_offsets(&broker)?;
     }
+    broker.configuration.attach(&broker);
     Ok((broker, replica))
 }
 
@@ -419,7 +420,7 @@ fn close(broker: &Broker, replication: Option<ReplicationThread>) -> Result<(), 
     let is_slave = broker.is_slave();
     replication.into_iter().for_each(ReplicationThread::stop);
     match logged {
-        Ok(_) => close_state(&broker.state, &broker.config.data_dir)?,
+        Ok(_) => close_state(&broker.state, &broker.config().data_dir)?,
         // A slave's are its master's. Tables that know more than the log must not be found again: the
         // log is replayed from the snapshot before.
         Err(_) if is_slave || broker.replication.is_some() => broker.store.clone().close()?,

@@ -118,7 +118,7 @@ fn is_worth_waiting(
         Err(Refusal { waits_for: Some(WaitsFor::Slaves), .. }) => true,
         Err(Refusal { waits_for: Some(WaitsFor::Disk), .. }) => {
             let since = busy_since.get_or_insert_with(Instant::now);
-            since.elapsed() < broker.config.busy_timeout()
+            since.elapsed() < broker.config().busy_timeout()
         }
         _ => {
             // While the disk is behind, the connection's next request does not wait anew.

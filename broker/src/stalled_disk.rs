@@ -14,7 +14,7 @@ use crate::Broker;
 /// For the control runtime, which waits for no disk.
 pub(crate) async fn watch(broker: Arc<Broker>, check: Check) {
     check.ok();
-    let patience = Duration::from_millis(broker.config.replication.lease_ms);
+    let patience = Duration::from_millis(broker.config().replication.lease_ms);
     let mut stuck: Option<(u64, Instant)> = None;
     let mut told: Option<Instant> = None;
     loop {

@@ -104,7 +104,7 @@ impl Topics {
         broker: &str,
         template_queues: Option<u32>,
     ) -> Self {
-        let mut system = vec![
+        let system = vec![
             Topic::new("SELF_TEST_TOPIC", 1),
             Topic::new("BenchmarkTest", 1024),
             Topic { perm: 7, ..Topic::new(cluster, 16) },
@@ -113,13 +113,28 @@ impl Topics {
             Topic::new(SCHEDULE_TOPIC, crate::delay::LEVELS as u32),
             Topic::new(format!("{cluster}_REPLY_TOPIC"), 1),
         ];
-        if let Some(queues) = template_queues {
-            system.push(Topic { perm: 7, ..Topic::new(TEMPLATE_TOPIC, queues) });
-        }
-        let names = system.iter().map(|topic| topic.name.clone()).collect();
+        let names = system.iter().map(|topic| topic.name.clone());
+        let names = names.chain([TEMPLATE_TOPIC.to_owned()]).collect();
         let by_name =
             system.into_iter().map(|topic| (topic.name.clone(), Arc::new(topic))).collect();
-        Self { by_name: RwLock::new(by_name), system: names }
+        let topics = Self { by_name: RwLock::new(by_name), system: names };
+        topics.set_template(template_queues);
+        topics
+    }
+
+    /// Has topics created automatically with at most so many queues, or none. Says whether that is news.
+    pub(crate) fn set_template(&self, queues: Option<u32>) -> bool {
+        let mut by_name = self.by_name.write();
+        let known = by_name.get(TEMPLATE_TOPIC).map(|topic| topic.write_queues);
+        if known == queues {
+            return false;
+        }
+        by_name.remove(TEMPLATE_TOPIC);
+        if let Some(queues) = queues {
+            let topic = Topic { perm: 7, ..Topic::new(TEMPLATE_TOPIC, queues) };
+            by_name.insert(TEMPLATE_TOPIC.to_owned(), Arc::new(topic));
+        }
+        true
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Topic>> {

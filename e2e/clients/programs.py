@@ -115,7 +115,7 @@ def java_clients():
 CLIENTS = [
     # First, because it takes longest: each command starts and ends a client of its own.
     Client("mqadmin", ["mqadmin"], "mvn", build_maven("mqadmin"), start_java("Mqadmin"),
-           "cluster topic group message connection kv replicas write-perm".split(), time_limit=150, patient=True,
+           "cluster topic group message connection kv replicas config write-perm".split(), time_limit=150, patient=True,
            alone=("write-perm",)),
     *java_clients(),
     Client("go", ["go"], "go", build_go, lambda out: [str(out / "matrix")],

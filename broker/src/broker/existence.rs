@@ -28,7 +28,7 @@ impl Broker {
             Refusal::new(ResponseCode::SubscriptionGroupNotExist, remark)
         };
         ResourceName::group(name)?;
-        if !self.config.auto_create_groups && !crate::groups::is_system(name) {
+        if !self.config().auto_create_groups && !crate::groups::is_system(name) {
             return Err(missing());
         }
         self.check_group_count(name)?;
@@ -107,7 +107,7 @@ impl Broker {
     }
 
     pub(crate) fn check_topic_count(&self, name: &str) -> Result<(), Refusal> {
-        let limit = self.config.limits.topics_max;
+        let limit = self.config().limits.topics_max;
         if self.state.topics.len() >= limit && self.state.topics.get(name).is_none() {
             let remark = format!("the broker has {limit} topics, which is limits.topics_max");
             return Err(Refusal::new(ResponseCode::SystemError, remark));
@@ -116,7 +116,7 @@ impl Broker {
     }
 
     pub(crate) fn check_group_count(&self, name: &str) -> Result<(), Refusal> {
-        let limit = self.config.limits.groups_max;
+        let limit = self.config().limits.groups_max;
         if self.state.groups.len() >= limit && self.state.groups.get(name).is_none() {
             let remark = format!("the broker has {limit} groups, which is limits.groups_max");
             return Err(Refusal::new(ResponseCode::SystemError, remark));

@@ -45,7 +45,8 @@ impl Broker {
     /// Whether this is a slave, and clients that want the master may have come here all the same: by the
     /// address that leads to whoever is master, before it led to another one. Their connections would stay.
     pub(crate) fn is_taken_for_master(&self) -> bool {
-        let kubernetes = self.config.replication.kubernetes.as_ref();
+        let config = self.config();
+        let kubernetes = config.replication.kubernetes.as_ref();
         kubernetes.is_some_and(|section| section.master_address.is_some()) && self.is_slave()
     }
 
@@ -112,7 +113,7 @@ impl Broker {
         match status.role {
             RoleStatus::Master { .. } => {
                 let slave = connected.find(|peer| peer.is_in_sync);
-                slave.map_or(0, |slave| self.config.slave_id(slave.replica))
+                slave.map_or(0, |slave| self.config().slave_id(slave.replica))
             }
             RoleStatus::Slave { master } if connected.any(|peer| peer.replica == master) => 0,
             RoleStatus::Slave { .. } | RoleStatus::Waiting => self.own_slave_id(),
@@ -120,7 +121,7 @@ impl Broker {
     }
 
     pub(crate) fn own_slave_id(&self) -> i64 {
-        self.config.slave_id(u32::try_from(self.config.broker_id).unwrap_or(u32::MAX))
+        self.config().slave_id(u32::try_from(self.config().broker_id).unwrap_or(u32::MAX))
     }
 
     /// Hands the office of the master over, after the log was told what this one knows.
@@ -134,7 +135,7 @@ impl Broker {
         if let Ok(Err(error)) = tokio::task::spawn_blocking(log).await {
             tracing::warn!(%error, "consumer offsets not logged before the hand-over");
         }
-        let patience = Duration::from_millis(self.config.replication.lease_ms) * 2;
+        let patience = Duration::from_millis(self.config().replication.lease_ms) * 2;
         replication.hand_over(heir, patience).await
     }
 
@@ -159,7 +160,7 @@ impl Broker {
     /// The code and the remark for what waited in vain for `position`.
     pub(crate) fn late_answer(&self, position: u64) -> (ResponseCode, &'static str) {
         let is_flushed = self.store.watermarks().flushed() >= position
-            || self.config.store.flush == Flush::Async;
+            || self.config().store.flush == Flush::Async;
         let Some(replication) = self.replication.as_ref().filter(|_| is_flushed) else {
             return (
                 ResponseCode::FlushDiskTimeout,

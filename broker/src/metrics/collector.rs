@@ -39,12 +39,13 @@ impl Collector for BrokerCollector {
         let marks = broker.store.watermarks();
         let (producers, consumers) = broker.clients.counts();
         let stats = broker.store.stats();
+        let configuration = broker.configuration.counts();
         let log = marks.written() - broker.store.min_offset();
         let gauges = [
             (
                 "rocketmq_broker_permission",
                 "Bits 4 read, 2 write",
-                u64::from(broker.config.permission),
+                u64::from(broker.config().permission),
             ),
             ("rocketmq_topic_number", "Topics", broker.state.topics.len() as u64),
             ("rocketmq_consumer_group_number", "Consumer groups", broker.state.groups.len() as u64),
@@ -87,6 +88,21 @@ impl Collector for BrokerCollector {
                 "weirmq_slave_offsets",
                 "Offsets that were committed here as a slave and are not in the log for good",
                 broker.state.offsets.at_slave(|at_slave| at_slave.len() as u64),
+            ),
+            (
+                "weirmq_configuration_file_applied",
+                "0 while the configuration file says what cannot be used",
+                u64::from(configuration.is_applied),
+            ),
+            (
+                "weirmq_configuration_restart_settings",
+                "Settings that changed and count at the next start",
+                configuration.needing_restart as u64,
+            ),
+            (
+                "weirmq_configuration_request_settings",
+                "Settings that differ from the configuration file because somebody asked for it",
+                configuration.by_request as u64,
             ),
         ];
         let of_replica = broker.replication.as_ref().map(|replication| replication.gauges());

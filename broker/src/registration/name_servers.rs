@@ -21,7 +21,8 @@ const GONE_AFTER: Duration = Duration::from_secs(60);
 /// Keeps the broker registered with every NameServer that `name`, `host:port`, stands for.
 pub(super) async fn follow(broker: Arc<Broker>, name: String, shutdown: CancellationToken) {
     if name.parse::<SocketAddr>().is_ok() {
-        return keep_registered(broker, name, shutdown).await;
+        keep_registered(broker.clone(), name.clone(), shutdown).await;
+        return broker.forget_name_server(&name);
     }
     let mut tasks = JoinSet::new();
     let mut addresses = Addresses::default();
@@ -56,6 +57,10 @@ pub(super) async fn follow(broker: Arc<Broker>, name: String, shutdown: Cancella
         }
     }
     while tasks.join_next().await.is_some() {}
+    for address in addresses.seen.keys() {
+        broker.forget_name_server(&address.to_string());
+    }
+    broker.forget_name_server(&name);
 }
 
 /// The addresses of one name.

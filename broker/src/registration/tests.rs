@@ -18,6 +18,7 @@ use weirmq_store::SimulatedDisk;
 use super::{NameServer, RETRY_FIRST, RETRY_MAX, longer};
 use crate::BrokerConfig;
 use crate::config::KubernetesSection;
+use crate::configuration::Configuration;
 use crate::metrics::Metrics;
 use crate::run::{Listeners, open, run_on};
 
@@ -47,9 +48,15 @@ async fn broker(name_server: &TcpListener) -> Running {
     let address = main.local_addr().unwrap().to_string();
     let ended = tokio::spawn(async move {
         let (disk, admin) = (Arc::new(SimulatedDisk::new()), weirmq_admin::Admin::default());
-        run_on(disk, config, Listeners { main, vip: None, replication: None }, admin, stop)
-            .await
-            .unwrap();
+        run_on(
+            disk,
+            Configuration::new(config).unwrap(),
+            Listeners { main, vip: None, replication: None },
+            admin,
+            stop,
+        )
+        .await
+        .unwrap();
         drop(folder);
     });
     Running { address, shutdown, ended }
@@ -165,6 +172,45 @@ async fn who_would_delete_what_is_left_out_gets_the_whole_table() {
     }
 }
 
+async fn change(address: String, settings: String) {
+    let client = connect(&address, PATIENCE, Default::default(), |_| NoRequests).await.unwrap();
+    let code = RequestCode::UpdateBrokerConfig.number();
+    let changed = client
+        .call(SerializeType::Json, code, |_| {}, settings.as_bytes(), PATIENCE)
+        .await
+        .unwrap();
+    assert_eq!(changed.command().unwrap().head.code, ResponseCode::Success.number());
+}
+
+/// The code of the next request.
+async fn next_code(peer: &mut TcpStream) -> i32 {
+    let mut bytes = Vec::new();
+    loop {
+        if let Ok(Split::Frame(frame, _)) = split(&bytes, usize::MAX) {
+            return Command::decode(&frame).unwrap().head.code;
+        }
+        assert!(peer.read_buf(&mut bytes).await.unwrap() > 0, "the broker hung up");
+    }
+}
+
+#[tokio::test]
+async fn other_name_servers_take_the_place_of_those_before() {
+    let old = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let new = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let running = broker(&old).await;
+    let (mut peer, _) = old.accept().await.unwrap();
+    answer(&mut peer, "").await;
+    let other = new.local_addr().unwrap().to_string();
+    let asked = tokio::spawn(change(running.address.clone(), format!("namesrvAddr={other}\n")));
+    let (mut next, _) = new.accept().await.unwrap();
+    assert!(answer(&mut next, "").await.topics.len() > 1);
+    asked.await.unwrap();
+    assert_eq!(next_code(&mut peer).await, RequestCode::UnregisterBroker.number());
+    running.shutdown.cancel();
+    drop((peer, next));
+    running.ended.await.unwrap();
+}
+
 #[tokio::test]
 async fn an_address_that_the_next_master_has_is_left_without_a_word() {
     let name_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -181,7 +227,8 @@ async fn an_address_that_the_next_master_has_is_left_without_a_word() {
     let admin = weirmq_admin::Admin::default();
     let metrics = Metrics::new(&config, &admin);
     let disk = Arc::new(SimulatedDisk::new());
-    let (broker, _replica) = open(disk, config, address, admin, metrics).unwrap();
+    let (broker, _replica) =
+        open(disk, Configuration::new(config).unwrap(), address, admin, metrics).unwrap();
     let address = address.to_string();
     let mut peer = NameServer::new(&broker, &address);
     let registers = async || {

@@ -138,6 +138,11 @@ impl Shared {
         }
     }
 
+    /// How many bytes a second slaves that are far behind are sent together; 0: as many as may be.
+    pub(crate) fn set_catch_up_rate(&self, rate: u64) {
+        self.catch_up.set_rate(rate);
+    }
+
     /// Something was appended.
     pub(crate) fn appended(&self) {
         self.written.send_replace(());

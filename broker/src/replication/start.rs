@@ -201,7 +201,8 @@ async fn connect(plan: Plan, settings: &Settings) -> Result<Authority, StartErro
 /// Where the Service that leads to the master should lead, if there is one: to the pod's address, by
 /// the environment that its template gives it.
 fn master_service(broker: &Broker) -> Result<Option<MasterService>, StartError> {
-    let section = broker.config.replication.kubernetes.as_ref();
+    let config = broker.config();
+    let section = config.replication.kubernetes.as_ref();
     let Some(service) = section.and_then(|section| section.master_service.clone()) else {
         return Ok(None);
     };
@@ -272,8 +273,8 @@ async fn live(
     let hello = Hello {
         protocol: PROTOCOL,
         protocol_min: PROTOCOL_MIN,
-        cluster: broker.config.cluster.clone(),
-        group: broker.config.name.clone(),
+        cluster: broker.config().cluster.clone(),
+        group: broker.config().name.clone(),
         member: me,
         segment_bytes: broker.store.segment_bytes(),
         nonce: Uuid::nil(),
@@ -283,11 +284,12 @@ async fn live(
     let ends =
         Ends { broker: broker.clone(), shared: shared.clone(), hello, trust, tls, silence, events };
     tokio::spawn(listen(listener, ends.clone(), stop.clone()));
-    let section = &broker.config.replication;
+    let config = Arc::clone(&broker.config());
+    let section = &config.replication;
     // One connection between any two: the one with the higher id dials. So a replica that is added
     // behind the others, or taken away, is nothing that they have to be told.
     let lower = (0..me.replica.0).filter_map(|replica| section.peer(replica));
-    let followed = section.followed(broker.config.broker_id).cloned();
+    let followed = section.followed(config.broker_id).cloned();
     for address in followed.into_iter().chain(lower) {
         tokio::spawn(keep_dialling(address, ends.clone(), stop.clone()));
     }

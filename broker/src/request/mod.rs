@@ -149,7 +149,7 @@ impl Context<'_> {
 
     /// Refuses an answer that its asker could not read: it would close the connection, not knowing why.
     fn check_length(&self, bytes: usize) -> Result<(), Refusal> {
-        let limit = self.broker.config.limits.frame_bytes_max;
+        let limit = self.broker.config().limits.frame_bytes_max;
         if bytes <= limit {
             return Ok(());
         }
@@ -246,7 +246,8 @@ impl Context<'_> {
             C::GetConsumerRunningInfo => relay::running_info(self, request),
             C::ConsumeMessageDirectly => relay::consume_directly(self, request),
             C::GetBrokerRuntimeInfo => admin::runtime::info(self, request, out),
-            C::GetBrokerConfig => admin::runtime::config(self, request, out),
+            C::GetBrokerConfig => admin::config::show(self, request, out),
+            C::UpdateBrokerConfig => admin::config::change(self, request),
             C::ControllerElectMaster => admin::switch::elect(self, request),
             C::GetBrokerHaStatus => admin::replicas::ha_status(self, request, out),
             C::ControllerGetMetadataInfo => admin::replicas::controller(self, request, out),

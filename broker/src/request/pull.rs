@@ -209,7 +209,7 @@ pub(crate) fn expire(broker: &Broker, held: HeldPull) {
 
 fn hold(broker: &Broker, pull: HeldPull) {
     let (topic, queue) = (pull.wanted.topic.clone(), pull.wanted.queue);
-    match broker.long_polls.hold(pull) {
+    match broker.long_polls.hold(pull, broker.config().limits.held_pulls_max) {
         None => {}
         Some((refused, NotHeld::Over)) => {
             refuse(&refused, &closing());
@@ -249,7 +249,7 @@ fn wanted(
     if !broker.is_readable() {
         return no_permission(format!(
             "the broker[{}] pulling message is forbidden",
-            broker.config.name
+            broker.config().name
         ));
     }
     let config = broker.group_or_create(&group)?;
@@ -281,7 +281,7 @@ fn wanted(
         return Err(Refusal::new(ResponseCode::SubscriptionParseFailed, remark));
     }
     let filter = filter(broker, header, &group, &topic_name, config.consume_broadcast_enable)?;
-    let limits = &broker.config.limits;
+    let limits = &broker.config().limits;
     let asked = usize::try_from(header.max_msg_nums).unwrap_or(0);
     let asked_bytes = header.max_msg_bytes.and_then(|bytes| usize::try_from(bytes).ok());
     Ok(Wanted {

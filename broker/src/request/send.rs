@@ -243,7 +243,7 @@ fn target_topic(
 ) -> Result<Arc<Topic>, Refusal> {
     let name = header.topic.to_cow();
     if !broker.is_writable() {
-        let remark = format!("the broker[{}] sending message is forbidden", broker.config.name);
+        let remark = format!("the broker[{}] sending message is forbidden", broker.config().name);
         return Err(Refusal::new(ResponseCode::NoPermission, remark));
     }
     let topic = match broker.state.topics.get(&name) {
@@ -277,7 +277,7 @@ fn create_at_send(
         let template = header.default_topic.map(|name| name.to_cow()).unwrap_or_default();
         let template = broker.state.topics.get(&template);
         let template =
-            template.filter(|t| t.name != TEMPLATE_TOPIC || broker.config.auto_create_topics);
+            template.filter(|t| t.name != TEMPLATE_TOPIC || broker.config().auto_create_topics);
         let queues = header.default_topic_queue_nums.unwrap_or_default();
         template.and_then(|t| topics::automatic(&name, &t, queues))
     };
@@ -321,7 +321,7 @@ fn check_transaction(sys_flag: i32) -> Result<(), Refusal> {
 }
 
 fn check_size(broker: &Broker, bytes: usize) -> Result<(), Refusal> {
-    let limit = broker.config.limits.message_bytes_max;
+    let limit = broker.config().limits.message_bytes_max;
     if bytes > limit {
         let remark =
             format!("the message is illegal: its body takes {bytes} bytes, the limit is {limit}");

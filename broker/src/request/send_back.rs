@@ -26,7 +26,7 @@ pub(super) fn send_back(
     let group = ResourceName::group(&header.group.to_cow())?;
     let config = broker.group_or_create(group.as_str())?;
     if !broker.is_writable() {
-        let remark = format!("the broker[{}] sending message is forbidden", broker.config.name);
+        let remark = format!("the broker[{}] sending message is forbidden", broker.config().name);
         return Err(Refusal::new(ResponseCode::NoPermission, remark));
     }
     if config.retry_queue_nums <= 0 {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::config::{self, Kind};
+use crate::config::{self, FileConfig, Kind};
 use crate::exit::Failure;
-use crate::server::{self, CommonArgs, FlushArg, Plan, ReplicationArgs, Roles, parse_advertise};
+use crate::server::{
+    self, CommonArgs, FlushArg, Plan, ReplicationArgs, Roles, Source, WithFlags, parse_advertise,
+};
 
 /// Run a broker that registers with NameServers elsewhere
 #[derive(clap::Args)]
@@ -44,35 +46,53 @@ pub(crate) struct BrokerArgs {
 
 pub(crate) async fn run(args: BrokerArgs) -> anyhow::Result<()> {
     let loaded = config::load_optional(args.common.config.as_ref(), Kind::Broker)?;
-    let mut config = loaded.config;
-    let listen = &mut config.listen;
-    listen.broker_port = args.broker_port.unwrap_or(listen.broker_port);
-    listen.admin_port = args.common.admin_port.unwrap_or(listen.admin_port);
-    let bind = args.common.bind.or(listen.bind.take()).unwrap_or_else(|| "0.0.0.0".to_owned());
-    listen.bind = Some(bind.clone());
-
-    let broker = &mut config.broker;
-    if let Some(namesrv) = args.namesrv {
-        let addresses = namesrv.split([';', ',']).map(str::trim).filter(|text| !text.is_empty());
-        broker.name_servers = addresses.map(str::to_owned).collect();
-    }
-    broker.name = args.name.unwrap_or_else(|| std::mem::take(&mut broker.name));
-    broker.cluster = args.cluster.unwrap_or_else(|| std::mem::take(&mut broker.cluster));
-    broker.data_dir = args.data.unwrap_or_else(|| std::mem::take(&mut broker.data_dir));
-    broker.store.flush = args.flush.map_or(broker.store.flush, Into::into);
-    broker.advertise.extend(args.advertise);
-    args.replication.apply(broker);
-    broker.take_own_addresses(std::env::var("NODE_ADDRESS").ok().as_deref());
-    config::validate(&config)?;
+    let config = with_flags(&args, loaded.config)?;
     if args.common.print_config {
         print!("{}", config::to_toml(&config)?);
         return Ok(());
     }
+    check_name_servers(&config)?;
+    let roles = Roles { namesrv: false, broker: true };
+    let bind = config.listen.bind.clone().unwrap_or_default();
+    let source = args.common.config.clone().map(|file| {
+        let with_flags: WithFlags = Box::new(move |file| {
+            let config = with_flags(&args, file)?;
+            check_name_servers(&config).map(|()| config)
+        });
+        Source { file, kind: Kind::Broker, content: loaded.content, with_flags }
+    });
+    server::serve(Plan { config, roles, bind, host: None, source, ephemeral: None }).await
+}
+
+/// Puts flags over what the file says, and checks the whole.
+fn with_flags(args: &BrokerArgs, mut config: FileConfig) -> anyhow::Result<FileConfig> {
+    let listen = &mut config.listen;
+    listen.broker_port = args.broker_port.unwrap_or(listen.broker_port);
+    listen.admin_port = args.common.admin_port.unwrap_or(listen.admin_port);
+    let bind = args.common.bind.clone().or(listen.bind.take());
+    listen.bind = Some(bind.unwrap_or_else(|| "0.0.0.0".to_owned()));
+
+    let broker = &mut config.broker;
+    if let Some(namesrv) = &args.namesrv {
+        let addresses = namesrv.split([';', ',']).map(str::trim).filter(|text| !text.is_empty());
+        broker.name_servers = addresses.map(str::to_owned).collect();
+    }
+    broker.name = args.name.clone().unwrap_or_else(|| std::mem::take(&mut broker.name));
+    broker.cluster = args.cluster.clone().unwrap_or_else(|| std::mem::take(&mut broker.cluster));
+    broker.data_dir = args.data.clone().unwrap_or_else(|| std::mem::take(&mut broker.data_dir));
+    broker.store.flush = args.flush.map_or(broker.store.flush, Into::into);
+    broker.advertise.extend(args.advertise.iter().cloned());
+    args.replication.clone().apply(broker);
+    broker.take_own_addresses(std::env::var("NODE_ADDRESS").ok().as_deref());
+    config::validate(&config)?;
+    Ok(config)
+}
+
+fn check_name_servers(config: &FileConfig) -> anyhow::Result<()> {
     if config.broker.name_servers.is_empty() {
         let problem = "a broker needs a NameServer: name one with -n host:port or NAMESRV_ADDR, \
                        or run both with `weir standalone`";
         return Err(Failure::Usage(problem.to_owned()).into());
     }
-    let roles = Roles { namesrv: false, broker: true };
-    server::serve(Plan { config, roles, bind, host: None, ephemeral: None }).await
+    Ok(())
 }

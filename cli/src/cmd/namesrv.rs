@@ -44,5 +44,5 @@ pub(crate) async fn run(args: NameServerArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let roles = Roles { namesrv: true, broker: false };
-    server::serve(Plan { config, roles, bind, host: None, ephemeral: None }).await
+    server::serve(Plan { config, roles, bind, host: None, source: None, ephemeral: None }).await
 }

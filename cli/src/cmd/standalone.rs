@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::config::{self, Kind};
-use crate::server::{self, CommonArgs, FlushArg, Plan, Roles, parse_advertise, parse_listener};
+use crate::config::{self, FileConfig, Kind};
+use crate::server::{
+    self, CommonArgs, FlushArg, Plan, Roles, Source, WithFlags, parse_advertise, parse_listener,
+};
 
 /// Run a NameServer and a broker in one process; this is what plain `weir` does
 #[derive(clap::Args)]
@@ -50,39 +52,48 @@ pub(crate) struct StandaloneArgs {
     common: CommonArgs,
 }
 
-pub(crate) async fn run(args: StandaloneArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(mut args: StandaloneArgs) -> anyhow::Result<()> {
     let loaded = config::load_optional(args.common.config.as_ref(), Kind::Broker)?;
     let mut ephemeral = None;
-    let mut config = loaded.config;
-    let listen = &mut config.listen;
-    listen.namesrv_port = args.namesrv_port.unwrap_or(listen.namesrv_port);
-    listen.broker_port = args.broker_port.unwrap_or(listen.broker_port);
-    listen.admin_port = args.common.admin_port.unwrap_or(listen.admin_port);
-    listen.namesrv_listeners.extend(args.namesrv_listener);
-    let bind = args.common.bind.or(args.host.clone()).or(listen.bind.take());
-    let bind = bind.unwrap_or_else(|| "127.0.0.1".to_owned());
-    listen.bind = Some(bind.clone());
-
-    let broker = &mut config.broker;
-    if let Some(data) = args.data {
-        broker.data_dir = data;
-    } else if args.ephemeral && !args.common.print_config {
+    if args.data.is_none() && args.ephemeral && !args.common.print_config {
         let folder = tempfile::Builder::new().prefix("weir-").tempdir();
         let folder = folder.context("make a temporary folder for --ephemeral")?;
-        broker.data_dir = folder.path().to_owned();
+        args.data = Some(folder.path().to_owned());
         ephemeral = Some(folder);
     }
-    broker.store.flush = args.flush.map_or(broker.store.flush, Into::into);
-    let host = args.host.filter(|_| !args.advertise.iter().any(|(name, _)| name == "default"));
-    broker.advertise.extend(args.advertise);
-    if config.namesrv.data_dir.is_none() {
-        config.namesrv.data_dir = Some(config.broker.data_dir.join("namesrv"));
-    }
-    config::validate(&config)?;
+    let config = with_flags(&args, loaded.config)?;
     if args.common.print_config {
         print!("{}", config::to_toml(&config)?);
         return Ok(());
     }
     let roles = Roles { namesrv: true, broker: true };
-    server::serve(Plan { config, roles, bind, host, ephemeral }).await
+    let bind = config.listen.bind.clone().unwrap_or_default();
+    let names_default = args.advertise.iter().any(|(name, _)| name == "default");
+    let host = args.host.clone().filter(|_| !names_default);
+    let source = args.common.config.clone().map(|file| {
+        let with_flags: WithFlags = Box::new(move |file| with_flags(&args, file));
+        Source { file, kind: Kind::Broker, content: loaded.content, with_flags }
+    });
+    server::serve(Plan { config, roles, bind, host, source, ephemeral }).await
+}
+
+/// Puts flags over what the file says, and checks the whole.
+fn with_flags(args: &StandaloneArgs, mut config: FileConfig) -> anyhow::Result<FileConfig> {
+    let listen = &mut config.listen;
+    listen.namesrv_port = args.namesrv_port.unwrap_or(listen.namesrv_port);
+    listen.broker_port = args.broker_port.unwrap_or(listen.broker_port);
+    listen.admin_port = args.common.admin_port.unwrap_or(listen.admin_port);
+    listen.namesrv_listeners.extend(args.namesrv_listener.iter().cloned());
+    let bind = args.common.bind.clone().or(args.host.clone()).or(listen.bind.take());
+    listen.bind = Some(bind.unwrap_or_else(|| "127.0.0.1".to_owned()));
+
+    let broker = &mut config.broker;
+    broker.data_dir = args.data.clone().unwrap_or_else(|| std::mem::take(&mut broker.data_dir));
+    broker.store.flush = args.flush.map_or(broker.store.flush, Into::into);
+    broker.advertise.extend(args.advertise.iter().cloned());
+    if config.namesrv.data_dir.is_none() {
+        config.namesrv.data_dir = Some(config.broker.data_dir.join("namesrv"));
+    }
+    config::validate(&config)?;
+    Ok(config)
 }

@@ -395,6 +395,21 @@ mod tests {
     }
 
     #[test]
+    fn what_administrators_change_by_apaches_name_is_what_the_file_sets() {
+        for live in weirmq_broker::LIVE {
+            let Some(name) = live.apache else { continue };
+            let (_, rule) = BROKER_RULES.iter().find(|(key, _)| *key == name).unwrap();
+            match rule {
+                Rule::Text(path) | Rule::Integer(path) | Rule::Bool(path) => {
+                    assert_eq!(*path, format!("broker.{}", live.path));
+                }
+                Rule::Joint => assert!(["namesrvAddr", "deleteWhen"].contains(&name), "{name}"),
+                Rule::Only(..) => panic!("{name} has one value"),
+            }
+        }
+    }
+
+    #[test]
     fn every_ruled_key_is_one_of_apaches() {
         for (kind, rules) in [(Kind::Broker, BROKER_RULES), (Kind::NameServer, NAME_SERVER_RULES)] {
             let known = known_keys(kind);

@@ -60,6 +60,8 @@ impl Default for Listen {
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub(crate) config: FileConfig,
+    /// What the file says.
+    pub(crate) content: String,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -70,13 +72,19 @@ pub(crate) struct Loaded {
 pub(crate) fn load(file: &Path, kind: Kind) -> anyhow::Result<Loaded> {
     let text = std::fs::read_to_string(file)
         .with_context(|| format!("read configuration {}", file.display()))?;
-    let loaded =
-        if is_properties(file, &text) { from_apache(&text, kind) } else { from_toml(&text) };
-    loaded.map_err(|problems| {
+    parse(file, &text, kind).map_err(|problems| {
         let prefix = format!("{}: ", file.display());
         let lines: Vec<_> = problems.iter().map(|problem| format!("{prefix}{problem}")).collect();
         anyhow::anyhow!("{}", lines.join("\n       "))
     })
+}
+
+/// Reads `text`, which `file` has.
+///
+/// # Errors
+/// Everything that is wrong in it, a line each.
+pub(crate) fn parse(file: &Path, text: &str, kind: Kind) -> Result<Loaded, Vec<String>> {
+    if is_properties(file, text) { from_apache(text, kind) } else { from_toml(text) }
 }
 
 /// Reads the file if there is one.
@@ -119,7 +127,7 @@ fn is_properties(file: &Path, text: &str) -> bool {
 
 fn from_toml(text: &str) -> Result<Loaded, Vec<String>> {
     let config = toml::from_str(text).map_err(|error| vec![explain(&error, text)])?;
-    Ok(Loaded { config, warnings: Vec::new() })
+    Ok(Loaded { config, content: text.to_owned(), warnings: Vec::new() })
 }
 
 fn from_apache(text: &str, kind: Kind) -> Result<Loaded, Vec<String>> {
@@ -129,7 +137,7 @@ fn from_apache(text: &str, kind: Kind) -> Result<Loaded, Vec<String>> {
     }
     let config = Value::Table(table).try_into::<FileConfig>();
     let config = config.map_err(|error| vec![error.message().to_owned()])?;
-    Ok(Loaded { config, warnings })
+    Ok(Loaded { config, content: text.to_owned(), warnings })
 }
 
 /// `line 3: unknown key …; did you mean …?`

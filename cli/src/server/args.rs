@@ -42,7 +42,7 @@ impl From<FlushArg> for Flush {
 }
 
 /// The other replicas of the broker's group.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Replication")]
 pub(crate) struct ReplicationArgs {
     /// The replica's place in its group: 0 for the master, 1 and up for its slaves [default: 0]

@@ -3,6 +3,7 @@
 mod advertise;
 mod args;
 mod banner;
+mod follow;
 mod listen;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use weirmq_admin::Admin;
-use weirmq_broker::Listeners;
+use weirmq_broker::{BrokerConfig, Configuration, Listeners};
 use weirmq_namesrv::{DEFAULT_LISTENER, Listener};
 
 use crate::config::FileConfig;
@@ -24,6 +25,7 @@ use listen::BrokerPorts;
 
 pub(crate) use advertise::parse_advertise;
 pub(crate) use args::{CommonArgs, FlushArg, ReplicationArgs, parse_listener};
+pub(crate) use follow::{Source, WithFlags};
 
 /// Everything that is decided before the first port is opened.
 pub(crate) struct Plan {
@@ -34,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) bind: String,
     /// The host that clients are told where nothing else is configured.
     pub(crate) host: Option<String>,
+    /// Where the broker's settings come from, if they may change.
+    pub(crate) source: Option<Source>,
     /// Data that goes when the process ends.
     pub(crate) ephemeral: Option<TempDir>,
 }
@@ -60,7 +64,8 @@ pub(crate) async fn serve(mut plan: Plan) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let ip = listen::resolve(&plan.bind).await?;
     let ports = Ports::open(&plan, ip)?;
-    let addresses = ports.addresses(&mut plan, ip)?;
+    let bound = ports.bound(&plan, ip)?;
+    let addresses = bound.addresses(&mut plan);
     let admin = Admin::new();
     expect_checks(&admin, plan.roles);
     let stop_admin = CancellationToken::new();
@@ -73,7 +78,7 @@ pub(crate) async fn serve(mut plan: Plan) -> anyhow::Result<()> {
         roles.namesrv(&plan, listeners, &admin);
     }
     if let Some(listeners) = ports.broker {
-        roles.broker(&plan, listeners, &admin);
+        roles.broker(&mut plan, bound, listeners, &admin)?;
     }
     let announce = async {
         admin.wait_until_ready().await;
@@ -144,34 +149,52 @@ impl Ports {
         Ok(Self { namesrv, broker, admin })
     }
 
-    /// Says where everything is, and completes the broker's configuration with it.
-    fn addresses(&self, plan: &mut Plan, ip: IpAddr) -> anyhow::Result<Addresses> {
+    fn bound(&self, plan: &Plan, ip: IpAddr) -> anyhow::Result<Bound> {
         let namesrv = self.namesrv.as_ref().and_then(|listeners| listeners.first());
         let namesrv = namesrv.map(|first| first.listener.local_addr()).transpose()?;
         let broker = self.broker.as_ref().map(|broker| broker.main.local_addr()).transpose()?;
-        let config = &mut plan.config.broker;
-        if let (Some(namesrv), Some(_)) = (namesrv, broker) {
+        let admin = self.admin.local_addr()?;
+        Ok(Bound { namesrv, broker, admin, ip, host: plan.host.clone() })
+    }
+}
+
+/// What is known once ports are open.
+struct Bound {
+    namesrv: Option<SocketAddr>,
+    broker: Option<SocketAddr>,
+    admin: SocketAddr,
+    ip: IpAddr,
+    host: Option<String>,
+}
+
+impl Bound {
+    /// Says where everything is, and completes the broker's configuration with it.
+    fn addresses(&self, plan: &mut Plan) -> Addresses {
+        Addresses {
+            namesrv: self.namesrv,
+            broker: self.broker,
+            admin: self.admin,
+            advertised: self.complete(&mut plan.config.broker),
+            data_dir: plan.roles.broker.then(|| plan.config.broker.data_dir.clone()),
+        }
+    }
+
+    /// Completes a broker's configuration; returns what clients are told.
+    fn complete(&self, config: &mut BrokerConfig) -> Option<String> {
+        let broker = self.broker?;
+        if let Some(namesrv) = self.namesrv {
             let own = SocketAddr::new(reachable(namesrv.ip()), namesrv.port()).to_string();
             if !config.name_servers.contains(&own) {
                 config.name_servers.insert(0, own);
             }
         }
-        let mut advertised = None;
-        if let Some(broker) = broker {
-            let default = match config.advertise.get(DEFAULT_LISTENER) {
-                Some(configured) if plan.host.is_none() => configured.clone(),
-                _ => advertise::address(plan.host.as_deref(), ip, broker.port(), namesrv.is_some()),
-            };
-            config.advertise.insert(DEFAULT_LISTENER.to_owned(), default.clone());
-            advertised = Some(default);
-        }
-        Ok(Addresses {
-            namesrv,
-            broker,
-            admin: self.admin.local_addr()?,
-            advertised,
-            data_dir: plan.roles.broker.then(|| plan.config.broker.data_dir.clone()),
-        })
+        let (host, has_namesrv) = (self.host.as_deref(), self.namesrv.is_some());
+        let default = match config.advertise.get(DEFAULT_LISTENER) {
+            Some(configured) if host.is_none() => configured.clone(),
+            _ => advertise::address(host, self.ip, broker.port(), has_namesrv),
+        };
+        config.advertise.insert(DEFAULT_LISTENER.to_owned(), default.clone());
+        Some(default)
     }
 }
 
@@ -200,10 +223,30 @@ impl Running {
         self.tasks.spawn(async move { run.await.context("NameServer") });
     }
 
-    fn broker(&mut self, plan: &Plan, listeners: Listeners, admin: &Admin) {
-        let config = plan.config.broker.clone();
-        let run = weirmq_broker::run(config, listeners, admin.clone(), self.stop_broker.clone());
-        self.brokers.spawn(async move { run.await.context("broker") });
+    fn broker(
+        &mut self,
+        plan: &mut Plan,
+        bound: Bound,
+        listeners: Listeners,
+        admin: &Admin,
+    ) -> anyhow::Result<()> {
+        let configuration = Configuration::new(plan.config.broker.clone())?;
+        let (admin, stop) = (admin.clone(), self.stop_broker.clone());
+        let run = weirmq_broker::run(configuration.clone(), listeners, admin, stop);
+        let Some(source) = plan.source.take() else {
+            self.brokers.spawn(async move { run.await.context("broker") });
+            return Ok(());
+        };
+        configuration.was_read_from(&source.file, source.content.as_bytes());
+        let complete = move |config: &mut BrokerConfig| drop(bound.complete(config));
+        let follow = follow::follow(source, plan.config.clone(), complete, configuration);
+        self.brokers.spawn(async move {
+            tokio::select! {
+                ended = run => ended.context("broker"),
+                never = follow => match never {},
+            }
+        });
+        Ok(())
     }
 
     /// The end of whichever role ends first, which nobody asked it to.

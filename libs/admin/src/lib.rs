@@ -8,6 +8,7 @@
 //! | `/livez` | 200 while restarting the process would not help, 503 otherwise |
 //! | `/readyz` | 200 when every check is Ok, 503 before that and once shutdown began |
 //! | `/startupz` | 200 when no check is Starting for the first time any more |
+//! | `/config` | JSON: which configuration is in effect; 404 where nobody says |
 //! | `/version` | JSON: `version`, `commit` (null when unknown), `rustc` |
 //! | `/metrics` | OpenMetrics text |
 //!
@@ -37,10 +38,14 @@ struct Shared {
     registry: Mutex<Registry>,
     health: Health,
     restart: Mutex<Option<RestartQuestion>>,
+    configuration: Mutex<Option<ConfigurationQuestion>>,
 }
 
 /// Answers why the process should not be restarted now; nothing: it may be.
 type RestartQuestion = Box<dyn Fn() -> Vec<String> + Send>;
+
+/// Says which configuration is in effect.
+type ConfigurationQuestion = Box<dyn Fn() -> serde_json::Value + Send>;
 
 impl Admin {
     /// An admin port with the metrics of the process and without checks. It is ready once there
@@ -52,6 +57,7 @@ impl Admin {
             registry: Mutex::new(registry),
             health: Health::default(),
             restart: Mutex::default(),
+            configuration: Mutex::default(),
         }))
     }
 
@@ -69,6 +75,15 @@ impl Admin {
 
     fn reasons_not_to_restart(&self) -> Vec<String> {
         self.0.restart.lock().as_ref().map_or_else(Vec::new, |ask| ask())
+    }
+
+    /// Has `/config` answer this; `ask` must not block. Without it there is no such page.
+    pub fn show_configuration(&self, ask: impl Fn() -> serde_json::Value + Send + 'static) {
+        *self.0.configuration.lock() = Some(Box::new(ask));
+    }
+
+    fn configuration(&self) -> Option<serde_json::Value> {
+        self.0.configuration.lock().as_ref().map(|ask| ask())
     }
 
     pub fn health(&self) -> &Health {

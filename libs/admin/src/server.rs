@@ -17,6 +17,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const ENDPOINTS: &str = "this is the admin port of WeirMQ; it serves:\n  \
     /livez /readyz /startupz   health (?verbose lists the checks)\n  \
     /safe-to-restart           whether a restart would stop anything, or the reasons\n  \
+    /config                    which configuration is in effect\n  \
     /version                   what this build is\n  \
     /metrics                   OpenMetrics\n";
 /// How long answers that are under way may take at shutdown.
@@ -32,6 +33,7 @@ pub async fn serve(listener: TcpListener, admin: Admin, shutdown: CancellationTo
         .route("/readyz", get(readyz))
         .route("/startupz", get(startupz))
         .route("/safe-to-restart", get(safe_to_restart))
+        .route("/config", get(config))
         .route("/version", get(version))
         .route("/metrics", get(metrics))
         .fallback(not_found)
@@ -78,6 +80,13 @@ async fn safe_to_restart(State(admin): State<Admin>) -> Response {
     let safe = reasons.is_empty();
     let status = if safe { StatusCode::OK } else { StatusCode::CONFLICT };
     (status, axum::Json(serde_json::json!({ "safe": safe, "reasons": reasons }))).into_response()
+}
+
+async fn config(State(admin): State<Admin>) -> Response {
+    match admin.configuration() {
+        Some(configuration) => axum::Json(configuration).into_response(),
+        None => not_found().await,
+    }
 }
 
 async fn version() -> Response {
@@ -129,6 +138,9 @@ mod tests {
         admin.ask_before_restart(|| vec!["busy".to_owned()]);
         let unsafe_now = ask(address, "/safe-to-restart").await;
         assert!(unsafe_now.starts_with("HTTP/1.1 409") && unsafe_now.contains(r#"["busy"]"#));
+        assert!(ask(address, "/config").await.starts_with("HTTP/1.1 404"));
+        admin.show_configuration(|| serde_json::json!({ "error": null }));
+        assert!(ask(address, "/config").await.ends_with(r#"{"error":null}"#));
         let check = admin.check("namesrv");
         let starting = ask(address, "/readyz").await;
         assert!(starting.starts_with("HTTP/1.1 503") && starting.contains("namesrv starting"));

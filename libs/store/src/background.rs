@@ -100,7 +100,7 @@ impl Inner {
         let mut last_mark = Instant::now();
         let mut mark_due = None;
         self.do_work(PREPARE);
-        let mut scrub_due = Instant::now() + SCRUB_AFTER.min(self.config.scrub_interval);
+        let mut scrub_due = Instant::now() + SCRUB_AFTER.min(self.upkeep().scrub_interval);
         let recovery = &self.recovery;
         // Without a mark of ours the whole log may be without, and is the scrub's affair.
         let recent = self.config.unflushed_bytes() + MARK_BYTES;

@@ -76,6 +76,24 @@ pub struct StoreConfig {
     pub threads: bool,
 }
 
+/// What of a [`StoreConfig`] may change while the store is open; see there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upkeep {
+    pub retention: Duration,
+    pub retention_hours: Vec<u8>,
+    pub retention_disk_percent: u8,
+    pub retention_force: bool,
+    pub spare_segments_max: usize,
+    pub free_bytes_min: Option<u64>,
+    pub scrub_interval: Duration,
+}
+
+impl Upkeep {
+    pub(crate) fn retention_ms(&self) -> i64 {
+        i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
@@ -151,8 +169,17 @@ impl StoreConfig {
         Ok(())
     }
 
-    pub(crate) fn retention_ms(&self) -> i64 {
-        i64::try_from(self.retention.as_millis()).unwrap_or(i64::MAX)
+    /// How the store looks after itself, as it begins.
+    pub fn upkeep(&self) -> Upkeep {
+        Upkeep {
+            retention: self.retention,
+            retention_hours: self.retention_hours.clone(),
+            retention_disk_percent: self.retention_disk_percent,
+            retention_force: self.retention_force,
+            spare_segments_max: self.spare_segments_max,
+            free_bytes_min: self.free_bytes_min,
+            scrub_interval: self.scrub_interval,
+        }
     }
 
     pub(crate) fn is_sync(&self) -> bool {

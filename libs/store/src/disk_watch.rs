@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use crate::config::StoreConfig;
 use crate::disk::DiskSpace;
 use crate::error::StoreError;
 use crate::store::Inner;
@@ -24,9 +23,9 @@ pub(crate) struct DiskWatch {
 }
 
 impl DiskWatch {
-    pub(crate) fn update(&self, space: DiskSpace, config: &StoreConfig) {
+    pub(crate) fn update(&self, space: DiskSpace, free_bytes_min: Option<u64>, segment_bytes: u64) {
         let share = (space.total / 10).min(FREE_BYTES_ENOUGH);
-        let floor = config.free_bytes_min.unwrap_or(share.max(2 * config.segment_bytes));
+        let floor = free_bytes_min.unwrap_or(share.max(2 * segment_bytes));
         self.free.store(space.free, Ordering::Relaxed);
         self.total.store(space.total, Ordering::Relaxed);
         self.floor.store(floor, Ordering::Relaxed);
@@ -77,14 +76,14 @@ impl Inner {
     /// Whether retention is to free what it may: enough of the disk is used, or writes are refused
     /// although it is not, because the disk is small or much has to stay free.
     pub(crate) fn is_space_short(&self) -> bool {
-        self.disk_watch.is_used(self.config.retention_disk_percent) || self.disk_watch.is_full()
+        self.disk_watch.is_used(self.upkeep().retention_disk_percent) || self.disk_watch.is_full()
     }
 
     pub(crate) fn check_space(&self) -> Result<(), StoreError> {
         let root = &self.layout.root;
         self.disk_watch.asked_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         let space = self.disk.space(root).map_err(StoreError::io("measure free space of", root))?;
-        self.disk_watch.update(space, &self.config);
+        self.disk_watch.update(space, self.upkeep().free_bytes_min, self.config.segment_bytes);
         Ok(())
     }
 

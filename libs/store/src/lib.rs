@@ -64,7 +64,7 @@ mod watermarks;
 mod zero_ahead;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use config::{FlushMode, StoreConfig};
+pub use config::{FlushMode, StoreConfig, Upkeep};
 pub use consume_queue::QueueRange;
 pub use disk::{Disk, DiskFile, DiskSpace, Listed, Mapping, OpenMode, RealDisk, SimulatedDisk};
 pub use dispatch::{Dispatch, DispatchRule, KeySource, apache_rule};

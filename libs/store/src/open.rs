@@ -120,8 +120,13 @@ impl Inner {
             SpareSegments::open(&disk, &layout, config.segment_bytes, config.spare_segments_max)?;
         let newest_ms =
             log.all().iter().rev().find_map(|segment| retention::first_stored_ms(segment));
-        let retention_clock =
-            RetentionClock::open(&*disk, &layout, &*clock, config.retention_ms(), newest_ms)?;
+        let retention_clock = RetentionClock::open(
+            &*disk,
+            &layout,
+            &*clock,
+            config.upkeep().retention_ms(),
+            newest_ms,
+        )?;
         let scrub = Scrub::open(&*disk, &layout, report.log_start, end)?;
         let tail = block_tail(&log, end, config.segment_bytes);
         let inner = Self {
@@ -146,6 +151,7 @@ impl Inner {
             recovery: report,
             directory_lock: Mutex::new(Some(directory_lock)),
             queue_state: Mutex::new(queue_state),
+            upkeep: RwLock::new(Arc::new(config.upkeep())),
             config,
             layout,
             format,

@@ -247,7 +247,7 @@ impl Inner {
 
     /// One step of the pass; how long to wait for the next one.
     pub(crate) fn scrub_paced(&self) -> Duration {
-        let interval = self.config.scrub_interval;
+        let interval = self.upkeep().scrub_interval;
         if interval.is_zero() {
             return PAUSE_MAX;
         }

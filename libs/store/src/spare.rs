@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -22,7 +23,7 @@ pub(crate) struct SpareSegments {
     disk: Arc<dyn Disk>,
     layout: Layout,
     segment_bytes: u64,
-    max: usize,
+    max: AtomicUsize,
     /// Locked for a few instructions only: I/O threads count them.
     names: Mutex<Vec<String>>,
 }
@@ -46,7 +47,12 @@ impl SpareSegments {
             }
         }
         let (disk, layout) = (Arc::clone(disk), layout.clone());
-        Ok(Self { disk, layout, segment_bytes, max, names: Mutex::new(names) })
+        Ok(Self { disk, layout, segment_bytes, max: max.into(), names: Mutex::new(names) })
+    }
+
+    /// How many are kept from the next one on; those that there are stay.
+    pub(crate) fn set_max(&self, max: usize) {
+        self.max.store(max, Ordering::Relaxed);
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -66,7 +72,7 @@ impl SpareSegments {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Ok(());
         };
-        if self.count() >= self.max {
+        if self.count() >= self.max.load(Ordering::Relaxed) {
             remove_if_there(&*self.disk, path)?;
             return self.sync(&self.layout.commit_log);
         }

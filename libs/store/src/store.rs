@@ -12,7 +12,7 @@ use crate::append::{Appender, Gate};
 use crate::background::{self, Background};
 use crate::clock::Clock;
 use crate::commit_log::CommitLog;
-use crate::config::StoreConfig;
+use crate::config::{StoreConfig, Upkeep};
 use crate::consume_queue::{Queue, QueueRange};
 use crate::disk::Disk;
 use crate::disk_watch::DiskWatch;
@@ -55,7 +55,9 @@ struct Running {
 
 /// What the threads share.
 pub(crate) struct Inner {
+    /// As it was opened. Of what is in [`Upkeep`] too, that counts.
     pub(crate) config: StoreConfig,
+    pub(crate) upkeep: RwLock<Arc<Upkeep>>,
     pub(crate) layout: Layout,
     pub(crate) format: Format,
     pub(crate) disk: Arc<dyn Disk>,
@@ -280,6 +282,12 @@ impl Store {
     /// take. In all cases nothing was written.
     pub fn append_copy(&self, position: u64, bytes: &[u8]) -> Result<u64, StoreError> {
         self.inner().append_copy(position, bytes)
+    }
+
+    /// Changes how the store looks after itself, to what [`StoreConfig::validate`] would let through:
+    /// from the next look on, which is at most a minute away (10 minutes for the scrub).
+    pub fn set_upkeep(&self, upkeep: Upkeep) {
+        self.inner().set_upkeep(upkeep);
     }
 
     /// The longest record that the store takes, in bytes.

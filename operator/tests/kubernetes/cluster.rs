@@ -15,7 +15,7 @@ use uuid::Uuid;
 use weirmq_admin::Admin;
 use weirmq_authority::Record;
 use weirmq_authority::kubernetes::BrokerGroupStatus;
-use weirmq_broker::{BrokerConfig, Listeners, ReplicationSection};
+use weirmq_broker::{BrokerConfig, Configuration, Listeners, ReplicationSection};
 use weirmq_operator::Config;
 
 /// Waiting for what should come at once ends with a failure after this.
@@ -23,6 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Where brokers are asked, whatever their pod.
 const BROKER_PORT: u16 = 10_911;
+const ADMIN_PORT: u16 = 10_908;
 
 /// The resources that a test declares.
 pub(crate) const KINDS: [(&str, &str); 4] =
@@ -73,7 +74,11 @@ impl Cluster {
             ..BrokerConfig::default()
         };
         let listeners = Listeners { main, vip: None, replication: of_replicas };
-        let running = weirmq_broker::run(config, listeners, Admin::new(), shutdown.clone());
+        let (configuration, of_broker) = (Configuration::new(config).unwrap(), Admin::new());
+        let running =
+            weirmq_broker::run(configuration, listeners, of_broker.clone(), shutdown.clone());
+        let of_admin = TcpListener::bind((address, ADMIN_PORT)).await.unwrap();
+        tokio::spawn(weirmq_admin::serve(of_admin, of_broker, shutdown.clone()));
         let broker = tokio::spawn(async move { running.await.unwrap() });
 
         let space =

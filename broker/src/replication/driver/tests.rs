@@ -13,6 +13,7 @@ use weirmq_store::{NewMessage, SimulatedDisk, Store, SystemClock};
 use super::*;
 use crate::broker::End;
 use crate::config::ReplicationMode;
+use crate::configuration::Configuration;
 use crate::metrics::Metrics;
 use crate::replication::frame::{HEAD_BYTES, Hello, Lead, contents_bytes};
 use crate::replication::handshake::{PROTOCOL, PROTOCOL_MIN, Trust, accept};
@@ -67,14 +68,15 @@ impl Slave {
         let bound = listener.local_addr().unwrap();
         let admin = weirmq_admin::Admin::default();
         let metrics = Metrics::new(&config, &admin);
-        let (broker, prepared) = open(disk, config, bound, admin, metrics).unwrap();
+        let (broker, prepared) =
+            open(disk, Configuration::new(config).unwrap(), bound, admin, metrics).unwrap();
         let thread = ReplicationThread::start(prepared.unwrap(), broker.clone(), listener).unwrap();
         let (mut stream, _) = master.accept().await.unwrap();
         let own = Hello {
             protocol: PROTOCOL,
             protocol_min: PROTOCOL_MIN,
-            cluster: broker.config.cluster.clone(),
-            group: broker.config.name.clone(),
+            cluster: broker.config().cluster.clone(),
+            group: broker.config().name.clone(),
             member: MASTER,
             segment_bytes: broker.store.segment_bytes(),
             nonce: Uuid::new_v4(),
@@ -187,7 +189,8 @@ async fn a_process_that_was_stopped_does_nothing_as_master_before_its_replica_kn
     let (config, admin) = (config(&folder, 0), weirmq_admin::Admin::default());
     let (disk, metrics) = (Arc::new(SimulatedDisk::new()), Metrics::new(&config, &admin));
     let bound = "127.0.0.1:10911".parse().unwrap();
-    let (broker, _prepared) = open(disk, config, bound, admin, metrics).unwrap();
+    let (broker, _prepared) =
+        open(disk, Configuration::new(config).unwrap(), bound, admin, metrics).unwrap();
     let replication = broker.replication.as_ref().unwrap();
     let role = RoleStatus::Master { may_append: true };
     replication.set_status(Status { role, ..replication.status() });

@@ -138,7 +138,7 @@ pub(in crate::request) fn consume_stats(
                 last_timestamp,
                 pull_offset: consumer_offset,
             };
-            let queue = MessageQueue::new(name.clone(), broker.config.name.clone(), queue);
+            let queue = MessageQueue::new(name.clone(), broker.config().name.clone(), queue);
             body.offset_table.insert(queue, offsets);
         }
     }

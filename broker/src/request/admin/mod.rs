@@ -1,6 +1,7 @@
 //! Requests of administrators: mqadmin, the dashboard, the operator, `weir`.
 
 pub(super) mod clean;
+pub(super) mod config;
 pub(super) mod group;
 pub(super) mod replicas;
 pub(super) mod reset;

@@ -108,7 +108,7 @@ pub(in crate::request) fn in_sync_set(
     let names: Vec<String> =
         serde_json::from_slice(&strict).map_err(|error| wrong(error.to_string()))?;
     let mut body = BrokerReplicasInfo::default();
-    if names.contains(&broker.config.name) {
+    if names.contains(&broker.config().name) {
         let info = match &broker.replication {
             Some(shared) => replicas(broker, shared, &shared.status()),
             None => {
@@ -121,7 +121,7 @@ pub(in crate::request) fn in_sync_set(
                 }
             }
         };
-        body.replicas_info_table.insert(broker.config.name.clone(), info);
+        body.replicas_info_table.insert(broker.config().name.clone(), info);
     }
     succeed_with_body(out, &request.head, &body.encode());
     Ok(())
@@ -150,7 +150,7 @@ fn replicas(broker: &Broker, shared: &Shared, status: &Status) -> ReplicasInfo {
     ReplicasInfo {
         in_sync_replicas: status.in_sync_set.iter().map(known).collect(),
         master_address: master.map(address).filter(|address| !address.is_empty()),
-        master_broker_id: master.map(|replica| broker.config.slave_id(replica)),
+        master_broker_id: master.map(|replica| broker.config().slave_id(replica)),
         master_epoch: short(status.epoch),
         not_in_sync_replicas: others.iter().map(known).collect(),
         sync_state_set_epoch: short(status.in_sync_version),
@@ -161,8 +161,8 @@ fn identity(broker: &Broker, replica: u32, address: String, is_alive: bool) -> R
     ReplicaIdentity {
         alive: is_alive,
         broker_address: address,
-        broker_id: broker.config.slave_id(replica),
-        broker_name: broker.config.name.clone(),
+        broker_id: broker.config().slave_id(replica),
+        broker_name: broker.config().name.clone(),
     }
 }
 
@@ -185,8 +185,8 @@ pub(in crate::request) fn epochs(
     };
     let body = EpochEntryCache {
         broker_id: broker.registration_id().unwrap_or_else(|| broker.own_slave_id()),
-        broker_name: broker.config.name.clone(),
-        cluster_name: broker.config.cluster.clone(),
+        broker_name: broker.config().name.clone(),
+        cluster_name: broker.config().cluster.clone(),
         epoch_list: starts.iter().zip(ends).map(entry).collect(),
         max_offset: number(end),
     };
@@ -201,10 +201,10 @@ pub(in crate::request) fn controller(
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
     let broker = context.broker;
-    let address = broker.store_host(context.connection).to_string();
+    let (address, config) = (broker.store_host(context.connection).to_string(), broker.config());
     let header = ControllerMetadataResponseHeader {
-        group: broker.config.name.as_str().into(),
-        controller_leader_id: broker.config.name.as_str().into(),
+        group: config.name.as_str().into(),
+        controller_leader_id: config.name.as_str().into(),
         controller_leader_address: address.as_str().into(),
         is_leader: true,
         peers: address.as_str().into(),

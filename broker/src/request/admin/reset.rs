@@ -47,7 +47,7 @@ pub(in crate::request) fn reset(
             Some(committed) if !header.is_force => wanted.min(committed),
             _ => wanted,
         };
-        let queue = MessageQueue::new(name.as_ref(), broker.config.name.clone(), queue);
+        let queue = MessageQueue::new(name.as_ref(), broker.config().name.clone(), queue);
         body.offset_table.insert(queue, offset);
     }
     let encoded = body.encode();

@@ -1,12 +1,10 @@
-//! The broker itself: codes 26 and 28.
+//! The broker itself: code 28.
 
 use std::collections::BTreeMap;
 
-use weirmq_remoting::ResponseCode;
 use weirmq_remoting::body::{Body as _, KVTable};
-use weirmq_remoting::command::{Command, response};
+use weirmq_remoting::command::Command;
 
-use crate::config::ReplicationMode;
 use crate::delay::DelayLevel;
 use crate::request::{Context, Refusal, succeed_with_body};
 use crate::topics::SCHEDULE_TOPIC;
@@ -90,49 +88,4 @@ fn runtime(elapsed_ms: i64) -> String {
         minutes % 60,
         seconds % 60
     )
-}
-
-/// The configuration under Apache's property names, as far as mqadmin and the dashboard show it.
-pub(in crate::request) fn config(
-    context: &Context<'_>,
-    request: &Command<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), Refusal> {
-    let config = &context.broker.config;
-    let flush = match config.store.flush {
-        crate::config::Flush::Async => "ASYNC_FLUSH",
-        crate::config::Flush::Sync => "SYNC_FLUSH",
-    };
-    let broker_id = context.broker.registration_id().unwrap_or(config.broker_id as i64);
-    let role = match (broker_id, config.replication.mode) {
-        (0, ReplicationMode::Async) => "ASYNC_MASTER",
-        (0, ReplicationMode::Sync) => "SYNC_MASTER",
-        _ => "SLAVE",
-    };
-    let delete_when: Vec<_> =
-        config.store.retention_at_hours.iter().map(|hour| format!("{hour:02}")).collect();
-    let lines = [
-        ("brokerClusterName", config.cluster.clone()),
-        ("brokerName", config.name.clone()),
-        ("brokerId", broker_id.to_string()),
-        ("namesrvAddr", config.name_servers.join(";")),
-        ("brokerRole", role.into()),
-        ("flushDiskType", flush.into()),
-        ("autoCreateTopicEnable", config.auto_create_topics.to_string()),
-        ("autoCreateSubscriptionGroup", config.auto_create_groups.to_string()),
-        ("defaultTopicQueueNums", config.default_topic_queues.to_string()),
-        ("brokerPermission", config.permission.to_string()),
-        ("maxMessageSize", config.limits.message_bytes_max.to_string()),
-        ("mappedFileSizeCommitLog", config.store.segment_bytes.to_string()),
-        ("fileReservedTime", config.store.retention_hours.to_string()),
-        ("deleteWhen", delete_when.join(";")),
-        ("diskMaxUsedSpaceRatio", config.store.retention_disk_percent.to_string()),
-        ("cleanFileForciblyEnable", config.store.retention_force.to_string()),
-        ("listenPort", context.broker.main_port.to_string()),
-    ];
-    let text: String = lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
-    let mut writer = response(out, &request.head, ResponseCode::Success, None);
-    writer.text("version", "0".into());
-    writer.finish(text.as_bytes());
-    Ok(())
 }

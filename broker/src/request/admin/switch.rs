@@ -18,14 +18,14 @@ pub(in crate::request) fn elect(
     let broker = context.broker;
     let name = header.broker_name.to_cow();
     let wrong = |remark: String| Err(Refusal::new(ResponseCode::InvalidParameter, remark));
-    if *name != broker.config.name {
-        return wrong(format!("this is broker {}, not {name}", broker.config.name));
+    if *name != broker.config().name {
+        return wrong(format!("this is broker {}, not {name}", broker.config().name));
     }
     if broker.replication.is_none() {
         return wrong(format!("broker {name} has no other replicas"));
     }
     let designated = header.broker_id.filter(|_| header.designate_elect == Some(true));
-    let heir = match designated.map(|id| (id, broker.config.replica_of(id))) {
+    let heir = match designated.map(|id| (id, broker.config().replica_of(id))) {
         None => None,
         Some((_, Some(replica))) => Some(ReplicaId(replica)),
         Some((id, None)) => return wrong(format!("no slave of {name} has the id {id}")),

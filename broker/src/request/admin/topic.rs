@@ -31,7 +31,7 @@ pub(in crate::request) fn create(
         return Err(Refusal::new(ResponseCode::InvalidParameter, remark));
     }
     let invalid = |remark: String| Err(Refusal::new(ResponseCode::InvalidParameter, remark));
-    let most = broker.config.limits.topic_queues_max;
+    let most = broker.config().limits.topic_queues_max;
     let queues = |field: &str, asked: i32| match u32::try_from(asked) {
         Ok(number) if (1..=most).contains(&number) => Ok(number),
         _ => {
@@ -168,7 +168,7 @@ pub(in crate::request) fn stats(
                 min_offset: range.min as i64,
             },
         };
-        let queue = MessageQueue::new(topic.name.clone(), broker.config.name.clone(), queue);
+        let queue = MessageQueue::new(topic.name.clone(), broker.config().name.clone(), queue);
         offset_table.insert(queue, offsets);
     }
     let body = TopicStatsTable { offset_table, ..TopicStatsTable::default() };

@@ -54,6 +54,7 @@ public final class Mqadmin {
         features.put("connection", Mqadmin::connection);
         features.put("kv", Mqadmin::kv);
         features.put("replicas", Mqadmin::replicas);
+        features.put("config", Mqadmin::config);
         features.put("write-perm", Mqadmin::writePerm);
         features.keySet().retainAll(Arrays.asList(args[2].split(",")));
         features.forEach((name, feature) -> {
@@ -138,6 +139,21 @@ public final class Mqadmin {
             }
         }
         throw new AssertionError("clusterList shows no master: " + printed);
+    }
+
+    /** A setting is changed and shown, and what cannot be changed is refused in words. */
+    private void config() {
+        String address = broker()[3];
+        String before = find("^fileReservedTime\\s*=\\s*(\\d+)", run("getBrokerConfig", "-b", address));
+        runExpecting("update broker config success", "updateBrokerConfig", "-b", address, "-k", "fileReservedTime", "-v", "7");
+        check("7".equals(find("^fileReservedTime\\s*=\\s*(\\d+)", run("getBrokerConfig", "-b", address))), "not 7 hours");
+        String[][] refused = {{"flushDiskType", "SYNC_FLUSH", "restart"}, {"fileReservdTime", "7", "no setting is called"},
+            {"deleteWhen", "24", "hours go from 0 to 23"}, {"defaultTopicQueueNums", "many", "whole number"}};
+        for (String[] one : refused) {
+            String printed = runExpecting(one[2], "updateBrokerConfig", "-b", address, "-k", one[0], "-v", one[1]);
+            check(printed.contains("CODE: 29"), "no INVALID_PARAMETER: " + printed);
+        }
+        runExpecting("update broker config success", "updateBrokerConfig", "-b", address, "-k", "fileReservedTime", "-v", before);
     }
 
     /** Of a broker that is alone: its own in-sync set, without slaves and epochs. */

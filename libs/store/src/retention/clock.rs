@@ -66,10 +66,18 @@ impl RetentionClock {
         let written = Known::read(disk, layout)?;
         let first =
             || Known { known_ms: newest_ms.unwrap_or_else(|| clock.now_ms()), jumps: Vec::new() };
-        let mut known = written.clone().unwrap_or_else(first);
-        // The retention time may have been another one.
-        known.jumps.iter_mut().for_each(|jump| jump.left_ms = jump.left_ms.min(retention_ms));
-        Ok(Self { retention_ms, looked_ms: uptime_ms(clock), known, written })
+        let known = written.clone().unwrap_or_else(first);
+        let mut clock = Self { retention_ms, looked_ms: uptime_ms(clock), known, written };
+        // It may have been another one.
+        clock.set_retention(retention_ms);
+        Ok(clock)
+    }
+
+    /// How long messages are kept from now on. What does not count yet counts after as long at most.
+    pub(crate) fn set_retention(&mut self, retention_ms: i64) {
+        self.retention_ms = retention_ms;
+        let jumps = self.known.jumps.iter_mut();
+        jumps.for_each(|jump| jump.left_ms = jump.left_ms.min(retention_ms));
     }
 
     /// The time that retention goes by, in milliseconds since 1970; never ahead of the clock.

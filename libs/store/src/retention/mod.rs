@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::config::StoreConfig;
+use crate::config::{StoreConfig, Upkeep};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::format::{Layout, file_name};
@@ -22,11 +22,22 @@ use crate::store::Inner;
 pub(crate) use clock::RetentionClock;
 
 impl Inner {
+    /// How the store looks after itself at the moment.
+    pub(crate) fn upkeep(&self) -> Arc<Upkeep> {
+        self.upkeep.read().clone()
+    }
+
+    pub(crate) fn set_upkeep(&self, upkeep: Upkeep) {
+        self.spares.set_max(upkeep.spare_segments_max);
+        self.retention_clock.lock().set_retention(upkeep.retention_ms());
+        *self.upkeep.write() = Arc::new(upkeep);
+    }
+
     /// Deletes what is due now: what has expired, if it is the hour, if the disk is short or if
     /// somebody asked; and the oldest segments whatever their age, if the disk is very short and
     /// the configuration allows it. Says how many segments that were.
     pub(crate) fn expire_if_due(&self, is_asked: bool) -> Result<usize, StoreError> {
-        let config = &self.config;
+        let upkeep = self.upkeep();
         let now_ms = self.look_at_the_clock()?;
         let is_short = self.is_space_short();
         if is_short && self.spares.remove_all()? > 0 {
@@ -37,10 +48,10 @@ impl Inner {
             return Ok(0);
         }
         let mut expired = 0;
-        if is_asked || is_short || config.retention_hours.contains(&self.clock.hour()) {
+        if is_asked || is_short || upkeep.retention_hours.contains(&self.clock.hour()) {
             expired += self.expire(now_ms)?;
         }
-        while config.retention_force && self.is_very_short() && self.expire_oldest()? {
+        while upkeep.retention_force && self.is_very_short() && self.expire_oldest()? {
             expired += 1;
             self.check_space()?;
         }
@@ -105,7 +116,7 @@ impl Inner {
     /// The newest segment stays, as does everything from the protected position on.
     fn expire(&self, now_ms: i64) -> Result<usize, StoreError> {
         let mut segments = self.log.all();
-        let old = old_segments(&segments, now_ms, self.config.retention_ms());
+        let old = old_segments(&segments, now_ms, self.upkeep().retention_ms());
         let kept_from = self.kept_from();
         let expired = segments[..old].partition_point(|segment| segment.end() <= kept_from);
         if expired < old {

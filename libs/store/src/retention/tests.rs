@@ -186,15 +186,45 @@ fn what_has_expired_waits_for_its_hour_a_short_disk_or_a_wish() {
 }
 
 #[test]
+fn upkeep_may_change_while_the_store_is_open() {
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let inner = open_at(&disk, 2, &clock);
+    append(&inner, 26);
+    clock.advance_ms(3_600_000);
+    append(&inner, 7);
+    let set = |change: &dyn Fn(&mut Upkeep)| {
+        let mut upkeep = (*inner.upkeep()).clone();
+        change(&mut upkeep);
+        inner.set_upkeep(upkeep);
+    };
+    // One o'clock, and everything but the last segment is an hour old.
+    set(&|upkeep| upkeep.retention = Duration::from_secs(7_200));
+    set(&|upkeep| upkeep.retention_hours = vec![1]);
+    assert_eq!(inner.expire_if_due(false).unwrap(), 0, "messages are kept for two hours");
+    set(&|upkeep| upkeep.spare_segments_max = 1);
+    set(&|upkeep| upkeep.retention = Duration::from_secs(1_800));
+    assert_eq!(inner.expire_if_due(false).unwrap(), 3);
+    assert_eq!(inner.spares.count(), 1);
+    set(&|upkeep| upkeep.free_bytes_min = Some(u64::MAX));
+    inner.check_space().unwrap();
+    assert!(matches!(inner.check_writable(), Err(StoreError::Full { .. })));
+    set(&|upkeep| upkeep.free_bytes_min = Some(0));
+    inner.check_space().unwrap();
+    inner.check_writable().unwrap();
+}
+
+#[test]
 fn only_force_deletes_before_the_time_and_never_what_is_protected() {
     let disk = SimulatedDisk::new();
-    let mut inner = open(&disk, 2);
+    let inner = open(&disk, 2);
     append(&inner, 26);
-    inner.config.retention = Duration::from_secs(3600);
+    let hour = Upkeep { retention: Duration::from_secs(3600), ..(*inner.upkeep()).clone() };
+    inner.set_upkeep(hour.clone());
     disk.limit_space(Some((1 << 50) / 100 * 10));
     inner.check_space().unwrap();
     assert_eq!(inner.expire_if_due(true).unwrap(), 0);
-    inner.config.retention_force = true;
+    inner.set_upkeep(Upkeep { retention_force: true, ..hour });
     inner.protected_from.store(9000, Ordering::Release);
     let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = Arc::clone(&told);
@@ -306,12 +336,13 @@ fn an_error_halfway_leaves_no_gap_in_the_log() {
 fn a_small_disk_that_refuses_writes_is_short_whatever_its_share() {
     let disk = SimulatedDisk::new();
     let clock = Arc::new(ManualClock::at_ms(1000));
-    let mut inner = open_at(&disk, 2, &clock);
+    let inner = open_at(&disk, 2, &clock);
     append(&inner, 26);
     expire(&inner);
     append(&inner, 14);
     clock.advance_ms(60_000);
-    inner.config.free_bytes_min = Some((1 << 50) + 1);
+    let free_bytes_min = Some((1 << 50) + 1);
+    inner.set_upkeep(Upkeep { free_bytes_min, ..(*inner.upkeep()).clone() });
     inner.check_space().unwrap();
     assert!(inner.spares.count() > 0 && inner.disk_watch.is_full());
     assert!(inner.expire_if_due(false).unwrap() > 0);
