@@ -27,6 +27,7 @@ fn config(folder: &tempfile::TempDir, broker_id: u64) -> BrokerConfig {
     let mut config =
         BrokerConfig { data_dir: folder.path().into(), broker_id, ..Default::default() };
     config.store.segment_bytes = 1 << 20;
+    config.limits.message_bytes_max = 64 << 10;
     config.store.free_bytes_min = 1;
     config.replication.mode = ReplicationMode::Sync;
     config.replication.min_in_sync = Some(1);
