@@ -1,6 +1,6 @@
 //! What every controller is given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::consumer_group::Known;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
 use crate::patience::Patience;
+use crate::restart::Configuration;
 use crate::watches::Declarations;
 
 /// The field manager of everything that the operator writes.
@@ -47,6 +48,8 @@ pub(crate) struct Context {
     /// How long a Secret that changed takes to reach all pods that mount it.
     pub(crate) certificate_settle: SignedDuration,
     /// What was in vain.
+    /// What pods said of their configuration, by uid.
+    pub(crate) configurations: Mutex<HashMap<String, Configuration>>,
     pub(crate) patience: Patience,
     /// Consumer groups of masters.
     pub(crate) consumer_groups: Known,

@@ -32,7 +32,8 @@ impl Role {
         }
     }
 
-    fn container(self) -> &'static str {
+    /// The name of its container.
+    pub(crate) fn container(self) -> &'static str {
         match self {
             Self::NameServer => "namesrv",
             Self::Broker => "broker",

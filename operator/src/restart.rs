@@ -1,9 +1,11 @@
-//! Asks a broker's admin port: whether it may be restarted now, and why it is not ready.
+//! Asks a broker's admin port: whether it may be restarted now, why it is not ready, and by which
+//! configuration file it goes.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -23,6 +25,24 @@ pub(crate) enum Answer {
     NotNow(String),
     /// And why not.
     Unknown(String),
+}
+
+/// By which file a broker goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Configuration {
+    /// It did not say.
+    #[default]
+    Unknown,
+    /// It read its file at the start and does not look at it again: it is of a version before.
+    AsStarted,
+    /// The SHA-256 of what it goes by; `None`: no file. And why it does not go by a later one.
+    File { sha256: Option<String>, error: Option<String> },
+}
+
+#[derive(Deserialize)]
+struct File {
+    sha256: Option<String>,
+    error: Option<String>,
 }
 
 /// What the admin port answers.
@@ -45,17 +65,29 @@ pub(crate) async fn is_safe(address: &str) -> Answer {
 
 /// Why the broker at this address is not ready, as it says itself; `None` if it is or says nothing.
 pub(crate) async fn why_not_ready(address: &str) -> Option<String> {
-    let asked = tokio::time::timeout(TIMEOUT, get(address, "/readyz")).await.ok()?.ok()?;
+    let (_, asked) = tokio::time::timeout(TIMEOUT, get(address, "/readyz")).await.ok()?.ok()?;
     let text = String::from_utf8_lossy(&asked).trim().to_owned();
     text.strip_prefix("readyz check failed: ").map(str::to_owned)
 }
 
-async fn ask(address: &str) -> Result<Said, String> {
-    serde_json::from_slice(&get(address, "/safe-to-restart").await?)
-        .map_err(|error| error.to_string())
+/// By which file the broker at this address goes.
+pub(crate) async fn configuration(address: &str) -> Configuration {
+    match tokio::time::timeout(TIMEOUT, get(address, "/config")).await {
+        Ok(Ok((StatusCode::NOT_FOUND, _))) => Configuration::AsStarted,
+        Ok(Ok((_, body))) => match serde_json::from_slice(&body) {
+            Ok(File { sha256, error }) => Configuration::File { sha256, error },
+            Err(_) => Configuration::Unknown,
+        },
+        Ok(Err(_)) | Err(_) => Configuration::Unknown,
+    }
 }
 
-async fn get(address: &str, path: &str) -> Result<Bytes, String> {
+async fn ask(address: &str) -> Result<Said, String> {
+    let (_, body) = get(address, "/safe-to-restart").await?;
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+async fn get(address: &str, path: &str) -> Result<(StatusCode, Bytes), String> {
     let address: IpAddr = address.parse().map_err(|_| format!("{address} is no address"))?;
     let text = |error: &dyn std::error::Error| error.to_string();
     let stream = TcpStream::connect((address, ADMIN_PORT)).await.map_err(|error| text(&error))?;
@@ -67,7 +99,8 @@ async fn get(address: &str, path: &str) -> Result<Bytes, String> {
         .body(Empty::<Bytes>::new())
         .map_err(|error| text(&error))?;
     let answer = sender.send_request(request).await.map_err(|error| text(&error))?;
+    let status = answer.status();
     let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
     connection.abort();
-    Ok(body.map_err(|error| error.to_string())?.to_bytes())
+    Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
 }

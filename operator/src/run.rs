@@ -152,6 +152,7 @@ async fn controllers(
         empty: Mutex::default(),
         certified: Mutex::default(),
         certificate_settle: config.certificate_settle,
+        configurations: Mutex::default(),
         patience: Patience::default(),
         consumer_groups: Known::default(),
         admins: Mutex::default(),

@@ -245,7 +245,7 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
     finished(command, &done)
 }
 
-fn output_of(command: &mut Command, stdin: &str) -> anyhow::Result<String> {
+pub(crate) fn output_of(command: &mut Command, stdin: &str) -> anyhow::Result<String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("run {command:?}"))?;
     let mut pipe = child.stdin.take().context("no stdin")?;

@@ -1,11 +1,13 @@
 //! The objects of one `Broker`. Pure: from the resource and what was looked up for it.
 
-mod config;
+pub(in crate::broker) mod config;
 pub(super) mod external;
 mod rights;
 mod services;
 mod stateful_set;
 pub(super) mod tls;
+
+use std::collections::BTreeSet;
 
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::{Value, json};
@@ -17,6 +19,7 @@ use crate::kinds::{Broker, FailoverMode, WhenDeleted};
 use crate::pods::{self, Role};
 
 pub(super) use services::endpoint_slice;
+pub(super) use stateful_set::hashed_whole;
 
 /// For clients; two below it is open for old ones.
 pub(super) const PORT: u16 = 10_911;
@@ -44,7 +47,7 @@ pub(super) struct Plan<'a> {
 }
 
 /// One broker group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) name: String,
     /// It is leaving, and takes no messages any more.
@@ -53,6 +56,12 @@ pub(super) struct Group {
     pub(super) replicas: u32,
     /// Whether a drain may take one of them away.
     pub(super) may_lose_one: bool,
+    /// What its brokers' file says now.
+    pub(super) file: Option<String>,
+    /// Images of pods that read their file at the start only.
+    pub(super) not_rereading: BTreeSet<String>,
+    /// The image for which the template has the hash of everything.
+    pub(super) hashed_whole: Option<String>,
 }
 
 impl Plan<'_> {

@@ -137,15 +137,16 @@ impl Round<'_> {
 
 /// Whether all pods run with the configuration of a group that leaves, as far as the watches know.
 fn is_read_only(view: &GroupView) -> bool {
-    view.is_current && view.pods.iter().all(|pod| pod.is_up_to_date && pod.is_ready)
+    let is_as_declared = view.is_current && view.not_configured().is_none();
+    is_as_declared && view.pods.iter().all(|pod| pod.is_up_to_date && pod.is_ready)
 }
 
 async fn left(admin: &Admin, address: &str) -> Result<Left, Unknown> {
     let mut left = BTreeMap::new();
-    // A pod may have been started with the configuration of before.
+    // Somebody may have asked it to take messages all the same.
     let config = admin.broker_config(address).await?;
     if !config.lines().any(|line| line.trim() == "brokerPermission=4") {
-        let text = "its master still takes messages; it is restarted".to_owned();
+        let text = "its master still takes messages".to_owned();
         return Ok(Left { text, log_end: String::new() });
     }
     let info = admin.runtime_info(address).await?;

@@ -19,12 +19,13 @@ mod topics;
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::api::ApiResource;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Api, ResourceExt as _};
 use ring::rand::{SecureRandom as _, SystemRandom};
+use serde_json::Value;
 
 use crate::annotations::is_paused;
 use crate::children::Children;
@@ -32,6 +33,7 @@ use crate::conditions;
 use crate::context::{Context, Error};
 use crate::kinds::{Broker, BrokerStatus};
 use crate::name_server;
+use crate::restart::Configuration;
 use crate::storage;
 
 use build::{Group, Plan, external};
@@ -148,7 +150,10 @@ impl Round<'_> {
             Some(name) => Err(Error::Missing { kind: "Secret", name: name.clone() }),
         };
         let mut made = made.and(certified);
-        let views = self.seen();
+        let mut views = self.seen();
+        let asked =
+            views.iter_mut().map(|view| observe::ask_for_configurations(view, self.context));
+        futures::future::join_all(asked).await;
         if made.is_ok() {
             self.take_away(plan, &views).await?;
         }
@@ -156,7 +161,7 @@ impl Round<'_> {
         made = made.and(self.switch_over(&views).await);
         for view in &views {
             // What was asked above may have taken a while.
-            let view = observe::group(self.children, self.resource, &view.name, view.is_draining);
+            let view = self.seen_group(&view.name, view.is_draining);
             if let Err(error) = self.step(&view).await {
                 made = made.and(Err(error));
             }
@@ -203,8 +208,19 @@ impl Round<'_> {
             build::is_elected(self.resource),
             wanted,
         );
-        let view = observe::group(self.children, self.resource, name, is_draining);
-        Group { name: name.to_owned(), is_draining, replicas, may_lose_one: view.may_lose_one() }
+        let view = self.seen_group(name, is_draining);
+        let as_started =
+            view.pods.iter().filter(|pod| pod.configuration == Configuration::AsStarted);
+        let images = as_started.filter_map(|pod| pod.image.clone());
+        Group {
+            name: name.to_owned(),
+            is_draining,
+            replicas,
+            may_lose_one: view.may_lose_one(),
+            file: view.file.clone(),
+            not_rereading: images.collect(),
+            hashed_whole: view.hashed_whole.clone(),
+        }
     }
 
     /// The numbers of groups that have a StatefulSet.
@@ -260,14 +276,34 @@ impl Round<'_> {
             }
         }
         let mut wanted = plan.objects();
+        let mut changes = Vec::new();
         for object in &mut wanted {
+            changes.extend(self.changed_settings(object));
             if let Some(why) = storage::apply(self.context, self.children, object).await? {
                 self.findings.storage = Some(why);
             }
         }
+        for change in changes {
+            self.event(EventType::Normal, "SettingsChanged", change).await;
+        }
         let owner = (build::ROLE.label(), &*self.resource.name_any());
         self.children.delete_others(&plan.namespace(), owner, &wanted).await?;
         Ok(())
+    }
+
+    /// Which settings change without a restart by this ConfigMap, as a sentence.
+    fn changed_settings(&self, wanted: &Value) -> Option<String> {
+        let name = wanted["metadata"]["name"].as_str().filter(|_| wanted["kind"] == "ConfigMap")?;
+        let known: ConfigMap = self.children.get("ConfigMap", &self.namespace(), name)?;
+        let before = known.data?.remove(build::config::FILE)?;
+        let now = wanted["data"][build::config::FILE].as_str()?;
+        let changed = build::config::changed(&before, now);
+        (!changed.is_empty()).then(|| {
+            format!(
+                "{name}: {}; brokers take it while they run, within a minute or two",
+                changed.join(", ")
+            )
+        })
     }
 
     /// What the watches know of the groups, by number.
@@ -277,10 +313,16 @@ impl Round<'_> {
         indices.sort_unstable();
         let views = indices.into_iter().map(|index| {
             let group = build::group_name(&name, index);
-            let is_draining = index >= self.resource.spec.groups;
-            observe::group(self.children, self.resource, &group, is_draining)
+            self.seen_group(&group, index >= self.resource.spec.groups)
         });
         views.collect()
+    }
+
+    /// One of them, with what its pods said of their configuration.
+    fn seen_group(&self, name: &str, is_draining: bool) -> GroupView {
+        let mut view = observe::group(self.children, self.resource, name, is_draining);
+        view.pods.iter_mut().for_each(|pod| observe::recall_configuration(pod, self.context));
+        view
     }
 
     /// The same, and what masters say of their slaves, and pods of themselves.

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt as _;
+use ring::digest::{SHA256, digest};
 use weirmq_authority::kubernetes::Promote;
 use weirmq_authority::{Phase, Record};
 
@@ -12,10 +13,12 @@ use super::build::{self, GROUP, PORT, ROLE};
 use crate::children::Children;
 use crate::context::Context;
 use crate::kinds::{Broker, BrokerGroup};
-use crate::restart;
+use crate::restart::{self, Configuration};
 
 /// A broker that does not answer must not hold the others up.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pods whose configuration is remembered.
+const CONFIGURATIONS_MAX: usize = 10_000;
 
 /// One group, as it was seen last.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -35,6 +38,10 @@ pub(super) struct GroupView {
     pub(super) record: Option<Record>,
     /// What somebody wrote into the `BrokerGroup`.
     pub(super) promote: Option<Promote>,
+    /// The file that its brokers are to go by, once it is there.
+    pub(super) file: Option<String>,
+    /// The image for which its template has the hash of everything.
+    pub(super) hashed_whole: Option<String>,
     /// By ordinal.
     pub(super) pods: Vec<PodView>,
 }
@@ -56,6 +63,9 @@ pub(super) struct PodView {
     pub(super) trouble: Option<String>,
     /// Why it runs and is not ready, as it says itself.
     pub(super) complaint: Option<String>,
+    pub(super) image: Option<String>,
+    /// By which file it goes, as it says itself.
+    pub(super) configuration: Configuration,
 }
 
 impl PodView {
@@ -128,6 +138,30 @@ impl GroupView {
         self.pods.iter().filter(can_take_over).count() > self.min_in_sync as usize
     }
 
+    /// Which pod does not go by the newest file, though it can while it runs, and why.
+    pub(super) fn not_configured(&self) -> Option<String> {
+        let wanted = &sha256(self.file.as_ref()?);
+        let ready = self.pods.iter().filter(|pod| pod.is_ready && !pod.is_terminating);
+        let mut behind = ready.filter_map(|pod| match &pod.configuration {
+            Configuration::File { sha256, .. }
+                if sha256.as_ref().is_none_or(|sha| sha == wanted) =>
+            {
+                None
+            }
+            Configuration::AsStarted => None,
+            Configuration::File { error: Some(error), .. } => {
+                Some(format!("{} does not use the changed configuration: {error}", pod.name))
+            }
+            Configuration::File { error: None, .. } => {
+                Some(format!("{} has not read the changed configuration yet", pod.name))
+            }
+            Configuration::Unknown => {
+                Some(format!("{} does not say which configuration it goes by", pod.name))
+            }
+        });
+        behind.next()
+    }
+
     pub(super) fn in_sync_count(&self) -> usize {
         self.pods.iter().filter(|pod| self.is_in_sync(pod.replica)).count()
     }
@@ -184,6 +218,9 @@ pub(super) fn group(
     let instance =
         set.as_ref().and_then(|set| set.labels().get(crate::children::INSTANCE).cloned());
     let wanted = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or_default();
+    let hashed_whole = set.as_ref().and_then(build::hashed_whole);
+    let file: Option<ConfigMap> = children.get("ConfigMap", namespace, &build::config::name(name));
+    let file = file.and_then(|file| file.data?.remove(build::config::FILE));
     let status = set.and_then(|set| set.status);
     let revision = status.as_ref().and_then(|status| status.update_revision.clone());
     let observed = status.and_then(|status| status.observed_generation);
@@ -208,8 +245,16 @@ pub(super) fn group(
             && generation >= children.applied_generation("StatefulSet", namespace, name),
         record: authority.and_then(|group| group.status).map(|status| status.record),
         promote,
+        file,
+        hashed_whole,
         pods,
     }
+}
+
+/// As `sha256sum` shows it.
+pub(super) fn sha256(text: &str) -> String {
+    let hash = digest(&SHA256, text.as_bytes());
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
@@ -238,6 +283,10 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
         uid: pod.uid(),
         replica,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        image: pod.spec.as_ref().and_then(|spec| {
+            let broker = spec.containers.iter().find(|one| one.name == ROLE.container())?;
+            broker.image.clone()
+        }),
         address: status.and_then(|status| status.pod_ip.clone()),
         is_ready,
         is_up_to_date: revision.is_none_or(|revision| {
@@ -247,6 +296,7 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
         lag_bytes: None,
         trouble: unscheduled.or(waiting),
         complaint: None,
+        configuration: Configuration::Unknown,
         name,
     })
 }
@@ -262,6 +312,38 @@ pub(super) async fn ask_for_complaints(view: &mut GroupView) {
         }
     });
     futures::future::join_all(asked).await;
+}
+
+/// Takes in what pods said of their configuration, and asks those anew that did not go by the newest
+/// file.
+pub(super) async fn ask_for_configurations(view: &mut GroupView, context: &Context) {
+    let wanted = view.file.as_deref().map(sha256);
+    let asked = view.pods.iter_mut().map(async |pod| {
+        recall_configuration(pod, context);
+        let is_known = match &pod.configuration {
+            Configuration::File { sha256, .. } => *sha256 == wanted,
+            Configuration::AsStarted => true,
+            Configuration::Unknown => false,
+        };
+        let (Some(address), Some(uid)) = (&pod.address, &pod.uid) else { return };
+        if is_known || !pod.is_ready || pod.is_terminating {
+            return;
+        }
+        pod.configuration = restart::configuration(address).await;
+        let mut known = context.configurations.lock();
+        if known.len() >= CONFIGURATIONS_MAX {
+            known.clear();
+        }
+        known.insert(uid.clone(), pod.configuration.clone());
+    });
+    futures::future::join_all(asked).await;
+}
+
+/// Takes in what a pod said of its configuration when it was asked last.
+pub(super) fn recall_configuration(pod: &mut PodView, context: &Context) {
+    let known = context.configurations.lock();
+    let said = pod.uid.as_ref().and_then(|uid| known.get(uid));
+    pod.configuration = said.cloned().unwrap_or_default();
 }
 
 /// Asks a group's master how far its slaves are. What it does not say stays unknown.

@@ -25,7 +25,11 @@ impl Round<'_> {
         let cordoned = self.cordoned(group);
         let missing = self.findings.missing_secret.clone();
         match roll::next(group, |node| cordoned.iter().any(|found| found == node)) {
-            Step::Nothing => {}
+            Step::Nothing => {
+                if let Some(behind) = group.not_configured() {
+                    self.findings.wait(&group.name, behind);
+                }
+            }
             Step::Wait(reason) => self.findings.wait(&group.name, reason),
             Step::Restart { pod, .. } | Step::Replace { pod, .. } if missing.is_some() => {
                 let secret = missing.unwrap_or_default();

@@ -6,10 +6,11 @@ use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
 use weirmq_broker::BrokerConfig;
 
 use super::build::{self, Group, Plan};
-use super::observe::{GroupView, PodView};
+use super::observe::{GroupView, PodView, sha256};
 use crate::annotations::RESTARTED_AT;
 use crate::kinds::Broker;
 use crate::name_server;
+use crate::restart::Configuration;
 
 /// A group that is well: replica 0 of three is master, each on a node of its own.
 pub(super) fn three_replicas() -> GroupView {
@@ -57,7 +58,13 @@ fn objects(resource: &Broker) -> Vec<Value> {
         (0..resource.spec.groups).map(|index| build::group_name(&resource.name_any(), index));
     let replicas = resource.spec.replicas_per_group;
     let groups = names
-        .map(|name| Group { name, is_draining: false, replicas, may_lose_one: true })
+        .map(|name| Group {
+            name,
+            is_draining: false,
+            replicas,
+            may_lose_one: true,
+            ..Group::default()
+        })
         .collect();
     let name_servers = vec!["ns-namesrv-pods.shop.svc.cluster.local:9876".to_owned()];
     let (image, domain) = ("weirmq:1", "cluster.local");
@@ -77,6 +84,7 @@ pub(crate) fn made(resource: &Broker) -> Vec<Value> {
         is_draining: false,
         replicas: resource.spec.replicas_per_group,
         may_lose_one: true,
+        ..Group::default()
     };
     let groups: Vec<Group> = (0..resource.spec.groups).map(group).collect();
     let name_server = resource.spec.name_server_ref.as_ref().unwrap();
@@ -204,8 +212,95 @@ fn the_number_of_replicas_and_min_in_sync_restart_nobody() {
     };
     let three = template("replicasPerGroup: 3");
     assert_eq!(three, template("replicasPerGroup: 5, replication: {minInSync: 3}"));
-    assert_ne!(three, template("config: {retentionHours: 1}"));
+    // Nor what brokers take from their file while they run.
+    let live = "autoCreateTopics: false, retentionHours: 1, retentionAtHours: [1], topicsMax: 9";
+    assert_eq!(three, template(&format!("config: {{{live}}}")));
+    assert_ne!(three, template("config: {messageBytesMax: 65536}"));
     assert_ne!(three, template("pod: {image: 'weirmq:2'}"));
+}
+
+#[test]
+fn brokers_that_do_not_read_their_file_again_are_restarted_for_everything() {
+    // What becomes of a group whose file says something already.
+    let built =
+        |spec: &str, file: Option<&str>, as_started: &[&str], hashed_whole: Option<&str>| {
+            let resource = broker(&format!("{{{COMMON}, {spec}}}"));
+            let group = Group {
+                name: "mq-0".to_owned(),
+                replicas: 3,
+                may_lose_one: true,
+                file: file.map(str::to_owned),
+                not_rereading: as_started.iter().map(|image| (*image).to_owned()).collect(),
+                hashed_whole: hashed_whole.map(str::to_owned),
+                ..Group::default()
+            };
+            let (image, domain) = ("weirmq:1", "cluster.local");
+            let (name_servers, external) = (vec!["ns:9876".to_owned()], Default::default());
+            let groups = vec![group];
+            let objects =
+                Plan { resource: &resource, image, domain, name_servers, external, groups }
+                    .objects();
+            let file = &find(&objects, "ConfigMap", "mq-0-config").unwrap()["data"]["broker.toml"];
+            let set = find(&objects, "StatefulSet", "mq-0").unwrap();
+            let known = build::hashed_whole(&serde_json::from_value(set.clone()).unwrap());
+            (file.as_str().unwrap().to_owned(), set["spec"]["template"].clone(), known)
+        };
+    let (before, after) = ("config: {retentionHours: 2}", "config: {retentionHours: 3}");
+    let (file, first, known) = built(before, None, &["weirmq:1"], None);
+    assert_eq!(known, None);
+    let unchanged = built(before, Some(&file), &["weirmq:1"], None);
+    assert_eq!(unchanged.1, first, "nothing is started anew because somebody looked");
+    assert_eq!(built(after, Some(&file), &["weirmq:0"], None).1, first);
+    let (file, second, known) = built(after, Some(&file), &["weirmq:1"], None);
+    assert_ne!(second, first);
+    assert_eq!(known.as_deref(), Some("weirmq:1"));
+    // It stays so, whatever pods say meanwhile, until there is another image.
+    assert_eq!(built(after, Some(&file), &[], known.as_deref()).1, second);
+    assert_ne!(built(before, Some(&file), &[], known.as_deref()).1, second);
+    let other = "pod: {template: {spec: {containers: [{name: broker, image: 'weirmq:2'}]}}}";
+    assert_eq!(built(other, Some(&file), &["weirmq:1"], known.as_deref()).2, None);
+    let other = built(other, Some(&file), &["weirmq:2"], known.as_deref());
+    assert_eq!(other.2.as_deref(), Some("weirmq:2"));
+}
+
+#[test]
+fn what_restarts_nobody_is_what_brokers_take_while_they_run() {
+    for path in build::config::LIVE {
+        assert!(weirmq_broker::LIVE.iter().any(|live| live.path == path), "{path}");
+    }
+    let text = |fields: &str| {
+        let objects = objects(&broker(&format!("{{{COMMON}, config: {{{fields}}}}}")));
+        let map = find(&objects, "ConfigMap", "mq-0-config").unwrap();
+        map["data"]["broker.toml"].as_str().unwrap().to_owned()
+    };
+    let before = text("retentionHours: 2, connectionsMax: 5");
+    let after = text("retentionAtHours: [3, 4], connectionsMax: 6");
+    let changed = build::config::changed(&before, &after);
+    let expected =
+        ["store.retention_hours 2 -> default", "store.retention_at_hours default -> [3, 4]"];
+    assert_eq!(changed, expected);
+}
+
+#[test]
+fn who_does_not_go_by_the_newest_file_is_named() {
+    let said = |sha256: Option<&str>, error: Option<&str>| {
+        let text = |text: &str| text.to_owned();
+        Configuration::File { sha256: sha256.map(text), error: error.map(text) }
+    };
+    let new = sha256("new");
+    let behind = |configuration: Configuration| {
+        let mut group = three_replicas();
+        group.file = Some("new".to_owned());
+        group.pods.iter_mut().for_each(|pod| pod.configuration = said(Some(&new), None));
+        group.pods[1].configuration = configuration;
+        group.not_configured()
+    };
+    assert_eq!(behind(said(Some(&new), Some("of a later one"))), None);
+    assert_eq!(behind(said(None, None)), None, "it was started without a file");
+    assert_eq!(behind(Configuration::AsStarted), None);
+    assert!(behind(Configuration::Unknown).unwrap().starts_with("mq-0-1 does not say"));
+    assert!(behind(said(Some("old"), None)).unwrap().contains("has not read"));
+    assert!(behind(said(Some("old"), Some("x is y"))).unwrap().ends_with(": x is y"));
 }
 
 #[test]
@@ -247,6 +342,7 @@ fn a_certificate_is_for_every_host_under_which_brokers_are_reached() {
         is_draining: false,
         replicas: 3,
         may_lose_one: true,
+        ..Group::default()
     };
     let outside = [
         ("a", "lb.example.org:10911"),
@@ -309,6 +405,7 @@ fn a_group_that_leaves_takes_no_messages() {
         is_draining,
         replicas: 3,
         may_lose_one: true,
+        ..Group::default()
     };
     let permission = |is_draining| {
         let plan = Plan {

@@ -1,6 +1,7 @@
 //! What the operator does to a Broker that is in use, and what happens to it by itself: faults of a
 //! master, rolling, scaling, deletion.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -9,8 +10,8 @@ use serde_json::Value;
 use super::OPERATOR_NAMESPACE;
 use super::faults::{Fault, strike};
 use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy};
-use crate::client::{Load, moment, outcome};
-use crate::cluster::{Namespace, wait};
+use crate::client::{self, Load, moment, outcome};
+use crate::cluster::{Namespace, condition, output_of, wait};
 use crate::images::NEXT;
 use crate::load::Account;
 
@@ -60,6 +61,52 @@ pub(crate) fn roll_config(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     Ok(outcome)
 }
 
+/// Settings that brokers take while they run, changed under load: no pod is started anew, the Broker says
+/// when all have them, and they are in effect.
+pub(crate) fn live_config(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let group = deployed.group()?;
+    let before = (group.uids()?, group.settled(60)?);
+    client::start(namespace, "client", &["idle"])?;
+    let send = |topic: &str| {
+        let words = ["/weir", "produce", topic, "-m", "x", "--namesrv", &deployed.namesrv];
+        namespace.exec("client", &words)
+    };
+    send("made-before").context("topics are made by the first send")?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let begun = moment();
+    deployed.patch("{\"config\":{\"retentionHours\":7,\"autoCreateTopics\":false}}")?;
+    let name = format!("{}-config", group.name);
+    let file = wait("the ConfigMap has the settings", 30, || {
+        let map = namespace.object("configmap", &name)?.context("it is gone")?;
+        let file = map["data"]["broker.toml"].as_str().context("no file")?.to_owned();
+        Ok(file.contains("retention_hours = 7").then_some(file))
+    })?;
+    let sha256 = output_of(&mut Command::new("sha256sum"), &file)?;
+    let sha256 = sha256.split(' ').next().context("no sum")?.to_owned();
+    wait("the Broker says that all brokers have them", 180, || {
+        let broker = namespace.object("broker", BROKER)?.context("it is gone")?;
+        let is_seen = broker["status"]["observedGeneration"] == broker["metadata"]["generation"];
+        Ok((is_seen && condition(&broker, "Progressing") == Some("False")).then_some(()))
+    })?;
+    namespace.measured("taken_after_s", (moment() - begun) as f64 / 1000.0);
+    for pod in &group.pods {
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}:10908/proxy/config", namespace.name);
+        let said: Value = serde_json::from_str(&namespace.kubectl(&["get", "--raw", &path])?)?;
+        ensure!(said["sha256"] == sha256.as_str(), "{pod} goes by {said}, not by {sha256}");
+    }
+    ensure!(send("made-after").is_err(), "a topic was made though autoCreateTopics is false");
+    let events = namespace.kubectl(&["get", "events", "-o", "json"])?;
+    ensure!(events.contains("store.retention_hours default -> 7"), "no event names the setting");
+    load.until_more(200, 60)?;
+    let account = load.end()?;
+    let outcome = outcome(namespace, &account, begun);
+    smooth(&account, begun)?;
+    let after = (group.uids()?, group.settled(60)?);
+    ensure!(after == before, "pods or office changed: {before:?}, {after:?}");
+    Ok(outcome)
+}
+
 /// Nobody can ask the API server for a minute: messages go on, and nobody loses office.
 pub(crate) fn api_paused(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let cluster = namespace.cluster;
@@ -98,7 +145,7 @@ pub(crate) fn scale(namespace: &Namespace<'_>) -> anyhow::Result<String> {
         |labels: &str| anyhow::Ok(namespace.objects("persistentvolumeclaims", labels)?.len());
     let before = disks("")?;
     namespace.kubectl(&["scale", "broker", BROKER, "--replicas=1"])?;
-    wait("there is one group again", 120, || Ok((deployed.groups()?.len() == 1).then_some(())))?;
+    wait("there is one group again", 300, || Ok((deployed.groups()?.len() == 1).then_some(())))?;
     let gone = groups.last().and_then(|group| group.pods.first()).context("no pod")?;
     wait("its pod is gone", 60, || Ok(namespace.object("pod", gone)?.is_none().then_some(())))?;
     ensure!(disks("")? == before, "a disk went with its group");

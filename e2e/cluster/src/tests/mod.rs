@@ -205,6 +205,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: lifecycle::roll_config,
     },
     Test {
+        name: "live-config",
+        about: "settings that brokers take while they run, under load: no pod is started anew",
+        smoke: false,
+        run: lifecycle::live_config,
+    },
+    Test {
         name: "operator-node",
         about: "the operator's node dies, and another operator is at work within a minute or two",
         smoke: false,

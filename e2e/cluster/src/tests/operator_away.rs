@@ -147,7 +147,7 @@ pub(crate) fn killed_in_scaling(namespace: &Namespace<'_>) -> anyhow::Result<Str
     let is_leaving = there.is_some_and(|set| set["metadata"]["deletionTimestamp"].is_null());
     ensure!(is_leaving, "it was gone before the operator was killed");
     next_operator(cluster)?;
-    wait("the second group is gone", 120, || {
+    wait("the second group is gone", 300, || {
         let is_gone = group_status(namespace, &second)?.is_none();
         let pod = namespace.object("pod", &format!("{second}-0"))?;
         Ok((is_gone && pod.is_none()).then_some(()))

@@ -11,7 +11,7 @@ use crate::storage::bytes;
 
 /// Where the file is in the pod.
 pub(super) const FOLDER: &str = "/etc/weirmq";
-pub(super) const FILE: &str = "broker.toml";
+pub(in crate::broker) const FILE: &str = "broker.toml";
 pub(super) const SECRET_FOLDER: &str = "/etc/weirmq-replication";
 pub(super) const TLS_FOLDER: &str = "/etc/weirmq-tls";
 
@@ -23,15 +23,46 @@ pub(super) fn config_map(plan: &Plan<'_>, group: &Group) -> Value {
     })
 }
 
-pub(super) fn name(group: &str) -> String {
+pub(in crate::broker) fn name(group: &str) -> String {
     format!("{group}-config")
 }
 
+/// Settings of a file that brokers take while they run, by their names in it. All of them stand in
+/// `weirmq_broker::LIVE`.
+pub(in crate::broker) const LIVE: [&str; 10] = [
+    "name_servers",
+    "auto_create_topics",
+    "auto_create_groups",
+    "default_topic_queues",
+    "permission",
+    "store.retention_hours",
+    "store.retention_at_hours",
+    "store.retention_disk_percent",
+    "store.retention_force",
+    "limits.topics_max",
+];
+
 /// The file as TOML, always in the same order.
-fn text(plan: &Plan<'_>, group: &Group) -> String {
+pub(super) fn text(plan: &Plan<'_>, group: &Group) -> String {
     let mut file = Table::new();
     file.insert("broker".to_owned(), Toml::Table(broker(plan, group)));
     file.to_string()
+}
+
+/// What of [`LIVE`] is another one in the second file, as `setting before -> now`; nothing is what a
+/// broker does by itself.
+pub(in crate::broker) fn changed(before: &str, now: &str) -> Vec<String> {
+    let files = [before, now].map(|text| text.parse::<Table>().unwrap_or_default());
+    let shown = |file: &Table, path: &str| {
+        let mut inner = file.get("broker");
+        for name in path.split('.') {
+            inner = inner.and_then(|table| table.get(name));
+        }
+        inner.map_or_else(|| "default".to_owned(), Toml::to_string)
+    };
+    let both = LIVE.iter().map(|path| (path, files.each_ref().map(|file| shown(file, path))));
+    let changed = both.filter(|(_, [before, now])| before != now);
+    changed.map(|(path, [before, now])| format!("{path} {before} -> {now}")).collect()
 }
 
 /// What of it a broker reads at its start only. How many replicas there are, and how many have to be in
@@ -42,6 +73,16 @@ pub(super) fn needing_restart(plan: &Plan<'_>, group: &Group) -> String {
         && plan.is_elected()
     {
         replication.remove("min_in_sync");
+    }
+    for path in LIVE {
+        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+        let table = match section {
+            "" => Some(&mut broker),
+            section => broker.get_mut(section).and_then(Toml::as_table_mut),
+        };
+        if let Some(table) = table {
+            table.remove(name);
+        }
     }
     // A port that is added for another replica is nothing to this one.
     if let Some(external) = plan.resource.spec.external.as_ref()

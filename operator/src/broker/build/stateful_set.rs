@@ -1,5 +1,6 @@
 //! The StatefulSet of one group. An ordinal is a replica, not a role.
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::{Value, json};
 
 use super::config::{self, FOLDER, SECRET_FOLDER, TLS_FOLDER};
@@ -11,17 +12,18 @@ use crate::annotations;
 use crate::children::short_digest;
 use crate::pods::{self, ADMIN_PORT, Container};
 
-/// Changes with the configuration, so that pods that were started with another one are seen.
+/// Changes with what of the configuration needs a restart, so that pods that were started with another
+/// one are seen.
 const CONFIG: &str = "weirmq.io/config";
+/// Before the hash of everything, for brokers that read their file at the start only.
+const WHOLE: &str = "whole-";
 
 pub(super) fn stateful_set(plan: &Plan<'_>, group: &Group) -> Value {
     let (name, spec) = (plan.name(), &plan.resource.spec);
     let labels = pod_labels(&name, &group.name);
-    let hash = short_digest(&config::needing_restart(plan, group));
-    let mut annotations = annotations::of_pods(plan.resource);
-    annotations.insert(CONFIG.to_owned(), json!(hash));
+    let annotations = annotations::of_pods(plan.resource);
     let account = plan.is_elected().then(|| format!("{name}-broker"));
-    let template = pods::template(
+    let mut template = pods::template(
         container(plan),
         labels.clone(),
         annotations,
@@ -29,6 +31,12 @@ pub(super) fn stateful_set(plan: &Plan<'_>, group: &Group) -> Value {
         volumes(plan, &group.name),
         &spec.pod,
     );
+    let file = config::text(plan, group);
+    template["metadata"]["annotations"][CONFIG] =
+        json!(match needs_whole(group, &template, &file) {
+            true => format!("{WHOLE}{}", short_digest(&file)),
+            false => short_digest(&config::needing_restart(plan, group)),
+        });
     json!({
         "apiVersion": "apps/v1", "kind": "StatefulSet",
         "metadata": plan.group_metadata(&group.name, &group.name),
@@ -45,6 +53,31 @@ pub(super) fn stateful_set(plan: &Plan<'_>, group: &Group) -> Value {
             "persistentVolumeClaimRetentionPolicy": pods::claim_retention(&spec.storage, group.is_draining),
         },
     })
+}
+
+/// The image of a template's broker.
+fn image(template: &Value) -> Option<&str> {
+    let containers = template["spec"]["containers"].as_array()?;
+    let broker = containers.iter().find(|container| container["name"] == ROLE.container())?;
+    broker["image"].as_str()
+}
+
+/// Whether any change of the file has to start pods anew, because they do not read it again. That begins
+/// with a change: a template must not change before anything else does.
+fn needs_whole(group: &Group, template: &Value, file: &str) -> bool {
+    let Some(image) = image(template) else { return false };
+    let is_changed = group.file.as_ref().is_some_and(|known| known != file);
+    group.hashed_whole.as_deref() == Some(image)
+        || is_changed && group.not_rereading.contains(image)
+}
+
+/// The image for which a StatefulSet has the hash of everything.
+pub(in crate::broker) fn hashed_whole(set: &StatefulSet) -> Option<String> {
+    let template = &set.spec.as_ref()?.template;
+    let hash = template.metadata.as_ref()?.annotations.as_ref()?.get(CONFIG)?;
+    let containers = &template.spec.as_ref()?.containers;
+    let broker = containers.iter().find(|container| container.name == ROLE.container())?;
+    broker.image.clone().filter(|_| hash.starts_with(WHOLE))
 }
 
 fn container(plan: &Plan<'_>) -> Container {
