@@ -45,6 +45,9 @@ impl Inner {
             return Ok(LogRead::Read { next: segment.end() });
         }
         let left = left.min(written - from) as usize;
+        if left < BLANK_HEAD_BYTES {
+            return Ok(LogRead::Gone);
+        }
         let before = out.len();
         let mut wanted = bytes_max.clamp(BLANK_HEAD_BYTES, left);
         let mut in_memory = 0..0;

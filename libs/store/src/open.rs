@@ -144,6 +144,7 @@ impl Inner {
             append_listener: RwLock::new(None),
             scrub,
             suspects: Suspects::default(),
+            guests: RwLock::default(),
             recent: Recent::default(),
             protected_images: Mutex::default(),
             protected_from: AtomicU64::new(0),

@@ -80,6 +80,7 @@ impl Inner {
 
     /// See [`crate::Store::read_block`].
     pub(crate) fn read_block(&self, from: u64, to: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let _closing_waits = self.guests.read();
         self.check_readable()?;
         let Some(segment) = self.block_segment(from, to) else { return Ok(None) };
         if to > self.marks.flushed() || self.scrub.check(from, to).is_err() {
@@ -98,6 +99,7 @@ impl Inner {
 
     /// See [`crate::Store::repair_block`].
     pub(crate) fn repair_block(&self, from: u64, bytes: &[u8]) -> Result<bool, StoreError> {
+        let _closing_waits = self.guests.read();
         self.check_open()?;
         let to = from.saturating_add(bytes.len() as u64);
         let is_known =

@@ -40,8 +40,8 @@ use crate::watermarks::Watermarks;
 /// Dropping the last clone without [`Store::close`] is like the death of the process: everything
 /// written is found again, and the next open says that the stop was not clean.
 ///
-/// Order of locks: append lock, proof, queue state, queue table, queue, queue file; each may be
-/// taken without those before it.
+/// Order of locks: guests, append lock, proof, queue state, queue table, queue, queue file; each may
+/// be taken without those before it.
 #[derive(Clone)]
 pub struct Store {
     running: Arc<Running>,
@@ -82,6 +82,9 @@ pub(crate) struct Inner {
     pub(crate) protection_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
     pub(crate) scrub: Scrub,
     pub(crate) suspects: Suspects,
+    /// Held by those who write into the directory on threads that nobody joins: closing waits for them,
+    /// because what is in it may be changed or opened again then.
+    pub(crate) guests: RwLock<()>,
     pub(crate) recent: Recent,
     /// Called after each append.
     pub(crate) append_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
@@ -560,6 +563,7 @@ impl Store {
     /// What the disk said. Unless that passes, as a lack of space does, the store has stopped.
     pub fn write_small_file(&self, name: &'static str, contents: &[u8]) -> Result<(), StoreError> {
         let inner = self.inner();
+        let _closing_waits = inner.guests.read();
         inner.check_open()?;
         let written = small_file::write(&*inner.disk, &inner.layout.user.join(name), contents);
         written.inspect_err(|error| inner.stop_if_disk_failed(error))
@@ -673,8 +677,9 @@ impl Store {
         if inner.is_closed.swap(true, Ordering::AcqRel) {
             return Err(StoreError::Closed);
         }
-        // An append that is under way ends first; later ones see that the store is closed.
+        // An append that is under way ends first, and who else writes; later ones see that the store is closed.
         drop(inner.appender.lock());
+        drop(inner.guests.write());
         self.running.stop_threads();
         inner.close()
     }

@@ -3,7 +3,9 @@
 mod common;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use common::{
     Message, append, change, contents, open, put, read_all, small_config, try_open, verified,
@@ -281,6 +283,36 @@ fn the_last_block_of_a_segment_keeps_what_stands_behind_its_records() {
     let after = contents(&disk, &segment_of(0).0);
     assert_eq!(after[(64 << 10) - 9], 3);
     assert_eq!(read_all(&store, "topic", 0, 0).len(), 200);
+}
+
+/// What a closed store's directory holds may be cut by then.
+#[test]
+fn a_store_is_not_closed_while_a_block_is_written_again() {
+    let ((disk, store), (_, other), at) = twins();
+    spoil_topic(&disk, &at[20]);
+    store.scrub().unwrap();
+    let DamagedRange { from, to, .. } = only_damage(&store);
+    let bytes = other.read_block(from, to).unwrap().unwrap();
+    let (begun, repairing) = mpsc::channel();
+    let (closed, closing) = mpsc::channel();
+    let closing = Mutex::new(closing);
+    // Called by whoever repairs, with something still to be written.
+    store.set_damage_listener(Box::new(move |damaged| {
+        if damaged.is_empty() {
+            begun.send(()).unwrap();
+            let is_closed = closing.lock().unwrap().recv_timeout(Duration::from_millis(300));
+            assert_eq!(is_closed, Err(mpsc::RecvTimeoutError::Timeout));
+        }
+    }));
+    let repair = {
+        let store = store.clone();
+        thread::spawn(move || store.repair_block(from, &bytes))
+    };
+    repairing.recv().unwrap();
+    store.close().unwrap();
+    let _ = closed.send(());
+    assert!(repair.join().unwrap().unwrap());
+    assert!(verified(&disk).is_sound);
 }
 
 #[test]

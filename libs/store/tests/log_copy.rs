@@ -290,5 +290,10 @@ fn reads_that_may_not_wait_and_reads_outside_say_so() {
     let end = original.max_offset();
     assert_eq!(original.read_log(end, 100, true, &mut out).unwrap(), LogRead::End);
     assert_eq!(original.read_log(end + 1, 100, true, &mut out).unwrap(), LogRead::Gone);
+    // Whoever asks may have another log.
+    for from in end - 20..end {
+        let read = original.read_log(from, 100, true, &mut out);
+        assert_eq!(read.unwrap(), LogRead::Gone, "{from}");
+    }
     assert_eq!(out, b"kept");
 }
