@@ -4,7 +4,8 @@
 //! that is a year ahead. So what the clock is ahead of the one that never jumps does not count, nor of
 //! what it said when the store was closed, however long that was: messages stay as old as they were.
 //! It does count once the store has been open for as long as messages are kept: all that was there is
-//! as old by then, whatever the clock says. A clock that is set back takes back what it was ahead.
+//! as old by then, whatever the clock says. A clock that is set back takes back what it was ahead, and one
+//! that stays behind all that has been seen was ahead before: when it is so again, that is a jump.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +19,9 @@ use crate::small_file;
 const STEP_PART: i64 = 24;
 /// … and between these, in milliseconds.
 const STEP_MS: std::ops::RangeInclusive<i64> = 60_000..=2 * 3_600_000;
+/// A clock that says less for so long than somebody has seen go by is right. Until then it may be one that
+/// begins anew with the machine and is about to be told the time. In milliseconds.
+const BEHIND_MS: i64 = 600_000;
 /// So many are told apart; of more the two oldest become one, which counts as late as the later one.
 const JUMPS_MAX: usize = 64;
 
@@ -45,6 +49,8 @@ pub(crate) struct RetentionClock {
     retention_ms: i64,
     /// When somebody looked last, by the clock that never jumps.
     looked_ms: i64,
+    /// Since when, by the same, the clock has said less than what is known, without the jumps.
+    behind_since: Option<i64>,
     /// What was the time then.
     known: Known,
     written: Option<Known>,
@@ -67,7 +73,8 @@ impl RetentionClock {
         let first =
             || Known { known_ms: newest_ms.unwrap_or_else(|| clock.now_ms()), jumps: Vec::new() };
         let known = written.clone().unwrap_or_else(first);
-        let mut clock = Self { retention_ms, looked_ms: uptime_ms(clock), known, written };
+        let looked_ms = uptime_ms(clock);
+        let mut clock = Self { retention_ms, looked_ms, behind_since: None, known, written };
         // It may have been another one.
         clock.set_retention(retention_ms);
         Ok(clock)
@@ -99,6 +106,7 @@ impl RetentionClock {
         } else if more_ms < 0 {
             self.known.take_back(more_ms.saturating_neg());
         }
+        self.believe_if_behind(now_ms, uptime_ms);
         now_ms.saturating_sub(self.known.unseen_ms())
     }
 
@@ -112,6 +120,20 @@ impl RetentionClock {
         known.known_ms = known.known_ms.saturating_add(by_ms);
     }
 
+    /// Otherwise what the clock was ahead once would be no jump when it is ahead by that again, though
+    /// messages were stored in between. There are no jumps left where it is behind.
+    fn believe_if_behind(&mut self, now_ms: i64, uptime_ms: i64) {
+        if self.known.known_ms.saturating_sub(now_ms) <= self.step_ms() {
+            self.behind_since = None;
+            return;
+        }
+        let since_ms = *self.behind_since.get_or_insert(uptime_ms);
+        if uptime_ms.saturating_sub(since_ms) >= BEHIND_MS {
+            self.known.known_ms = now_ms;
+            self.behind_since = None;
+        }
+    }
+
     /// Writes down what the next user of the directory has to know, if that is news.
     pub(crate) fn keep(
         &mut self,
@@ -120,9 +142,9 @@ impl RetentionClock {
         is_last: bool,
     ) -> Result<(), StoreError> {
         let is_news = self.written.as_ref().is_none_or(|written| {
-            let since_ms = self.known.known_ms.saturating_sub(written.known_ms);
+            let since_ms = self.known.known_ms.abs_diff(written.known_ms);
             let by = |known: &Known| known.jumps.iter().map(|jump| jump.by_ms).collect::<Vec<_>>();
-            since_ms > self.step_ms() / 2
+            since_ms > self.step_ms().unsigned_abs() / 2
                 || is_last && *written != self.known
                 || by(written) != by(&self.known)
         });

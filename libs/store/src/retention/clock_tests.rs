@@ -146,6 +146,26 @@ fn a_machine_that_is_started_with_a_clock_that_is_ahead_loses_nothing_however_of
 }
 
 #[test]
+fn a_clock_that_was_ahead_and_is_so_again_expires_nothing_before_its_time() {
+    for (is_clean, was_right) in [(true, false), (false, false), (true, true)] {
+        // It is a year ahead when the store is made, or comes to be and is for long enough to count.
+        let mut store = Kept::new();
+        if was_right {
+            store.look();
+            store.clock.jump_ms(YEAR_MS);
+            store.pass(2 * KEPT_HOURS);
+        }
+        store.clock.jump_ms(-YEAR_MS);
+        store.run_for_a_week();
+        let kept = store.segments();
+        assert!(kept >= 8, "{kept} segments of 10 hours in 72");
+        store.clock.jump_ms(YEAR_MS);
+        store = store.again(is_clean);
+        assert_eq!((store.look(), store.segments()), (0, kept), "{is_clean} {was_right}");
+    }
+}
+
+#[test]
 fn a_machine_without_a_clock_of_its_own_expires_what_is_old() {
     let mut store = Kept::new();
     store.run_for_a_week();
