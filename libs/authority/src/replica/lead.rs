@@ -246,7 +246,7 @@ impl Replica {
         }
         let report = self.peers.get(&member.replica)?.report;
         let counts = report.from == member && report.follows == Some(leading.epoch);
-        Some(report.echo.filter(|_| counts)? + self.settings.step_down)
+        Some(report.echo.filter(|_| counts)?.saturating_add(self.settings.step_down))
     }
 }
 

@@ -102,6 +102,21 @@ fn nobody_is_elected_before_all_of_a_new_group_were_heard() {
     assert_eq!(replica.standing(at(60_200)), Standing::default());
 }
 
+/// It was said before this replica was master, so nobody has compared it with its clock.
+#[test]
+fn a_time_that_will_never_be_ends_nothing() {
+    let mut replica = replica(Settings::new(2), promise(0));
+    let (mut record, mut lease) = Default::default();
+    settle(&mut replica, at(60_000), &mut record, &mut lease);
+    let echo = Some(Duration::MAX);
+    replica.heard(at(60_000), Report { follows: Some(1), echo, ..report(1) });
+    settle(&mut replica, at(60_100), &mut record, &mut lease);
+    replica.log_moved(at(60_200), LogPosition { epoch: 1, ..LogPosition::default() });
+    settle(&mut replica, at(60_200), &mut record, &mut lease);
+    assert_eq!((record.epoch, record.in_sync.len()), (1, 2));
+    assert_eq!(replica.standing(at(60_200)).acknowledged, 0);
+}
+
 /// What replica 1 tells.
 fn report(sent: u64) -> Report {
     Report {
