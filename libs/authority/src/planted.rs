@@ -33,6 +33,8 @@ pub(crate) enum Planted {
     ClaimWhatBeganAnew,
     /// A slave forgets what was committed at it once it has passed that on, before it is in the log for good.
     ForgetWhatIsPassedOn,
+    /// A new master says what is committed before its slaves have said what was committed at them.
+    AnswerBeforeSlavesDid,
     /// Retention takes the newest image of the state as well.
     ExpireTheImage,
     /// The simulated broker acts on what it was told without a look at the clock.

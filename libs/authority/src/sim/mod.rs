@@ -144,6 +144,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::FollowDuringTheCut, cuts_slowly, lost),
         Plant(Planted::ClaimWhatBeganAnew, is_taken_away, lost),
         Plant(Planted::ForgetWhatIsPassedOn, is_sync, &[Rule::CommittedStays]),
+        Plant(Planted::AnswerBeforeSlavesDid, is_sync, &[Rule::CommittedStays]),
         Plant(Planted::ExpireTheImage, expires, &[Rule::StateKept]),
         Plant(Planted::AcknowledgeUnasked, is_by_quorum, lost),
         Plant(Planted::ClaimLostBytes, is_unflushed_by_quorum, lost),

@@ -319,7 +319,9 @@ impl Node {
     /// What it answers a consumer that asks how far it has come, if it does.
     pub(super) fn committed(&self, now: Duration) -> Option<Option<u64>> {
         self.shows()?;
-        let has_heard = now >= self.offsets.hears_until || self.offsets.unheard.is_empty();
+        let has_heard = now >= self.offsets.hears_until
+            || self.offsets.unheard.is_empty()
+            || planted::is_on(Planted::AnswerBeforeSlavesDid);
         has_heard.then(|| self.table().max(self.offsets.at_slave()))
     }
 

@@ -37,8 +37,10 @@ pub(super) struct Offsets {
     /// Until when a new master waits for what was committed at its slaves, and for whom.
     pub(super) hears_until: Duration,
     pub(super) unheard: BTreeSet<ReplicaId>,
-    /// The greatest that a slave had acknowledged when it told this master what it has.
+    /// The greatest that a slave had acknowledged when it told this master what it has, and that any of those
+    /// who are waited for had when this master began: for those who check.
     pub(super) told: Option<u64>,
+    pub(super) awaited: Option<u64>,
 }
 
 impl Offsets {

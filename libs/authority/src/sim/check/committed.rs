@@ -2,6 +2,7 @@
 //! replication, after a loss, and at a master that has not been told yet what was committed at a slave.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{Check, Problem, Rule};
 use crate::sim::node::Node;
@@ -30,8 +31,9 @@ impl Check {
         *known = offset.max(*known);
     }
 
-    pub(in crate::sim) fn committed_at_slave(&self, slave: ReplicaId) -> Option<u64> {
-        self.committed.at_slaves.get(&slave).copied()
+    /// The greatest that any of these keeps.
+    pub(in crate::sim) fn committed_at_slaves(&self, slaves: &BTreeSet<ReplicaId>) -> Option<u64> {
+        slaves.iter().filter_map(|slave| self.committed.at_slaves.get(slave)).max().copied()
     }
 
     /// What was committed may be gone, with the messages or with an image that somebody took away.
@@ -40,15 +42,22 @@ impl Check {
     }
 
     /// A broker answers how far the consumer has come. The newest master knows what the log was told and
-    /// what slaves told it, and each replica what it acknowledged itself.
-    pub(in crate::sim) fn asked(&self, node: &Node, answer: Option<u64>) -> Result<(), Problem> {
+    /// what slaves told it, all of them where it answers early, and each replica what it acknowledged itself.
+    pub(in crate::sim) fn asked(
+        &self,
+        node: &Node,
+        answer: Option<u64>,
+        now: Duration,
+    ) -> Result<(), Problem> {
         if self.was_damaged {
             return Ok(());
         }
         let is_newest =
             node.leading.is_some() && node.leading == self.leaders.keys().max().copied();
-        let by_master = self.committed.logged.max(node.offsets.told).filter(|_| is_newest);
-        self.is_kept(node, answer, by_master.max(self.committed_at_slave(node.id)))
+        let awaited = node.offsets.awaited.filter(|_| now < node.offsets.hears_until);
+        let by_master = self.committed.logged.max(node.offsets.told).max(awaited);
+        let own = self.committed_at_slaves(&[node.id].into());
+        self.is_kept(node, answer, by_master.filter(|_| is_newest).max(own))
     }
 
     /// Everything is mended, and this master has been told of all of its group.
@@ -58,8 +67,7 @@ impl Check {
         answer: Option<u64>,
         group: &BTreeSet<ReplicaId>,
     ) -> Result<(), Problem> {
-        let at_slaves = group.iter().filter_map(|slave| self.committed_at_slave(*slave)).max();
-        self.is_kept(master, answer, self.committed.logged.max(at_slaves))
+        self.is_kept(master, answer, self.committed.logged.max(self.committed_at_slaves(group)))
     }
 
     fn is_kept(

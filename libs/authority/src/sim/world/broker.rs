@@ -97,9 +97,7 @@ impl World {
                 self.schedule_input(place, delay, Input::Promised);
             }
             Action::Lead { epoch } => {
-                self.await_offsets(place);
                 let node = &mut self.nodes[place];
-                node.following = None;
                 node.waiting.clear();
                 node.leading = Some(epoch);
                 let me = node.me()?;
@@ -108,6 +106,8 @@ impl World {
                 self.check.led(epoch, me)?;
                 self.check.led_with_loss(&self.nodes[place], loss_epoch);
                 self.check.led_with_all(epoch, &self.nodes[place])?;
+                self.await_offsets(place);
+                self.nodes[place].following = None;
                 self.append(place, vec![Entry { epoch, what: What::Epoch }])?;
                 self.relieve_later(place);
             }

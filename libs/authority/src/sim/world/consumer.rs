@@ -2,6 +2,7 @@
 //! come; and what brokers do so that no commit is forgotten (docs/replication.md, "Offsets that are
 //! committed at a slave").
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::World;
@@ -39,7 +40,7 @@ impl World {
             if node.paused_until <= self.now
                 && let Some(offset) = node.committed(self.now)
             {
-                self.check.asked(node, offset)?;
+                self.check.asked(node, offset, self.now)?;
             }
         }
         Ok(())
@@ -111,9 +112,11 @@ impl World {
             self.nodes[other].replica.is_some() && !self.network.is_cut(other, place)
         });
         let others = counted.map(|member| member.replica).chain(linked.map(|other| other.id));
-        let unheard = others.filter(|other| *other != node.id && Some(*other) != before).collect();
+        let unheard: BTreeSet<_> =
+            others.filter(|other| *other != node.id && Some(*other) != before).collect();
         let end = node.disk.log.end();
         let offsets = &mut self.nodes[place].offsets;
+        offsets.awaited = self.check.committed_at_slaves(&unheard);
         offsets.unheard = unheard;
         offsets.hears_until = self.now + OFFSETS_WITHIN;
         offsets.settle_at = Some(end);
@@ -183,7 +186,7 @@ impl World {
         {
             following.has_told_offsets = true;
             let to = following.master.replica.0 as usize;
-            let acknowledged = self.check.committed_at_slave(id);
+            let acknowledged = self.check.committed_at_slaves(&[id].into());
             node.offsets.is_passed();
             let stream = Stream::Offsets { from: id, offset, acknowledged };
             self.send_message(place, to, Message::Stream(stream));
