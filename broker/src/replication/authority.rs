@@ -57,6 +57,17 @@ impl Authority {
         }
     }
 
+    /// Since which epoch this replica alone was master; 0 where that is not known, or everybody can see it
+    /// in the record.
+    pub(super) fn master_since(&self) -> u64 {
+        match self {
+            Self::Here(roles) => roles.since(),
+            Self::AtTheMaster => 0,
+            #[cfg(feature = "kubernetes")]
+            Self::Kubernetes(_) => 0,
+        }
+    }
+
     /// Reads both; nothing where they cannot be asked for.
     pub(super) async fn read(&self) -> Option<Found> {
         match self {

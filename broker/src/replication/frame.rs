@@ -71,6 +71,14 @@ pub(super) struct Lead {
     /// What the log does not say any more: the next offsets of queues whose messages have expired.
     #[serde(default)]
     pub(super) next_offsets: BTreeMap<String, BTreeMap<i32, u64>>,
+    /// With roles by configuration, since which epoch the sender alone was master; 0 where nobody knows.
+    #[serde(default, skip_serializing_if = "is_unknown")]
+    pub(super) since: u64,
+}
+
+/// What is not known is not said: then the frame is what it was before there was the field.
+fn is_unknown(since: &u64) -> bool {
+    *since == 0
 }
 
 /// From where a follower wants the log, from which it has everything before.
@@ -345,6 +353,7 @@ mod tests {
             end: 9,
             image: 3,
             next_offsets: [("t".to_owned(), [(0, 7)].into())].into(),
+            since: 2,
         };
         for frame in [
             Frame::Hello(hello),

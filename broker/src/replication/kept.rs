@@ -127,7 +127,7 @@ pub(super) fn write_epochs(store: &Store, epochs: &EpochTable) -> Result<(), Sto
 pub(crate) const OF_THE_LOG: &[&str] = &[EPOCHS, crate::state::SNAPSHOT_FILE];
 
 /// What is wrong with a file, and what to do.
-fn with_advice(error: StoreError, advice: &str) -> StoreError {
+pub(super) fn with_advice(error: StoreError, advice: &str) -> StoreError {
     match error {
         StoreError::Unreadable { path, reason } => {
             StoreError::Unreadable { path, reason: format!("{reason}; {advice}") }
@@ -136,7 +136,8 @@ fn with_advice(error: StoreError, advice: &str) -> StoreError {
     }
 }
 
-fn read<T: for<'a> Deserialize<'a>>(
+/// What a small file of this replica says, and none of its earlier versions.
+pub(super) fn read<T: for<'a> Deserialize<'a>>(
     store: &Store,
     name: &'static str,
 ) -> Result<Option<T>, StoreError> {

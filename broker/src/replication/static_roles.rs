@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use weirmq_authority::{Lease, Member, Promise, Record, Replication, Swapped, Version};
 use weirmq_store::{Store, StoreError};
 
+use super::kept;
+
 /// Under the store's `weir/user/`.
 const FILE: &str = "authority.json";
 
@@ -24,7 +26,13 @@ struct Kept {
     /// Grows with each change.
     version: u64,
     record: Record,
+    /// The epoch since which this replica alone was master; 0 where nobody knows.
+    #[serde(default)]
+    since: u64,
 }
+
+const ADVICE: &str = "it says which slaves have to have what is acknowledged. If this replica was the last \
+                      master and has lost nothing, remove this file and the one with .last behind its name";
 
 /// Why the configured master cannot be one.
 #[derive(Debug, thiserror::Error)]
@@ -47,16 +55,12 @@ impl StaticRoles {
         promise: &Promise,
         replication: Replication,
     ) -> Result<Self, StaticRolesError> {
-        let before = match store.read_small_file(FILE)? {
-            None => Kept::default(),
-            Some(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|error| StoreError::Unreadable {
-                    path: store.directory().join("weir/user").join(FILE),
-                    reason: error.to_string(),
-                })?
-            }
-        };
+        let before = kept::read::<Kept>(store, FILE);
+        let before = before.map_err(|error| kept::with_advice(error, ADVICE))?.unwrap_or_default();
         let record = before.record;
+        // Who has followed another master since has promised a newer record.
+        let was_master = record.epoch > 0
+            && (record.epoch, record.in_sync_version) >= (promise.epoch, promise.in_sync_version);
         let listed = record.in_sync.incarnation_of(me.replica);
         let may_have_lost = listed.is_some_and(|listed| !promise.holds.contains(&listed));
         let has_slaves = record.in_sync.len() > 1;
@@ -66,11 +70,17 @@ impl StaticRoles {
         }
         // Without synchronous replication nothing waits for slaves, so none is counted on.
         let record = record.appoint(me, promise, replication == Replication::Sync);
-        let kept = Kept { version: before.version + 1, record };
+        let since = if was_master { before.since } else { record.epoch };
+        let kept = Kept { version: before.version + 1, record, since };
         let roles = Self { store: store.clone(), state: Mutex::default() };
         roles.keep(&kept)?;
         roles.state.lock().0 = kept;
         Ok(roles)
+    }
+
+    /// The epoch since which this replica alone was master; 0 where nobody knows.
+    pub(super) fn since(&self) -> u64 {
+        self.state.lock().0.since
     }
 
     pub(super) fn read(&self) -> ((Version, Record), (Version, Lease)) {
@@ -90,7 +100,7 @@ impl StaticRoles {
             tracing::error!(%error, "a change of the authority record was refused");
             return Swapped::Lost;
         }
-        let next = Kept { version: kept.version + 1, record };
+        let next = Kept { version: kept.version + 1, record, since: kept.since };
         match self.keep(&next) {
             Ok(()) => {
                 let version = version(next.version);
@@ -120,4 +130,56 @@ impl StaticRoles {
 
 fn version(number: u64) -> Version {
     Version(number.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use weirmq_authority::{Incarnation, ReplicaId};
+    use weirmq_store::{Disk as _, OpenMode, SimulatedDisk, SystemClock};
+
+    use super::*;
+
+    fn member(replica: u32, incarnation: u64) -> Member {
+        Member { replica: ReplicaId(replica), incarnation: Incarnation(incarnation) }
+    }
+
+    /// What a replica has promised that obeys this record, and lost nothing.
+    fn promise(record: &Record) -> Promise {
+        let (epoch, in_sync_version) = (record.epoch, record.in_sync_version);
+        let holds = (1..10).map(Incarnation).collect();
+        Promise { epoch, in_sync_version, tag: record.trail.last(), holds }
+    }
+
+    #[test]
+    fn a_master_knows_since_when_nobody_else_was_and_forgets_nothing_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::BrokerConfig { data_dir: folder.path().into(), ..Default::default() };
+        let disk = Arc::new(SimulatedDisk::new());
+        let opened = Store::open(config.store_config(), disk.clone(), Arc::new(SystemClock));
+        let (store, _) = opened.unwrap();
+        let take = |incarnation, before: &Record| {
+            let me = member(0, incarnation);
+            StaticRoles::take_office(&store, me, &promise(before), Replication::Sync)
+        };
+        let office = |roles: StaticRoles| {
+            let ((_, record), _) = roles.read();
+            (record.epoch, roles.since(), record)
+        };
+        let (epoch, since, first) = office(take(1, &Record::default()).unwrap());
+        assert_eq!((epoch, since), (1, 1));
+        let (epoch, since, second) = office(take(2, &first).unwrap());
+        assert_eq!((epoch, since), (2, 1));
+        // It follows another one, with another broker id, and comes back.
+        let other = second.appoint(member(0, 77), &Promise::default(), true);
+        let (epoch, since, _) = office(take(3, &other).unwrap());
+        assert_eq!((epoch, since), (4, 4));
+
+        let path = folder.path().join("weir/user").join(FILE);
+        let file = disk.open(&path, OpenMode::Write).unwrap();
+        file.write_all_at(b"?", file.size().unwrap() - 1).unwrap();
+        let refused = take(4, &other).err().unwrap().to_string();
+        assert!(refused.contains("the checksum is wrong; it says which slaves"), "{refused}");
+    }
 }

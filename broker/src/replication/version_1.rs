@@ -114,6 +114,7 @@ fn frames_are_read_and_written_as_they_were() {
         echo: Some(std::time::Duration::from_millis(7)),
     };
     let lead = Lead {
+        since: 0,
         epoch: 7,
         store_id: Uuid::parse_str("2b7d3c1a-0d53-4cf4-9a86-0b0c7a3f9e11").unwrap(),
         epochs,

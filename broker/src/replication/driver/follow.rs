@@ -75,6 +75,17 @@ impl Driver {
             return Ok(());
         }
         let common = self.epochs.common_end(end, &lead.epochs, lead.end);
+        let parted = self.epochs.at(common).map_or(0, |epoch| epoch.epoch);
+        if common < end && parted < lead.since && self.settings.is_by_quorum() {
+            let why = format!(
+                "this log goes on to {end}, the one of the new master, replica {}, only shares it up to \
+                 {common}: a quorum may have acknowledged what is behind that. Make this replica the master, \
+                 or give it up: empty the directory to follow",
+                peer.replica.0
+            );
+            self.shared.say(Err(why));
+            return Ok(());
+        }
         let begin = Restart::BeginAt { start: lead.start, store_id: lead.store_id };
         // What comes before an image says nothing to a log without a beginning.
         let misses_state = !self.broker.state.is_complete() && end > lead.image;

@@ -101,6 +101,7 @@ impl Driver {
             end: store.max_offset(),
             image: self.broker.state.newest_image().0,
             next_offsets: store.next_offsets(),
+            since: self.authority.master_since(),
         }));
     }
 

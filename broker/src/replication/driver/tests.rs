@@ -12,7 +12,7 @@ use weirmq_store::{NewMessage, SimulatedDisk, Store, SystemClock};
 
 use super::*;
 use crate::broker::End;
-use crate::config::ReplicationMode;
+use crate::config::{AckPolicy, ReplicationMode};
 use crate::configuration::Configuration;
 use crate::metrics::Metrics;
 use crate::replication::frame::{HEAD_BYTES, Hello, Lead, contents_bytes};
@@ -49,10 +49,11 @@ struct Slave {
 }
 
 impl Slave {
-    async fn start() -> Self {
+    async fn start(ack_policy: AckPolicy) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let master = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = config(&folder, 1);
+        config.replication.ack_policy = ack_policy;
         config.replication.master = Some(master.local_addr().unwrap().to_string());
         let disk = Arc::new(SimulatedDisk::new());
         let (store, _) =
@@ -115,6 +116,7 @@ impl Slave {
             end,
             image: 0,
             next_offsets: Default::default(),
+            since: 0,
         };
         [Frame::Record(record.clone()), Frame::Report(report), Frame::Lead(lead)]
     }
@@ -158,7 +160,7 @@ fn records() -> [Record; 2] {
 /// next master, which has all of this log, must not count what is cut then.
 #[tokio::test]
 async fn a_replica_whose_log_is_to_be_cut_follows_nobody_before_it_is() {
-    let mut slave = Slave::start().await;
+    let mut slave = Slave::start(AckPolicy::All).await;
     let [first, second] = records();
     let end = slave.broker.store.max_offset();
     let frames = [slave.leads(&first, slave.second), slave.leads(&second, end)].concat();
@@ -171,9 +173,36 @@ async fn a_replica_whose_log_is_to_be_cut_follows_nobody_before_it_is() {
     slave.thread.stop();
 }
 
+/// Whom somebody made the master by hand may lack what the quorum had that acknowledged it.
+#[tokio::test]
+async fn what_a_quorum_may_have_acknowledged_is_cut_only_for_the_master_that_wrote_it() {
+    for (since, is_cut) in [(1, false), (0, true)] {
+        let mut slave = Slave::start(AckPolicy::Quorum).await;
+        let [first, _] = records();
+        let mut frames = slave.leads(&first, slave.second);
+        let [_, _, Frame::Lead(lead)] = &mut frames else { panic!("no lead") };
+        lead.since = since;
+        slave.say(&frames).await;
+        let refuses = |slave: &Slave| {
+            let replication = slave.broker.replication.as_ref().unwrap();
+            let complaint = replication.gauges().into_iter().find(|it| it.0.contains("complaint"));
+            complaint.unwrap().2 == 1
+        };
+        let decided = async {
+            // Until its connection ends because its log is to be cut.
+            while !refuses(&slave) && slave.hear().await.is_some() {}
+        };
+        tokio::time::timeout(PATIENCE, decided).await.unwrap();
+        assert_eq!(refuses(&slave), !is_cut);
+        let ended = tokio::time::timeout(Duration::ZERO, slave.broker.ended()).await;
+        assert_eq!(ended.is_ok(), is_cut);
+        slave.thread.stop();
+    }
+}
+
 #[tokio::test]
 async fn a_replica_whose_log_its_master_has_follows() {
-    let mut slave = Slave::start().await;
+    let mut slave = Slave::start(AckPolicy::All).await;
     let [first, _] = records();
     let end = slave.broker.store.max_offset();
     let frames = slave.leads(&first, end);
