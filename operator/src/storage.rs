@@ -138,25 +138,33 @@ fn is_same(a: &Quantity, b: &Quantity) -> bool {
     }
 }
 
-/// A quantity of Kubernetes in bytes, where it is a whole number of them that fits.
+/// A quantity of Kubernetes in bytes, rounded to a whole number of them, where that fits.
+///
+/// In all forms that the API server takes, because it answers in another one: of `1.1Gi`, which is no whole
+/// number of bytes, it makes `1181116006400m`, and of `1000e6` `1e9` (`Quantity.CanonicalizeBytes`).
 pub(crate) fn bytes(quantity: &Quantity) -> Option<i64> {
     let text = quantity.0.trim();
     let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let factor: f64 = match unit {
+        "n" => 1e-9,
+        "u" => 1e-6,
+        "m" => 1e-3,
         "" => 1.0,
         "k" => 1e3,
         "M" => 1e6,
         "G" => 1e9,
         "T" => 1e12,
         "P" => 1e15,
+        "E" => 1e18,
         "Ki" => 1024.0,
         "Mi" => 1_048_576.0,
         "Gi" => 1_073_741_824.0,
         "Ti" => 1_099_511_627_776.0,
-        _ => return None,
+        "Pi" => 1_125_899_906_842_624.0,
+        exponent => 10_f64.powi(exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
     };
-    let bytes = number.parse::<f64>().ok()? * factor;
+    let bytes = (number.parse::<f64>().ok()? * factor).round();
     (1.0..9e15).contains(&bytes).then_some(bytes as i64)
 }
 
@@ -170,6 +178,17 @@ mod tests {
         assert!(is_same(&quantity("1Gi"), &quantity("1024Mi")));
         assert!(is_same(&quantity("1.5Ki"), &quantity("1536")));
         assert!(!is_same(&quantity("1Gi"), &quantity("1G")));
+        for (asked, kept) in [
+            ("1.1Gi", "1181116006400m"),
+            ("1073741824000m", "1Gi"),
+            ("1000e6", "1e9"),
+            ("1E9", "1e9"),
+            ("2000T", "2P"),
+        ] {
+            assert!(is_same(&quantity(asked), &quantity(kept)), "{asked} and {kept}");
+        }
+        assert!(!is_same(&quantity("1.1Gi"), &quantity("1.2Gi")));
+        assert_eq!(bytes(&quantity("1Zi")), None);
         assert_eq!(bytes(&quantity("a lot")), None);
         assert_eq!(bytes(&quantity("")), None);
     }
