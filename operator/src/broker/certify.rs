@@ -29,6 +29,14 @@ const LOOK_EVERY: SignedDuration = SignedDuration::from_mins(10);
 pub(crate) struct Certified {
     wanted: String,
     next: Timestamp,
+    /// Nobody is waited for. What cert-manager has not issued is looked at each time, as a condition speaks of it.
+    is_done: bool,
+}
+
+impl Certified {
+    fn is_still_so(&self, wanted: &str, now: Timestamp) -> bool {
+        self.is_done && self.wanted == wanted && now < self.next
+    }
 }
 
 impl Round<'_> {
@@ -51,7 +59,7 @@ impl Round<'_> {
         let key = (plan.namespace(), plan.name());
         let known = self.context.certified.lock().get(&key).cloned();
         let all_ready = self.seen().iter().flat_map(|view| &view.pods).all(|pod| pod.is_ready);
-        if all_ready && known.is_some_and(|known| known.wanted == wanted && now < known.next) {
+        if all_ready && known.is_some_and(|known| known.is_still_so(&wanted, now)) {
             return Ok(());
         }
         let next = match &spec.issuer_ref {
@@ -64,7 +72,8 @@ impl Round<'_> {
             }
             None => self.issue(plan, hosts, are_hosts_known, now).await?.min(now + LOOK_EVERY),
         };
-        self.context.certified.lock().insert(key, Certified { wanted, next });
+        let is_done = self.findings.certificate.is_none();
+        self.context.certified.lock().insert(key, Certified { wanted, next, is_done });
         Ok(())
     }
 
@@ -259,6 +268,16 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_issued_yet_is_looked_at_again() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut known = Certified { wanted: "a".to_owned(), next: now + LOOK_EVERY, is_done: true };
+        assert!(known.is_still_so("a", now));
+        assert!(!known.is_still_so("a", now + LOOK_EVERY) && !known.is_still_so("b", now));
+        known.is_done = false;
+        assert!(!known.is_still_so("a", now), "or nothing would say that it is missing");
+    }
 
     #[test]
     fn cert_manager_is_believed_when_it_says_why() {
