@@ -111,8 +111,9 @@ fn disruption_budget(resource: &NameServer) -> Value {
 
 fn network_policy(resource: &NameServer) -> Value {
     let name = resource.name_any();
-    let ports =
-        [PORT, EXTERNAL_PORT, ADMIN_PORT].map(|port| json!({ "port": port, "protocol": "TCP" }));
+    let external = resource.spec.external.as_ref().map(|_| EXTERNAL_PORT);
+    let ports = [PORT, ADMIN_PORT].into_iter().chain(external);
+    let ports: Vec<Value> = ports.map(|port| json!({ "port": port, "protocol": "TCP" })).collect();
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
         "metadata": metadata(resource, &set_name(&name)),
@@ -165,4 +166,23 @@ fn stateful_set(resource: &NameServer, image: &str) -> Value {
         set["spec"]["persistentVolumeClaimRetentionPolicy"] = pods::claim_retention(storage, false);
     }
     set
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_for_outside_is_open_only_where_it_is_declared() {
+        let ports = |external: &str| {
+            let text = format!(
+                "{{apiVersion: weirmq.io/v1alpha1, kind: NameServer, metadata: {{name: ns}}, spec: {{{external}}}}}"
+            );
+            let policy = network_policy(&serde_yaml::from_str(&text).unwrap());
+            let ports = policy["spec"]["ingress"][0]["ports"].as_array().unwrap().clone();
+            ports.iter().map(|port| port["port"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(ports(""), [9_876, 10_908]);
+        assert_eq!(ports("external: {type: NodePort}"), [9_876, 10_908, 19_876]);
+    }
 }
