@@ -194,7 +194,7 @@ async fn any_server_gets_a_record_back_that_somebody_deleted_unless_it_was_too_o
 #[ignore = "needs the real API server: `make kube`"]
 async fn any_server_that_lets_no_disk_grow_is_not_asked_again_and_again() {
     let cluster = Cluster::start().await;
-    let spec = |size: &str| format!("{{replicas: 1, storage: {{size: {size}}}}}");
+    let spec = |size: &str| format!("{{replicas: 1, storage: {{size: '{size}'}}}}");
     cluster.declare("NameServer", "ns", &spec("1Gi")).await;
     cluster.until_template("ns-namesrv").await;
     cluster.run_pods().await;
@@ -216,5 +216,29 @@ async fn any_server_that_lets_no_disk_grow_is_not_asked_again_and_again() {
     // A list and a patch each time, after 2 s, 4 s, and so on.
     let asked = cluster.requests() - requests;
     assert!(asked < LOOKS as f64 / 2.0, "{asked} requests in {LOOKS} looks");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_keeps_a_set_whose_size_it_writes_in_another_form() {
+    let cluster = Cluster::start().await;
+    // No whole number of bytes, and a form of which it makes a shorter one.
+    for (name, size) in [("fraction", "1.1Gi"), ("exponent", "1000e6")] {
+        let spec = format!("{{replicas: 1, storage: {{size: '{size}'}}}}");
+        cluster.declare("NameServer", name, &spec).await;
+        let set = format!("{name}-namesrv");
+        let claim = "/spec/volumeClaimTemplates/0/spec/resources/requests/storage";
+        let before = cluster.until_set(&set, |_| true).await;
+        assert_ne!(before.pointer(claim).unwrap(), size);
+        for look in 0..3 {
+            let looked = cluster.reconciles("NameServer");
+            cluster.touch("NameServer", name, look).await;
+            cluster.until("it is looked at", || cluster.reconciles("NameServer") > looked).await;
+        }
+        let after = cluster.until_set(&set, |_| true).await;
+        assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"], "made anew");
+        assert!(after["metadata"]["deletionTimestamp"].is_null(), "{after:#}");
+    }
     cluster.stop().await;
 }
