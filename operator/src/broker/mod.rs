@@ -203,7 +203,7 @@ impl Round<'_> {
         let wanted = self.resource.spec.replicas_per_group;
         let replicas = observe::replicas_to_keep(
             self.children,
-            &self.namespace(),
+            (&self.namespace(), &self.resource.name_any()),
             name,
             build::is_elected(self.resource),
             wanted,
@@ -223,14 +223,12 @@ impl Round<'_> {
         }
     }
 
-    /// The numbers of groups that have a StatefulSet.
+    /// The numbers of groups that are there.
     fn existing(&self) -> Vec<u32> {
-        let prefix = format!("{}-", self.resource.name_any());
-        let sets =
-            observe::stateful_sets(self.children, &self.namespace(), &self.resource.name_any());
-        let numbers =
-            sets.iter().filter_map(|set| set.name_any().strip_prefix(&prefix)?.parse().ok());
-        numbers.filter(|number| *number < GROUPS_MAX).collect()
+        let name = self.resource.name_any();
+        let there = observe::groups_there(self.children, &self.namespace(), &name);
+        let number = |group: &String| group.strip_prefix(&name)?.strip_prefix('-')?.parse().ok();
+        there.iter().filter_map(number).filter(|number| *number < GROUPS_MAX).collect()
     }
 
     /// Makes the Services for clients outside of the cluster, and takes down what they were given.

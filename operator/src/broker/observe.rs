@@ -1,5 +1,6 @@
 //! What there is of a group: pods, their state, and the authority record.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -167,27 +168,43 @@ impl GroupView {
     }
 }
 
-pub(super) fn stateful_sets(
-    children: &Children,
-    namespace: &str,
-    broker: &str,
-) -> Vec<StatefulSet> {
-    let sets: Vec<StatefulSet> = children.of("StatefulSet", namespace, (ROLE.label(), broker));
-    sets.into_iter().filter(|set| set.metadata.deletion_timestamp.is_none()).collect()
+/// The groups that are there, by name: those that have a StatefulSet, also one that is being made anew around its
+/// pods (see [`crate::storage`]), and those whose pods have none at the moment.
+pub(super) fn groups_there(children: &Children, namespace: &str, broker: &str) -> BTreeSet<String> {
+    let owner = (ROLE.label(), broker);
+    there(children.of("StatefulSet", namespace, owner), children.of("Pod", namespace, owner))
+}
+
+fn there(sets: Vec<StatefulSet>, pods: Vec<Pod>) -> BTreeSet<String> {
+    // The garbage collector takes this finalizer off once the pods have no owner any more.
+    let is_orphaning = |set: &StatefulSet| set.finalizers().iter().any(|it| it == "orphan");
+    let stays = |set: &&StatefulSet| set.metadata.deletion_timestamp.is_none() || is_orphaning(set);
+    let is_orphan =
+        |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && pod.owner_references().is_empty();
+    let with_set = sets.iter().filter(stays).map(|set| set.name_any());
+    let without = pods.iter().filter(is_orphan).filter_map(|pod| pod.labels().get(GROUP).cloned());
+    with_set.chain(without).collect()
 }
 
 /// How many replicas the StatefulSet keeps: what is wanted, and meanwhile those that the authority
 /// record still counts on.
 pub(super) fn replicas_to_keep(
     children: &Children,
-    namespace: &str,
+    (namespace, broker): (&str, &str),
     group: &str,
     is_elected: bool,
     wanted: u32,
 ) -> u32 {
-    let there: Option<StatefulSet> = children.get("StatefulSet", namespace, group);
-    let there = there.and_then(|set| set.spec?.replicas).unwrap_or_default();
-    let there = u32::try_from(there).unwrap_or_default();
+    let set: Option<StatefulSet> = children.get("StatefulSet", namespace, group);
+    let replicas = set.and_then(|set| set.spec?.replicas);
+    let there = match replicas.and_then(|replicas| u32::try_from(replicas).ok()) {
+        Some(replicas) => replicas,
+        // One that is being made anew: its pods go on.
+        None => {
+            let pods: Vec<Pod> = children.of("Pod", namespace, (ROLE.label(), broker));
+            replicas_of(&pods, group)
+        }
+    };
     if there <= wanted {
         return wanted;
     }
@@ -204,6 +221,17 @@ pub(super) fn replicas_to_keep(
     needed.clamp(wanted, there)
 }
 
+/// How many replicas a group has by its pods.
+fn replicas_of(pods: &[Pod], group: &str) -> u32 {
+    let replicas = pods.iter().filter_map(|pod| replica_of(&pod.name_any(), group));
+    replicas.map(|replica| replica.saturating_add(1)).max().unwrap_or_default()
+}
+
+/// The number of a pod in its group.
+fn replica_of(pod: &str, group: &str) -> Option<u32> {
+    pod.strip_prefix(group)?.strip_prefix('-')?.parse().ok()
+}
+
 /// What the watches know of a group.
 pub(super) fn group(
     children: &Children,
@@ -215,17 +243,17 @@ pub(super) fn group(
     let is_elected = build::is_elected(resource);
     let set: Option<StatefulSet> = children.get("StatefulSet", namespace, name);
     let generation = set.as_ref().and_then(|set| set.metadata.generation);
-    let instance =
-        set.as_ref().and_then(|set| set.labels().get(crate::children::INSTANCE).cloned());
-    let wanted = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas).unwrap_or_default();
+    let replicas = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
     let hashed_whole = set.as_ref().and_then(build::hashed_whole);
     let file: Option<ConfigMap> = children.get("ConfigMap", namespace, &build::config::name(name));
     let file = file.and_then(|file| file.data?.remove(build::config::FILE));
     let status = set.and_then(|set| set.status);
     let revision = status.as_ref().and_then(|status| status.update_revision.clone());
     let observed = status.and_then(|status| status.observed_generation);
-    let pods: Vec<Pod> =
-        children.of("Pod", namespace, (ROLE.label(), &instance.unwrap_or_default()));
+    let pods: Vec<Pod> = children.of("Pod", namespace, (ROLE.label(), &resource.name_any()));
+    // While the set is made anew its pods go on.
+    let wanted = replicas.and_then(|replicas| u32::try_from(replicas).ok());
+    let wanted = wanted.unwrap_or_else(|| replicas_of(&pods, name));
     let mine = pods.iter().filter(|pod| pod.labels().get(GROUP).is_some_and(|group| group == name));
     let mut pods: Vec<PodView> =
         mine.filter_map(|pod| pod_view(pod, name, revision.as_deref())).collect();
@@ -237,7 +265,7 @@ pub(super) fn group(
         name: name.to_owned(),
         is_draining,
         is_elected,
-        wanted: u32::try_from(wanted).unwrap_or_default(),
+        wanted,
         declared: resource.spec.replicas_per_group,
         min_in_sync: build::min_in_sync(resource),
         is_current: generation.is_some()
@@ -259,7 +287,7 @@ pub(super) fn sha256(text: &str) -> String {
 
 fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
     let name = pod.name_any();
-    let replica = name.strip_prefix(group)?.strip_prefix('-')?.parse().ok()?;
+    let replica = replica_of(&name, group)?;
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_ref());
     let condition = |type_: &str| {
@@ -362,5 +390,45 @@ pub(super) async fn ask_for_lags(view: &mut GroupView, context: &Context, name_s
         if pod.replica == master {
             pod.lag_bytes = Some(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(metadata: &str) -> StatefulSet {
+        serde_yaml::from_str(&format!("metadata: {{{metadata}}}")).unwrap()
+    }
+
+    fn pod(name: &str, group: &str, more: &str) -> Pod {
+        let labels = format!("labels: {{{GROUP}: {group}}}");
+        serde_yaml::from_str(&format!("metadata: {{name: {name}, {labels}{more}}}")).unwrap()
+    }
+
+    #[test]
+    fn a_group_whose_set_is_made_anew_is_there() {
+        let deleted = ", deletionTimestamp: '2026-11-28T09:00:00Z'";
+        let owned =
+            ", ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: x, uid: x}]";
+        let names = |sets: Vec<StatefulSet>, pods| -> Vec<String> {
+            there(sets, pods).into_iter().collect()
+        };
+        assert_eq!(names(vec![set("name: mq-0")], vec![]), ["mq-0"]);
+        let orphaning = set(&format!("name: mq-1, finalizers: [orphan]{deleted}"));
+        assert_eq!(names(vec![orphaning], vec![pod("mq-1-0", "mq-1", owned)]), ["mq-1"]);
+        assert_eq!(names(vec![], vec![pod("mq-1-0", "mq-1", "")]), ["mq-1"]);
+        // One that is taken away with its pods is not made again.
+        let gone = set(&format!("name: mq-1{deleted}"));
+        assert!(names(vec![gone], vec![pod("mq-1-0", "mq-1", owned)]).is_empty());
+        assert!(names(vec![], vec![pod("mq-1-0", "mq-1", deleted)]).is_empty());
+    }
+
+    #[test]
+    fn without_a_set_the_pods_say_how_many_replicas_there_are() {
+        let pods =
+            [pod("mq-1-0", "mq-1", ""), pod("mq-1-4", "mq-1", ""), pod("mq-10-6", "mq-10", "")];
+        assert_eq!(replicas_of(&pods, "mq-1"), 5);
+        assert_eq!(replicas_of(&pods, "mq-2"), 0);
     }
 }
