@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use weirmq_client::{Admin, ClientConfig};
 
-use crate::broker::Certified;
+use crate::broker::{Certified, Slaves};
 use crate::consumer_group::Known;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
@@ -51,6 +51,8 @@ pub(crate) struct Context {
     /// What pods said of their configuration, by uid.
     pub(crate) configurations: Mutex<HashMap<String, Configuration>>,
     pub(crate) patience: Patience,
+    /// What masters say of their slaves.
+    pub(crate) slaves: Slaves,
     /// Consumer groups of masters.
     pub(crate) consumer_groups: Known,
     pub(crate) admins: Mutex<BTreeMap<String, Arc<Admin>>>,

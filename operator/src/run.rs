@@ -154,6 +154,7 @@ async fn controllers(
         certificate_settle: config.certificate_settle,
         configurations: Mutex::default(),
         patience: Patience::default(),
+        slaves: Default::default(),
         consumer_groups: Known::default(),
         admins: Mutex::default(),
     });

@@ -10,6 +10,7 @@ mod observe;
 mod regressed;
 mod roll;
 mod secrets;
+mod slaves;
 mod status;
 mod step;
 mod switch_over;
@@ -40,6 +41,7 @@ use build::{Group, Plan, external};
 
 pub(crate) use certify::Certified;
 use observe::GroupView;
+pub(crate) use slaves::Slaves;
 
 pub(crate) use build::cluster;
 
@@ -60,9 +62,10 @@ pub(crate) async fn reconcile(
         return Ok(Action::await_change());
     }
     let mut round = Round { resource, context, children, findings: status::Findings::default() };
+    round.hear_masters().await;
     let failure = round.run().await.err();
-    let views = round.views().await;
-    round.look_for_regressed(&views).await;
+    let mut views = round.views().await;
+    round.look_for_regressed(&mut views).await;
     let status = round.status(&views, failure.as_ref());
     round.tell_of(&status).await;
     context.report(resource, resource.status.as_ref(), &status).await?;
@@ -304,7 +307,7 @@ impl Round<'_> {
         })
     }
 
-    /// What the watches know of the groups, by number.
+    /// What is known of the groups, by number.
     fn seen(&self) -> Vec<GroupView> {
         let name = self.resource.name_any();
         let mut indices = self.existing();
@@ -316,19 +319,19 @@ impl Round<'_> {
         views.collect()
     }
 
-    /// One of them, with what its pods said of their configuration.
+    /// One of them, with what its pods said of their configuration, and its master of its slaves.
     fn seen_group(&self, name: &str, is_draining: bool) -> GroupView {
         let mut view = observe::group(self.children, self.resource, name, is_draining);
+        self.context.slaves.tell(&self.namespace(), &mut view);
         view.pods.iter_mut().for_each(|pod| observe::recall_configuration(pod, self.context));
         view
     }
 
-    /// The same, and what masters say of their slaves, and pods of themselves.
+    /// The same, and what pods say of themselves.
     async fn views(&self) -> Vec<GroupView> {
         let mut views = self.seen();
         for view in &mut views {
             observe::ask_for_complaints(view).await;
-            observe::ask_for_lags(view, self.context, &self.client_name_servers()).await;
         }
         views
     }

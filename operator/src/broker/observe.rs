@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt as _;
 use ring::digest::{SHA256, digest};
-use weirmq_authority::kubernetes::Promote;
+use weirmq_authority::kubernetes::{AckPolicy, Promote};
 use weirmq_authority::{Phase, Record};
+use weirmq_client::Admin;
 
 use super::build::{self, GROUP, PORT, ROLE};
 use crate::children::Children;
@@ -27,6 +29,8 @@ pub(super) struct GroupView {
     pub(super) name: String,
     pub(super) is_draining: bool,
     pub(super) is_elected: bool,
+    /// A member of the in-sync set may lack what was acknowledged.
+    pub(super) is_by_quorum: bool,
     /// Replicas that the StatefulSet has or should have.
     pub(super) wanted: u32,
     /// Replicas that the resource asks for; those above leave.
@@ -58,8 +62,13 @@ pub(super) struct PodView {
     pub(super) is_ready: bool,
     pub(super) is_up_to_date: bool,
     pub(super) is_terminating: bool,
-    /// What it does not have of its master's log, as the master says.
+    /// What it does not have of its master's log, as the master says. While there is none: of the log that is
+    /// best.
     pub(super) lag_bytes: Option<i64>,
+    /// Whether it is connected and has what its master has, or nearly, as the master says.
+    pub(super) keeps_up: Option<bool>,
+    /// The last epoch of its log and where that ends, where it was asked.
+    pub(super) position: Option<(u64, u64)>,
     /// Why it is not running, where the kubelet or the scheduler says so.
     pub(super) trouble: Option<String>,
     /// Why it runs and is not ready, as it says itself.
@@ -120,10 +129,40 @@ impl GroupView {
         self.record.as_ref().map_or(0, |record| record.epoch)
     }
 
+    /// Whether a replica has what was acknowledged, or nearly. Where a quorum acknowledges, members of the set
+    /// do not leave it for being late, and what the master says counts as well, if that is known.
     pub(super) fn is_in_sync(&self, replica: u32) -> bool {
+        let pod = self.pod(replica);
         match &self.record {
-            Some(record) => record.in_sync.iter().any(|member| member.replica.0 == replica),
-            None => !self.is_elected && self.pod(replica).is_some_and(|pod| pod.is_ready),
+            Some(record) => {
+                let is_late =
+                    self.is_by_quorum && pod.is_some_and(|pod| pod.keeps_up == Some(false));
+                !is_late && record.in_sync.iter().any(|member| member.replica.0 == replica)
+            }
+            None => !self.is_elected && pod.is_some_and(|pod| pod.is_ready),
+        }
+    }
+
+    /// Whether it could take over now, as far as that is known.
+    pub(super) fn can_take_over(&self, pod: &PodView) -> bool {
+        pod.is_ready && self.is_in_sync(pod.replica)
+    }
+
+    /// Whether who could take over depends on what nobody said.
+    pub(super) fn is_in_the_dark(&self) -> bool {
+        self.is_by_quorum && self.pods.iter().any(|pod| pod.keeps_up.is_none())
+    }
+
+    /// What each lacks of the log that is best, where nobody serves, so that nobody writes: by the ends of the
+    /// logs. One that knows nothing of the last epoch cannot be compared by them.
+    pub(super) fn compare_logs(&mut self) {
+        if self.serving().is_some() {
+            return;
+        }
+        let Some(best) = self.pods.iter().filter_map(|pod| pod.position).max() else { return };
+        for pod in &mut self.pods {
+            let same_epoch = pod.position.filter(|(epoch, _)| *epoch == best.0);
+            pod.lag_bytes = same_epoch.and_then(|(_, end)| i64::try_from(best.1 - end).ok());
         }
     }
 
@@ -135,8 +174,8 @@ impl GroupView {
         if !was_anybody_elected || is_never_safe {
             return true;
         }
-        let can_take_over = |pod: &&PodView| pod.is_ready && self.is_in_sync(pod.replica);
-        self.pods.iter().filter(can_take_over).count() > self.min_in_sync as usize
+        let able = self.pods.iter().filter(|pod| self.can_take_over(pod)).count();
+        able > self.min_in_sync as usize
     }
 
     /// Which pod does not go by the newest file, though it can while it runs, and why.
@@ -265,6 +304,7 @@ pub(super) fn group(
         name: name.to_owned(),
         is_draining,
         is_elected,
+        is_by_quorum: resource.spec.replication.ack_policy == AckPolicy::Quorum,
         wanted,
         declared: resource.spec.replicas_per_group,
         min_in_sync: build::min_in_sync(resource),
@@ -322,6 +362,8 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
         }),
         is_terminating: pod.metadata.deletion_timestamp.is_some(),
         lag_bytes: None,
+        keeps_up: None,
+        position: None,
         trouble: unscheduled.or(waiting),
         complaint: None,
         configuration: Configuration::Unknown,
@@ -339,7 +381,7 @@ pub(super) async fn ask_for_complaints(view: &mut GroupView) {
             pod.complaint = restart::why_not_ready(address).await;
         }
     });
-    futures::future::join_all(asked).await;
+    join_all(asked).await;
 }
 
 /// Takes in what pods said of their configuration, and asks those anew that did not go by the newest
@@ -364,7 +406,7 @@ pub(super) async fn ask_for_configurations(view: &mut GroupView, context: &Conte
         }
         known.insert(uid.clone(), pod.configuration.clone());
     });
-    futures::future::join_all(asked).await;
+    join_all(asked).await;
 }
 
 /// Takes in what a pod said of its configuration when it was asked last.
@@ -374,23 +416,21 @@ pub(super) fn recall_configuration(pod: &mut PodView, context: &Context) {
     pod.configuration = said.cloned().unwrap_or_default();
 }
 
-/// Asks a group's master how far its slaves are. What it does not say stays unknown.
-pub(super) async fn ask_for_lags(view: &mut GroupView, context: &Context, name_servers: &str) {
-    if view.pods.len() < 2 {
-        return;
-    }
-    let (Some(address), Some(master)) = (view.master_address(), view.master()) else { return };
-    let Ok(admin) = context.admin(name_servers) else { return };
-    let asked = tokio::time::timeout(ASK_TIMEOUT, admin.ha_status(&address)).await;
-    let Ok(Ok(answer)) = asked else { return };
-    for pod in &mut view.pods {
-        let host = format!("{}.", pod.name);
-        let slave = answer.ha_connection_info.iter().find(|slave| slave.addr.starts_with(&host));
-        pod.lag_bytes = slave.map(|slave| slave.diff.max(0));
-        if pod.replica == master {
-            pod.lag_bytes = Some(0);
+/// Asks replicas where their logs end. Of one that does not answer that stays unknown.
+pub(super) async fn ask_for_positions(view: &mut GroupView, admin: &Admin) {
+    let asked = view.pods.iter_mut().filter(|pod| !pod.is_terminating).map(async |pod| {
+        if let Some(address) = pod.broker_address() {
+            pod.position = position(admin, &address).await;
         }
-    }
+    });
+    join_all(asked).await;
+}
+
+async fn position(admin: &Admin, address: &str) -> Option<(u64, u64)> {
+    let asked = tokio::time::timeout(ASK_TIMEOUT, admin.epochs(address)).await;
+    let log = asked.ok()?.ok()?;
+    let epochs = log.epoch_list.iter().filter_map(|entry| u64::try_from(entry.epoch).ok());
+    Some((epochs.max()?, u64::try_from(log.max_offset).ok()?))
 }
 
 #[cfg(test)]

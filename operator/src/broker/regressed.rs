@@ -8,10 +8,9 @@ use kube::api::PostParams;
 use kube::runtime::events::EventType;
 use weirmq_authority::Record;
 use weirmq_authority::kubernetes::BrokerGroupStatus;
-use weirmq_client::Admin;
 
 use super::Round;
-use super::observe::{ASK_TIMEOUT, GroupView};
+use super::observe::{ASK_TIMEOUT, GroupView, ask_for_positions};
 use crate::annotations::is_paused;
 use crate::kinds::BrokerGroup;
 
@@ -37,14 +36,19 @@ enum Deleted {
 impl Round<'_> {
     /// Looks at groups of which there is reason to think so: nobody serves, or the record was further
     /// once. All others cost nothing.
-    pub(super) async fn look_for_regressed(&mut self, views: &[GroupView]) {
-        for view in views.iter().filter(|view| view.is_elected) {
+    pub(super) async fn look_for_regressed(&mut self, views: &mut [GroupView]) {
+        let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return };
+        for view in views.iter_mut().filter(|view| view.is_elected) {
             let epoch = view.epoch();
             let known = self.known_epoch(&view.name);
             if view.serving().is_some() && known <= epoch {
                 continue;
             }
-            let obeyed = self.highest_epoch(view).await;
+            ask_for_positions(view, &admin).await;
+            view.compare_logs();
+            // Each master begins its epoch with a record in the log, after it was elected.
+            let positions = view.pods.iter().filter_map(|pod| pod.position);
+            let obeyed = positions.map(|(epoch, _)| epoch).max().unwrap_or_default();
             if obeyed <= epoch {
                 continue;
             }
@@ -132,20 +136,6 @@ impl Round<'_> {
         let epochs = groups.filter(|known| known.name == group).filter_map(|known| known.epoch);
         epochs.filter_map(|epoch| u64::try_from(epoch).ok()).max().unwrap_or_default()
     }
-
-    /// The highest epoch in the logs of the replicas that answer; 0: none. Each master begins its epoch
-    /// with a record in the log, after it was elected.
-    async fn highest_epoch(&self, view: &GroupView) -> u64 {
-        let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return 0 };
-        let asked = view.broker_addresses().map(|address| highest_epoch_at(&admin, address));
-        join_all(asked).await.into_iter().flatten().max().unwrap_or_default()
-    }
-}
-
-async fn highest_epoch_at(admin: &Admin, address: String) -> Option<u64> {
-    let asked = tokio::time::timeout(ASK_TIMEOUT, admin.epochs(&address)).await;
-    let epochs = asked.ok()?.ok()?.epoch_list;
-    epochs.iter().filter_map(|entry| u64::try_from(entry.epoch).ok()).max()
 }
 
 /// Whether replicas have obeyed a newer record than this one: of a higher epoch by their logs (`obeyed`), or of

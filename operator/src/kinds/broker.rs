@@ -325,7 +325,8 @@ pub struct GroupStatus {
     /// Grows with each change of the master.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
-    /// Replicas that have every acknowledged message, by number. With Quorum more than half of them have it.
+    /// Replicas that have every acknowledged message, by number. With Quorum those that keep up with the
+    /// master, of which more than half have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_sync: Option<String>,
     /// The group has the topics and consumer groups of the others.
@@ -348,7 +349,7 @@ pub struct ReplicaStatus {
     pub role: String,
     pub ready: bool,
     /// What it does not have of its master's log, rounded up to a power of two so that it does not
-    /// change with each message.
+    /// change with each message. While no master serves: of the log of the replica that has most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag_bytes: Option<i64>,
     /// Whether it runs what the resource says, or waits to be started anew.

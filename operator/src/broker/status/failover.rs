@@ -1,5 +1,6 @@
 //! Who could take over, who was told to, and what is wrong with the record that decides it.
 
+use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::ReplicationMode;
 
 use super::Findings;
@@ -27,19 +28,26 @@ pub(super) fn possible(resource: &Broker, views: &[GroupView]) -> Finding {
         ReplicationMode::Sync => (min_in_sync(resource) as usize).max(1) + 1,
         ReplicationMode::Async => 2,
     };
-    let lacking = views.iter().find(|view| {
-        view.pods.iter().filter(|pod| pod.is_ready && view.is_in_sync(pod.replica)).count() < needed
-    });
+    let able = |view: &GroupView| view.pods.iter().filter(|pod| view.can_take_over(pod)).count();
+    let lacking = views.iter().find(|view| able(view) < needed);
     match lacking {
+        None if let Some(view) = views.iter().find(|view| view.is_in_the_dark()) => {
+            let message = format!(
+                "which replicas of {} could take over is not known, as no master of it says so; it is asked again \
+                 within half a minute",
+                view.name
+            );
+            Finding::new(type_, false, "NotKnown", message)
+        }
         None => match views.iter().find_map(|view| on_one_node(view, needed)) {
             Some(message) => Finding::new(type_, false, "OneNode", message),
             None => Finding::new(type_, true, "Enough", ""),
         },
         Some(view) => {
             let message = format!(
-                "{} takes no messages once its master is gone: {needed} replicas in sync are needed, {} are there",
+                "{} takes no messages once its master is gone: {needed} replicas are needed that are ready and in sync, {} are there",
                 view.name,
-                view.in_sync_count()
+                able(view)
             );
             Finding::new(type_, false, "TooFewInSync", message)
         }
@@ -49,7 +57,7 @@ pub(super) fn possible(resource: &Broker, views: &[GroupView]) -> Finding {
 /// What is said of a group that stops with its master's node.
 fn on_one_node(view: &GroupView, needed: usize) -> Option<String> {
     let node = view.pod(view.master()?)?.node.as_ref()?;
-    let able = || view.pods.iter().filter(|pod| pod.is_ready && view.is_in_sync(pod.replica));
+    let able = || view.pods.iter().filter(|pod| view.can_take_over(pod));
     let elsewhere = able().filter(|pod| pod.node.as_ref() != Some(node)).count();
     (elsewhere + 1 < needed).then(|| {
         format!(
@@ -124,21 +132,27 @@ pub(super) fn loss(views: &[GroupView]) -> Option<Finding> {
 }
 
 /// What to type where nobody takes over by itself.
-pub(super) fn how_to_promote(broker: &str, is_by_quorum: bool, view: &GroupView) -> String {
+pub(super) fn how_to_promote(resource: &Broker, view: &GroupView) -> String {
     let Some(record) = &view.record else { return "its BrokerGroup has no record yet".to_owned() };
     let (name, epoch) = (&view.name, record.epoch);
-    let heirs = record.heirs();
+    let (namespace, broker) = (resource.namespace().unwrap_or_default(), resource.name_any());
+    let mut heirs = record.heirs();
+    let who = match view.is_by_quorum {
+        true => {
+            // The one that lacks nothing of what the others have; of whom nothing is known last.
+            let lag = |heir: &u32| view.pod(*heir).and_then(|pod| pod.lag_bytes);
+            heirs.sort_by_key(|heir| lag(heir).unwrap_or(i64::MAX));
+            "the one of these that has most can become master, as far as is known the first"
+        }
+        false => "replicas with every acknowledged message",
+    };
     let Some(heir) = heirs.first() else {
         return "no other replica has every acknowledged message: get the master back".to_owned();
     };
     let heirs: Vec<String> = heirs.iter().map(u32::to_string).collect();
-    let who = match is_by_quorum {
-        true => "the one of these that has most can become master",
-        false => "replicas with every acknowledged message",
-    };
     format!(
-        "{who}: {}. To promote one: kubectl weir promote {broker} {name}; \
-         or without that plugin: kubectl patch brokergroup {name} --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
+        "{who}: {}. To promote one: kubectl weir -n {namespace} promote {broker} {name}; \
+         or without that plugin: kubectl -n {namespace} patch brokergroup {name} --type merge -p '{{\"spec\":{{\"promote\":{{\"replica\":{heir},\"epoch\":{epoch}}}}}}}'",
         heirs.join(", ")
     )
 }
@@ -197,16 +211,62 @@ mod tests {
     fn who_promotes_by_hand_is_told_whom_and_how() {
         let manual = with_failover("Manual");
         assert_eq!(possible(&manual, &[view(3)]).reason, "Manual");
-        let text = how_to_promote("mq", false, &view(3));
+        let text = how_to_promote(&manual, &view(3));
         assert!(
-            text.contains("message: 1, 2. To promote one: kubectl weir promote mq mq-0;"),
+            text.contains("message: 1, 2. To promote one: kubectl weir -n shop promote mq mq-0;"),
             "{text}"
         );
+        assert!(text.contains("kubectl -n shop patch brokergroup mq-0"), "{text}");
         assert!(text.contains(r#"'{"spec":{"promote":{"replica":1,"epoch":4}}}'"#), "{text}");
-        assert!(how_to_promote("mq", false, &view(1)).contains("get the master back"));
-        assert!(
-            how_to_promote("mq", true, &view(3)).contains("that has most can become master: 1, 2.")
-        );
+        assert!(how_to_promote(&manual, &view(1)).contains("get the master back"));
+    }
+
+    #[test]
+    fn where_a_quorum_acknowledges_the_one_that_has_most_is_named() {
+        let manual = with_failover("Manual");
+        let mut gone = by_quorum(&[]);
+        gone.pods[0].is_ready = false;
+        (gone.pods[1].position, gone.pods[2].position) = (Some((4, 70)), Some((4, 90)));
+        gone.compare_logs();
+        assert_eq!(gone.pods[1].lag_bytes, Some(20));
+        let text = how_to_promote(&manual, &gone);
+        assert!(text.contains("the first: 2, 1. To promote"), "{text}");
+        assert!(text.contains(r#"{"replica":2,"epoch":4}"#), "{text}");
+        // One that knows nothing of the last epoch cannot be compared by its length.
+        gone.pods[1].position = Some((3, 500));
+        gone.compare_logs();
+        assert_eq!((gone.pods[1].lag_bytes, gone.pods[2].lag_bytes), (None, Some(0)));
+        assert!(how_to_promote(&manual, &gone).contains("the first: 2, 1. To promote"));
+    }
+
+    #[test]
+    fn members_of_a_quorum_that_are_far_behind_do_not_count() {
+        let broker = with_failover("Automatic");
+        let whole = by_quorum(&[true, true, true]);
+        assert_eq!(possible(&broker, std::slice::from_ref(&whole)).reason, "Enough");
+        assert!(whole.may_lose_one());
+        let late = by_quorum(&[true, true, false]);
+        let said = possible(&broker, std::slice::from_ref(&late));
+        assert_eq!(said.reason, "TooFewInSync");
+        assert!(said.message.ends_with("2 are there"), "{}", said.message);
+        assert!(!late.may_lose_one());
+        assert_eq!(late.in_sync_count(), 2);
+        // Its master does not answer.
+        assert_eq!(possible(&broker, &[by_quorum(&[])]).reason, "NotKnown");
+        // Where all of the set acknowledge, the set says it.
+        let mut all = by_quorum(&[true, true, false]);
+        all.is_by_quorum = false;
+        assert_eq!(possible(&broker, &[all]).reason, "Enough");
+    }
+
+    /// All are members, and the master says of these whether they keep up.
+    fn by_quorum(keep_up: &[bool]) -> GroupView {
+        let mut view = view(3);
+        view.is_by_quorum = true;
+        for (pod, keeps_up) in view.pods.iter_mut().zip(keep_up) {
+            pod.keeps_up = Some(*keeps_up);
+        }
+        view
     }
 
     #[test]

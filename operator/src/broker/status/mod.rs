@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 
 use kube::Resource as _;
 use kube::ResourceExt as _;
-use weirmq_authority::kubernetes::AckPolicy;
 
 use super::build::{ROLE, is_manual, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
@@ -133,8 +132,7 @@ fn is_ready(
             let mut message =
                 format!("{name} has no master that serves{}", trouble.unwrap_or_default());
             if is_manual(resource) {
-                let is_by_quorum = resource.spec.replication.ack_policy == AckPolicy::Quorum;
-                let how = failover::how_to_promote(&resource.name_any(), is_by_quorum, view);
+                let how = failover::how_to_promote(resource, view);
                 message = format!("{message}; {how}");
             }
             return Finding::new("Ready", false, "NoMaster", message);
@@ -243,8 +241,9 @@ fn group_status(
         before.and_then(|status| status.groups.iter().find(|group| group.name == view.name));
     let record = view.record.as_ref();
     let in_sync = record.map(|record| {
-        let members = record.in_sync.iter().map(|member| member.replica.0.to_string());
-        members.collect::<Vec<_>>().join(",")
+        let members = record.in_sync.iter().map(|member| member.replica.0);
+        let in_sync = members.filter(|replica| view.is_in_sync(*replica));
+        in_sync.map(|replica| replica.to_string()).collect::<Vec<_>>().join(",")
     });
     GroupStatus {
         name: view.name.clone(),
@@ -272,7 +271,11 @@ fn replica_status(view: &GroupView, pod: &PodView) -> ReplicaStatus {
         node: pod.node.clone(),
         role: role.to_owned(),
         ready: pod.is_ready,
-        lag_bytes: pod.lag_bytes.map(rounded),
+        // While nobody serves nobody writes either, and who has most is told by the last byte.
+        lag_bytes: match view.serving() {
+            Some(_) => pod.lag_bytes.map(rounded),
+            None => pod.lag_bytes,
+        },
         up_to_date: pod.is_up_to_date,
     }
 }

@@ -1,0 +1,162 @@
+//! What masters say of their slaves: how much each of them lacks, and whether it keeps up.
+//!
+//! A master is asked once in a while and not in each round. What it says stands in the status, and a status that
+//! was written is a reason for the next round: slaves that are now a little behind and now not would have the
+//! operator write as fast as it can.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use weirmq_client::Admin;
+use weirmq_remoting::body::HaRuntimeInfo;
+
+use super::Round;
+use super::observe::{ASK_TIMEOUT, GroupView, PodView};
+
+/// A master is asked again after this long.
+const FRESH: Duration = Duration::from_secs(10);
+/// What it said stands for so long while it does not answer.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// So many groups are remembered before those are forgotten that nobody asked for a while.
+const REMEMBERED: usize = 4_096;
+
+/// What masters said, by namespace and group.
+#[derive(Default)]
+pub(crate) struct Slaves(Mutex<BTreeMap<(String, String), Known>>);
+
+struct Known {
+    asked: Instant,
+    /// The epoch and number of the master.
+    master: (u64, u32),
+    said: Option<(Instant, Said)>,
+}
+
+/// What a master says of its slaves, by the pod's name: how many bytes it lacks, and whether it is in sync.
+/// Of one that is not there it knows nothing.
+type Said = BTreeMap<String, (i64, bool)>;
+
+impl Slaves {
+    fn is_due(&self, now: Instant, key: &(String, String), master: (u64, u32)) -> bool {
+        let all = self.0.lock();
+        let fresh =
+            |known: &&Known| known.master == master && now.duration_since(known.asked) < FRESH;
+        all.get(key).filter(fresh).is_none()
+    }
+
+    fn note(&self, now: Instant, key: (String, String), master: (u64, u32), said: Option<Said>) {
+        let mut all = self.0.lock();
+        let before = all.remove(&key).filter(|known| known.master == master);
+        let said = said.map(|said| (now, said)).or_else(|| {
+            let (since, said) = before?.said?;
+            (now.duration_since(since) < KEPT).then_some((since, said))
+        });
+        if all.len() >= REMEMBERED {
+            all.retain(|_, known| now.duration_since(known.asked) < KEPT);
+        }
+        all.insert(key, Known { asked: now, master, said });
+    }
+
+    /// Tells `view` what its master said, if it is still the same one.
+    pub(super) fn tell(&self, namespace: &str, view: &mut GroupView) {
+        let Some(master) = view.master() else { return };
+        let key = (namespace.to_owned(), view.name.clone());
+        let all = self.0.lock();
+        let known = all.get(&key).filter(|known| known.master == (view.epoch(), master));
+        let Some((_, said)) = known.and_then(|known| known.said.as_ref()) else { return };
+        for pod in &mut view.pods {
+            let (lag, keeps_up) = match said.get(&pod.name) {
+                _ if pod.replica == master => (Some(0), true),
+                Some((lag, is_in_sync)) => (Some(*lag), *is_in_sync),
+                None => (None, false),
+            };
+            (pod.lag_bytes, pod.keeps_up) = (lag, Some(keeps_up));
+        }
+    }
+}
+
+impl Round<'_> {
+    /// Asks the masters that are due.
+    pub(super) async fn hear_masters(&self) {
+        let (slaves, namespace) = (&self.context.slaves, self.namespace());
+        let asked = self.seen().into_iter().filter(|view| view.pods.len() > 1).map(async |view| {
+            let (Some(address), Some(master)) = (view.master_address(), view.master()) else {
+                return;
+            };
+            let (key, master) = ((namespace.clone(), view.name.clone()), (view.epoch(), master));
+            if !slaves.is_due(Instant::now(), &key, master) {
+                return;
+            }
+            let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return };
+            let said = ask(&admin, &address, &view.pods).await;
+            slaves.note(Instant::now(), key, master, said);
+        });
+        join_all(asked).await;
+    }
+}
+
+async fn ask(admin: &Admin, master: &str, pods: &[PodView]) -> Option<Said> {
+    let answer = tokio::time::timeout(ASK_TIMEOUT, admin.ha_status(master)).await.ok()?.ok()?;
+    answer.master.then(|| said(&answer, pods))
+}
+
+fn said(answer: &HaRuntimeInfo, pods: &[PodView]) -> Said {
+    let of_pod = |pod: &PodView| {
+        let host = format!("{}.", pod.name);
+        let mut slaves = answer.ha_connection_info.iter();
+        let slave = slaves.find(|slave| slave.addr.starts_with(&host))?;
+        Some((pod.name.clone(), (slave.diff.max(0), slave.in_sync)))
+    };
+    pods.iter().filter_map(of_pod).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::tests::three_replicas;
+
+    fn key() -> (String, String) {
+        ("shop".to_owned(), "mq-0".to_owned())
+    }
+
+    fn one(lag: i64, is_in_sync: bool) -> Said {
+        BTreeMap::from([("mq-0-1".to_owned(), (lag, is_in_sync))])
+    }
+
+    fn told(slaves: &Slaves) -> Vec<(Option<i64>, Option<bool>)> {
+        let mut view = three_replicas();
+        slaves.tell("shop", &mut view);
+        view.pods.iter().map(|pod| (pod.lag_bytes, pod.keeps_up)).collect()
+    }
+
+    #[test]
+    fn a_master_is_asked_once_in_a_while_however_often_somebody_looks() {
+        let (slaves, now, master) = (Slaves::default(), Instant::now(), (4, 0));
+        assert!(slaves.is_due(now, &key(), master));
+        slaves.note(now, key(), master, Some(one(5, true)));
+        assert!(!slaves.is_due(now + FRESH / 2, &key(), master));
+        assert!(slaves.is_due(now + FRESH, &key(), master));
+        assert!(slaves.is_due(now, &key(), (5, 1)), "another master");
+        // Also one that does not answer.
+        slaves.note(now + FRESH, key(), master, None);
+        assert!(!slaves.is_due(now + FRESH, &key(), master));
+    }
+
+    #[test]
+    fn what_a_master_says_of_its_slaves_is_known_for_a_while() {
+        let (slaves, now, master) = (Slaves::default(), Instant::now(), (4, 0));
+        assert_eq!(told(&slaves), [(None, None); 3]);
+        slaves.note(now, key(), master, Some(one(5, true)));
+        let known = [(Some(0), Some(true)), (Some(5), Some(true)), (None, Some(false))];
+        assert_eq!(told(&slaves), known);
+        slaves.note(now + FRESH, key(), master, None);
+        assert_eq!(told(&slaves), known);
+        slaves.note(now + KEPT, key(), master, None);
+        assert_eq!(told(&slaves), [(None, None); 3]);
+        // Of another master nothing is known.
+        slaves.note(now, key(), (3, 0), Some(one(5, true)));
+        assert_eq!(told(&slaves), [(None, None); 3]);
+    }
+}
