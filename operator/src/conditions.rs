@@ -5,6 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// The longest message; the API server takes 32 KiB.
 const MESSAGE_BYTES_MAX: usize = 2_048;
+/// The longest note of an event: the API server takes no longer one.
+const NOTE_BYTES_MAX: usize = 1_024;
 
 /// What a controller found, before it is known since when that is so.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +63,7 @@ fn condition(before: &[Condition], found: Finding, generation: i64, now: Timesta
         type_: found.type_.to_owned(),
         status: status.to_owned(),
         reason: found.reason.to_owned(),
-        message: shortened(found.message),
+        message: shortened(found.message, MESSAGE_BYTES_MAX),
         observed_generation: Some(generation),
         // The API server keeps whole seconds.
         last_transition_time: known.map_or_else(
@@ -71,13 +73,18 @@ fn condition(before: &[Condition], found: Finding, generation: i64, now: Timesta
     }
 }
 
-fn shortened(mut message: String) -> String {
-    if message.len() > MESSAGE_BYTES_MAX {
-        let end = (0..=MESSAGE_BYTES_MAX - 4).rev().find(|at| message.is_char_boundary(*at));
-        message.truncate(end.unwrap_or_default());
-        message.push('…');
+/// What an event can say of `text`.
+pub(crate) fn note(text: String) -> String {
+    shortened(text, NOTE_BYTES_MAX)
+}
+
+fn shortened(mut text: String, bytes_max: usize) -> String {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max - '…'.len_utf8()).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
+        text.push('…');
     }
-    message
+    text
 }
 
 #[cfg(test)]
@@ -110,5 +117,12 @@ mod tests {
         let long = vec![Finding::new("Ready", false, "Long", "ü".repeat(3_000))];
         let long = merge(&before, long, 2);
         assert!(long[0].message.len() <= MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_note_is_no_longer_than_the_api_server_takes() {
+        assert_eq!(note("a".repeat(1_024)), "a".repeat(1_024));
+        let long = note("ü".repeat(1_000));
+        assert!(long.len() <= 1_024 && long.ends_with("ü…"), "{} bytes", long.len());
     }
 }

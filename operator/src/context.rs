@@ -16,6 +16,7 @@ use serde_json::json;
 use weirmq_client::{Admin, ClientConfig};
 
 use crate::broker::{Certified, Slaves};
+use crate::conditions;
 use crate::consumer_group::Known;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
@@ -166,7 +167,7 @@ impl Context {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(conditions::note(note)),
             action: "Reconcile".to_owned(),
             secondary,
         };
@@ -201,10 +202,14 @@ impl Context {
             "status": status,
         });
         let parameters = kube::api::PatchParams::apply(MANAGER).force();
-        api.patch_status(&name, &parameters, &kube::api::Patch::Apply(patch))
-            .await
-            .map_err(Error::kubernetes(format!("write the status of {} {name}", K::kind(&()))))?;
-        Ok(())
+        match api.patch_status(&name, &parameters, &kube::api::Patch::Apply(patch)).await {
+            // It was deleted meanwhile, and nobody reads its status.
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+            written => {
+                let what = format!("write the status of {} {name}", K::kind(&()));
+                written.map(|_| ()).map_err(Error::kubernetes(what))
+            }
+        }
     }
 }
 
