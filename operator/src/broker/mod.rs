@@ -6,6 +6,7 @@
 mod build;
 mod certify;
 mod drain;
+mod namesakes;
 mod observe;
 mod regressed;
 mod roll;
@@ -62,6 +63,7 @@ pub(crate) async fn reconcile(
         return Ok(Action::await_change());
     }
     let mut round = Round { resource, context, children, findings: status::Findings::default() };
+    round.findings.namesakes = round.namesakes();
     round.hear_masters().await;
     let failure = round.run().await.err();
     let mut views = round.views().await;

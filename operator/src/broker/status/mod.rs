@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use kube::Resource as _;
 use kube::ResourceExt as _;
 
-use super::build::{ROLE, is_manual, min_in_sync, tls};
+use super::build::{ROLE, is_elected, is_manual, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
 use super::regressed::Regressed;
 use crate::annotations::is_paused;
@@ -18,8 +18,10 @@ use crate::pods;
 use crate::storage;
 
 /// Conditions that are an event as well when they appear.
-pub(super) const TOLD: [&str; 3] =
-    ["AuthorityRegressed", "PossibleDataLoss", storage::NOT_EXPANDED];
+pub(super) const TOLD: [&str; 4] =
+    ["AuthorityRegressed", "PossibleDataLoss", NAME_SHARED, storage::NOT_EXPANDED];
+/// The condition that says that clients cannot tell this Broker's groups from another one's.
+const NAME_SHARED: &str = "NameShared";
 
 /// What a round found out beside what can be seen.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub(super) struct Findings {
     pub(super) certificate: Option<String>,
     /// Groups whose replicas know more than the authority record.
     pub(super) regressed: BTreeMap<String, Regressed>,
+    /// Brokers whose groups have the same names at the same NameServers.
+    pub(super) namesakes: Vec<String>,
     /// What keeps groups that leave from leaving.
     pub(super) draining: BTreeMap<String, String>,
 }
@@ -69,6 +73,8 @@ pub(super) fn status(
     found.extend(failover::regression(findings));
     found.extend(failover::loss(views));
     found.extend(failover::promotion(views));
+    found.extend(shared_name(resource, findings));
+    found.extend(ignored(resource));
     found.extend(scale_in(findings));
     found.extend(findings.storage.as_deref().map(storage::not_expanded));
     found.extend(is_paused(resource).then(Finding::paused));
@@ -223,6 +229,29 @@ fn replication(resource: &Broker, views: &[GroupView]) -> Finding {
     }
 }
 
+fn shared_name(resource: &Broker, findings: &Findings) -> Option<Finding> {
+    let namesakes = findings.namesakes.join(", ");
+    (!namesakes.is_empty()).then(|| {
+        let message = format!(
+            "groups of the same names register with the same NameServers: {namesakes}. Clients are led to either \
+             one's brokers, and what they send is mixed. A name does not change: give one of the two another \
+             NameServer, or make it again under another name than {}",
+            resource.name_any()
+        );
+        Finding::new(NAME_SHARED, true, "SameNameServers", message)
+    })
+}
+
+/// What is declared and has no effect.
+fn ignored(resource: &Broker) -> Option<Finding> {
+    let is_ignored = resource.spec.failover.lease_seconds.is_some() && !is_elected(resource);
+    is_ignored.then(|| {
+        let message = "failover.leaseSeconds has no effect where nobody is elected, as with failover.mode \
+                       Disabled or a single replica; take it away";
+        Finding::new("SettingIgnored", true, "NobodyIsElected", message)
+    })
+}
+
 fn scale_in(findings: &Findings) -> Option<Finding> {
     let left: Vec<String> =
         findings.draining.iter().map(|(group, left)| format!("{group}: {left}")).collect();
@@ -294,7 +323,34 @@ fn rounded(lag: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
     use super::*;
+    use crate::broker::tests::{COMMON, broker};
+
+    #[test]
+    fn a_lease_that_nobody_holds_is_said_to_have_no_effect() {
+        let is_ignored = |more: &str| ignored(&broker(&format!("{{{COMMON}, {more}}}"))).is_some();
+        let lease = "leaseSeconds: 9";
+        assert!(is_ignored(&format!("replicasPerGroup: 1, failover: {{{lease}}}")));
+        assert!(is_ignored(&format!("failover: {{mode: Disabled, {lease}}}")));
+        assert!(!is_ignored(&format!("failover: {{mode: Manual, {lease}}}")));
+        assert!(!is_ignored("replicasPerGroup: 1"));
+    }
+
+    #[test]
+    fn a_broker_says_with_whom_it_shares_its_name() {
+        let resource = broker(&format!("{{{COMMON}}}"));
+        let mut findings = Findings::default();
+        let said = |findings: &Findings| status(&resource, &[], findings, None).conditions;
+        let is_it = |conditions: &[Condition]| conditions.iter().any(|it| it.type_ == NAME_SHARED);
+        let before = said(&findings);
+        assert!(!is_it(&before));
+        findings.namesakes.push("Broker mq of namespace mall at ns-namesrv.shop:9876".to_owned());
+        let now = said(&findings);
+        assert!(is_it(&now));
+        assert_eq!(conditions::appeared(&before, &now, &TOLD).count(), 1, "an event as well");
+    }
 
     #[test]
     fn a_pod_that_is_not_ready_is_told_with_what_it_says_of_itself() {
