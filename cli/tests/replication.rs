@@ -211,9 +211,10 @@ fn committed(group: &Group, consumer: &PullConsumer, queues: &[MessageQueue]) ->
     queues.iter().map(ask).collect()
 }
 
-/// Whether a small file, which begins with a line about itself, holds an empty list.
+/// Whether a small file, which begins with a line about itself, holds an empty list. While it is replaced
+/// there is none for a moment.
 fn is_empty_list(file: &Path) -> bool {
-    std::fs::read(file).unwrap().ends_with(b"\n[]")
+    std::fs::read(file).is_ok_and(|text| text.ends_with(b"\n[]"))
 }
 
 #[test]
