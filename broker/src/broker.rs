@@ -164,7 +164,7 @@ impl Broker {
 
     /// Passes changed settings on to those who have copies. Never waits for the disk.
     pub(crate) fn settings_changed(&self, before: &BrokerConfig, now: &BrokerConfig) {
-        self.store.set_upkeep(now.store_config().upkeep());
+        self.store.set_upkeep(now.upkeep());
         self.cold_reads.set_rate(now.limits.cold_read_bytes_per_second);
         self.acknowledgements.set_timeout(Duration::from_millis(now.limits.flush_timeout_ms));
         if let Some(replication) = &self.replication {

@@ -9,7 +9,7 @@ use weirmq_message::properties::PROPERTIES_BYTES_MAX;
 use weirmq_remoting::ResourceName;
 use weirmq_remoting::frame::HEADER_BYTES_MAX;
 use weirmq_remoting::net::TlsSection;
-use weirmq_store::{FlushMode, StoreConfig};
+use weirmq_store::{FlushMode, StoreConfig, Upkeep};
 
 /// What a frame of somebody unknown may hold beside header and message.
 const STRANGER_BYTES: usize = 64 << 10;
@@ -622,6 +622,14 @@ impl BrokerConfig {
             // With synchronous flush: the longest record, padding of nearly its length, and a group.
             unflushed_bytes_max: (self.store.flush == Flush::Sync)
                 .then_some(SYNC_GROUP_BYTES + 2 * message_bytes_max as u64),
+            upkeep: self.upkeep(),
+            ..StoreConfig::default()
+        }
+    }
+
+    /// What of it may change while the store is open.
+    pub(crate) fn upkeep(&self) -> Upkeep {
+        Upkeep {
             scrub_interval: Duration::from_secs_f64(self.store.scrub_hours * 3600.0),
             retention: Duration::from_secs(self.store.retention_hours.saturating_mul(3600)),
             retention_hours: self.store.retention_at_hours.clone(),
@@ -629,7 +637,6 @@ impl BrokerConfig {
             retention_force: self.store.retention_force,
             spare_segments_max: self.store.spare_segments_max,
             free_bytes_min: Some(self.store.free_bytes_min).filter(|bytes| *bytes > 0),
-            ..StoreConfig::default()
         }
     }
 }

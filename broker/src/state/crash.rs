@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use weirmq_store::{
     Disk as _, FlushMode, ManualClock, NewMessage, OpenMode, SimulatedDisk, Store, StoreConfig,
+    Upkeep,
 };
 
 use super::log::{State, StateError};
@@ -40,7 +41,7 @@ fn open(disk: &SimulatedDisk) -> Result<State, StateError> {
         segment_bytes: 8192,
         message_bytes_max: 2000,
         flush: FlushMode::ASYNC,
-        free_bytes_min: Some(0),
+        upkeep: Upkeep { free_bytes_min: Some(0), ..Upkeep::default() },
         threads: false,
         ..StoreConfig::default()
     };

@@ -220,7 +220,7 @@ mod tests {
     use std::time::Duration;
 
     use weirmq_remoting::body::SubscriptionGroupConfig;
-    use weirmq_store::{ManualClock, NewMessage, SimulatedDisk, Store, StoreConfig};
+    use weirmq_store::{ManualClock, NewMessage, SimulatedDisk, Store, StoreConfig, Upkeep};
 
     use super::*;
     use crate::topics::Topics;
@@ -230,8 +230,11 @@ mod tests {
             directory: "/data".into(),
             segment_bytes: 8192,
             message_bytes_max: 2000,
-            retention: Duration::ZERO,
-            free_bytes_min: Some(0),
+            upkeep: Upkeep {
+                retention: Duration::ZERO,
+                free_bytes_min: Some(0),
+                ..Upkeep::default()
+            },
             threads: false,
             ..StoreConfig::default()
         };

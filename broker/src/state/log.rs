@@ -496,7 +496,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use weirmq_store::{FlushMode, ManualClock, SimulatedDisk, StoreConfig};
+    use weirmq_store::{FlushMode, ManualClock, SimulatedDisk, StoreConfig, Upkeep};
 
     use super::*;
 
@@ -506,8 +506,11 @@ mod tests {
             segment_bytes: 8192,
             message_bytes_max: 2000,
             flush: FlushMode::ASYNC,
-            retention: Duration::ZERO,
-            free_bytes_min: Some(0),
+            upkeep: Upkeep {
+                retention: Duration::ZERO,
+                free_bytes_min: Some(0),
+                ..Upkeep::default()
+            },
             threads: false,
             ..StoreConfig::default()
         };

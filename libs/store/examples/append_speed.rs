@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use weirmq_store::{
     FlushMode, KeySource, NewMessage, ReadLimits, RealDisk, Store, StoreConfig, StoreError,
-    SystemClock,
+    SystemClock, Upkeep,
 };
 
 const BODY_BYTES: usize = 1024;
@@ -28,7 +28,7 @@ fn main() -> Result<(), StoreError> {
         let config = StoreConfig {
             directory: root.clone(),
             flush,
-            free_bytes_min: Some(0),
+            upkeep: Upkeep { free_bytes_min: Some(0), ..Upkeep::default() },
             ..StoreConfig::default()
         };
         run(config, Load { keys, batch, queues, messages })?;

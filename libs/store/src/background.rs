@@ -247,7 +247,7 @@ impl Inner {
 mod tests {
     use super::*;
     use crate::clock::ManualClock;
-    use crate::config::StoreConfig;
+    use crate::config::{StoreConfig, Upkeep};
     use crate::disk::{Disk, SimulatedDisk};
     use crate::message::NewMessage;
 
@@ -256,7 +256,7 @@ mod tests {
             directory: "/s".into(),
             segment_bytes: 8192,
             message_bytes_max: 2000,
-            free_bytes_min: Some(0),
+            upkeep: Upkeep { free_bytes_min: Some(0), ..Upkeep::default() },
             threads: false,
             ..StoreConfig::default()
         };

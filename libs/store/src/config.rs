@@ -44,6 +44,22 @@ pub struct StoreConfig {
     pub unflushed_bytes_max: Option<u64>,
     /// Body plus properties of one message. Default: 4 MiB.
     pub message_bytes_max: usize,
+    /// How the store looks after itself, as it begins.
+    pub upkeep: Upkeep,
+    /// How long an append waits at `unflushed_bytes_max` before it gives up. Default: 5 s.
+    pub busy_timeout: Duration,
+    /// What recovery puts into ConsumeQueue and index for a record that it finds in the log.
+    /// Default: [`dispatch::apache_rule`].
+    pub dispatch: DispatchRule,
+    /// Whether the store runs its flush and background threads. Without them nothing happens
+    /// unless [`crate::Store::flush`] and [`crate::Store::maintain`] are called, which is what a
+    /// simulation needs. Default: true.
+    pub threads: bool,
+}
+
+/// How a store looks after itself. This may change while it is open: [`crate::Store::set_upkeep`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upkeep {
     /// Segments whose newest record is older have expired. Default: 72 h.
     pub retention: Duration,
     /// In these hours of the day, 0 to 23 in the machine's time zone, what has expired is deleted.
@@ -62,30 +78,23 @@ pub struct StoreConfig {
     /// Writes are refused below this much free disk. `None`: two segments, or a tenth of the disk
     /// up to 5 GiB, whichever is more. With small segments in a test it is the 5 GiB that count.
     pub free_bytes_min: Option<u64>,
-    /// How long an append waits at `unflushed_bytes_max` before it gives up. Default: 5 s.
-    pub busy_timeout: Duration,
-    /// What recovery puts into ConsumeQueue and index for a record that it finds in the log.
-    /// Default: [`dispatch::apache_rule`].
-    pub dispatch: DispatchRule,
     /// How long the scrub takes to compare the whole log with its checksums; zero: it does not.
     /// Default: 24 h.
     pub scrub_interval: Duration,
-    /// Whether the store runs its flush and background threads. Without them nothing happens
-    /// unless [`crate::Store::flush`] and [`crate::Store::maintain`] are called, which is what a
-    /// simulation needs. Default: true.
-    pub threads: bool,
 }
 
-/// What of a [`StoreConfig`] may change while the store is open; see there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Upkeep {
-    pub retention: Duration,
-    pub retention_hours: Vec<u8>,
-    pub retention_disk_percent: u8,
-    pub retention_force: bool,
-    pub spare_segments_max: usize,
-    pub free_bytes_min: Option<u64>,
-    pub scrub_interval: Duration,
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            retention: Duration::from_secs(72 * 3600),
+            retention_hours: vec![4],
+            retention_disk_percent: 75,
+            retention_force: false,
+            spare_segments_max: 8,
+            free_bytes_min: None,
+            scrub_interval: Duration::from_secs(24 * 3600),
+        }
+    }
 }
 
 impl Upkeep {
@@ -104,15 +113,9 @@ impl Default for StoreConfig {
             flush: FlushMode::ASYNC,
             unflushed_bytes_max: None,
             message_bytes_max: 4 << 20,
-            retention: Duration::from_secs(72 * 3600),
-            retention_hours: vec![4],
-            retention_disk_percent: 75,
-            retention_force: false,
-            spare_segments_max: 8,
-            free_bytes_min: None,
+            upkeep: Upkeep::default(),
             busy_timeout: Duration::from_secs(5),
             dispatch: dispatch::apache_rule,
-            scrub_interval: Duration::from_secs(24 * 3600),
             threads: true,
         }
     }
@@ -154,12 +157,12 @@ impl StoreConfig {
                 ),
             );
         }
-        if self.retention_hours.iter().any(|hour| *hour > 23) {
-            let hours = &self.retention_hours;
+        let hours = &self.upkeep.retention_hours;
+        if hours.iter().any(|hour| *hour > 23) {
             return refuse("retention_hours", format!("are {hours:?}; hours go from 0 to 23"));
         }
-        if !(10..=95).contains(&self.retention_disk_percent) {
-            let percent = self.retention_disk_percent;
+        let percent = self.upkeep.retention_disk_percent;
+        if !(10..=95).contains(&percent) {
             let reason = format!("is {percent}; it must be from 10 to 95");
             return refuse("retention_disk_percent", reason);
         }
@@ -167,19 +170,6 @@ impl StoreConfig {
             return refuse("flush.bytes", "is 0; choose sync flush instead".to_owned());
         }
         Ok(())
-    }
-
-    /// How the store looks after itself, as it begins.
-    pub fn upkeep(&self) -> Upkeep {
-        Upkeep {
-            retention: self.retention,
-            retention_hours: self.retention_hours.clone(),
-            retention_disk_percent: self.retention_disk_percent,
-            retention_force: self.retention_force,
-            spare_segments_max: self.spare_segments_max,
-            free_bytes_min: self.free_bytes_min,
-            scrub_interval: self.scrub_interval,
-        }
     }
 
     pub(crate) fn is_sync(&self) -> bool {

@@ -116,15 +116,19 @@ impl Inner {
             traces.forget_deleted(end, &queues, &mut queue_state)?;
             queue_state.write(&*disk, &layout)?;
         }
-        let spares =
-            SpareSegments::open(&disk, &layout, config.segment_bytes, config.spare_segments_max)?;
+        let spares = SpareSegments::open(
+            &disk,
+            &layout,
+            config.segment_bytes,
+            config.upkeep.spare_segments_max,
+        )?;
         let newest_ms =
             log.all().iter().rev().find_map(|segment| retention::first_stored_ms(segment));
         let retention_clock = RetentionClock::open(
             &*disk,
             &layout,
             &*clock,
-            config.upkeep().retention_ms(),
+            config.upkeep.retention_ms(),
             newest_ms,
         )?;
         let scrub = Scrub::open(&*disk, &layout, report.log_start, end)?;
@@ -152,7 +156,7 @@ impl Inner {
             recovery: report,
             directory_lock: Mutex::new(Some(directory_lock)),
             queue_state: Mutex::new(queue_state),
-            upkeep: RwLock::new(Arc::new(config.upkeep())),
+            upkeep: RwLock::new(Arc::new(config.upkeep.clone())),
             config,
             layout,
             format,

@@ -55,7 +55,7 @@ struct Running {
 
 /// What the threads share.
 pub(crate) struct Inner {
-    /// As it was opened. Of what is in [`Upkeep`] too, that counts.
+    /// As it was opened, so not for its upkeep.
     pub(crate) config: StoreConfig,
     pub(crate) upkeep: RwLock<Arc<Upkeep>>,
     pub(crate) layout: Layout,

@@ -219,8 +219,8 @@ fn a_deleted_topic_begins_again_at_zero_and_stays_forgotten() {
 fn expired_segments_go_and_queues_count_on() {
     let disk: Arc<dyn Disk> = Arc::new(SimulatedDisk::new());
     let clock = Arc::new(ManualClock::at_ms(1_000));
-    let config =
-        StoreConfig { retention: Duration::from_millis(500), ..small_config(FlushMode::ASYNC) };
+    let mut config = small_config(FlushMode::ASYNC);
+    config.upkeep.retention = Duration::from_millis(500);
     let reopen = || Store::open(config.clone(), Arc::clone(&disk), clock.clone()).unwrap().0;
     let store = reopen();
     append(&store, &[Message::new("rare", 2, "only one")]).unwrap();

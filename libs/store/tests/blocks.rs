@@ -439,7 +439,8 @@ fn padding_of_more_than_a_block_is_no_damage() {
 #[test]
 fn damage_of_a_segment_that_expired_is_forgotten() {
     let disk = Arc::new(SimulatedDisk::new());
-    let config = StoreConfig { retention: std::time::Duration::ZERO, ..config() };
+    let mut config = config();
+    config.upkeep.retention = std::time::Duration::ZERO;
     let clock = Arc::new(ManualClock::at_ms(1_000_000));
     let shared = Arc::clone(&disk) as Arc<dyn Disk>;
     let store = Store::open(config, shared, Arc::clone(&clock) as _).unwrap().0;

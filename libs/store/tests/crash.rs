@@ -26,14 +26,15 @@ fn topics() -> Vec<String> {
 /// In half of the states segments expire as soon as they may, so that they are recycled.
 fn config(random: &mut Random, recycles: bool) -> StoreConfig {
     let flush = if random.below(2) == 0 { FlushMode::Sync } else { FlushMode::ASYNC };
-    StoreConfig {
+    let mut config = StoreConfig {
         segment_bytes: [4096, 8192, 16384][random.below(3) as usize],
         unflushed_bytes_max: Some(32 << 10),
-        retention: if recycles { Duration::ZERO } else { Duration::from_secs(1 << 30) },
-        spare_segments_max: 3,
         message_bytes_max: 3000,
         ..common::small_config(flush)
-    }
+    };
+    config.upkeep.retention = if recycles { Duration::ZERO } else { Duration::from_secs(1 << 30) };
+    config.upkeep.spare_segments_max = 3;
+    config
 }
 
 /// In recycled segments records of one size are the hard ones: what stood there before has the
@@ -87,7 +88,7 @@ fn work(
     clock: &Arc<ManualClock>,
     random: &mut Random,
 ) -> Result<(), StoreError> {
-    let recycles = config.retention.is_zero();
+    let recycles = config.upkeep.retention.is_zero();
     let is_uniform = recycles && random.below(2) == 0;
     let steps = 5 + random.below(if recycles { 80 } else { 25 });
     let message = |random: &mut Random| match is_uniform {

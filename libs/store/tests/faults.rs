@@ -255,7 +255,8 @@ fn a_failed_append_leaves_no_record_further_on() {
 #[test]
 fn writes_stop_at_the_floor_of_free_space_and_go_on_above_it() {
     let disk = Arc::new(SimulatedDisk::new());
-    let config = StoreConfig { free_bytes_min: Some(1 << 20), ..small_config(FlushMode::ASYNC) };
+    let mut config = small_config(FlushMode::ASYNC);
+    config.upkeep.free_bytes_min = Some(1 << 20);
     let clock = Arc::new(weirmq_store::ManualClock::at_ms(1_000_000));
     let shared = Arc::clone(&disk) as Arc<dyn Disk>;
     let (store, _) = Store::open(config, shared, clock.clone()).unwrap();
@@ -362,11 +363,9 @@ fn a_segment_that_is_missing_is_damage_with_its_range() {
 #[test]
 fn a_first_segment_that_is_missing_is_damage_unless_it_has_expired() {
     let clock = Arc::new(weirmq_store::ManualClock::at_ms(1_000_000));
-    let config = StoreConfig {
-        retention: std::time::Duration::from_millis(500),
-        spare_segments_max: 0,
-        ..small_config(FlushMode::ASYNC)
-    };
+    let mut config = small_config(FlushMode::ASYNC);
+    config.upkeep.retention = std::time::Duration::from_millis(500);
+    config.upkeep.spare_segments_max = 0;
     let disk = Arc::new(SimulatedDisk::new());
     let open = || Store::open(config.clone(), disk.clone(), clock.clone());
     let remove = |start: u64| {

@@ -169,7 +169,8 @@ fn queues_whose_messages_were_all_in_a_lost_start_go_on_where_they_were() {
 fn proofs_of_a_recycled_segment_are_shown_until_it_is_closed() {
     let disk = Arc::new(SimulatedDisk::new());
     let clock = Arc::new(ManualClock::at_ms(1_000_000));
-    let config = StoreConfig { retention: std::time::Duration::ZERO, ..config() };
+    let mut config = config();
+    config.upkeep.retention = std::time::Duration::ZERO;
     let store = || {
         let disk = Arc::clone(&disk) as Arc<dyn Disk>;
         Store::open(config.clone(), disk, clock.clone()).unwrap().0
@@ -214,15 +215,15 @@ fn foretells(disk: &Arc<SimulatedDisk>, config: &StoreConfig, what: &str) -> Ver
 #[test]
 fn a_killed_log_in_a_recycled_segment_ends_where_its_proofs_do() {
     let disk = Arc::new(SimulatedDisk::new());
-    let config = StoreConfig {
+    let mut config = StoreConfig {
         segment_bytes: 8192,
         message_bytes_max: 2000,
         unflushed_bytes_max: Some(64 << 10),
-        retention: std::time::Duration::ZERO,
-        spare_segments_max: 2,
         flush: FlushMode::Sync,
         ..small_config(FlushMode::Sync)
     };
+    config.upkeep.retention = std::time::Duration::ZERO;
+    config.upkeep.spare_segments_max = 2;
     let clock = Arc::new(ManualClock::at_ms(1_000_000));
     let shared = Arc::clone(&disk) as Arc<dyn Disk>;
     let (store, _) = Store::open(config.clone(), shared, clock.clone()).unwrap();
@@ -580,9 +581,10 @@ fn queues_are_not_exported_where_a_file_of_the_log_is_gone() {
 #[test]
 fn a_queue_whose_messages_have_expired_is_exported_with_its_next_offset() {
     let disk = Arc::new(SimulatedDisk::new());
-    let retention = std::time::Duration::from_millis(500);
+    let mut expiring = config();
+    expiring.upkeep.retention = std::time::Duration::from_millis(500);
     let clock = Arc::new(ManualClock::at_ms(1_000));
-    let opened = Store::open(StoreConfig { retention, ..config() }, disk.clone(), clock.clone());
+    let opened = Store::open(expiring, disk.clone(), clock.clone());
     let store = opened.unwrap().0;
     for n in 0..4 {
         append(&store, &[Message::new("early", 2, format!("{n}"))]).unwrap();

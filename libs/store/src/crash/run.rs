@@ -82,13 +82,13 @@ impl Machine {
 
 impl Running {
     fn new(machine: Machine, sequence: &Sequence) -> Self {
-        let config = StoreConfig {
+        let mut config = StoreConfig {
             segment_bytes: sequence.segment_bytes,
             unflushed_bytes_max: Some(32 << 10),
             message_bytes_max: 3000,
-            retention: Duration::from_secs(1),
             ..common::small_config(sequence.flush)
         };
+        config.upkeep.retention = Duration::from_secs(1);
         let clock = Arc::new(ManualClock::at_ms(1_000_000));
         let disk = SimulatedDisk::new();
         let faulty = FaultyDisk::new(disk.clone(), machine.fault);

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::report::{Finding, FindingKind};
 use super::truncate;
 use crate::apache;
-use crate::config::StoreConfig;
+use crate::config::{StoreConfig, Upkeep};
 use crate::disk::{Disk, OpenMode, ReadOnlyDisk, ReadOnlyFile, Unreadable};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
@@ -147,7 +147,7 @@ impl Directory {
             group: format.group.clone(),
             segment_bytes: format.segment_bytes,
             unflushed_bytes_max: marked.map(|bytes| bytes.max(default.unflushed_bytes())),
-            free_bytes_min: Some(0),
+            upkeep: Upkeep { free_bytes_min: Some(0), ..Upkeep::default() },
             ..default
         }))
     }

@@ -30,12 +30,12 @@ impl Kept {
     }
 
     fn open(disk: &SimulatedDisk, clock: &Arc<ManualClock>) -> Inner {
-        let config = StoreConfig {
+        let upkeep = Upkeep {
             retention: Duration::from_secs(KEPT_HOURS as u64 * 3600),
             retention_hours: (0..24).collect(),
-            ..StoreConfig::default()
+            ..Upkeep::default()
         };
-        open_with(disk, config, clock)
+        open_with(disk, StoreConfig { upkeep, ..StoreConfig::default() }, clock)
     }
 
     /// Opens it again, after a clean stop or a kill.

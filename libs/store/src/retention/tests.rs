@@ -14,8 +14,7 @@ fn open(disk: &SimulatedDisk, spare_segments_max: usize) -> Inner {
 fn open_at(disk: &SimulatedDisk, spare_segments_max: usize, clock: &Arc<ManualClock>) -> Inner {
     let config = StoreConfig {
         flush: FlushMode::Sync,
-        retention: Duration::ZERO,
-        spare_segments_max,
+        upkeep: Upkeep { retention: Duration::ZERO, spare_segments_max, ..Upkeep::default() },
         ..StoreConfig::default()
     };
     open_with(disk, config, clock)
@@ -31,7 +30,7 @@ pub(super) fn open_with(
         directory: "/s".into(),
         segment_bytes: 8192,
         message_bytes_max: 2000,
-        free_bytes_min: Some(0),
+        upkeep: Upkeep { free_bytes_min: Some(0), ..config.upkeep },
         threads: false,
         ..config
     };

@@ -11,7 +11,7 @@ use weirmq_message::{properties, tags};
 use weirmq_store::offline::{Directory, VerifyReport, verify};
 use weirmq_store::{
     Appended, Disk, FlushMode, KeySource, ManualClock, NewMessage, OpenMode, QueueEntry,
-    QueueRange, ReadLimits, RecoveryReport, SimulatedDisk, Store, StoreConfig, StoreError,
+    QueueRange, ReadLimits, RecoveryReport, SimulatedDisk, Store, StoreConfig, StoreError, Upkeep,
     apache_rule,
 };
 
@@ -65,7 +65,7 @@ pub fn small_config(flush: FlushMode) -> StoreConfig {
         flush,
         unflushed_bytes_max: Some(256 << 10),
         message_bytes_max: 32 << 10,
-        free_bytes_min: Some(0),
+        upkeep: Upkeep { free_bytes_min: Some(0), ..Upkeep::default() },
         threads: false,
         ..StoreConfig::default()
     }
