@@ -409,11 +409,7 @@ impl BrokerConfig {
         if let Some((setting, value)) = times.iter().find(|(_, value)| *value > TIMEOUT_MS_MAX) {
             return wrong(setting, value, &format_args!("use at most {TIMEOUT_MS_MAX}"));
         }
-        if (1..RATE_MIN).contains(&limits.cold_read_bytes_per_second) {
-            let rate = limits.cold_read_bytes_per_second;
-            let problem = format_args!("use {RATE_MIN} or more, or 0");
-            return wrong("limits.cold_read_bytes_per_second", &rate, &problem);
-        }
+        check_rate("limits.cold_read_bytes_per_second", limits.cold_read_bytes_per_second)?;
         if let Some(hour) = self.store.retention_at_hours.iter().find(|hour| **hour > 23) {
             return wrong("store.retention_at_hours", hour, &"hours go from 0 to 23");
         }
@@ -502,14 +498,7 @@ impl BrokerConfig {
             let problem = "replication.secret_file or replication.tls is set as well; choose";
             return wrong("replication.insecure", "true".to_owned(), problem);
         }
-        if (1..RATE_MIN).contains(&section.catch_up_bytes_per_second) {
-            let rate = section.catch_up_bytes_per_second.to_string();
-            return wrong(
-                "replication.catch_up_bytes_per_second",
-                rate,
-                "use 1048576 or more, or 0",
-            );
-        }
+        check_rate("replication.catch_up_bytes_per_second", section.catch_up_bytes_per_second)?;
         if section.ack_policy == AckPolicy::Quorum && section.mode == ReplicationMode::Async {
             let problem = "with replication.mode async a send waits for no other replica; use sync";
             return wrong("replication.ack_policy", "quorum".to_owned(), problem);
@@ -637,6 +626,17 @@ impl BrokerConfig {
             retention_force: self.store.retention_force,
             spare_segments_max: self.store.spare_segments_max,
             free_bytes_min: Some(self.store.free_bytes_min).filter(|bytes| *bytes > 0),
+        }
+    }
+}
+
+/// A rate in bytes a second is at least [`RATE_MIN`], or 0: as fast as it goes.
+fn check_rate(setting: &'static str, rate: u64) -> Result<(), ConfigError> {
+    match rate {
+        0 | RATE_MIN.. => Ok(()),
+        1..RATE_MIN => {
+            let problem = format!("use {RATE_MIN} or more, or 0");
+            Err(ConfigError { setting, value: rate.to_string(), problem })
         }
     }
 }

@@ -167,11 +167,10 @@ impl Configuration {
                 false => requests.insert(live.path.to_owned(), Requested { value, instead_of }),
             };
         }
-        let wanted = with(&said, &requests).map_err(RequestError::Wrong)?;
+        let wanted = with(&said, &requests)?;
         if wanted.name_servers.is_empty() && !said.name_servers.is_empty() {
             return Err(RequestError::Wrong("a broker needs a NameServer".to_owned()));
         }
-        wanted.validate()?;
         let taken = live::take(&self.now(), &wanted);
         taken.config.validate()?;
         keep(store, &requests)?;
@@ -268,13 +267,9 @@ impl Configuration {
             }
             is_later
         });
-        let wanted = with(said, &requests).and_then(|wanted| match wanted.validate() {
-            Ok(()) => Ok(wanted),
-            Err(error) => Err(error.to_string()),
-        });
-        let wanted = wanted.unwrap_or_else(|error| {
+        let wanted = with(said, &requests).unwrap_or_else(|error| {
             tracing::warn!(
-                error,
+                %error,
                 "what was changed by request does not go with the file, and is forgotten"
             );
             requests.clear();
@@ -324,13 +319,16 @@ pub(crate) const FIXED: [&str; 9] = [
     "listenPort",
 ];
 
-/// What the file says with requests on top, or which value is none of the setting's type.
-fn with(said: &BrokerConfig, requests: &Requests) -> Result<BrokerConfig, String> {
+/// What the file says with requests on top, or which value cannot work.
+fn with(said: &BrokerConfig, requests: &Requests) -> Result<BrokerConfig, RequestError> {
     let mut tree = live::value(said);
     for (path, requested) in requests {
         live::set(&mut tree, path, requested.value.clone());
     }
-    serde_json::from_value(tree).map_err(|error| error.to_string())
+    let config = serde_json::from_value::<BrokerConfig>(tree);
+    let config = config.map_err(|error| RequestError::Wrong(error.to_string()))?;
+    config.validate()?;
+    Ok(config)
 }
 
 fn keep(store: &Store, requests: &Requests) -> Result<(), StoreError> {

@@ -16,7 +16,7 @@ use weirmq_store::{Disk, RealDisk, Store, StoreError, SystemClock, offline};
 use crate::Broker;
 use crate::broker::End;
 use crate::cold_reads::ColdReadThreads;
-use crate::config::{BrokerConfig, ConfigError};
+use crate::config::ConfigError;
 use crate::configuration::Configuration;
 use crate::io_threads::IoThreads;
 use crate::metrics::Metrics;
@@ -340,7 +340,7 @@ pub(crate) fn open(
     admin: Admin,
     metrics: Arc<Metrics>,
 ) -> Result<(Arc<Broker>, Option<Prepared>), BrokerError> {
-    let config = BrokerConfig::clone(&configuration.now());
+    let config = Arc::clone(&configuration.now());
     let (store, _) = Store::open(config.store_config(), disk, Arc::new(SystemClock))?;
     if config.replication.is_on() {
         refuse_what_others_wrote(&store)?;

@@ -121,7 +121,8 @@ impl Broker {
     }
 
     pub(crate) fn own_slave_id(&self) -> i64 {
-        self.config().slave_id(u32::try_from(self.config().broker_id).unwrap_or(u32::MAX))
+        let config = self.config();
+        config.slave_id(u32::try_from(config.broker_id).unwrap_or(u32::MAX))
     }
 
     /// Hands the office of the master over, after the log was told what this one knows.
