@@ -500,8 +500,15 @@ fn key(object: &Value) -> Key {
 
 /// The first 8 bytes of its SHA-256, in hexadecimal: enough to see that a text is another one.
 pub(crate) fn short_digest(text: &str) -> String {
+    let mut hash = sha256(text);
+    hash.truncate(16);
+    hash
+}
+
+/// As `sha256sum` shows it.
+pub(crate) fn sha256(text: &str) -> String {
     let hash = digest(&SHA256, text.as_bytes());
-    hash.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether the operator made it for the same resource; it takes nobody else's.

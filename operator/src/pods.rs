@@ -1,5 +1,6 @@
 //! What all pods have in common, and how a resource's own template is laid over them.
 
+use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Map, Value, json};
 
 use crate::children::{INSTANCE, MANAGED_BY, NAME};
@@ -38,6 +39,12 @@ impl Role {
             Self::NameServer => "namesrv",
             Self::Broker => "broker",
         }
+    }
+
+    /// The image of its container, of a pod of this kind.
+    pub(crate) fn image(self, pod: &PodSpec) -> Option<String> {
+        let mut containers = pod.containers.iter();
+        containers.find(|container| container.name == self.container())?.image.clone()
     }
 }
 

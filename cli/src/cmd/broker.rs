@@ -59,7 +59,7 @@ pub(crate) async fn run(args: BrokerArgs) -> anyhow::Result<()> {
             let config = with_flags(&args, file)?;
             check_name_servers(&config).map(|()| config)
         });
-        Source { file, kind: Kind::Broker, content: loaded.content, with_flags }
+        Source { file, content: loaded.content, with_flags }
     });
     server::serve(Plan { config, roles, bind, host: None, source, ephemeral: None }).await
 }

@@ -72,7 +72,7 @@ pub(crate) async fn run(mut args: StandaloneArgs) -> anyhow::Result<()> {
     let host = args.host.clone().filter(|_| !names_default);
     let source = args.common.config.clone().map(|file| {
         let with_flags: WithFlags = Box::new(move |file| with_flags(&args, file));
-        Source { file, kind: Kind::Broker, content: loaded.content, with_flags }
+        Source { file, content: loaded.content, with_flags }
     });
     server::serve(Plan { config, roles, bind, host, source, ephemeral }).await
 }

@@ -13,10 +13,9 @@ use crate::config::{self, FileConfig, Kind};
 /// nobody acts upon a file that is half written.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Where the configuration comes from, and how it comes about again.
+/// Where a broker's configuration comes from, and how it comes about again.
 pub(crate) struct Source {
     pub(crate) file: PathBuf,
-    pub(crate) kind: Kind,
     /// What the file said at the start.
     pub(crate) content: String,
     /// Puts flags over what the file says, as at the start.
@@ -73,7 +72,7 @@ fn again(
     content: &[u8],
 ) -> Result<(BrokerConfig, Vec<String>), String> {
     let text = std::str::from_utf8(content).map_err(|error| error.to_string())?;
-    let loaded = config::parse(&source.file, text, source.kind);
+    let loaded = config::parse(&source.file, text, Kind::Broker);
     let loaded = loaded.map_err(|problems| problems.join("; "))?;
     for warning in &loaded.warnings {
         tracing::warn!(file = %source.file.display(), "{warning}");

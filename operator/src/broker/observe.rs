@@ -7,13 +7,12 @@ use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::ResourceExt as _;
-use ring::digest::{SHA256, digest};
 use weirmq_authority::kubernetes::{AckPolicy, Promote};
 use weirmq_authority::{Phase, Record};
 use weirmq_client::Admin;
 
 use super::build::{self, GROUP, PORT, ROLE};
-use crate::children::Children;
+use crate::children::{Children, sha256};
 use crate::context::Context;
 use crate::kinds::{Broker, BrokerGroup};
 use crate::restart::{self, Configuration};
@@ -319,12 +318,6 @@ pub(super) fn group(
     }
 }
 
-/// As `sha256sum` shows it.
-pub(super) fn sha256(text: &str) -> String {
-    let hash = digest(&SHA256, text.as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
     let name = pod.name_any();
     let replica = replica_of(&name, group)?;
@@ -351,10 +344,7 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
         uid: pod.uid(),
         replica,
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        image: pod.spec.as_ref().and_then(|spec| {
-            let broker = spec.containers.iter().find(|one| one.name == ROLE.container())?;
-            broker.image.clone()
-        }),
+        image: pod.spec.as_ref().and_then(|spec| ROLE.image(spec)),
         address: status.and_then(|status| status.pod_ip.clone()),
         is_ready,
         is_up_to_date: revision.is_none_or(|revision| {

@@ -6,8 +6,9 @@ use weirmq_authority::{Incarnation, Member, Phase, Record, ReplicaId};
 use weirmq_broker::BrokerConfig;
 
 use super::build::{self, Group, Plan};
-use super::observe::{GroupView, PodView, sha256};
+use super::observe::{GroupView, PodView};
 use crate::annotations::RESTARTED_AT;
+use crate::children::sha256;
 use crate::kinds::Broker;
 use crate::name_server;
 use crate::restart::Configuration;

@@ -75,9 +75,7 @@ fn needs_whole(group: &Group, template: &Value, file: &str) -> bool {
 pub(in crate::broker) fn hashed_whole(set: &StatefulSet) -> Option<String> {
     let template = &set.spec.as_ref()?.template;
     let hash = template.metadata.as_ref()?.annotations.as_ref()?.get(CONFIG)?;
-    let containers = &template.spec.as_ref()?.containers;
-    let broker = containers.iter().find(|container| container.name == ROLE.container())?;
-    broker.image.clone().filter(|_| hash.starts_with(WHOLE))
+    ROLE.image(template.spec.as_ref()?).filter(|_| hash.starts_with(WHOLE))
 }
 
 fn container(plan: &Plan<'_>) -> Container {
