@@ -8,6 +8,8 @@ use weirmq_client::ClientError;
 use weirmq_remoting::net::ConnectError;
 use weirmq_store::StoreError;
 
+use crate::output::tell;
+
 const USAGE: u8 = 2;
 const TIMEOUT: u8 = 3;
 const NOT_FOUND: u8 = 4;
@@ -58,8 +60,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     let client = error.chain().find_map(|cause| cause.downcast_ref::<ClientError>());
     match client.and_then(unreachable_hint) {
-        Some(hint) => eprintln!("error: {}; {hint}", one_line(error)),
-        None => eprintln!("error: {}", one_line(error)),
+        Some(hint) => tell(format_args!("error: {}; {hint}", one_line(error))),
+        None => tell(format_args!("error: {}", one_line(error))),
     }
     let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
     ExitCode::from(match (failure, client) {

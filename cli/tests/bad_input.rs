@@ -192,6 +192,19 @@ fn beat() -> Vec<u8> {
 }
 
 #[test]
+fn an_error_that_nobody_reads_is_no_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = weir();
+    command.args(["store", "verify", "/does/not/exist"]).stdout(Stdio::null()).stderr(writer);
+    let closed = command.status().unwrap().code();
+    command.stderr(Stdio::null());
+    let open = command.status().unwrap().code();
+    assert_eq!(closed, open);
+    assert_ne!(closed, Some(0));
+}
+
+#[test]
 fn broken_frames_cost_only_their_own_connection() {
     let subject = Subject::start("");
     for address in [&subject.server.broker, &subject.server.namesrv] {

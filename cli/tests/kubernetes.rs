@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Output;
+use std::process::{Child, Output, Stdio};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use weirmq_authority::kubernetes::Promote;
@@ -130,6 +131,20 @@ impl Place {
     async fn set_failover(&self, mode: &str) {
         let patch = json!({ "spec": { "failover": mode } });
         self.groups().patch("mq-0", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    }
+
+    /// `kubectl weir promote --accept-loss`, from the moment on when it is written down.
+    async fn promote_with_loss(&self) -> Child {
+        let words =
+            ["promote", "mq", "0", "--to", "1", "--accept-loss", "--yes", "--timeout", "60s"];
+        let running = self.command(&words).stderr(Stdio::piped()).spawn().unwrap();
+        let written = async {
+            while self.groups().get("mq-0").await.unwrap().spec.promote.is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, written).await.unwrap();
+        running
     }
 
     /// Waits until somebody is to be promoted, and elects that replica as it would itself.
@@ -309,22 +324,17 @@ async fn plugin_calls_a_promotion_off_that_did_not_happen() {
     assert!(error.contains("brokergroup/mq-7"), "{error}");
 }
 
+fn signal(process: &Child, signal: Signal) {
+    let pid = Pid::from_raw(process.id().cast_signed()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
 #[tokio::test]
 #[ignore = "needs the real API server: `make kube`"]
 async fn plugin_calls_a_promotion_off_that_is_interrupted() {
     let place = Place::new().await;
-    let words = ["promote", "mq", "0", "--to", "1", "--accept-loss", "--yes", "--timeout", "60s"];
-    let mut command = place.command(&words);
-    command.stderr(std::process::Stdio::piped());
-    let running = command.spawn().unwrap();
-    let written = async {
-        while place.groups().get("mq-0").await.unwrap().spec.promote.is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, written).await.unwrap();
-    let pid = rustix::process::Pid::from_raw(running.id().cast_signed()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let running = place.promote_with_loss().await;
+    signal(&running, Signal::INT);
     let ended = tokio::task::spawn_blocking(move || running.wait_with_output());
     let output = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
     let (_, error) = text(&output, 1);
@@ -332,6 +342,20 @@ async fn plugin_calls_a_promotion_off_that_is_interrupted() {
         error.contains("error: the promotion was called off: mq-0-1 was not promoted: interrupted"),
         "{error}"
     );
+    assert_eq!(place.groups().get("mq-0").await.unwrap().spec.promote, None);
+}
+
+#[tokio::test]
+#[ignore = "needs the real API server: `make kube`"]
+async fn plugin_calls_a_promotion_off_whose_terminal_is_gone() {
+    let place = Place::new().await;
+    let mut running = place.promote_with_loss().await;
+    // Nobody reads any more, and then it is told so.
+    drop(running.stderr.take());
+    signal(&running, Signal::HUP);
+    let ended = tokio::task::spawn_blocking(move || running.wait());
+    let status = tokio::time::timeout(PATIENCE, ended).await.unwrap().unwrap().unwrap();
+    assert_eq!(status.code(), Some(1));
     assert_eq!(place.groups().get("mq-0").await.unwrap().spec.promote, None);
 }
 

@@ -42,7 +42,7 @@ pub(super) struct PromoteArgs {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
-    /// How long to wait for it; then the promotion is called off, as it is by ctrl-c
+    /// How long to wait for it; then the promotion is called off, as it is by ctrl-c or the end of the terminal
     #[arg(long, value_name = "DURATION", default_value = "60s")]
     #[arg(value_parser = crate::units::parse_duration)]
     timeout: Duration,
@@ -76,7 +76,7 @@ pub(super) async fn run(args: PromoteArgs, place: &Place) -> anyhow::Result<()> 
     let standing =
         Standing { api: &api, group: &name, chosen: &chosen, promote, kubectl: &place.kubectl };
     // Before anything is written, so that from then on no signal ends the process by itself.
-    let mut signals = Signals::install()?;
+    let mut signals = Signals::install_with_hang_up()?;
     let mut interrupted = async || signals.next().await;
     let Served { epoch, loss } =
         standing.carry_out(&before, args.timeout, &mut interrupted).await?;

@@ -16,6 +16,7 @@ use weirmq_operator::kinds::BrokerGroup;
 use super::super::failed;
 use super::choice::Chosen;
 use crate::exit::Failure;
+use crate::output::tell;
 
 /// How often it is looked at whether it is done.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -99,7 +100,7 @@ impl Standing<'_> {
             Wrote::Refused(why) => return Err(why),
             Wrote::Unknown(why) => return self.call_off(why, false, interrupted).await,
         }
-        eprintln!("written down: {pod} takes over from epoch {epoch}");
+        tell(format_args!("written down: {pod} takes over from epoch {epoch}"));
         match self.wait(end, interrupted).await {
             Ok(served) => Ok(served),
             Err(why) => self.call_off(why, true, interrupted).await,
@@ -132,7 +133,7 @@ impl Standing<'_> {
                 Err(_) => told.clone(),
             };
             if what != told {
-                eprintln!("{what}");
+                tell(&what);
                 told = what;
             }
             let now = Instant::now();
@@ -158,7 +159,7 @@ impl Standing<'_> {
         is_known: bool,
         interrupted: &mut impl AsyncFnMut(),
     ) -> anyhow::Result<Served> {
-        eprintln!("{why:#}; calling the promotion off");
+        tell(format_args!("{why:#}; calling the promotion off"));
         let tried = tokio::select! {
             () = interrupted() => Err(anyhow::anyhow!("interrupted again")),
             tried = self.take_away() => tried,
