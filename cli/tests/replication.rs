@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use weirmq_client::{Admin, MessageQueue, PullConsumer, SendStatus};
 
-use common::server::{Starting, weir};
+use common::server::{Server, Starting, weir};
 use group::{Group, Liar, TOPIC, http, is_ok, log, replication_port, until};
 
 #[test]
@@ -95,23 +95,24 @@ fn what_waits_for_a_slave_in_vain_is_answered_as_unknown() {
     group.runtime.block_on(client.shutdown());
 }
 
+fn are_in_sync(master: &Server, count: u32) -> bool {
+    let body = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+    let wanted = format!(" {count}");
+    let mut lines = body.lines();
+    lines.any(|line| line.starts_with("weirmq_in_sync_replicas") && line.ends_with(&wanted))
+}
+
 #[test]
 fn where_a_quorum_acknowledges_one_of_two_slaves_holds_up_nobody() {
     let group = Group::new(&["--replication", "sync", "--ack", "quorum", "--min-in-sync", "2"]);
     let master = group.master();
     let (client, producer) = group.client();
     let slaves = [1, 2].map(|replica| group.slave(replica, &master));
-    let in_sync = |count: u32| {
-        let body = http(&master.admin, "GET /metrics HTTP/1.0\r\n\r\n");
-        let wanted = format!(" {count}");
-        let mut lines = body.lines();
-        lines.any(|line| line.starts_with("weirmq_in_sync_replicas") && line.ends_with(&wanted))
-    };
-    until("all three are in sync", || in_sync(3));
+    until("all three are in sync", || are_in_sync(&master, 3));
     assert!(is_ok(&group.send(&producer, 0, 100)));
     slaves[0].pause(true);
     assert!(is_ok(&group.send(&producer, 100, 100)));
-    until("it is known to be behind", || in_sync(2));
+    until("it is known to be behind", || are_in_sync(&master, 2));
     // It does not suffice that only the master has it.
     slaves[1].pause(true);
     let sent = group.send(&producer, 200, 1).remove(0);
@@ -123,6 +124,51 @@ fn where_a_quorum_acknowledges_one_of_two_slaves_holds_up_nobody() {
     for replica in [1, 2] {
         until("both have all", || log(&group.data(replica)) == log(&group.data(0)));
     }
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
+fn a_slave_that_a_quorum_did_without_is_followed_by_nobody_who_has_more() {
+    let quorum = ["--replication", "sync", "--ack", "quorum", "--min-in-sync", "2"];
+    let group = Group::new(&quorum);
+    let master = group.master();
+    let slaves = [1, 2].map(|replica| group.slave(replica, &master));
+    let (client, producer) = group.client();
+    until("all three are in sync", || are_in_sync(&master, 3));
+    assert!(is_ok(&group.send(&producer, 0, 1)));
+    until("both have it", || [1, 2].iter().all(|it| log(&group.data(*it)) == log(&group.data(0))));
+    slaves[1].pause(true);
+    assert!(is_ok(&group.send(&producer, 1, 100)));
+    master.kill();
+    for slave in slaves {
+        slave.kill();
+    }
+    // The master's disk is lost, and the wrong one takes its place.
+    std::fs::remove_dir_all(group.data(0)).unwrap();
+    std::fs::rename(group.data(2), group.data(0)).unwrap();
+    let master = group.master();
+    let slave = group.slave(1, &master);
+    until("it says why it does not follow", || {
+        http(&slave.admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n").contains("may have acknowledged")
+    });
+    let (status, errors) = slave.terminate();
+    assert!(status.success() && errors.contains("Make this replica the master"), "{errors}");
+    master.kill();
+    // As it says.
+    std::fs::rename(group.data(0), group.data(2)).unwrap();
+    std::fs::rename(group.data(1), group.data(0)).unwrap();
+    let master = group.master();
+    let slave = group.slave(2, &master);
+    until("the other one says so too", || {
+        http(&slave.admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n").contains("may have acknowledged")
+    });
+    slave.kill();
+    std::fs::remove_dir_all(group.data(2)).unwrap();
+    let slave = group.slave(2, &master);
+    until("they go on", || is_ok(&group.send(&producer, 101, 1)));
+    assert_eq!(group.read(&client, "readers"), (0..102).collect::<Vec<_>>());
+    until("both have all", || log(&group.data(2)) == log(&group.data(0)));
+    drop(slave);
     group.runtime.block_on(client.shutdown());
 }
 
