@@ -21,6 +21,8 @@ pub(crate) enum Planted {
     ConfirmWithoutTheUnheard,
     /// A replica obeys a record that was restored and changed.
     ObeyAnyHigherEpoch,
+    /// A replica obeys a record of an epoch before the one that it promised.
+    ObeyLowerEpochs,
     /// A restarted replica claims what it may have lost.
     ClaimLostBytes,
     /// A replica takes what a master sends without cutting its log first.

@@ -10,7 +10,7 @@ use super::log::{Entry, What};
 use super::node::{Node, Restart};
 use super::schedule::Schedule;
 use crate::settings::majority_of;
-use crate::{Member, Replication};
+use crate::{Member, ReplicaId, Replication};
 use committed::Committed;
 
 /// What was found broken.
@@ -39,6 +39,8 @@ pub(super) enum Rule {
     CommittedStays,
     /// A log whose beginning has expired says the state that it presupposes.
     StateKept,
+    /// The epoch that a replica leads or follows does not fall, whatever happens to the record.
+    EpochStays,
     /// An epoch has one master, and none acknowledges after its successor did.
     OneMaster,
     /// Nobody asks for a change of the record that no correct replica makes.
@@ -125,6 +127,8 @@ pub(super) struct Check {
     acknowledged: Places<u64>,
     seen: Places<Entry>,
     leaders: HashMap<u64, Member>,
+    /// The epoch that each replica has led or followed last.
+    obeyed: HashMap<ReplicaId, u64>,
     acknowledged_epoch: u64,
     acknowledgers: HashMap<u64, Member>,
     /// The record was restored and then swapped.
@@ -150,6 +154,7 @@ impl Check {
             acknowledged: Places::new(),
             seen: Places::new(),
             leaders: HashMap::new(),
+            obeyed: HashMap::new(),
             acknowledged_epoch: 0,
             acknowledgers: HashMap::new(),
             is_forked: false,
@@ -170,6 +175,16 @@ impl Check {
             return Err(Rule::OneMaster.broken(text));
         }
         self.summary.elections += 1;
+        Ok(())
+    }
+
+    /// A replica begins to lead or to follow.
+    pub(super) fn obeys(&mut self, replica: ReplicaId, epoch: u64) -> Result<(), Problem> {
+        let before = self.obeyed.insert(replica, epoch).unwrap_or(0);
+        if epoch < before {
+            let text = format!("replica {} obeys epoch {epoch} after {before}", replica.0);
+            return Err(Rule::EpochStays.broken(text));
+        }
         Ok(())
     }
 

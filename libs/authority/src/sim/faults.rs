@@ -55,6 +55,16 @@ pub(super) enum Fault {
         node: usize,
         length: Duration,
     },
+    /// A machine is paused, and its clock with it.
+    Suspend {
+        node: usize,
+        length: Duration,
+    },
+    /// A clock says that more time has passed than has.
+    Jump {
+        node: usize,
+        by: Duration,
+    },
     /// Some connections cut, in one direction or both.
     Cut {
         pairs: Vec<(usize, usize)>,
@@ -115,6 +125,7 @@ pub(super) struct Kind {
     /// Whether logs part often: a quorum acknowledges, or cuts are what is looked at.
     pub(super) parts_logs: bool,
     pub(super) takes_images_away: bool,
+    pub(super) clocks_jump: bool,
     pub(super) favourite: Option<Favourite>,
 }
 
@@ -136,7 +147,7 @@ impl Fault {
     pub(super) fn random(
         replicas: usize,
         leading: Option<usize>,
-        Kind { is_damaged, is_changing, parts_logs, takes_images_away, favourite }: Kind,
+        Kind { is_damaged, is_changing, parts_logs, takes_images_away, clocks_jump, favourite }: Kind,
         random: &mut Random,
     ) -> Self {
         let node = random.below(replicas as u64) as usize;
@@ -161,6 +172,13 @@ impl Fault {
         }
         if takes_images_away && random.one_in(4) {
             return Self::TakeImageAway { node };
+        }
+        if clocks_jump && random.one_in(5) {
+            let node = leading.filter(|_| random.one_in(2)).unwrap_or(node);
+            return match random.one_in(2) {
+                true => Self::Suspend { node, length: random.millis(500, 15_000) },
+                false => Self::Jump { node, by: random.millis(500, 60_000) },
+            };
         }
         let leading = leading.filter(|_| random.one_in(2));
         if is_changing && random.one_in(6) {

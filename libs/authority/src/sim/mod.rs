@@ -56,9 +56,9 @@ fn run_all(seeds: impl Iterator<Item = u64> + Send) {
 }
 
 /// A planted bug, the groups that it can harm, and the rules that it breaks there.
-struct Plant(Planted, fn(&Schedule) -> bool, &'static [Rule]);
+struct Plant<'a>(Planted, fn(&Schedule) -> bool, &'a [Rule]);
 
-impl Plant {
+impl Plant<'_> {
     /// The first of so many schedules that breaks one of the rules, and how many were tried.
     fn found(&self, count: usize) -> Option<(u64, usize)> {
         let Self(bug, harms, rules) = self;
@@ -129,6 +129,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         |schedule: &Schedule| schedule.is_by_quorum() && !schedule.sync_flush;
     let lost =
         &[Rule::NothingLost, Rule::NothingCut, Rule::OneMessageAnOffset, Rule::WhatWasSeenStays];
+    let or_epochs_fall = [&lost[..], &[Rule::EpochStays]].concat();
     let plants = [
         Plant(Planted::AcknowledgeUnasked, is_sync, lost),
         Plant(Planted::ElectOutsideTheSet, is_sync, lost),
@@ -137,7 +138,8 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::ExpandAfterTheSwap, is_ambushed, lost),
         Plant(Planted::ConfirmWithoutTheUnheard, is_sync, lost),
         Plant(Planted::ObeyAnyHigherEpoch, is_damaged, lost),
-        Plant(Planted::ActBeforeThePromise, is_damaged_often, lost),
+        Plant(Planted::ObeyLowerEpochs, is_damaged, &[Rule::EpochStays]),
+        Plant(Planted::ActBeforeThePromise, is_damaged_often, &or_epochs_fall),
         Plant(Planted::ClaimLostBytes, is_unflushed, lost),
         Plant(Planted::FollowWithoutCut, any, lost),
         Plant(Planted::CutTooLittle, is_async, &[Rule::LogsAgree]),

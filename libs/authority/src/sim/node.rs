@@ -139,6 +139,11 @@ pub(super) struct Node {
     pub(super) is_waking: bool,
     /// How its clock runs, in parts of 10,000.
     pub(super) clock: u64,
+    /// How far it has jumped forward, and how long it stood still in pauses before the last.
+    pub(super) clock_ahead: Duration,
+    clock_behind: Duration,
+    /// When the last pause began, if its clock stood still.
+    suspended_at: Option<Duration>,
     /// Whether the next start lost nothing that was confirmed.
     pub(super) is_lossless: bool,
 }
@@ -167,6 +172,9 @@ impl Node {
             is_waking: false,
             // Up to 1 % fast or slow.
             clock: 9_900 + random.below(201),
+            clock_ahead: Duration::ZERO,
+            clock_behind: Duration::ZERO,
+            suspended_at: None,
             is_lossless: true,
         }
     }
@@ -260,7 +268,32 @@ impl Node {
 
     /// Its own clock at this time.
     pub(super) fn local(&self, now: Duration) -> Duration {
-        Duration::from_secs(100) * (self.id.0 + 1) + now * self.clock as u32 / 10_000
+        let begin = Duration::from_secs(100) * (self.id.0 + 1);
+        begin + self.passed(now) + self.clock_ahead - self.clock_behind - self.slept(now)
+    }
+
+    /// So much time its clock would show if it never jumped nor stood still.
+    fn passed(&self, time: Duration) -> Duration {
+        time * self.clock as u32 / 10_000
+    }
+
+    /// How long its clock stood still in the last pause, so far.
+    fn slept(&self, now: Duration) -> Duration {
+        let Some(since) = self.suspended_at else { return Duration::ZERO };
+        self.passed(now.min(self.paused_until)) - self.passed(since)
+    }
+
+    /// Nothing happens at it until then. Its clock stands still meanwhile if the machine is `suspended`.
+    pub(super) fn pause(&mut self, now: Duration, length: Duration, suspended: bool) {
+        self.clock_behind += self.slept(now);
+        self.suspended_at = suspended.then_some(now);
+        self.paused_until = now + length;
+        self.is_waking = true;
+    }
+
+    /// The end of a pause.
+    pub(super) fn wake(&mut self, now: Duration) {
+        self.paused_until = self.paused_until.min(now);
     }
 
     /// Whether a thread of the broker may append now.

@@ -52,6 +52,9 @@ pub(super) struct Schedule {
     pub(super) favourite: Option<Favourite>,
     /// Whether somebody takes away segments with the newest image of a slave, whose log then begins anew.
     pub(super) takes_images_away: bool,
+    /// Whether clocks jump forward, and stand still where a machine is paused. With asynchronous replication they
+    /// must not, since only time keeps two masters apart there.
+    pub(super) clocks_jump: bool,
     /// Whether replicas are told of changes of the record, as far as the network carries that.
     pub(super) has_watch: bool,
 }
@@ -77,6 +80,7 @@ impl Schedule {
             expires: false,
             takes_images_away: false,
             cuts_slowly: false,
+            clocks_jump: false,
             favourite: None,
             acknowledged_by: AcknowledgedBy::All,
         };
@@ -96,6 +100,7 @@ impl Schedule {
         if schedule.favourite.is_some() {
             schedule.fault_every = schedule.fault_every.min(random.millis(1_000, 3_000));
         }
+        schedule.clocks_jump = is_sync && random.one_in(4);
         schedule
     }
 
@@ -135,7 +140,11 @@ impl fmt::Display for Schedule {
         let expires = if self.expires { ", retention" } else { "" };
         let takes = if self.takes_images_away { ", images taken away" } else { "" };
         let slow = if self.cuts_slowly { ", slow cuts" } else { "" };
-        write!(f, ", min in-sync {min}{by}{damage}{change}{manual}{watch}{expires}{takes}{slow}")?;
+        let clocks = if self.clocks_jump { ", clocks that jump" } else { "" };
+        write!(
+            f,
+            ", min in-sync {min}{by}{damage}{change}{manual}{watch}{expires}{takes}{slow}{clocks}"
+        )?;
         match self.favourite {
             Some(favourite) => write!(f, ", most of all {favourite:?}"),
             None => Ok(()),

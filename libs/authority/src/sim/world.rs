@@ -55,6 +55,7 @@ pub(super) struct World {
     expires: bool,
     takes_images_away: bool,
     cuts_slowly: bool,
+    clocks_jump: bool,
     favourite: Option<Favourite>,
     /// Whether replicas are told of changes of the record.
     has_watch: bool,
@@ -96,6 +97,7 @@ impl World {
             expires: schedule.expires,
             takes_images_away: schedule.takes_images_away,
             cuts_slowly: schedule.cuts_slowly,
+            clocks_jump: schedule.clocks_jump,
             favourite: schedule.favourite,
             has_watch: schedule.has_watch,
             reads_are_stale: false,

@@ -97,6 +97,7 @@ impl World {
                 self.schedule_input(place, delay, Input::Promised);
             }
             Action::Lead { epoch } => {
+                self.check.obeys(self.nodes[place].id, epoch)?;
                 let node = &mut self.nodes[place];
                 node.waiting.clear();
                 node.leading = Some(epoch);
@@ -112,6 +113,7 @@ impl World {
                 self.relieve_later(place);
             }
             Action::Follow { master, epoch } => {
+                self.check.obeys(self.nodes[place].id, epoch)?;
                 self.nodes[place].following = Some(Following::new(master, epoch));
                 self.leave_office(place);
                 self.ask_master(place);

@@ -1,7 +1,5 @@
 //! What is done to the group: faults, settings that change, and people who promote a replica.
 
-use std::time::Duration;
-
 use super::World;
 use super::event::Event;
 use crate::settings::election_quorum_of;
@@ -19,6 +17,7 @@ impl World {
             is_changing: self.is_changing,
             parts_logs: self.settings.is_by_quorum() || self.cuts_slowly,
             takes_images_away: self.takes_images_away,
+            clocks_jump: self.clocks_jump,
             favourite: self.favourite,
         };
         let fault = Fault::random(self.nodes.len(), leading, kind, random);
@@ -30,10 +29,9 @@ impl World {
             Fault::Kill { node } => self.crash(node, false),
             Fault::PowerLoss { node } => self.crash(node, true),
             Fault::PowerLossOfAll => (0..self.nodes.len()).for_each(|node| self.crash(node, true)),
-            Fault::Pause { node, length } => {
-                self.nodes[node].paused_until = self.now + length;
-                self.nodes[node].is_waking = true;
-            }
+            Fault::Pause { node, length } => self.nodes[node].pause(self.now, length, false),
+            Fault::Suspend { node, length } => self.nodes[node].pause(self.now, length, true),
+            Fault::Jump { node, by } => self.nodes[node].clock_ahead += by,
             Fault::Cut { pairs } => self.network.cut(&pairs),
             Fault::Slow { delay, loss } => {
                 self.network.delay = delay;
@@ -214,7 +212,7 @@ impl World {
         let node = &mut self.nodes[place];
         let (was_up, me) = (node.is_up(), node.replica.as_ref().map(Replica::me));
         node.crash(power, &mut self.random);
-        node.paused_until = Duration::ZERO;
+        node.wake(self.now);
         self.end_connections(place, me);
         self.go_on(place);
         was_up

@@ -129,7 +129,7 @@ impl World {
         self.ambush = false;
         self.network.mend();
         for place in 0..self.nodes.len() {
-            self.nodes[place].paused_until = self.now;
+            self.nodes[place].wake(self.now);
             self.nodes[place].lags_until = self.now;
             self.restart(place);
             self.nodes[place].configure(self.settings.clone(), self.now);
