@@ -82,13 +82,19 @@ struct Running {
 
 impl Running {
     async fn start(busy_timeout: Duration) -> Self {
+        Self::start_with(busy_timeout, PATIENCE).await
+    }
+
+    async fn start_with(busy_timeout: Duration, flush_timeout: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let mut config = config(&folder, busy_timeout);
+        config.limits.flush_timeout_ms = flush_timeout.as_millis() as u64;
         let main = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = main.local_addr().unwrap().to_string();
         let (disk, shutdown) = (SimulatedDisk::new(), CancellationToken::new());
         let ended = tokio::spawn(run_on(
             Arc::new(disk.clone()),
-            Configuration::new(config(&folder, busy_timeout)).unwrap(),
+            Configuration::new(config).unwrap(),
             Listeners { main, vip: None, replication: None },
             weirmq_admin::Admin::default(),
             shutdown.clone(),
@@ -248,6 +254,47 @@ async fn a_send_that_says_so_is_answered_before_it_is_on_the_disk_and_no_other()
     assert_eq!(code(&told), ResponseCode::Success.number());
     assert_eq!(offset(&max_offset(&connection).await), "7");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_send_whose_sync_takes_too_long_is_answered_as_unknown() {
+    let running = Running::start_with(PATIENCE, Duration::from_millis(100)).await;
+    let connection = running.connect().await;
+    // A busy machine may take long, too.
+    let send_until_it_is_there = async || {
+        let success = ResponseCode::Success.number();
+        let sent = async { while code(&send(&connection).await) != success {} };
+        tokio::time::timeout(PATIENCE, sent).await.unwrap();
+    };
+    send_until_it_is_there().await;
+    let held = Held::hold(&running.disk);
+    let before = offset(&max_offset(&connection).await);
+    assert_eq!(code(&send(&connection).await), ResponseCode::FlushDiskTimeout.number());
+    assert_eq!(offset(&max_offset(&connection).await), before, "nobody sees it yet");
+    drop(held);
+    send_until_it_is_there().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn all_who_wait_for_a_sync_that_fails_are_answered_and_the_broker_ends() {
+    let running = Running::start(PATIENCE).await;
+    let connection = running.connect_and_send().await;
+    let held = Held::hold(&running.disk);
+    let mut sends = JoinSet::new();
+    for _ in 0..3 {
+        let connection = connection.clone();
+        let mut sent = Box::pin(async move { code(&send(&connection).await) });
+        let first = poll_fn(|context| Poll::Ready(sent.as_mut().poll(context))).await;
+        assert!(first.is_pending());
+        sends.spawn(sent);
+    }
+    assert_eq!(offset(&max_offset(&connection).await), "1", "all are taken, and nothing is there");
+    running.disk.fail_syncs(true);
+    drop(held);
+    let unknown = ResponseCode::FlushDiskTimeout.number();
+    assert_eq!(sends.join_all().await, [unknown; 3]);
+    running.ended.await.unwrap().unwrap_err();
 }
 
 /// Creates groups with long attributes, which are records of state, until the disk has no room for
