@@ -6,7 +6,9 @@ SECONDS_EACH ?= 10
 SEEDS ?= 2000..=20000
 
 CRASH = e2e/crash/run.py
-CRASH_RESULTS = --results e2e/crash/results/counts.json
+# Counts are of one program, so each commit has files of its own.
+OF_COMMIT = -$(shell git describe --always --dirty).json
+CRASH_RESULTS = --results e2e/crash/results/counts$(OF_COMMIT)
 
 .PHONY: run build image test all-tests lint unit client store-format clients apache-store apache-store-long crash-short crash sim kube kube-if-built charts e2e e2e-smoke failover failover-short crds bench fuzz
 
@@ -53,11 +55,12 @@ crash-short: build ## A few power cuts and kills of the real broker; skipped, wi
 	$(CRASH) kills --weir $(WEIR) --count 15
 	e2e/crash/faults.py --weir $(WEIR)
 
-crash: build ## 1,000 power cuts, 100 as control, 1,000 kills; goes on where it was stopped
+crash: build ## 1,000 power cuts, 100 as control, 1,000 kills, and all turns with Apache's broker; goes on where it was stopped
 	$(CRASH) control --weir $(WEIR) --count 100 $(CRASH_RESULTS)
 	$(CRASH) cuts --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	$(CRASH) kills --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	e2e/crash/faults.py --weir $(WEIR) $(CRASH_RESULTS)
+	e2e/apache-store/run.py --weir $(WEIR) --long
 
 STAND_IN = target/$(PROFILE)/kube-stand-in
 FAILOVER = e2e/failover/run.py --weir $(WEIR) --stand-in $(STAND_IN)
@@ -69,9 +72,6 @@ failover-short: build $(STAND_IN) ## A few faults of a master under load; skippe
 	$(FAILOVER) --count 1
 	$(FAILOVER) --count 1 --faults kill,switch --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000
 	e2e/failover/emptied.py --weir $(WEIR) --stand-in $(STAND_IN)
-
-# Counts are of one program, so each commit has files of its own.
-OF_COMMIT = -$(shell git describe --always --dirty).json
 
 failover: build $(STAND_IN) ## 100 faults of each kind, some two hours; goes on where it was stopped
 	$(FAILOVER) --count 100 --results e2e/failover/results/campaign$(OF_COMMIT)

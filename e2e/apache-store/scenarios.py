@@ -111,6 +111,11 @@ def there_and_back(scenario, kill=False):
     turn(s, s.weir, "4", third, kill)
     s.check("4-weir-knows-group-offsets", lambda: expect_committed(s, 180))
     s.check("4-weir-group-goes-on", lambda: consume_all(s, "group", "keyed", [f"4-{i}" for i in range(60)]))
+    if not kill:
+        # How far Apache has come with what is delayed; a kill may take that from it.
+        delayed = sorted(f"{round_name}-{i}" for round_name in "12" for i in range(8))
+        s.check("4-weir-delivers-nothing-delayed-again", lambda: expect_equal(
+            delayed, sorted(names(messages_of(s.dump(["delayed"]))))))
     s.check("4-weir-stops", s.halt)
 
 

@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
 
 SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 LOG_FLUSH, NO_LOG_FLUSH = 1, 2
@@ -52,6 +53,15 @@ def cut(point, flags=NO_LOG_FLUSH):
         os.close(directory)
 
 
+def kept_in(failures):
+    """A new directory for what failed."""
+    place = os.path.join(failures, time.strftime("%Y%m%d-%H%M%S"))
+    while os.path.exists(place):
+        place += "+"
+    os.makedirs(place)
+    return place
+
+
 def run(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
@@ -60,11 +70,12 @@ class Image:
     """A file with ext4 in it, on a loop device. Everything it made goes at the end of `with`.
 
     `limit` puts the file on a tmpfs of so many bytes: a thin device that runs full while its file
-    system still believes in free blocks.
+    system still believes in free blocks. Where the block fails with an exception the image stays, in a
+    directory below `failures`.
     """
 
-    def __init__(self, size, limit=None):
-        self.size, self.limit = size, limit
+    def __init__(self, size, limit=None, failures=None):
+        self.size, self.limit, self.failures = size, limit, failures
         self.loop = None
         self.is_mounted = False
 
@@ -87,9 +98,13 @@ class Image:
             raise
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind=None, *_):
         self.unmount()
         self.detach()
+        if self.failures and kind and issubclass(kind, Exception):
+            place = kept_in(self.failures)
+            self.keep(os.path.join(place, "image"))
+            print(f"kept in {place}", flush=True)
         if self.has_thin:
             run("umount", self.thin)
         shutil.rmtree(self.folder)

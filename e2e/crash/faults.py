@@ -70,7 +70,7 @@ def a_device_runs_full_below_its_file_system(options, folder):
     """The file system believes in blocks that the device does not have, so an fsync fails. Afterwards
     the device gets more space: what was acknowledged has to be there."""
     config, ledger = configure(folder, "sync", 4 * MIB), Ledger()
-    with disk.Image(512 * MIB, limit=48 * MIB) as image:
+    with disk.Image(512 * MIB, limit=48 * MIB, failures=options.failures) as image:
         image.mount()
         data = os.path.join(image.point, "data")
         server = started(options, data, config, ledger)
@@ -85,7 +85,7 @@ def a_device_runs_full_below_its_file_system(options, folder):
 
 def a_file_system_goes_read_only_under_load(options, folder):
     config, ledger = configure(folder, "sync", 4 * MIB), Ledger()
-    with disk.Image(256 * MIB) as image:
+    with disk.Image(256 * MIB, failures=options.failures) as image:
         image.mount()
         data = os.path.join(image.point, "data")
         server = started(options, data, config, ledger)
@@ -113,7 +113,7 @@ def after(options, data, config, ledger, said, image):
 
 def a_full_disk_refuses_sends_and_serves_readers(options, folder):
     config, ledger = configure(folder, "sync", 4 * MIB), Ledger()
-    with disk.Image(48 * MIB) as image:
+    with disk.Image(48 * MIB, failures=options.failures) as image:
         image.mount()
         data = os.path.join(image.point, "data")
         server = started(options, data, config, ledger)
@@ -143,7 +143,7 @@ def a_full_disk_refuses_sends_and_serves_readers(options, folder):
 
 def a_read_only_file_system_at_the_start(options, folder):
     config = configure(folder, "sync", 4 * MIB)
-    with disk.Image(64 * MIB) as image:
+    with disk.Image(64 * MIB, failures=options.failures) as image:
         image.mount()
         data = os.path.join(image.point, "data")
         started(options, data, config, Ledger()).terminate()
@@ -183,6 +183,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weir", required=True)
     parser.add_argument("--results")
+    parser.add_argument("--failures", default="weir-crash-failures", help="where images of failures go")
     options = parser.parse_args()
     results, failed = Results(options.results, "faults"), False
     reason = disk.why_not()

@@ -3,10 +3,11 @@ import json
 import os
 import platform
 import subprocess
+import sys
 
 
 class Results:
-    """`path` holds `{campaign: {counts…}}`; counts of another commit of the broker are kept apart."""
+    """`path` holds `{campaign: {counts…}}` of one commit of the broker."""
 
     def __init__(self, path, campaign):
         self.path, self.campaign = path, campaign
@@ -15,9 +16,9 @@ class Results:
             with open(path) as file:
                 self.all = json.load(file)
         self.counts = self.all.setdefault(campaign, {})
-        commits = self.counts.setdefault("commits", [])
-        if commit() not in commits:
-            commits.append(commit())
+        if self.counts.setdefault("commits", [commit()]) != [commit()]:
+            counted = ", ".join(self.counts["commits"])
+            sys.exit(f"{path} has the counts of {counted}; this is {commit()}, which takes a file of its own")
         self.counts["machine"] = f"{os.cpu_count()} cores, Linux {platform.release()}"
 
     def add(self, **numbers):

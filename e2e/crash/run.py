@@ -37,7 +37,7 @@ def main():
     parser.add_argument("campaign", choices=["cuts", "control", "kills"])
     parser.add_argument("--weir", required=True)
     parser.add_argument("--count", type=int, default=20)
-    parser.add_argument("--results", help="counts are added to this file, and go on from there")
+    parser.add_argument("--results", help="counts are added to this file, and go on from there; one file for each commit")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--failures", default="weir-crash-failures", help="where images of failures go")
     options = parser.parse_args()
@@ -190,6 +190,7 @@ def control(options, dice, results):
     """Every cut on a new file system: what is lost once does not count again."""
     begun, first = time.monotonic(), results.get("cuts")
     with tempfile.TemporaryDirectory() as folder, disk.Image(512 * MIB) as image:
+        before = os.path.join(folder, "before")
         while results.get("cuts") < options.count:
             layout = dice.choice(sorted(LAYOUTS))
             config = configure(folder, "async", LAYOUTS[layout])
@@ -204,6 +205,7 @@ def control(options, dice, results):
             prepare(server.address, ledger)
             _, _, pushed = work_and_cut(dice, image, server, ledger, 0, data, True)
             image.unmount()
+            image.keep(before)
             image.mount()
             server = Server(options.weir, data, config)
             try:
@@ -214,14 +216,14 @@ def control(options, dice, results):
                             cuts_with_loss=lost > 0, state_lost=len(verdict.lost) - lost)
                 # Losing the newest is what asynchronous flush allows; anything else is not.
                 wrong = [line for line in verdict.wrong if "is behind the end" not in line]
-                results.add(wrong=len(wrong))
-                if wrong:
-                    results.note("problems", wrong[:5])
             except NotReady as failure:
-                results.add(wrong=1)
-                results.note("problems", str(failure))
+                wrong = [str(failure)]
             finally:
                 server.kill()
+            if wrong:
+                results.add(wrong=len(wrong))
+                results.note("problems", wrong[:5])
+                keep(options, before, ledger, "\n".join(wrong[:10]))
             results.tally("layouts", layout)
             image.unmount()
             results.write()
@@ -239,17 +241,18 @@ def kills(options, dice, results):
             flush = dice.choice(["sync", "async"])
             config = configure(folder, flush, dice.choice([MIB, 4 * MIB]))
             data = os.path.join(folder, "data")
+            before = os.path.join(folder, "before")
             ledger, since, start_time = Ledger(), None, 0.02
             if dice.random() < 0.3:
                 recycle(options, results, folder, data)
             for round_ in range(ROUNDS):
                 try:
                     since, start_time = kill_once(
-                        options, dice, results, data, config, ledger, round_, since, start_time)
+                        options, dice, results, data, config, ledger, round_, since, start_time, before)
                 except (Failure, NotReady) as failure:
                     failed = True
                     results.add(failures=1)
-                    keep(options, data, ledger, failure)
+                    keep(options, before, ledger, failure)
                     break
                 finally:
                     results.write()
@@ -260,7 +263,7 @@ def kills(options, dice, results):
     return finish(results, "kills", failed)
 
 
-def kill_once(options, dice, results, data, config, ledger, round_, since, start_time):
+def kill_once(options, dice, results, data, config, ledger, round_, since, start_time, before):
     server = Server(options.weir, data, config)
     server.ready()
     if round_ == 0:
@@ -276,6 +279,9 @@ def kill_once(options, dice, results, data, config, ledger, round_, since, start
         raise Failure("\n".join([*load.problems, server.stderr()]))
     if dice.random() < 0.2:
         chain(options, dice, results, data, config, start_time)
+    # As the kill left it: the start that is checked cuts its end.
+    shutil.rmtree(before, ignore_errors=True)
+    shutil.copytree(data, before)
     server = Server(options.weir, data, config)
     try:
         took = server.ready()
@@ -301,8 +307,7 @@ def chain(options, dice, results, data, config, start_time):
 
 def keep(options, path, ledger, failure):
     """A failing case stays, with what was promised."""
-    place = os.path.join(options.failures, time.strftime("%Y%m%d-%H%M%S"))
-    os.makedirs(place, exist_ok=True)
+    place = disk.kept_in(options.failures)
     with open(os.path.join(place, "ledger.json"), "w") as file:
         json.dump({"failure": str(failure), "acknowledged": ledger.acknowledged,
                    "commits": ledger.commits, "topics": sorted(ledger.topics),
