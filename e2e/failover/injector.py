@@ -26,6 +26,8 @@ OF_DISKS = {"stall", "power", "blackout"}
 # What is done when nothing else is asked for.
 USUAL = ["kill", "freeze", "cut", "mute", "api", "term", "stall", "power", "blackout"]
 STALL_SECONDS = 12
+# Who is without an acknowledgement for longer than this has met something that nobody knows yet.
+PROMPT_SECONDS = dict.fromkeys(FAULTS, 6) | dict.fromkeys(["freeze", "cut", "mute", "stall", "again", "all", "blackout"], 15)
 
 
 class Injector:

@@ -12,13 +12,14 @@ import argparse
 import os
 import random
 import pathlib
+import shutil
 import subprocess
 import sys
 
 import network
 import official
 import traffic
-from injector import FAULTS, OF_DISKS, USUAL, Injector
+from injector import FAULTS, OF_DISKS, PROMPT_SECONDS, USUAL, Injector
 from group import BROKER_PORT, NAMESRV_PORT, Group, disk
 from counts import Counts, figures
 
@@ -117,14 +118,15 @@ def campaign(options, seed, order, counts, net, folder, commands):
         answer = traffic.wire.create_topic(link, traffic.TOPIC, traffic.QUEUES)
         assert answer["code"] == 0, answer
         link.close()
-        patience = 60
+        patience, unaware = 60, 0
         if options.clients:
             load = official.Clients(namesrv, options.clients, commands, options.route_poll_ms, folder, options.ordered)
-            patience += 2 * options.route_poll_ms / 1000
+            unaware = 2 * options.route_poll_ms / 1000
+            patience += unaware
         else:
             load = traffic.Traffic(namesrv)
         injector = Injector(group, net, load, chance, options.lease_ms, patience)
-        outages = {}
+        outages, slow, before = {}, [], "nothing"
         chance.shuffle(order)
         for number, fault in enumerate(order, 1):
             times = injector.do(fault)
@@ -132,9 +134,14 @@ def campaign(options, seed, order, counts, net, folder, commands):
                 outages.setdefault((fault, client), []).append(seconds)
             said = ", ".join(f"{client} {seconds:.2f} s" for client, seconds in times.items())
             print(f"{number} of {len(order)}: {fault}, without an acknowledgement: {said}; {load.count()} acknowledged", flush=True)
+            if max(times.values()) > PROMPT_SECONDS[fault] + unaware:
+                slow.append({"fault": fault, "after": before} | {client: round(seconds, 2) for client, seconds in times.items()})
+                place = os.path.join(options.failures, f"slow-{seed}-{number}-{fault}-after-{before}")
+                print(f"SLOW: {fault} after {before}; logs are in {keep_logs(folder, place)}", flush=True)
+            before = fault
         load.end()
         master = group.settle()
-        return report(options, seed, counts, load, outages, f"{net.addresses[master]}:{BROKER_PORT}")
+        return report(options, seed, counts, load, outages, slow, f"{net.addresses[master]}:{BROKER_PORT}")
     except (TimeoutError, AssertionError, RuntimeError) as error:
         print(f"FAILED: {error}")
         for name in group.names:
@@ -146,7 +153,15 @@ def campaign(options, seed, order, counts, net, folder, commands):
         group.stop()
 
 
-def report(options, seed, counts, load, outages, address):
+def keep_logs(folder, place):
+    """Copies what all processes have said so far; says where."""
+    os.makedirs(place, exist_ok=True)
+    for log in pathlib.Path(folder).glob("*.log"):
+        shutil.copy(log, place)
+    return place
+
+
+def report(options, seed, counts, load, outages, slow, address):
     lost, wrong, copies = traffic.compare(address, load)
     lines, delays = list(load.explain(copies)), load.delays()
     if options.ordered:
@@ -160,7 +175,7 @@ def report(options, seed, counts, load, outages, address):
         print(line)
     print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, of {load.begun} sent")
     counts.add({"seed": seed, "sent": load.begun, "acknowledged": load.count(), "lost": len(lost), "wrong": len(wrong),
-                 "notes": lines}, outages, delays)
+                "slow": slow, "notes": lines}, outages, delays)
     if options.control:
         print("the control lost something, as it has to" if lost else "FAILED: the control lost nothing")
         return bool(lost)
