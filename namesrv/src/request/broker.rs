@@ -152,7 +152,7 @@ fn heartbeat_timeout(origin: &Origin<'_>, millis: Option<i64>) -> Duration {
     timeout.unwrap_or(origin.server.config.default_heartbeat_timeout()).min(HEARTBEAT_TIMEOUT_MAX)
 }
 
-/// Code 104.
+/// Code 104. A late one changes nothing and succeeds, as one of a broker that is not known.
 pub(super) fn unregister(
     origin: &Origin<'_>,
     request: &Command<'_>,
@@ -160,7 +160,8 @@ pub(super) fn unregister(
 ) -> Result<(), RequestError> {
     let header = BrokerIdentityHeader::decode(&request.ext)?;
     let (name, address) = (header.broker_name.to_cow(), header.broker_addr.to_cow());
-    let gone = origin.server.routes.write().unregister(&name, &address);
+    let connection = origin.connection.id();
+    let gone = origin.server.routes.write().unregister(&name, &address, connection);
     origin.server.log_gone(&gone, "it said goodbye");
     write_success(&request.head, b"", out);
     Ok(())

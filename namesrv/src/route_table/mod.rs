@@ -71,7 +71,7 @@ struct Member {
     is_complete: bool,
     heartbeat_timeout: Duration,
     last_heard: Instant,
-    /// The connection that registered it; its end is the end of the member.
+    /// The connection that registered it; its end is the end of the member. Newer ones have larger numbers.
     connection: u64,
 }
 
@@ -147,9 +147,17 @@ impl RouteTable {
         member.is_complete.then_some(member.data_version)
     }
 
-    /// Forgets the member of the group that has `address`, whatever its id.
-    pub(crate) fn unregister(&mut self, broker_name: &str, address: &str) -> Vec<Gone> {
-        self.remove_members(|name, member| name == broker_name && member.address == address)
+    /// Forgets the member of the group that has `address`, whatever its id, unless it has registered on a
+    /// connection that is newer than `connection`, on which the goodbye came: that was said before.
+    pub(crate) fn unregister(
+        &mut self,
+        broker_name: &str,
+        address: &str,
+        connection: u64,
+    ) -> Vec<Gone> {
+        self.remove_members(|name, member| {
+            name == broker_name && member.address == address && member.connection <= connection
+        })
     }
 
     /// Forgets what `connection` registered.

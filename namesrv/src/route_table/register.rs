@@ -55,6 +55,11 @@ pub(crate) enum RegistrationError {
     )]
     Outranked { name: ResourceName, id: i64, held_by: String, held: i64, offered: i64 },
     #[error(
+        "broker {name} at {address} has registered on a newer connection; a registration that is not newer \
+         itself and comes on this one is late and refused"
+    )]
+    Late { name: ResourceName, address: String },
+    #[error(
         "broker name {name} belongs to cluster {cluster} ({held_by} is registered); names are \
          unique over all clusters of a name server: choose another one"
     )]
@@ -154,6 +159,18 @@ impl RouteTable {
                 held_by: other.address.clone(),
             });
         }
+        let offered = registration.topics.data_version.state_version;
+        // What a broker wrote before it was cut off arrives when it is there again, and has connected anew. It
+        // would take the place of what it said since, and leave it empty with its old connection.
+        let is_late = |member: &Member| {
+            member.address == registration.address
+                && member.connection > registration.connection
+                && member.data_version.state_version >= offered
+        };
+        if group.is_some_and(|group| group.members.values().any(is_late)) {
+            let (name, address) = (name.clone(), registration.address.clone());
+            return Err(RegistrationError::Late { name, address });
+        }
         let holder = group.and_then(|group| group.members.get(&registration.broker_id));
         let Some(holder) = holder else {
             let limit = self.limits.brokers_max;
@@ -163,7 +180,6 @@ impl RouteTable {
             return Ok(());
         };
         let held = holder.data_version.state_version;
-        let offered = registration.topics.data_version.state_version;
         // Masters of a group may share an address, that of a Service, as well: one that was cut off and
         // comes back would take the later one's place, and leave it empty with its connection.
         let is_another =

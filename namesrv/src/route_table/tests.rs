@@ -194,7 +194,7 @@ fn a_slave_learns_its_master_and_its_topics_count_only_without_one() {
     let slave = register(&mut table, registration(1, "h:2", &["t", "slaves-own"]));
     assert_eq!(slave.master, Some(("ha-h:1".into(), "h:1".into())));
     assert_eq!(topics(&table), ["t", "u"]);
-    assert_eq!(table.unregister("broker-a", "h:1").len(), 1);
+    assert_eq!(table.unregister("broker-a", "h:1", 1).len(), 1);
     assert!(table.route("t").is_some(), "the slave still serves readers");
     let slave = register(&mut table, registration(1, "h:2", &["t", "slaves-own"]));
     assert_eq!((slave.master, slave.is_new), (None, false));
@@ -228,6 +228,39 @@ fn a_connection_that_was_replaced_takes_nothing_with_it() {
     assert!(!again.is_new);
     assert!(table.connection_closed(1).is_empty());
     assert_eq!(table.connection_closed(9).len(), 1);
+}
+
+/// A broker that was cut off has written to its old connection, and TCP delivers that seconds after it is
+/// there again and has registered on another one.
+#[test]
+fn what_comes_late_on_an_older_connection_changes_nothing() {
+    let mut table = table();
+    let claim = |id, connection, state_version| {
+        let mut claim = Registration { connection, ..registration(id, "h:1", &["t", "u"]) };
+        claim.topics.data_version = version(state_version, 1);
+        claim
+    };
+    register(&mut table, claim(0, 3, 7));
+    register(&mut table, claim(1, 5, 8));
+    let master_again = claim(0, 5, 9);
+    for known in [claim(1, 5, 8), master_again] {
+        register(&mut table, known.clone());
+        assert!(table.unregister("broker-a", "h:1", 3).is_empty());
+        for late in [claim(0, 3, 7), claim(1, 3, 8), claim(2, 4, 8)] {
+            let refused = table.register(late, Instant::now()).unwrap_err();
+            let is_older = matches!(
+                refused,
+                RegistrationError::Late { .. } | RegistrationError::Outranked { .. }
+            );
+            assert!(is_older, "{refused}");
+        }
+        assert!(table.connection_closed(3).is_empty());
+        let shown = &route(&table, "t", &VIEW).unwrap().broker_datas[0].broker_addrs;
+        assert_eq!(*shown, BTreeMap::from([(known.broker_id, "h:1".into())]));
+    }
+    // A later master may have an older connection, and the address of the one before.
+    register(&mut table, claim(0, 4, 10));
+    assert_eq!(table.unregister("broker-a", "h:1", 4).len(), 1);
 }
 
 #[test]
@@ -384,7 +417,7 @@ fn without_a_master_an_acting_group_is_read_only_and_may_show_one() {
         register(&mut table, acting(2, "h:3"));
         register(&mut table, acting(1, "h:2"));
         assert_eq!(perm(&table, "t"), 6);
-        table.unregister("broker-a", "h:1");
+        table.unregister("broker-a", "h:1", 1);
         assert_eq!(perm(&table, "t"), 4);
         let ids = |topic| -> Vec<i64> {
             let route = route(&table, topic, &VIEW).unwrap();
