@@ -94,11 +94,12 @@ kube-if-built: build ## The same, or a line that says that it was skipped
 	e2e/kube/run.py --if-built -- $(KUBE_TESTS)
 	e2e/kube/run.py --if-built -- $(ADMISSION)
 
-E2E = target/$(PROFILE)/e2e-cluster run --weir $(WEIR)
+E2E = target/$(PROFILE)/e2e-cluster run --weir $(WEIR) $(if $(BEFORE),--before $(BEFORE))
 
 $(firstword $(E2E)): build
 	$(CARGO) build --profile $(PROFILE) -p weirmq-e2e-cluster
 
+# What is tested between two versions takes a `weir` of an earlier commit: BEFORE=PROGRAM.
 e2e: $(firstword $(E2E)) ## Everything on a real Kubernetes of three nodes, which is built the first time: about 8 minutes
 	$(E2E)
 
