@@ -58,10 +58,14 @@ use super::rules::{self, rule};
          "a single replica keeps no epochs and cannot get slaves, nor a group lose all of them; make another Broker"),
     rule("(has(self.failover.mode) && self.failover.mode == 'Disabled') == (has(oldSelf.failover.mode) && oldSelf.failover.mode == 'Disabled')",
          "failover.mode does not change to or from Disabled: roles stand in the authority record or in the configuration; make another Broker"),
+    rule("self.replicasPerGroup == 1 || has(self.failover.mode) && self.failover.mode == 'Disabled' || (has(self.failover.leaseSeconds) ? self.failover.leaseSeconds : 6) == (has(oldSelf.failover.leaseSeconds) ? oldSelf.failover.leaseSeconds : 6)",
+         "failover.leaseSeconds has to be the same at all replicas of a group and does not change (6 where it is not given): one with a shorter lease would take over while the master still acknowledges by a longer one; make another Broker"),
     rule("(has(self.clusterName) ? self.clusterName : '') == (has(oldSelf.clusterName) ? oldSelf.clusterName : '')",
          "clusterName is written into each data directory and does not change"),
     rule("(has(self.config.segmentSize) ? self.config.segmentSize : '') == (has(oldSelf.config.segmentSize) ? oldSelf.config.segmentSize : '')",
          "config.segmentSize does not change: data directories keep the length that they began with; make another Broker"),
+    rule("(has(self.config.messageBytesMax) ? self.config.messageBytesMax : 4194304) >= (has(oldSelf.config.messageBytesMax) ? oldSelf.config.messageBytesMax : 4194304)",
+         "config.messageBytesMax never gets smaller (4194304 where it is not given): messages of the old length may be stored, and a replica that has to copy them would refuse them; have producers keep to less, or make another Broker"),
     rule("!has(self.config.messageBytesMax) || !has(self.config.segmentSize) || !isQuantity(self.config.segmentSize) || !quantity(self.config.segmentSize).isInteger() || quantity(self.config.segmentSize).asInteger() > self.config.messageBytesMax",
          "config.messageBytesMax is not below config.segmentSize: a message has to fit into a segment"),
     rule("!has(self.external) || !has(self.external.host) || self.external.type == 'NodePort'",
@@ -169,7 +173,7 @@ pub struct Failover {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<FailoverMode>,
     /// A master that is neither heard nor renews its lease for this long is replaced; 2 to 60. Default:
-    /// 6. Shorter is faster, and takes a slow network for a dead master more often.
+    /// 6. Shorter is faster, and takes a slow network for a dead master more often. It does not change.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 60))]
     pub lease_seconds: Option<u32>,
@@ -220,7 +224,7 @@ pub struct BrokerSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "segment_size")]
     pub segment_size: Option<Quantity>,
-    /// The longest body of a message, in bytes. Default: 4 MiB.
+    /// The longest body of a message, in bytes. Default: 4 MiB. It never gets smaller.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1024, max = 134_217_728))]
     pub message_bytes_max: Option<u64>,
