@@ -71,12 +71,15 @@ $(STAND_IN): build
 failover-short: build $(STAND_IN) ## A few faults of a master under load; skipped, with the reason, without root
 	$(FAILOVER) --count 1
 	$(FAILOVER) --count 1 --faults kill,switch --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000
+	$(FAILOVER) --count 1 --faults kill,switch --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000 --ordered
 	e2e/failover/emptied.py --weir $(WEIR) --stand-in $(STAND_IN)
 
-failover: build $(STAND_IN) ## 100 faults of each kind, some two hours; goes on where it was stopped
+failover: build $(STAND_IN) ## 100 faults of each kind and some with official clients, some three hours; goes on where it was stopped
 	$(FAILOVER) --count 100 --results e2e/failover/results/campaign$(OF_COMMIT)
 	$(FAILOVER) --count 100 --flush async --faults power,kill --results e2e/failover/results/replicated$(OF_COMMIT)
 	$(FAILOVER) --count 20 --control --results e2e/failover/results/control$(OF_COMMIT)
+	$(FAILOVER) --count 10 --faults kill,freeze,cut,mute,power --clients java-4.9.8,java-5.5.0,go --results e2e/failover/results/official$(OF_COMMIT)
+	$(FAILOVER) --count 10 --faults kill,switch,roll --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000 --ordered --results e2e/failover/results/ordered$(OF_COMMIT)
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given

@@ -3,6 +3,7 @@ Kubernetes by which they elect their master."""
 import fcntl
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import disk  # noqa: E402
 
 IMAGE_BYTES = 768 << 20
+ON_ITS_WAY = 64 << 10
 FREEZE, THAW = 0xC0045877, 0xC0045878  # FIFREEZE, FITHAW
 NAMESRV_PORT, BROKER_PORT, ADMIN_PORT, API_PORT = 9876, 10911, 10908, 8001
 KUBECONFIG = """apiVersion: v1
@@ -208,6 +210,12 @@ class Group:
               lambda: len(self.masters()) == 1 and self.in_sync() == self.replicas, patience)
         return self.masters()[0]
 
+    def logs_differ(self):
+        """Kills everybody, at rest, and compares the logs byte for byte. Answers with what is wrong."""
+        for broker in self.brokers.values():
+            broker.kill()
+        return logs_differ({name: pathlib.Path(place.path, "data", "commitlog") for name, place in self.disks.items()})
+
     def lose_power(self, names):
         """The machines of these replicas lose their power at the same moment, and get it back."""
         for name in names:
@@ -223,6 +231,27 @@ class Group:
             process.kill()
         for place in self.disks.values():
             place.remove()
+
+
+def logs_differ(folders):
+    """What is wrong with the logs of replicas at rest, by name: up to the end of the shortest they are the same, and
+    it lacks no more than what may have been on its way."""
+    segments = sorted({file.name for folder in folders.values() for file in folder.iterdir() if file.name.isdigit()})
+
+    def content(name, segment):
+        file = folders[name] / segment
+        return file.read_bytes() if file.exists() else b""
+
+    ends = {name: max(int(segment) + len(written) for segment in ["0", *segments]
+                      if (written := content(name, segment).rstrip(b"\0")) or segment == "0") for name in folders}
+    shortest, (first, *others) = min(ends.values()), folders
+    wrong = [] if max(ends.values()) - shortest < ON_ITS_WAY else [f"the logs end at {ends}"]
+    for segment in segments:
+        count = max(0, shortest - int(segment))
+        wanted = content(first, segment)[:count]
+        wrong += [f"the logs of {first} and {name} differ in {segment}" for name in others
+                  if content(name, segment)[:count] != wanted]
+    return wrong
 
 
 def until(what, is_so, patience):

@@ -16,6 +16,7 @@ FAULTS = {
     "switch": "`weir cluster switch`: it hands over and goes on as a slave",
     "roll": "all replicas are started again, each when it says that it may be, the master last, after `weir cluster switch`",
     "again": "SIGKILL, and the next master is killed as soon as it takes messages",
+    "double": "SIGKILL, and within 3 s of the next master, or of one that may become it; the page cache stays",
     "all": "SIGKILL of all at once; the page cache stays",
     "stall": "its disk takes nothing for 12 s (FIFREEZE); the page cache stays",
     "power": "its machine loses power; what was not flushed is gone",
@@ -24,10 +25,10 @@ FAULTS = {
 # Those that need a file system of their own.
 OF_DISKS = {"stall", "power", "blackout"}
 # What is done when nothing else is asked for.
-USUAL = ["kill", "freeze", "cut", "mute", "api", "term", "stall", "power", "blackout"]
+USUAL = ["kill", "double", "freeze", "cut", "mute", "api", "term", "stall", "power", "blackout"]
 STALL_SECONDS = 12
 # Who is without an acknowledgement for longer than this has met something that nobody knows yet.
-PROMPT_SECONDS = dict.fromkeys(FAULTS, 6) | dict.fromkeys(["freeze", "cut", "mute", "stall", "again", "all", "blackout"], 15)
+PROMPT_SECONDS = dict.fromkeys(FAULTS, 6) | dict.fromkeys(["double", "freeze", "cut", "mute", "stall", "again", "all", "blackout"], 15)
 
 
 class Injector:
@@ -127,6 +128,15 @@ class Injector:
         self.group.restart(master)
         self._serves_meanwhile()
         self.group.restart(next_)
+
+    def _double(self, master):
+        self.group.brokers[master].kill()
+        time.sleep(3 * self.chance.random())
+        others = [name for name in self.group.names if name != master]
+        next_ = (self.group.masters() or [self.chance.choice(others)])[0]
+        self.group.brokers[next_].kill()
+        for name in (master, next_):
+            self.group.restart(name)
 
     def _all(self, _):
         for broker in self.group.brokers.values():

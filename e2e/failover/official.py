@@ -98,7 +98,9 @@ class Clients:
             (self.producers if role.startswith("produce") else self.consumers).append(program)
         for program in self.producers + self.consumers:
             if not program.is_ready.wait(60):
-                raise TimeoutError(f"{program.name} did not start within 60 s")
+                ended = program.process.poll()
+                ended = "" if ended is None else f": it ended with {ended}, see {program.errors.name}"
+                raise TimeoutError(f"{program.name} did not start within 60 s{ended}")
 
     def _sent(self, producer, words):
         begin, end, number = int(words[1]) / 1e9, int(words[2]) / 1e9, int(words[3])

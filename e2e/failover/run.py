@@ -141,7 +141,7 @@ def campaign(options, seed, order, counts, net, folder, commands):
             before = fault
         load.end()
         master = group.settle()
-        return report(options, seed, counts, load, outages, slow, f"{net.addresses[master]}:{BROKER_PORT}")
+        return report(options, seed, counts, load, outages, slow, group, f"{net.addresses[master]}:{BROKER_PORT}")
     except (TimeoutError, AssertionError, RuntimeError) as error:
         print(f"FAILED: {error}")
         for name in group.names:
@@ -161,12 +161,12 @@ def keep_logs(folder, place):
     return place
 
 
-def report(options, seed, counts, load, outages, slow, address):
+def report(options, seed, counts, load, outages, slow, group, address):
     lost, wrong, copies = traffic.compare(address, load)
     lines, delays = list(load.explain(copies)), load.delays()
     if options.ordered:
         lines += load.check_order()
-    wrong += load.problems
+    wrong += load.problems + group.logs_differ()
     for line in [] if options.control else (lost + wrong)[:20]:
         print(line)
     show("without an acknowledgement", outages)
