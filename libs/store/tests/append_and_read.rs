@@ -70,6 +70,29 @@ fn messages_come_back_in_order_across_segments() {
 }
 
 #[test]
+fn what_is_proved_and_derived_after_a_kill_does_not_grow_with_the_log() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = small_config(FlushMode::ASYNC);
+    let (mut store, _) = open(&disk, &config);
+    for _ in 0..4 {
+        append(&store, &numbered(200, 700)).unwrap();
+        store.flush().unwrap();
+        store.maintain().unwrap();
+        let marked = store.max_offset();
+        append(&store, &numbered(20, 700)).unwrap();
+        let behind = store.max_offset() - marked;
+        // Like a kill.
+        drop(store);
+        let (again, report) = open(&disk, &config);
+        assert!(!report.was_clean && report.proved_bytes == behind, "{report:?}");
+        let unsealed = behind.div_ceil(config.segment_bytes) + 1;
+        assert!(report.rebuilt_segments as u64 <= unsealed, "{report:?}");
+        store = again;
+    }
+    assert!(store.stats().segments > 9);
+}
+
+#[test]
 fn a_read_obeys_limits_filter_and_range() {
     let disk = Arc::new(SimulatedDisk::new());
     let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
