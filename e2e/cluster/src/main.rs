@@ -2,8 +2,8 @@
 //!
 //! `e2e-cluster run` starts a cluster by the scripts of a folder (`netns/` here, or `e2e/kind/`),
 //! loads the image, runs the tests by name, and takes the cluster down. The same program is in the
-//! image of the clients: `load` sends and receives in a pod and keeps account, `idle` is a pod to
-//! run `weir` in.
+//! image of the clients: `load` sends and receives in a pod and keeps account, `reject` makes dead
+//! letters, `idle` is a pod to run `weir` in.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod evidence;
 mod group;
 mod images;
 mod load;
+mod reject;
 mod results;
 mod run;
 mod tests;
@@ -33,6 +34,7 @@ struct Cli {
 enum Command {
     Run(run::RunArgs),
     Load(load::LoadArgs),
+    Reject(reject::RejectArgs),
     /// Do nothing until SIGTERM: a pod to run commands in
     Idle,
 }
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => return run::run(&args),
         Command::Load(args) => load::run(args),
+        Command::Reject(args) => reject::run(args),
         Command::Idle => idle(),
     };
     match done {

@@ -52,7 +52,7 @@ impl Results {
             is_changed: !said("git", &["status", "--porcelain"]).is_empty(),
             profile: folder.to_string_lossy().into_owned(),
             kernel: said("uname", &["-r"]),
-            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            processors: processors(),
             nodes,
             beside: beside.to_owned(),
             tests: Vec::new(),
@@ -71,6 +71,16 @@ impl Results {
         text.push(b'\n');
         fs::write(folder.join(name), text).context("write the results")
     }
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(0, usize::from)
+}
+
+/// Whether so much else runs here that times by the clock say little: at least two processes for each
+/// processor.
+pub(crate) fn is_busy() -> bool {
+    load_average().parse().is_ok_and(|load: f64| load >= 2.0 * processors() as f64)
 }
 
 pub(crate) fn load_average() -> String {

@@ -47,15 +47,16 @@ fn names(namespace: &Namespace<'_>, broker: &str, what: &str) -> anyhow::Result<
     })
 }
 
-/// Waits for an event about an object with this reason.
-pub(super) fn event(namespace: &Namespace<'_>, name: &str, reason: &str) -> anyhow::Result<()> {
+/// Waits for an event about an object with this reason, and gives what it says.
+pub(super) fn event(namespace: &Namespace<'_>, name: &str, reason: &str) -> anyhow::Result<String> {
     wait(&format!("{name} has an event {reason}"), 30, || {
         let events = namespace.objects("events.events.k8s.io", "")?;
         let is_it =
             |event: &&Value| event["regarding"]["name"] == name && event["reason"] == reason;
         let all: Vec<_> = events.iter().map(|event| event["reason"].as_str()).collect();
-        ensure!(events.iter().any(|event| is_it(&event)), "its events are {all:?}");
-        Ok(Some(()))
+        let found = events.iter().find(is_it);
+        let found = found.with_context(|| format!("its events are {all:?}"))?;
+        Ok(Some(found["note"].as_str().unwrap_or_default().to_owned()))
     })
 }
 

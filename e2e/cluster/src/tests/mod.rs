@@ -5,6 +5,7 @@ mod authority;
 mod bad_input;
 mod by_hand;
 mod certificates;
+mod charts;
 mod drain;
 mod faults;
 mod image;
@@ -13,8 +14,11 @@ mod lifecycle;
 mod numbers;
 mod operator;
 mod operator_away;
+mod operator_killed;
 mod plugin;
 mod power;
+mod scale;
+mod settings;
 mod sizes;
 mod upgrade;
 
@@ -85,6 +89,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: operator::install_from_chart,
     },
     Test {
+        name: "charts",
+        about: "both charts as their READMEs say: install, helm test, upgrade, uninstall",
+        smoke: false,
+        run: charts::installed,
+    },
+    Test {
         name: "modes",
         about: "what each file of examples/ declares becomes ready and passes messages",
         smoke: false,
@@ -151,6 +161,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: drain::of_the_masters_node,
     },
     Test {
+        name: "cordon",
+        about: "kubectl cordon of the master's node: another one is master, and no pod ends",
+        smoke: false,
+        run: drain::cordon_alone,
+    },
+    Test {
         name: "operator-down",
         about: "power cut of the master's node while no operator runs",
         smoke: false,
@@ -202,13 +218,13 @@ pub(crate) const TESTS: &[Test] = &[
         name: "roll-config",
         about: "another setting under load: the same",
         smoke: false,
-        run: lifecycle::roll_config,
+        run: settings::at_start,
     },
     Test {
         name: "live-config",
-        about: "settings that brokers take while they run, under load: no pod is started anew",
+        about: "settings that brokers take while they run, and NameServers that come, under load: no pod is started anew",
         smoke: false,
-        run: lifecycle::live_config,
+        run: settings::live,
     },
     Test {
         name: "operator-node",
@@ -220,19 +236,31 @@ pub(crate) const TESTS: &[Test] = &[
         name: "operator-killed",
         about: "the operator is killed in the middle of a roll",
         smoke: false,
-        run: operator_away::killed_in_a_roll,
+        run: operator_killed::in_a_roll,
     },
     Test {
         name: "operator-killed-config",
         about: "the operator is killed in the middle of a change of the configuration",
         smoke: false,
-        run: operator_away::killed_in_a_change,
+        run: operator_killed::in_a_change,
     },
     Test {
         name: "operator-killed-scale",
         about: "the operator is killed while a group comes, and again while it leaves",
         smoke: false,
-        run: operator_away::killed_in_scaling,
+        run: operator_killed::in_scaling,
+    },
+    Test {
+        name: "operator-killed-replicas",
+        about: "the operator is killed while two replicas come, and again while they leave with the master",
+        smoke: false,
+        run: operator_killed::with_replicas,
+    },
+    Test {
+        name: "operator-killed-storage",
+        about: "the operator is killed while a StatefulSet is deleted for larger disks and not yet made anew",
+        smoke: false,
+        run: operator_killed::without_a_set,
     },
     Test {
         name: "api-paused",
@@ -244,7 +272,13 @@ pub(crate) const TESTS: &[Test] = &[
         name: "scale",
         about: "a second group under load, and away with it",
         smoke: false,
-        run: lifecycle::scale,
+        run: scale::there_and_back,
+    },
+    Test {
+        name: "scale-undrained",
+        about: "a group with delayed messages and dead letters leaves when it is told to, and comes back with them",
+        smoke: false,
+        run: scale::undrained,
     },
     Test {
         name: "replicas",

@@ -10,7 +10,7 @@ use crate::group::Group;
 use crate::images::WEIR;
 
 const CHART: &str = "charts/weirmq-operator";
-const RELEASE: &str = "weirmq-operator";
+pub(super) const RELEASE: &str = "weirmq-operator";
 /// The Deployment that the chart makes.
 pub(crate) const DEPLOYMENT: &str = "deployment/weirmq-operator";
 

@@ -39,7 +39,10 @@ pub(crate) fn replicas(namespace: &Namespace<'_>) -> anyhow::Result<String> {
 }
 
 /// The only group, once the Broker says that it has so many replicas.
-fn of_replicas<'a>(deployed: &Deployed<'a>, replicas: usize) -> anyhow::Result<Group<'a>> {
+pub(super) fn of_replicas<'a>(
+    deployed: &Deployed<'a>,
+    replicas: usize,
+) -> anyhow::Result<Group<'a>> {
     wait(&format!("the group has {replicas} replicas"), 120, || {
         let group = deployed.group()?;
         Ok((group.pods.len() == replicas).then_some(group))
@@ -85,7 +88,7 @@ pub(crate) fn storage(namespace: &Namespace<'_>) -> anyhow::Result<String> {
 }
 
 /// Waits until claim and StatefulSet ask for the larger size and the Broker has nothing to say.
-fn grown(deployed: &Deployed<'_>, group: &Group<'_>, claim: &str) -> anyhow::Result<()> {
+pub(super) fn grown(deployed: &Deployed<'_>, group: &Group<'_>, claim: &str) -> anyhow::Result<()> {
     let namespace = deployed.namespace;
     // The operator asks ever less often, at last every 2 minutes.
     wait("the claim asks for more", 180, || {
@@ -111,7 +114,7 @@ fn claim_size(namespace: &Namespace<'_>, claim: &str) -> anyhow::Result<Value> {
 }
 
 /// A field of an object that is there.
-fn asked(
+pub(super) fn asked(
     namespace: &Namespace<'_>,
     kind: &str,
     name: &str,
@@ -122,7 +125,11 @@ fn asked(
 }
 
 /// Whether volumes of this class may grow. The class is of all tests.
-fn expansion(namespace: &Namespace<'_>, class: &str, is_allowed: bool) -> anyhow::Result<()> {
+pub(super) fn expansion(
+    namespace: &Namespace<'_>,
+    class: &str,
+    is_allowed: bool,
+) -> anyhow::Result<()> {
     let patch = format!("{{\"allowVolumeExpansion\":{is_allowed}}}");
     let words = ["patch", "storageclass", class, "--type=merge", "-p", &patch];
     namespace.cluster.kubectl(&words).map(drop)

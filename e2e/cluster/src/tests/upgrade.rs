@@ -6,10 +6,11 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use super::OPERATOR_NAMESPACE;
-use super::lifecycle::all_run;
+use super::lifecycle::{all_run, smooth};
 use super::operator::{
-    BROKER, DEPLOYMENT, TOPIC, deploy, deploy_only, install, install_chart, uninstall,
+    BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, deploy_only, install, install_chart, uninstall,
 };
+use super::settings::{done, said};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, output, wait};
 use crate::images::{BEFORE, WEIR};
@@ -69,6 +70,7 @@ pub(crate) fn between_programs(namespace: &Namespace<'_>) -> anyhow::Result<Stri
     all_run(&deployed, BEFORE, 10)?;
     let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
     let begun = moment();
+    let changed = change(&deployed)?;
     for image in [WEIR, BEFORE] {
         deployed.patch(&version(image))?;
         all_run(&deployed, image, 240)?;
@@ -76,7 +78,28 @@ pub(crate) fn between_programs(namespace: &Namespace<'_>) -> anyhow::Result<Stri
         deployed.group()?.settled(90).with_context(|| format!("all run {image}"))?;
         load.until_more(200, 60)?;
     }
-    load.end_without_failures(begun)
+    let account = load.end()?;
+    let outcome = outcome(namespace, &account, begun);
+    smooth(&account, begun)?;
+    Ok(format!("{changed}; {outcome}"))
+}
+
+/// Changes a setting that brokers of now take while they run. Those of a version that reads its file when it
+/// starts only have to be started anew for it, and nobody else.
+fn change(deployed: &Deployed<'_>) -> anyhow::Result<&'static str> {
+    let group = deployed.group()?;
+    let before = group.uids()?;
+    let takes_it = group.pods.iter().all(|pod| said(deployed.namespace, pod).is_ok());
+    deployed.patch("{\"config\":{\"retentionHours\":7}}")?;
+    if takes_it {
+        done(deployed, 180)?;
+        ensure!(group.uids()? == before, "a pod was started anew that reads its file again");
+        return Ok("the earlier version takes a setting while it runs");
+    }
+    group.all_anew(&before, 180).context("for a setting that the earlier version reads once")?;
+    done(deployed, 60)?;
+    group.settled(60)?;
+    Ok("the earlier version is started anew for a setting")
 }
 
 /// Puts the chart as it was before its last change into `folder`, and says of which commit it is.
