@@ -439,6 +439,11 @@ impl Broker {
         });
     }
 
+    /// Whether the broker has ended to begin anew, in the same process and by the same address.
+    pub(crate) fn begins_anew(&self) -> bool {
+        matches!(*self.end.borrow(), Some(End::Restart(_)))
+    }
+
     /// Waits until the broker ends by itself, and says why.
     pub(crate) async fn ended(&self) -> End {
         let mut end = self.end.subscribe();

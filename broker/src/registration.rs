@@ -135,9 +135,14 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
             }
         }
     }
-    peer.say_goodbye().await;
+    let is_heard = peer.say_goodbye().await;
     if let Some(connection) = peer.connection.take() {
-        connection.close();
+        // The next life registers by the same address, which a goodbye that comes late would take away. Of a
+        // process that ends it may come as late as it likes.
+        match is_heard || !broker.begins_anew() {
+            true => connection.close(),
+            false => connection.abort(),
+        }
     }
 }
 
@@ -251,20 +256,22 @@ impl<'a> NameServer<'a> {
         !matches!(self.told, Told::Nothing)
     }
 
-    /// Takes the registration back.
-    async fn say_goodbye(&mut self) {
+    /// Takes the registration back; says whether the NameServer has nothing more to hear of that.
+    async fn say_goodbye(&mut self) -> bool {
         let told = std::mem::replace(&mut self.told, Told::Nothing);
         let Some(connection) = self.connection.as_ref().filter(|_| !matches!(told, Told::Nothing))
         else {
-            return;
+            return true;
         };
         if self.broker.registered_address(self.id) == self.broker.advertised_address() {
-            unregister(self.broker, self.id, connection).await;
-        } else if let Some(connection) = self.connection.take() {
+            return unregister(self.broker, self.id, connection).await;
+        }
+        if let Some(connection) = self.connection.take() {
             // By a master's address that it shares with the next one it would take that one away; the
             // end of its own connection is enough.
             connection.close();
         }
+        true
     }
 
     fn must_remind(&mut self) {
@@ -275,9 +282,10 @@ impl<'a> NameServer<'a> {
 
     fn not_registered(&mut self, reason: String) {
         self.told = Told::Nothing;
-        // A handle that is dropped leaves the socket open, and what is queued there would come late.
+        // A handle that is dropped leaves the socket open. And what the NameServer did not get until now it
+        // would get after all that it is told on the next connection.
         if let Some(connection) = self.connection.take() {
-            connection.close();
+            connection.abort();
         }
         self.broker.registered(self.address, Err(reason));
     }
@@ -471,7 +479,8 @@ async fn register(
     }
 }
 
-async fn unregister(broker: &Broker, id: i64, connection: &Connection) {
+/// Whether it is answered.
+async fn unregister(broker: &Broker, id: i64, connection: &Connection) -> bool {
     let (address, config) = (broker.registered_address(id), Arc::clone(&broker.config()));
     let header = BrokerIdentityHeader {
         broker_name: config.name.as_str().into(),
@@ -487,9 +496,11 @@ async fn unregister(broker: &Broker, id: i64, connection: &Connection) {
         b"",
         Duration::from_secs(1),
     );
-    if let Err(error) = call.await {
+    let called = call.await;
+    if let Err(error) = &called {
         tracing::debug!(%error, "not unregistered; the NameServer notices the closed connection");
     }
+    called.is_ok()
 }
 
 #[cfg(test)]

@@ -245,3 +245,31 @@ async fn an_address_that_the_next_master_has_is_left_without_a_word() {
     let mut rest = Vec::new();
     assert_eq!(first.read_buf(&mut rest).await.unwrap(), 0, "it said {rest:?}");
 }
+
+/// A NameServer that was cut off would hear it after what the broker tells it on the next connection.
+#[tokio::test]
+async fn what_a_name_server_did_not_answer_does_not_come_late() {
+    let name_server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = name_server.local_addr().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(&name_server, folder.path());
+    let admin = weirmq_admin::Admin::default();
+    let metrics = Metrics::new(&config, &admin);
+    let disk = Arc::new(SimulatedDisk::new());
+    let (broker, _) =
+        open(disk, Configuration::new(config).unwrap(), address, admin, metrics).unwrap();
+    let address = address.to_string();
+    let mut peer = NameServer::new(&broker, &address);
+    let (told, mut stream) = tokio::join!(peer.tell(0), async {
+        let (mut stream, _) = name_server.accept().await.unwrap();
+        answer(&mut stream, "").await;
+        stream
+    });
+    told.unwrap();
+    // Nobody answers any more, for as long as a goodbye and a call wait.
+    let reason = peer.tell(2).await.unwrap_err();
+    assert!(reason.contains("no answer"), "{reason}");
+    peer.not_registered(reason);
+    let ended = stream.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
+    assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset));
+}

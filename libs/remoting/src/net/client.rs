@@ -34,7 +34,15 @@ pub async fn connect<S: Session>(
         stream.local_addr().map_err(io_error)?,
     );
     let session = session(&connection);
-    let (reader, writer) = stream.into_split();
-    tokio::spawn(run(reader, writer, connection.clone(), session, limits));
+    let (mut reader, mut writer) = stream.into_split();
+    let served = connection.clone();
+    tokio::spawn(async move {
+        run(&mut reader, &mut writer, served.clone(), session, limits).await;
+        if served.is_aborted() {
+            let stream: &TcpStream = reader.as_ref();
+            let _ = stream.set_zero_linger();
+            writer.forget();
+        }
+    });
     Ok(connection)
 }

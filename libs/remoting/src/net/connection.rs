@@ -92,6 +92,17 @@ impl Connection {
         self.0.outbox.close();
     }
 
+    /// Closes without sending what the peer has not got yet. After [`Connection::close`] the kernel goes on
+    /// sending it, and a peer that was cut off gets it when it is there again, for minutes. For connections
+    /// that this side opened.
+    pub fn abort(&self) {
+        self.0.outbox.abort();
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.0.outbox.is_aborted()
+    }
+
     pub fn is_closed(&self) -> bool {
         self.0.outbox.is_closed()
     }

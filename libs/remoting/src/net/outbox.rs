@@ -20,6 +20,7 @@ struct Pending {
     bytes: Vec<u8>,
     is_closed: bool,
     is_overflowed: bool,
+    is_aborted: bool,
 }
 
 impl Outbox {
@@ -59,6 +60,18 @@ impl Outbox {
     pub(super) fn close(&self) {
         self.pending.lock().is_closed = true;
         self.changed.notify_one();
+    }
+
+    /// Closes, and drops what was not taken yet.
+    pub(super) fn abort(&self) {
+        let mut pending = self.pending.lock();
+        (pending.is_closed, pending.is_aborted, pending.bytes) = (true, true, Vec::new());
+        drop(pending);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn is_aborted(&self) -> bool {
+        self.pending.lock().is_aborted
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -135,7 +135,9 @@ pub(super) async fn run<R, W, S>(
     if let Err(reason) = ended {
         tracing::debug!(peer = %connection.peer(), %reason, "connection ended");
     }
-    let _ = writer.shutdown().await;
+    if !connection.is_aborted() {
+        let _ = writer.shutdown().await;
+    }
 }
 
 /// Why a connection ended, when not because both sides were done.
@@ -197,6 +199,9 @@ async fn drive<S: Session>(
         };
         if connection.is_overflowed() {
             return Err(Ended::Overflow);
+        }
+        if connection.is_aborted() {
+            return Ok(());
         }
         let unsent = out.len() - sent;
         if !is_open && unsent == 0 {

@@ -187,3 +187,30 @@ async fn a_postponed_request_comes_again_before_those_behind_it() {
     shutdown.cancel();
     server.await.unwrap();
 }
+
+/// A peer that was cut off reads again. By then the same side may have said something else elsewhere.
+#[tokio::test]
+async fn what_was_written_before_an_abort_does_not_come_later() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let bytes = 48 << 20;
+    for is_aborted in [false, true] {
+        let client = connect(&address, TIMEOUT, Limits::default(), |_| NoRequests).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        client.write(|out| out.resize(bytes, 0)).unwrap();
+        // Once something is there the kernel has taken what it takes.
+        peer.readable().await.unwrap();
+        match is_aborted {
+            true => client.abort(),
+            false => client.close(),
+        }
+        let mut got = Vec::new();
+        let read = tokio::time::timeout(TIMEOUT, peer.read_to_end(&mut got)).await.unwrap();
+        let ended = read.map_err(|error| error.kind());
+        match is_aborted {
+            true => assert_eq!(ended, Err(std::io::ErrorKind::ConnectionReset)),
+            false => assert_eq!(ended, Ok(bytes)),
+        }
+        assert_eq!(got.len() < bytes, is_aborted);
+    }
+}
