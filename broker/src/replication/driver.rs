@@ -71,7 +71,7 @@ pub(super) struct Driver {
     /// Until when the store was told that it takes appends.
     gate_until: Duration,
     /// Who asked for a hand-over.
-    handing_over: Option<oneshot::Sender<Result<(), HandOverError>>>,
+    handing_over: Option<HandingOver>,
     /// Who asked whether the process may end.
     leaving: Option<oneshot::Sender<bool>>,
     answers: mpsc::Sender<FromAuthority>,
@@ -96,6 +96,12 @@ pub(super) struct GroupPlace {
     pub(super) settings: Settings,
     pub(super) authority: Authority,
     pub(super) endpoint: Option<MasterService>,
+}
+
+/// To whom the office is to go, if to anybody in particular, and who asked for it.
+struct HandingOver {
+    heir: Option<ReplicaId>,
+    answer: oneshot::Sender<Result<(), HandOverError>>,
 }
 
 /// Why the driver ends before it is told to.
@@ -314,7 +320,7 @@ impl Driver {
                 self.log_moved();
                 if self.replica.hand_over(now, heir) {
                     tracing::info!(heir = heir.map(|heir| heir.0), "handing over");
-                    self.handing_over = Some(answer);
+                    self.handing_over = Some(HandingOver { heir, answer });
                 } else {
                     let _ = answer.send(Err(HandOverError::NoHeir));
                 }
@@ -332,10 +338,20 @@ impl Driver {
         }
     }
 
-    /// Tells whoever asked for a hand-over what became of it.
-    fn answer_hand_over(&mut self, outcome: Result<(), HandOverError>) {
-        if let Some(answer) = self.handing_over.take() {
-            let _ = answer.send(outcome);
+    /// Tells whoever asked for a hand-over that this one took messages again before the heir did.
+    fn hand_over_failed(&mut self) {
+        if let Some(HandingOver { answer, .. }) = self.handing_over.take() {
+            let _ = answer.send(Err(HandOverError::TooLate));
+        }
+    }
+
+    /// Tells whoever asked for a hand-over who is the master now: another one may have been elected
+    /// meanwhile. Who asked and is told nothing, because this replica ends before it knows, hears that.
+    fn handed_over_to(&mut self, master: ReplicaId) {
+        if let Some(HandingOver { heir, answer }) = self.handing_over.take() {
+            let is_heir = heir.is_none_or(|heir| heir == master);
+            let _ =
+                answer.send(if is_heir { Ok(()) } else { Err(HandOverError::Another(master.0)) });
         }
     }
 
@@ -510,6 +526,7 @@ impl Driver {
                     has_told_offsets: false,
                 });
                 self.leave_office();
+                self.handed_over_to(master.replica);
                 self.ask_master(true);
             }
             Action::Stop => {

@@ -78,6 +78,10 @@ pub(crate) enum HandOverError {
     UnderWay,
     #[error("the heir did not take over in time; this replica goes on as master")]
     TooLate,
+    #[error("replica {0} became master in place of the heir")]
+    Another(u32),
+    #[error("this replica gave its office up and does not know yet who has it now")]
+    Unknown,
 }
 
 /// What the broker's other threads know of the replica, and what they tell it.
@@ -294,7 +298,8 @@ impl Shared {
             Err(_) => Err(HandOverError::NotMaster),
             Ok(()) => match tokio::time::timeout(patience, answered).await {
                 Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) | Err(_) => Err(HandOverError::TooLate),
+                Ok(Err(_)) => Err(HandOverError::Unknown),
+                Err(_) => Err(HandOverError::TooLate),
             },
         }
     }

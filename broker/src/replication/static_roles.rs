@@ -17,6 +17,8 @@ const FILE: &str = "authority.json";
 /// The record and lease of a master by configuration.
 pub(crate) struct StaticRoles {
     store: Store,
+    /// Held by who writes the record, and taken before `state`: who reads does not wait for the disk.
+    writing: Mutex<()>,
     state: Mutex<(Kept, Lease)>,
 }
 
@@ -72,7 +74,8 @@ impl StaticRoles {
         let record = record.appoint(me, promise, replication == Replication::Sync);
         let since = if was_master { before.since } else { record.epoch };
         let kept = Kept { version: before.version + 1, record, since };
-        let roles = Self { store: store.clone(), state: Mutex::default() };
+        let (writing, state) = Default::default();
+        let roles = Self { store: store.clone(), writing, state };
         roles.keep(&kept)?;
         roles.state.lock().0 = kept;
         Ok(roles)
@@ -91,8 +94,8 @@ impl StaticRoles {
 
     /// Waits for the disk.
     pub(super) fn swap_record(&self, expected: &Version, record: Record) -> Swapped {
-        let mut state = self.state.lock();
-        let kept = &state.0;
+        let _writing = self.writing.lock();
+        let kept = self.state.lock().0.clone();
         if *expected != version(kept.version) {
             return Swapped::Lost;
         }
@@ -104,7 +107,7 @@ impl StaticRoles {
         match self.keep(&next) {
             Ok(()) => {
                 let version = version(next.version);
-                state.0 = next;
+                self.state.lock().0 = next;
                 Swapped::Won(version)
             }
             Err(error) => {
@@ -134,7 +137,8 @@ fn version(number: u64) -> Version {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, mpsc};
+    use std::time::Duration;
 
     use weirmq_authority::{Incarnation, ReplicaId};
     use weirmq_store::{Disk as _, OpenMode, SimulatedDisk, SystemClock};
@@ -181,5 +185,41 @@ mod tests {
         file.write_all_at(b"?", file.size().unwrap() - 1).unwrap();
         let refused = take(4, &other).err().unwrap().to_string();
         assert!(refused.contains("the checksum is wrong; it says which slaves"), "{refused}");
+    }
+
+    #[test]
+    fn who_reads_the_record_does_not_wait_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = crate::BrokerConfig { data_dir: folder.path().into(), ..Default::default() };
+        let disk = SimulatedDisk::new();
+        let opened =
+            Store::open(config.store_config(), Arc::new(disk.clone()), Arc::new(SystemClock));
+        let (store, _) = opened.unwrap();
+        let (me, before) = (member(0, 1), Promise::default());
+        let roles = StaticRoles::take_office(&store, me, &before, Replication::Sync).unwrap();
+        let ((version, record), (leased, lease)) = roles.read();
+        let next = record.appoint(me, &promise(&record), true);
+        disk.hold_syncs(true);
+        let steps = disk.steps();
+        std::thread::scope(|scope| {
+            let swapping = scope.spawn(|| roles.swap_record(&version, next.clone()));
+            while disk.steps() == steps {
+                std::thread::yield_now();
+            }
+            let (done, is_done) = mpsc::channel();
+            scope.spawn({
+                let (roles, leased) = (&roles, &leased);
+                move || {
+                    let found = (roles.read().0.1, roles.since());
+                    let renewed = roles.swap_lease(leased, lease.taken_by(me));
+                    let _ = done.send((found, matches!(renewed, Swapped::Won(_))));
+                }
+            });
+            let found = is_done.recv_timeout(Duration::from_secs(10));
+            disk.hold_syncs(false);
+            assert!(matches!(swapping.join().unwrap(), Swapped::Won(_)));
+            assert_eq!(found, Ok(((record.clone(), 1), true)));
+        });
+        assert_eq!(roles.read().0.1, next);
     }
 }

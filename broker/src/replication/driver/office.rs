@@ -45,7 +45,6 @@ impl Driver {
         self.holding.abort_all();
         if self.leading.take().is_some() {
             tracing::warn!("no longer master");
-            self.answer_hand_over(Ok(()));
             // What was applied and is in nobody else's log goes with the process's tables.
             self.broker.restart(Restart::Demoted);
         }

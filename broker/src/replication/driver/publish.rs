@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use weirmq_authority::{Member, Replication, Role};
 
-use super::{Driver, HandOverError};
+use super::Driver;
 use crate::replication::{PeerStatus, RoleStatus, Status};
 
 /// The store is told that it takes appends for longer when that is at least so much.
@@ -44,7 +44,7 @@ impl Driver {
         if standing.may_append && is_other {
             self.note_failover();
             // The machine has gone back to work.
-            self.answer_hand_over(Err(HandOverError::TooLate));
+            self.hand_over_failed();
         }
         let is_news = (standing.acknowledged, standing.visible)
             != (self.published.acknowledged, self.published.visible);
@@ -121,7 +121,7 @@ impl Driver {
             is_self_in_sync,
             is_self_counted: record.is_some_and(|record| record.is_electable(self.replica.me())),
             belongs: self.settings.group.contains(&self.replica.me().replica),
-            is_handing_over: self.handing_over.is_some(),
+            is_handing_over: self.leading.is_some() && self.handing_over.is_some(),
             is_elected: !self.authority.is_by_configuration(),
             role: match self.replica.role() {
                 Role::Waiting => RoleStatus::Waiting,

@@ -232,3 +232,33 @@ async fn a_process_that_was_stopped_does_nothing_as_master_before_its_replica_kn
     let refusal = broker.check_master().unwrap_err();
     assert_eq!(refusal.code, ResponseCode::ServiceNotAvailable);
 }
+
+/// A master that hears of a higher epoch gives its office up, whoever has it by then.
+#[tokio::test]
+async fn a_hand_over_is_answered_by_who_became_master() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, admin) = (config(&folder, 0), weirmq_admin::Admin::default());
+    let (disk, metrics) = (Arc::new(SimulatedDisk::new()), Metrics::new(&config, &admin));
+    let bound = "127.0.0.1:10911".parse().unwrap();
+    let (broker, _prepared) =
+        open(disk, Configuration::new(config).unwrap(), bound, admin, metrics).unwrap();
+    let shared = broker.replication.clone().unwrap();
+    let settings = Settings::new(3);
+    let (me, now) = (ReplicaId(0), broker.store.clock().uptime());
+    let replica =
+        Replica::new(settings.clone(), me, Promise::default(), LogPosition::default(), now);
+    let group = GroupPlace { settings, authority: Authority::AtTheMaster, endpoint: None };
+    let answers = mpsc::channel(1).0;
+    let mut driver = Driver::new(broker, shared, group, replica, EpochTable::default(), answers);
+    let another = Err(HandOverError::Another(2));
+    for (heir, outcome) in [(None, Ok(())), (Some(2), Ok(())), (Some(1), another)] {
+        let (answer, mut answered) = oneshot::channel();
+        driver.leading = Some(1);
+        driver.handing_over = Some(HandingOver { heir: heir.map(ReplicaId), answer });
+        driver.act_on(Action::Stop).await.unwrap();
+        assert_eq!(answered.try_recv(), Err(oneshot::error::TryRecvError::Empty));
+        let master = Member { replica: ReplicaId(2), incarnation: Incarnation(9) };
+        driver.act_on(Action::Follow { master, epoch: 2 }).await.unwrap();
+        assert_eq!(answered.await, Ok(outcome));
+    }
+}
