@@ -468,12 +468,15 @@ fn parsed<K: DeserializeOwned>(object: &DynamicObject) -> Option<K> {
     }
 }
 
-/// What nobody looks at need not be kept: of each object who wrote which field, and of a pod what its
+/// What nobody looks at need not be kept: of each object who wrote which field, and of a pod most of what its
 /// containers are like, which is more than all the rest.
 fn leave_out(object: &mut DynamicObject, is_pod: bool) {
     object.metadata.managed_fields = None;
     if is_pod && let Some(spec) = object.data.get_mut("spec") {
-        *spec = json!({ "nodeName": spec["nodeName"], "containers": [] });
+        let containers = spec["containers"].as_array().into_iter().flatten();
+        let containers: Vec<Value> =
+            containers.map(|one| json!({ "name": one["name"], "image": one["image"] })).collect();
+        *spec = json!({ "nodeName": spec["nodeName"], "containers": containers });
     }
 }
 
@@ -557,3 +560,19 @@ mod tests {
         assert!(!holds(&found, &wanted), "an entry that somebody added");
     }
 }
+    #[test]
+    fn of_a_pod_it_stays_known_what_runs_in_it_and_where() {
+        let pod = json!({
+            "metadata": { "name": "mq-0-0", "managedFields": [] },
+            "spec": {
+                "nodeName": "n0", "volumes": [],
+                "containers": [{ "name": "broker", "image": "weirmq:1", "args": ["broker"] }],
+            },
+        });
+        let mut pod = serde_json::from_value(pod).unwrap();
+        leave_out(&mut pod, true);
+        let broker = json!({ "name": "broker", "image": "weirmq:1" });
+        assert_eq!(pod.data["spec"], json!({ "nodeName": "n0", "containers": [broker] }));
+        assert!(pod.metadata.managed_fields.is_none());
+    }
+
