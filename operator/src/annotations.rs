@@ -21,6 +21,10 @@ pub const RENEW_CERTIFICATES: &str = "weirmq.io/renew-certificates";
 /// On a `Broker`: names a group that is to leave although something is left on it.
 pub(crate) const DROP_UNDRAINED: &str = "weirmq.io/drop-undrained";
 
+/// On pods and their templates: changes with what of the configuration needs a restart, so that pods that
+/// were started with another one are seen.
+pub(crate) const CONFIG: &str = "weirmq.io/config";
+
 /// Whether somebody wants `object` left alone.
 pub fn is_paused<K: Resource>(object: &K) -> bool {
     object.annotations().get(PAUSED).is_some_and(|value| value == "true")

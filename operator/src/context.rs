@@ -48,9 +48,9 @@ pub(crate) struct Context {
     pub(crate) certified: Mutex<BTreeMap<(String, String), Certified>>,
     /// How long a Secret that changed takes to reach all pods that mount it.
     pub(crate) certificate_settle: SignedDuration,
-    /// What was in vain.
     /// What pods said of their configuration, by uid.
     pub(crate) configurations: Mutex<HashMap<String, Configuration>>,
+    /// What was in vain.
     pub(crate) patience: Patience,
     /// What masters say of their slaves.
     pub(crate) slaves: Slaves,
@@ -149,16 +149,17 @@ impl Context {
     where
         K: Resource<DynamicType = ()>,
     {
-        self.event_about(object, None, type_, reason, note).await;
+        self.event_about(object, None, type_, "Reconcile", reason, note).await;
     }
 
-    /// The same, and it concerns another object as well. Events that differ in their note alone are one
-    /// to Kubernetes.
+    /// The same, with what was done, and it concerns another object as well. Events that differ in their note
+    /// alone are one to Kubernetes.
     pub(crate) async fn event_about<K>(
         &self,
         object: &K,
         secondary: Option<ObjectReference>,
         type_: EventType,
+        action: &str,
         reason: &str,
         note: String,
     ) where
@@ -168,7 +169,7 @@ impl Context {
             type_,
             reason: reason.to_owned(),
             note: Some(conditions::note(note)),
-            action: "Reconcile".to_owned(),
+            action: action.to_owned(),
             secondary,
         };
         if let Err(error) = self.recorder.publish(&event, &object.object_ref(&())).await {

@@ -1,8 +1,11 @@
 //! What all pods have in common, and how a resource's own template is laid over them.
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
+use crate::annotations::{CONFIG, RESTARTED_AT};
 use crate::children::{INSTANCE, MANAGED_BY, NAME};
 use crate::context::MANAGER;
 use crate::kinds::{PodSettings, Storage, WhenDeleted};
@@ -179,6 +182,47 @@ pub(crate) fn template(
     template
 }
 
+/// What of a pod, or of a template, tells why it is not like another one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    image: Option<String>,
+    config: Option<String>,
+    restarted_at: Option<String>,
+}
+
+impl Marks {
+    pub(crate) fn of(role: Role, metadata: &ObjectMeta, spec: Option<&PodSpec>) -> Self {
+        let annotation = |key: &str| metadata.annotations.as_ref()?.get(key).cloned();
+        Self {
+            image: spec.and_then(|spec| role.image(spec)),
+            config: annotation(CONFIG),
+            restarted_at: annotation(RESTARTED_AT),
+        }
+    }
+
+    /// Of the pods that a StatefulSet makes now.
+    pub(crate) fn of_template(role: Role, set: &StatefulSet) -> Self {
+        let Some(template) = set.spec.as_ref().map(|spec| &spec.template) else {
+            return Self::default();
+        };
+        let metadata = template.metadata.clone().unwrap_or_default();
+        Self::of(role, &metadata, template.spec.as_ref())
+    }
+
+    /// Why pods like these are started anew to become like others: the reason of an event.
+    pub(crate) fn change_to(&self, newest: &Self) -> &'static str {
+        if self.image != newest.image {
+            "ImageChanged"
+        } else if self.config != newest.config {
+            "ConfigurationChanged"
+        } else if self.restarted_at != newest.restarted_at {
+            "RestartRequested"
+        } else {
+            "TemplateChanged"
+        }
+    }
+}
+
 /// The claim of the volume `data`, and what becomes of it.
 pub(crate) fn claim(storage: &Storage, labels: Map<String, Value>) -> Value {
     let mut spec = json!({
@@ -235,6 +279,8 @@ fn are_named(list: &[Value]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
     use super::*;
 
     #[test]
@@ -255,6 +301,27 @@ mod tests {
         };
         assert_eq!(delay(Role::NameServer), Some(8));
         assert_eq!(delay(Role::Broker), None);
+    }
+
+    #[test]
+    fn the_reason_of_a_restart_is_what_changed() {
+        let marks = |image: &str, annotations: &Value| {
+            let pod = json!({
+                "metadata": { "annotations": annotations },
+                "spec": { "containers": [{ "name": "sidecar" }, { "name": "broker", "image": image }] },
+            });
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            Marks::of(Role::Broker, &pod.metadata, pod.spec.as_ref())
+        };
+        let old = marks("a", &json!({ CONFIG: "1" }));
+        for (newest, why) in [
+            (marks("b", &json!({ CONFIG: "2" })), "ImageChanged"),
+            (marks("a", &json!({ CONFIG: "2", RESTARTED_AT: "now" })), "ConfigurationChanged"),
+            (marks("a", &json!({ CONFIG: "1", RESTARTED_AT: "now" })), "RestartRequested"),
+            (marks("a", &json!({ CONFIG: "1", "more": "x" })), "TemplateChanged"),
+        ] {
+            assert_eq!(old.change_to(&newest), why);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::build::{self, GROUP, PORT, ROLE};
 use crate::children::{Children, sha256};
 use crate::context::Context;
 use crate::kinds::{Broker, BrokerGroup};
+use crate::pods::Marks;
 use crate::restart::{self, Configuration};
 
 /// A broker that does not answer must not hold the others up.
@@ -60,6 +61,8 @@ pub(super) struct PodView {
     pub(super) address: Option<String>,
     pub(super) is_ready: bool,
     pub(super) is_up_to_date: bool,
+    /// What is another in the newest template, if something is: the reason of a restart.
+    pub(super) changed: &'static str,
     pub(super) is_terminating: bool,
     /// What it does not have of its master's log, as the master says. While there is none: of the log that is
     /// best.
@@ -283,6 +286,7 @@ pub(super) fn group(
     let generation = set.as_ref().and_then(|set| set.metadata.generation);
     let replicas = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
     let hashed_whole = set.as_ref().and_then(build::hashed_whole);
+    let newest = set.as_ref().map(|set| Marks::of_template(ROLE, set)).unwrap_or_default();
     let file: Option<ConfigMap> = children.get("ConfigMap", namespace, &build::config::name(name));
     let file = file.and_then(|file| file.data?.remove(build::config::FILE));
     let status = set.and_then(|set| set.status);
@@ -294,7 +298,7 @@ pub(super) fn group(
     let wanted = wanted.unwrap_or_else(|| replicas_of(&pods, name));
     let mine = pods.iter().filter(|pod| pod.labels().get(GROUP).is_some_and(|group| group == name));
     let mut pods: Vec<PodView> =
-        mine.filter_map(|pod| pod_view(pod, name, revision.as_deref())).collect();
+        mine.filter_map(|pod| pod_view(pod, name, revision.as_deref(), &newest)).collect();
     pods.sort_by_key(|pod| pod.replica);
     let authority: Option<BrokerGroup> =
         is_elected.then(|| children.get("BrokerGroup", namespace, name)).flatten();
@@ -318,7 +322,7 @@ pub(super) fn group(
     }
 }
 
-fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
+fn pod_view(pod: &Pod, group: &str, revision: Option<&str>, newest: &Marks) -> Option<PodView> {
     let name = pod.name_any();
     let replica = replica_of(&name, group)?;
     let status = pod.status.as_ref();
@@ -350,6 +354,7 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>) -> Option<PodView> {
         is_up_to_date: revision.is_none_or(|revision| {
             pod.labels().get("controller-revision-hash").is_some_and(|hash| hash == revision)
         }),
+        changed: Marks::of(ROLE, &pod.metadata, pod.spec.as_ref()).change_to(newest),
         is_terminating: pod.metadata.deletion_timestamp.is_some(),
         lag_bytes: None,
         keeps_up: None,

@@ -50,7 +50,7 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
     };
     let slave = group.pods.iter().rev().filter(outdated).find(|pod| pod.replica != master);
     if let Some(pod) = slave {
-        return Step::Restart { pod: pod.name.clone(), why: "Outdated" };
+        return Step::Restart { pod: pod.name.clone(), why: pod.changed };
     }
     let Some(pod) = group.pod(master) else {
         return Step::Wait("the master's pod is not there".to_owned());
@@ -63,7 +63,7 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
         };
     }
     let why = match pod.is_up_to_date {
-        false => "Outdated",
+        false => pod.changed,
         true if leaves(master) => "ReplicaLeaves",
         true => "NodeCordoned",
     };
@@ -105,6 +105,7 @@ mod tests {
         group.record.as_mut().unwrap().master = Some(member(master));
         for pod in &mut group.pods {
             pod.is_up_to_date = !outdated.contains(&pod.replica);
+            pod.changed = "ImageChanged";
         }
         group
     }
@@ -132,11 +133,11 @@ mod tests {
 
     #[test]
     fn slaves_go_first_and_the_old_master_last() {
-        let restart = |pod: &str| Step::Restart { pod: pod.to_owned(), why: "Outdated" };
+        let restart = |pod: &str| Step::Restart { pod: pod.to_owned(), why: "ImageChanged" };
         let wanted = [
             restart("mq-0-2"),
             restart("mq-0-0"),
-            Step::HandOver { to: 0, why: "Outdated" },
+            Step::HandOver { to: 0, why: "ImageChanged" },
             restart("mq-0-1"),
         ];
         assert_eq!(steps(group(1, &[0, 1, 2])), wanted);
@@ -196,7 +197,7 @@ mod tests {
         record.in_sync.remove(ReplicaId(2));
         assert_eq!(next(&group, |_| false), Step::Wait("2 of 3 pods are in sync".to_owned()));
         group.record.as_mut().unwrap().in_sync = whole;
-        assert_eq!(next(&group, |_| false), Step::HandOver { to: 1, why: "Outdated" });
+        assert_eq!(next(&group, |_| false), Step::HandOver { to: 1, why: "ImageChanged" });
     }
 
     #[test]

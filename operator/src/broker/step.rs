@@ -15,7 +15,7 @@ use crate::restart::{self, Answer};
 /// A hand-over waits for the heir to have everything; beyond this the next round sees what became of it.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(8);
 /// The reason of a hand-over that somebody asked for.
-pub(super) const REQUESTED: &str = "Requested";
+pub(super) const REQUESTED: &str = "SwitchoverRequested";
 /// The longest pause before a master that refused to hand over is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
@@ -73,20 +73,26 @@ impl Round<'_> {
         pod: &str,
         why: &'static str,
     ) -> Result<(), Error> {
-        let uid =
-            group.pods.iter().find(|found| found.name == pod).and_then(|found| found.uid.clone());
+        let found = group.pods.iter().find(|found| found.name == pod);
+        let uid = found.and_then(|found| found.uid.clone());
+        let changed = found.map_or("", |found| found.changed);
         self.children.delete("Pod", &self.namespace(), pod, uid.clone()).await?;
         self.findings.wait(&group.name, format!("{pod} is restarted: {why}"));
-        let about = ObjectReference {
+        let about = self.pod_reference(pod, uid);
+        let note = format!("restarted {pod} of {}: {changed}", group.name);
+        let type_ = EventType::Normal;
+        self.context.event_about(self.resource, Some(about), type_, "Restart", why, note).await;
+        Ok(())
+    }
+
+    fn pod_reference(&self, pod: &str, uid: Option<String>) -> ObjectReference {
+        ObjectReference {
             kind: Some("Pod".to_owned()),
             name: Some(pod.to_owned()),
             namespace: Some(self.namespace()),
             uid,
             ..ObjectReference::default()
-        };
-        let note = format!("restarted {pod} of {}", group.name);
-        self.context.event_about(self.resource, Some(about), EventType::Normal, why, note).await;
-        Ok(())
+        }
     }
 
     /// Asks the master to hand over, to the replica that has most where none is named.
@@ -110,7 +116,11 @@ impl Round<'_> {
         if why != REQUESTED && !self.context.patience.is_due(&what) {
             return;
         }
-        self.event(EventType::Normal, "SwitchingOver", waiting).await;
+        let about = to.and_then(|replica| group.pod(replica));
+        let about = about.map(|heir| self.pod_reference(&heir.name, heir.uid.clone()));
+        let note = format!("{}: {waiting}", group.name);
+        let type_ = EventType::Normal;
+        self.context.event_about(self.resource, about, type_, "HandOver", why, note).await;
         let admin = match self.context.admin(&self.client_name_servers()) {
             Ok(admin) => admin,
             Err(error) => return self.findings.wait(&group.name, error.to_string()),

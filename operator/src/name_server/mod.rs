@@ -9,13 +9,14 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Resource as _, ResourceExt as _};
+use serde_json::Value;
 
 use crate::annotations::is_paused;
 use crate::children::Children;
 use crate::conditions::{self, Finding};
 use crate::context::{Context, Error};
 use crate::kinds::{NameServer, NameServerStatus};
-use crate::pods::{self, Role};
+use crate::pods::{self, Marks, Role};
 use crate::storage;
 
 #[cfg(test)]
@@ -59,11 +60,29 @@ async fn make(
 ) -> Result<Option<String>, Error> {
     let mut wanted = build::objects(resource, &context.image);
     let mut refused = None;
+    let restart = wanted.iter().find_map(|object| restart(object, children));
     for object in &mut wanted {
         refused = storage::apply(context, children, object).await?.or(refused);
     }
+    if let Some(why) = restart {
+        let note = format!("{name}: NameServers are started anew, one after the other");
+        context.event_about(resource, None, EventType::Normal, "Restart", why, note).await;
+    }
     children.delete_others(namespace, (Role::NameServer.label(), name), &wanted).await?;
     Ok(refused)
+}
+
+/// Why pods are started anew once this is applied, if it is their StatefulSet and they are. That is Kubernetes'
+/// work: NameServers have nothing to lose.
+fn restart(wanted: &Value, children: &Children) -> Option<&'static str> {
+    let wanted: StatefulSet = match &wanted["kind"] {
+        kind if kind == "StatefulSet" => serde_json::from_value(wanted.clone()).ok()?,
+        _ => return None,
+    };
+    let namespace = wanted.namespace().unwrap_or_default();
+    let found: StatefulSet = children.get("StatefulSet", &namespace, &wanted.name_any())?;
+    let [before, now] = [&found, &wanted].map(|set| Marks::of_template(Role::NameServer, set));
+    (before != now).then(|| before.change_to(&now))
 }
 
 fn status(

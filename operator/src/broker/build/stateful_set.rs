@@ -8,13 +8,10 @@ use super::{
     Group, PORT, Plan, REPLICATION_PORT, ROLE, VIP_PORT, group_selector, pod_labels, secret_name,
     tls,
 };
-use crate::annotations;
+use crate::annotations::{self, CONFIG};
 use crate::children::short_digest;
 use crate::pods::{self, ADMIN_PORT, Container};
 
-/// Changes with what of the configuration needs a restart, so that pods that were started with another
-/// one are seen.
-const CONFIG: &str = "weirmq.io/config";
 /// Before the hash of everything, for brokers that read their file at the start only.
 const WHOLE: &str = "whole-";
 
