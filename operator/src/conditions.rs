@@ -43,6 +43,13 @@ pub(crate) fn merge(before: &[Condition], found: Vec<Finding>, generation: i64) 
     found.into_iter().map(|finding| condition(before, finding, generation, now)).collect()
 }
 
+/// The conditions that there were, and one more that is found.
+pub(crate) fn beside(before: &[Condition], found: Finding, generation: i64) -> Vec<Condition> {
+    let type_ = found.type_;
+    let others = before.iter().filter(|known| known.type_ != type_).cloned();
+    others.chain(merge(before, vec![found], generation)).collect()
+}
+
 /// Conditions of these types that are true now and were not before.
 pub(crate) fn appeared<'a>(
     before: &'a [Condition],

@@ -43,6 +43,13 @@ impl Declared for ConsumerGroup {
         &status.conditions
     }
 
+    fn with_conditions(
+        status: ConsumerGroupStatus,
+        conditions: Vec<Condition>,
+    ) -> ConsumerGroupStatus {
+        ConsumerGroupStatus { conditions, ..status }
+    }
+
     fn new_status(&self, conditions: Vec<Condition>, groups: Vec<String>) -> ConsumerGroupStatus {
         ConsumerGroupStatus {
             observed_generation: self.metadata.generation.unwrap_or_default(),

@@ -47,9 +47,10 @@ pub(crate) trait Declared:
     /// Whether the thing goes with the resource.
     fn goes_with_it(&self) -> bool;
 
-    type Status: Serialize + PartialEq + Send + Sync;
+    type Status: Clone + Default + Serialize + PartialEq + Send + Sync;
     fn status(&self) -> Option<&Self::Status>;
     fn conditions(status: &Self::Status) -> &[Condition];
+    fn with_conditions(status: Self::Status, conditions: Vec<Condition>) -> Self::Status;
     /// The status of this generation: its conditions, and the groups that have the thing.
     fn new_status(&self, conditions: Vec<Condition>, groups: Vec<String>) -> Self::Status;
 
@@ -79,6 +80,8 @@ pub(crate) async fn reconcile<K: Declared>(
 ) -> Result<Action, Error> {
     let is_deleted = is_ending(resource);
     if is_paused(resource) && !is_deleted {
+        let before = resource.status();
+        context.report(resource, before, &paused(resource)).await?;
         return Ok(Action::await_change());
     }
     let place = place(resource, others, context, children)?;
@@ -122,8 +125,19 @@ pub(crate) async fn reconcile<K: Declared>(
 
 /// Whether it was as it is declared when somebody looked last.
 pub(crate) fn is_done<K: Declared>(resource: &K) -> bool {
-    let conditions = resource.status().map_or(&[][..], K::conditions);
+    is_ready(resource.status().map_or(&[][..], K::conditions))
+}
+
+pub(crate) fn is_ready(conditions: &[Condition]) -> bool {
     conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What was known last, of the generation of then: nobody looks meanwhile.
+fn paused<K: Declared>(resource: &K) -> K::Status {
+    let status = resource.status().cloned().unwrap_or_default();
+    let generation = resource.meta().generation.unwrap_or_default();
+    let conditions = conditions::beside(K::conditions(&status), Finding::paused(), generation);
+    K::with_conditions(status, conditions)
 }
 
 async fn declare<K: Declared>(

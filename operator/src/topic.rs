@@ -1,5 +1,7 @@
 //! `Topic` at the brokers.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use weirmq_client::{Admin, ClientError};
@@ -7,7 +9,7 @@ use weirmq_remoting::body::TopicConfig;
 use weirmq_remoting::{Code, ResponseCode};
 
 use crate::context::Context;
-use crate::declared::Declared;
+use crate::declared::{self, Declared};
 use crate::kinds::{MessageType, Perm, Topic, TopicStatus, WhenDeleted};
 
 /// Apache's `TopicAttributes.TOPIC_MESSAGE_TYPE_ATTRIBUTE`.
@@ -36,20 +38,34 @@ impl Declared for Topic {
         &status.conditions
     }
 
+    fn with_conditions(status: TopicStatus, conditions: Vec<Condition>) -> TopicStatus {
+        TopicStatus { conditions, ..status }
+    }
+
     fn new_status(&self, conditions: Vec<Condition>, groups: Vec<String>) -> TopicStatus {
+        let declared = self.spec.attributes.keys().map(String::as_str);
+        let attributes: BTreeSet<&str> = match declared::is_ready(&conditions) {
+            true => declared.collect(),
+            false => declared.chain(dropped(self)).collect(),
+        };
         TopicStatus {
             observed_generation: self.metadata.generation.unwrap_or_default(),
             conditions,
             topic_name: Some(self.declared_name()),
             groups,
+            attributes: attributes.into_iter().map(str::to_owned).collect(),
         }
     }
 
     async fn declare(&self, _: &Context, admin: &Admin, master: &str) -> Result<(), ClientError> {
         let mut wanted = config(self);
+        let mut without = Vec::new();
         match admin.topic_config(master, &wanted.topic_name).await {
-            Ok(found) if is_so(&found, &wanted) => return Ok(()),
             Ok(found) => {
+                without.extend(dropped(self).filter(|key| found.attributes.contains_key(*key)));
+                if without.is_empty() && is_so(&found, &wanted) {
+                    return Ok(());
+                }
                 // More queues than are declared may hold messages, and stay.
                 wanted.read_queue_nums = wanted.read_queue_nums.max(found.read_queue_nums);
                 wanted.write_queue_nums = wanted.write_queue_nums.max(found.write_queue_nums);
@@ -60,7 +76,7 @@ impl Declared for Topic {
             }) => tracing::info!(topic = wanted.topic_name, master, "topic is created"),
             Err(error) => return Err(error),
         }
-        admin.create_topic_on(master, &wanted).await
+        admin.change_topic_on(master, &wanted, &without).await
     }
 
     async fn delete(
@@ -75,6 +91,12 @@ impl Declared for Topic {
         }
         admin.delete_topic(cluster, &self.declared_name()).await
     }
+}
+
+/// Keys of attributes that were declared once and are no longer.
+fn dropped(resource: &Topic) -> impl Iterator<Item = &str> {
+    let known = resource.status.iter().flat_map(|status| &status.attributes).map(String::as_str);
+    known.filter(|key| !resource.spec.attributes.contains_key(*key))
 }
 
 /// The topic as brokers know it.
@@ -119,11 +141,26 @@ fn is_so(found: &TopicConfig, wanted: &TopicConfig) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conditions::{self, Finding};
 
     fn wanted() -> TopicConfig {
         let topic = "{apiVersion: weirmq.io/v1alpha1, kind: Topic, metadata: {name: orders}, \
                      spec: {brokerRef: {name: a}, queues: 4, type: Fifo, attributes: {a: b}}}";
         config(&serde_yaml::from_str(topic).unwrap())
+    }
+
+    #[test]
+    fn an_attribute_that_is_taken_out_is_known_until_no_group_has_it() {
+        let topic = "{apiVersion: weirmq.io/v1alpha1, kind: Topic, metadata: {name: orders}, \
+                     spec: {brokerRef: {name: a}, attributes: {a: b}}, status: {attributes: [a, c]}}";
+        let topic: Topic = serde_yaml::from_str(topic).unwrap();
+        assert_eq!(dropped(&topic).collect::<Vec<_>>(), ["c"]);
+        let attributes = |is_ready| {
+            let ready = vec![Finding::new("Ready", is_ready, "", "")];
+            topic.new_status(conditions::merge(&[], ready, 1), Vec::new()).attributes
+        };
+        assert_eq!(attributes(false), ["a", "c"]);
+        assert_eq!(attributes(true), ["a"]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::rules::rule;
     kind = "Topic",
     namespaced,
     status = "TopicStatus",
+    shortname = "mqt",
     category = "weirmq",
     doc = "A topic on every group of a Broker.",
     printcolumn(name = "Topic", type_ = "string", json_path = ".status.topicName"),
@@ -56,7 +57,8 @@ pub struct TopicSpec {
     /// What kind of messages it takes. Default: Unspecified, any.
     #[serde(default, rename = "type")]
     pub type_: MessageType,
-    /// Further attributes, for example `cleanup.policy`. They are set and not taken away again.
+    /// Further attributes, for example `cleanup.policy`. One that is taken out here is taken away at the
+    /// brokers; those that never stood here stay.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     #[schemars(extend("x-kubernetes-validations" = [
@@ -107,4 +109,8 @@ pub struct TopicStatus {
     /// Groups that have the topic as it is declared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<String>,
+    /// Keys of attributes that were declared and that some group may have: those that are not declared any
+    /// more are taken away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<String>,
 }
