@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use futures::stream::{SelectAll, Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ObjectReference, Pod, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
@@ -19,6 +21,7 @@ use kube::api::{
     ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
     PropagationPolicy,
 };
+use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
@@ -27,6 +30,7 @@ use ring::digest::{SHA256, digest};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::conditions;
 use crate::context::{Error, MANAGER};
 use crate::deleted_records::DeletedRecords;
 use crate::kinds::BrokerGroup;
@@ -78,6 +82,7 @@ impl Scope {
 /// Everything that the operator made, as its watches saw it last.
 pub(crate) struct Children {
     client: Client,
+    recorder: Recorder,
     metrics: Metrics,
     watched: BTreeMap<String, Watched>,
     applied: Mutex<BTreeMap<Key, Applied>>,
@@ -106,6 +111,7 @@ impl Children {
     pub(crate) fn watch(
         client: &Client,
         scope: &Scope,
+        recorder: Recorder,
         metrics: Metrics,
     ) -> (Self, impl Stream<Item = Touched> + Send + use<>) {
         let resources = [
@@ -148,7 +154,7 @@ impl Children {
             watched.insert(resource.kind.clone(), Watched { resource, store });
         }
         let (client, applied) = (client.clone(), Mutex::default());
-        (Self { client, metrics, watched, applied, deleted_records }, streams)
+        (Self { client, recorder, metrics, watched, applied, deleted_records }, streams)
     }
 
     /// Returns once every kind was listed once.
@@ -223,10 +229,19 @@ impl Children {
         }
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), &namespace, &watched.resource);
-        if found.is_none() {
-            let there = api.get_opt(&name).await.map_err(Error::kubernetes(what()))?;
-            if there.is_some_and(|there| !is_of_same_owner(&there.metadata, &wanted)) {
-                return Err(Error::NameTaken { kind, name });
+        let mut somebody = None;
+        match &found {
+            Some(found) if found.annotations().get(APPLIED) == Some(&hash) => {
+                somebody = Some("changed");
+            }
+            Some(_) => {}
+            None => {
+                let there = api.get_opt(&name).await.map_err(Error::kubernetes(what()))?;
+                if there.as_ref().is_some_and(|there| !is_of_same_owner(&there.metadata, &wanted)) {
+                    return Err(Error::NameTaken { kind, name });
+                }
+                let was_there = self.applied.lock().get(&key).is_some_and(|it| it.wanted == hash);
+                somebody = Some("deleted").filter(|_| was_there && there.is_none());
             }
         }
         let parameters = PatchParams::apply(MANAGER).force();
@@ -235,13 +250,67 @@ impl Children {
             .await
             .map_err(Error::kubernetes(what()))?;
         let version = applied.resource_version().unwrap_or_default();
-        if found.is_none_or(|found| found.resource_version().as_deref() != Some(&version)) {
+        let seen = found.as_ref().and_then(|found| found.resource_version());
+        if seen.as_deref() != Some(&*version) {
             tracing::info!(kind, namespace, name, "applied");
             self.metrics.wrote(&kind);
         }
         let generation = applied.metadata.generation;
+        if let Some(did) = somebody.filter(|_| self.is_other(&key, found.as_deref(), &applied)) {
+            self.tell(&wanted, did).await;
+        }
         self.applied.lock().insert(key, Applied { wanted: hash, version, generation });
         Ok(parsed(&applied))
+    }
+
+    /// Whether what was applied is another one than what was there, and not what the watch has yet to show. A
+    /// generation does not count statuses.
+    fn is_other(&self, key: &Key, found: Option<&DynamicObject>, applied: &DynamicObject) -> bool {
+        let known = self.applied.lock().get(key).map(|known| known.version.clone());
+        let Some(found) = found else { return true };
+        let version = applied.resource_version();
+        known != version
+            && match (found.metadata.generation, applied.metadata.generation) {
+                (Some(before), Some(now)) => before != now,
+                _ => found.resource_version() != version,
+            }
+    }
+
+    /// Tells whoever owns an object that somebody else's doing was undone.
+    async fn tell(&self, object: &Value, did: &str) {
+        let (kind, namespace, name) = key(object);
+        let owner = &object["metadata"]["ownerReferences"][0];
+        let text = |key: &str| owner[key].as_str().map(str::to_owned);
+        let (Some(owner_kind), Some(owner)) = (text("kind"), text("name")) else { return };
+        let regarding = ObjectReference {
+            api_version: text("apiVersion"),
+            kind: Some(owner_kind.clone()),
+            namespace: Some(namespace),
+            name: Some(owner.clone()),
+            uid: text("uid"),
+            ..ObjectReference::default()
+        };
+        let note = format!(
+            "somebody {did} {kind} {name}, which is as declared again; change {owner_kind} {owner} instead"
+        );
+        tracing::warn!(kind, name, did, "put back");
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "PutBack".to_owned(),
+            note: Some(conditions::note(note)),
+            action: "Reconcile".to_owned(),
+            // Events that differ in their note alone are one to Kubernetes.
+            secondary: Some(ObjectReference {
+                api_version: object["apiVersion"].as_str().map(str::to_owned),
+                kind: Some(kind),
+                namespace: regarding.namespace.clone(),
+                name: Some(name),
+                ..ObjectReference::default()
+            }),
+        };
+        if let Err(error) = self.recorder.publish(&event, &regarding).await {
+            tracing::warn!(%error, owner, "event not written");
+        }
     }
 
     /// The generation of an object since it was applied last: what the watch says of an earlier one is
@@ -441,6 +510,9 @@ impl Children {
             Ok(_) => {
                 tracing::info!(kind, namespace, name, "deleted");
                 self.metrics.wrote(kind);
+                // Nobody else has deleted it.
+                let key = (kind.to_owned(), namespace.to_owned(), name.to_owned());
+                self.applied.lock().remove(&key);
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.is_not_found() || status.is_conflict() => {
@@ -550,17 +622,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn defaults_of_the_server_are_no_difference_and_changes_are() {
-        let wanted = json!({"spec": {"ports": [{"port": 1}], "selector": {}, "list": []}});
-        let mut found = json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}], "type": "ClusterIP"}, "status": {}});
-        assert!(holds(&found, &wanted));
-        found["spec"]["ports"][0]["port"] = json!(2);
-        assert!(!holds(&found, &wanted));
-        found["spec"]["ports"] = json!([{"port": 1}, {"port": 3}]);
-        assert!(!holds(&found, &wanted), "an entry that somebody added");
-    }
-}
-    #[test]
     fn of_a_pod_it_stays_known_what_runs_in_it_and_where() {
         let pod = json!({
             "metadata": { "name": "mq-0-0", "managedFields": [] },
@@ -576,3 +637,14 @@ mod tests {
         assert!(pod.metadata.managed_fields.is_none());
     }
 
+    #[test]
+    fn defaults_of_the_server_are_no_difference_and_changes_are() {
+        let wanted = json!({"spec": {"ports": [{"port": 1}], "selector": {}, "list": []}});
+        let mut found = json!({"spec": {"ports": [{"port": 1, "protocol": "TCP"}], "type": "ClusterIP"}, "status": {}});
+        assert!(holds(&found, &wanted));
+        found["spec"]["ports"][0]["port"] = json!(2);
+        assert!(!holds(&found, &wanted));
+        found["spec"]["ports"] = json!([{"port": 1}, {"port": 3}]);
+        assert!(!holds(&found, &wanted), "an entry that somebody added");
+    }
+}

@@ -126,7 +126,7 @@ async fn controllers(
     let scope = config.namespace.map_or(Scope::Cluster, Scope::Namespace);
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(config.identity) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let (children, changes) = Children::watch(&client, &scope, metrics.clone());
+    let (children, changes) = Children::watch(&client, &scope, recorder.clone(), metrics.clone());
     let children = Arc::new(children);
     let (nodes, node_changes) = match scope == Scope::Cluster {
         true => {

@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 
 use crate::children::Touched;
 use crate::context::Error;
+use crate::declared::is_ready;
 use crate::kinds::{Broker, NameServer};
 
 /// Changes that wait for a controller that is busy; one that falls behind looks at everything.
@@ -238,6 +239,13 @@ pub(crate) struct Declarations {
 impl Declarations {
     pub(crate) fn has_name_server(&self, namespace: &str, name: &str) -> bool {
         self.name_servers.get(&ObjectRef::new(name).within(namespace)).is_some()
+    }
+
+    /// Whether it said that it is, when its controller looked last.
+    pub(crate) fn is_name_server_ready(&self, namespace: &str, name: &str) -> bool {
+        let found = self.name_servers.get(&ObjectRef::new(name).within(namespace));
+        let status = found.as_ref().and_then(|found| found.0.as_ref().ok()?.status.as_ref());
+        status.is_some_and(|status| is_ready(&status.conditions))
     }
 
     /// A Broker, if there is one.

@@ -64,6 +64,7 @@ pub(crate) async fn reconcile(
     }
     let mut round = Round { resource, context, children, findings: status::Findings::default() };
     round.findings.namesakes = round.namesakes();
+    round.findings.expects_name_servers = round.expects_name_servers();
     round.hear_masters().await;
     let failure = round.run().await.err();
     let mut views = round.views().await;
@@ -188,6 +189,13 @@ impl Round<'_> {
         }
         let domain = &self.context.cluster_domain;
         Ok(vec![name_server::brokers_address(&name, &namespace, domain)])
+    }
+
+    /// Whether NameServers should answer: those of a resource once it is ready.
+    fn expects_name_servers(&self) -> bool {
+        let reference = self.resource.spec.name_server_ref.as_ref();
+        let declared = &self.context.declared;
+        reference.is_none_or(|name| declared.is_name_server_ready(&self.namespace(), &name.name))
     }
 
     fn client_name_servers(&self) -> String {
@@ -377,6 +385,9 @@ impl Round<'_> {
         for condition in conditions::appeared(before, &status.conditions, &status::TOLD) {
             let note = condition.message.clone();
             self.event(EventType::Warning, &condition.type_, note).await;
+        }
+        if let Some(why) = status::why_not_ready_any_more(before, &status.conditions) {
+            self.event(EventType::Warning, &why.reason, why.message.clone()).await;
         }
     }
 

@@ -4,6 +4,7 @@ mod failover;
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::ResourceExt as _;
 
@@ -20,6 +21,10 @@ use crate::storage;
 /// Conditions that are an event as well when they appear.
 pub(super) const TOLD: [&str; 4] =
     ["AuthorityRegressed", "PossibleDataLoss", NAME_SHARED, storage::NOT_EXPANDED];
+/// Why a Broker is not ready that no NameServer knows.
+const UNREACHABLE: &str = "NameServersUnreachable";
+/// What a broker says on its admin port that no NameServer takes.
+const NOT_REGISTERED: &str = "broker/registered failing";
 /// The condition that says that clients cannot tell this Broker's groups from another one's.
 const NAME_SHARED: &str = "NameShared";
 
@@ -38,6 +43,8 @@ pub(super) struct Findings {
     pub(super) certificate: Option<String>,
     /// Groups whose replicas know more than the authority record.
     pub(super) regressed: BTreeMap<String, Regressed>,
+    /// NameServers should be there: a list of them, or a resource that is ready.
+    pub(super) expects_name_servers: bool,
     /// Brokers whose groups have the same names at the same NameServers.
     pub(super) namesakes: Vec<String>,
     /// What keeps groups that leave from leaving.
@@ -92,6 +99,18 @@ pub(super) fn status(
     }
 }
 
+/// Why it is not ready, if it was, or if nobody who waits would see it become so.
+pub(super) fn why_not_ready_any_more<'a>(
+    before: &[Condition],
+    now: &'a [Condition],
+) -> Option<&'a Condition> {
+    let known = before.iter().find(|known| known.type_ == "Ready");
+    let ready = now.iter().find(|one| one.type_ == "Ready" && one.status == "False")?;
+    let was_ready = known.is_some_and(|known| known.status == "True");
+    let is_new = known.is_none_or(|known| known.reason != ready.reason);
+    (was_ready || is_new && ready.reason == UNREACHABLE).then_some(ready)
+}
+
 /// What does not keep strangers out.
 fn insecurity(resource: &Broker) -> String {
     let accounts = "there are no accounts yet: whoever reaches a broker may do everything. Let only those \
@@ -137,6 +156,15 @@ fn is_ready(
                 .find_map(|pod| Some(format!("; {}: {}", pod.name, pod.why_not_ready()?)));
             let mut message =
                 format!("{name} has no master that serves{}", trouble.unwrap_or_default());
+            let says_so = |pod: &PodView| {
+                pod.complaint.as_ref().is_some_and(|text| text.contains(NOT_REGISTERED))
+            };
+            if findings.expects_name_servers && view.pods.iter().any(says_so) {
+                let what = "see whether nameServers or nameServerRef name the right ones, and whether pods reach \
+                            them (NetworkPolicy, firewall)";
+                let message = format!("{message}; {what}");
+                return Finding::new("Ready", false, UNREACHABLE, message);
+            }
             if is_manual(resource) {
                 let how = failover::how_to_promote(resource, view);
                 message = format!("{message}; {how}");
@@ -323,8 +351,6 @@ fn rounded(lag: i64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-
     use super::*;
     use crate::broker::tests::{COMMON, broker};
 
@@ -350,6 +376,28 @@ mod tests {
         let now = said(&findings);
         assert!(is_it(&now));
         assert_eq!(conditions::appeared(&before, &now, &TOLD).count(), 1, "an event as well");
+    }
+
+    #[test]
+    fn name_servers_that_should_be_there_and_do_not_answer_are_the_reason() {
+        let resource = broker(&format!("{{{COMMON}}}"));
+        let complaint = Some("broker/registered failing: 192.0.2.1:9876: no answer".to_owned());
+        let pod = PodView { name: "mq-0-0".to_owned(), complaint, ..PodView::default() };
+        let view = GroupView { pods: vec![pod], ..GroupView::default() };
+        let said = |expects_name_servers| {
+            let findings = Findings { expects_name_servers, ..Findings::default() };
+            status(&resource, std::slice::from_ref(&view), &findings, None).conditions
+        };
+        let (starting, unreachable) = (said(false), said(true));
+        let reason = |told: Option<&Condition>| told.map(|told| told.reason.clone());
+        assert_eq!(reason(why_not_ready_any_more(&[], &starting)), None, "it never was ready");
+        let told = reason(why_not_ready_any_more(&starting, &unreachable));
+        assert_eq!(told.as_deref(), Some("NameServersUnreachable"));
+        assert_eq!(reason(why_not_ready_any_more(&unreachable, &unreachable)), None);
+        let ready = Finding::new("Ready", true, "Serving", "");
+        let ready = conditions::merge(&[], vec![ready], 1);
+        let told = reason(why_not_ready_any_more(&ready, &starting));
+        assert_eq!(told.as_deref(), Some("NoMaster"));
     }
 
     #[test]
