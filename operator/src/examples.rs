@@ -1,11 +1,12 @@
-//! What the operator builds of each file in `examples/`, as a snapshot beside this one: a change of what goes to
+//! What the operator builds of each file in `examples/`, and of fixtures, as a snapshot beside this one: a change of what goes to
 //! the API server is a change of a file that somebody reads.
 //!
-//! `INSTA_UPDATE=always cargo test -p weirmq-operator examples` writes the snapshots again.
+//! `INSTA_UPDATE=always cargo test -p weirmq-operator snapshots` writes the snapshots again.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use kube::ResourceExt as _;
 use serde::Deserialize as _;
 use serde_json::Value;
 
@@ -15,12 +16,24 @@ use crate::name_server;
 
 #[test]
 fn examples_become_what_stands_in_the_snapshots() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let mut files: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    snapshots_of("../examples", "examples");
+}
+
+/// What no example has: `examples/fixtures` has resources for it.
+#[test]
+fn fixtures_become_what_stands_in_the_snapshots() {
+    snapshots_of("src/examples/fixtures", "examples/fixtures");
+}
+
+fn snapshots_of(folder: &str, snapshots: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let is_yaml = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "yaml");
+    let mut files: Vec<_> = files.filter(is_yaml).collect();
     files.sort();
-    assert!(files.len() >= 4, "each deployment mode has a file: {files:?}");
+    assert!(files.len() >= 4, "{files:?}");
     let mut settings = insta::Settings::new();
-    settings.set_snapshot_path("examples");
+    settings.set_snapshot_path(snapshots);
     settings.set_prepend_module_to_snapshot(false);
     settings.set_omit_expression(true);
     for file in files {
@@ -46,7 +59,8 @@ fn built(resources: &str) -> String {
             }
             "Broker" => {
                 let resource: Broker = serde_json::from_value(resource).unwrap();
-                broker::tests::made(&resource)
+                let leaving = resource.annotations().get("test/leaving");
+                broker::tests::made(&resource, leaving.map_or(0, |count| count.parse().unwrap()))
             }
             "Topic" | "ConsumerGroup" => continue,
             kind => {

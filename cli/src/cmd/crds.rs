@@ -27,4 +27,14 @@ mod tests {
         let printed = super::definitions().unwrap();
         assert!(kept == printed, "crds/weirmq.yaml is not what `weir crds` prints: write it again");
     }
+
+    #[test]
+    fn each_definition_fits_into_the_annotation_that_kubectl_apply_keeps() {
+        // The API server takes annotations of 256 KiB; beyond 100 KiB a kind is too large for people as well.
+        for definition in weirmq_operator::kinds::definitions() {
+            let (name, text) = (definition.metadata.name, serde_json::to_string(&definition.spec));
+            let bytes = text.unwrap().len();
+            assert!(bytes < 100 << 10, "{name:?} is {bytes} bytes long");
+        }
+    }
 }

@@ -78,16 +78,16 @@ fn objects(resource: &Broker) -> Vec<Value> {
 }
 
 /// Everything that is made for a Broker whose NameServers are there, in that order; the replicas' secret of
-/// nothing but zeros.
-pub(crate) fn made(resource: &Broker) -> Vec<Value> {
+/// nothing but zeros. So many groups more than are declared are there and leave.
+pub(crate) fn made(resource: &Broker, leaving: u32) -> Vec<Value> {
     let group = |index| Group {
         name: build::group_name(&resource.name_any(), index),
-        is_draining: false,
+        is_draining: index >= resource.spec.groups,
         replicas: resource.spec.replicas_per_group,
         may_lose_one: true,
         ..Group::default()
     };
-    let groups: Vec<Group> = (0..resource.spec.groups).map(group).collect();
+    let groups: Vec<Group> = (0..resource.spec.groups + leaving).map(group).collect();
     let name_server = resource.spec.name_server_ref.as_ref().unwrap();
     let namespace = resource.namespace().unwrap();
     let (image, domain) = ("weirmq:1", "cluster.local");

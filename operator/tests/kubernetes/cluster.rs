@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use weirmq_admin::Admin;
 use weirmq_authority::Record;
 use weirmq_authority::kubernetes::BrokerGroupStatus;
 use weirmq_broker::{BrokerConfig, Configuration, Listeners, ReplicationSection};
+use weirmq_namesrv::{DEFAULT_LISTENER, Listener, NameServerConfig};
 use weirmq_operator::Config;
 
 /// Waiting for what should come at once ends with a failure after this.
@@ -24,6 +26,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Where brokers are asked, whatever their pod.
 const BROKER_PORT: u16 = 10_911;
 const ADMIN_PORT: u16 = 10_908;
+const NAME_SERVER_PORT: u16 = 9_876;
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
+/// Kinds are the server's, and so all tests'. One that changes them is alone.
+static KINDS_ARE_THERE: RwLock<()> = RwLock::const_new(());
+
+/// Held by a cluster while it is there.
+enum Company {
+    Others { _guard: RwLockReadGuard<'static, ()> },
+    Nobody { _guard: RwLockWriteGuard<'static, ()> },
+}
 
 /// The resources that a test declares.
 pub(crate) const KINDS: [(&str, &str); 4] =
@@ -33,25 +46,97 @@ pub(crate) struct Cluster {
     client: Client,
     namespace: String,
     address: Ipv4Addr,
+    operator: Operator,
+    /// Of broker and NameServer.
+    shutdown: CancellationToken,
+    broker: JoinHandle<()>,
+    name_server: JoinHandle<()>,
+    _data: tempfile::TempDir,
+    _company: Company,
+}
+
+/// A process `weir operator`.
+pub(crate) struct Operator {
     admin: Admin,
     shutdown: CancellationToken,
-    operator: JoinHandle<()>,
-    broker: JoinHandle<()>,
-    _data: tempfile::TempDir,
+    running: JoinHandle<()>,
+}
+
+impl Operator {
+    fn start(namespace: &str, identity: &str) -> Self {
+        let (admin, shutdown) = (Admin::new(), CancellationToken::new());
+        let config = Config {
+            image: "weirmq:test".to_owned(),
+            namespace: Some(namespace.to_owned()),
+            cluster_domain: "cluster.local".to_owned(),
+            certificate_settle: jiff::SignedDuration::from_secs(300),
+            lease_namespace: namespace.to_owned(),
+            lease_name: "weirmq-operator".to_owned(),
+            identity: identity.to_owned(),
+        };
+        let running = weirmq_operator::run(config, admin.clone(), shutdown.clone());
+        let running = tokio::spawn(async move { running.await.unwrap() });
+        Self { admin, shutdown, running }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap();
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.sum("weirmq_operator_leader", "") > 0.0
+    }
+
+    pub(crate) fn reconciles(&self, kind: &str) -> f64 {
+        self.sum("weirmq_operator_reconciles_total", &format!("kind=\"{kind}\""))
+    }
+
+    fn metrics(&self) -> String {
+        let metrics = self.admin.encode_metrics();
+        let own = metrics.lines().filter(|line| line.starts_with("weirmq_operator_"));
+        own.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The sum of a metric over all labels that contain `label`.
+    fn sum(&self, metric: &str, label: &str) -> f64 {
+        let metrics = self.metrics();
+        let lines = metrics.lines().filter_map(|line| line.strip_prefix(metric));
+        let values = lines.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
+        values.map(|rest| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
 }
 
 impl Cluster {
     pub(crate) async fn start() -> Self {
-        Self::start_with(ReplicationSection::default()).await
+        Self::start_with(BrokerConfig::default()).await
     }
 
     /// The same with a broker that is replicated, by configuration; there is one that is master of epoch 1.
     pub(crate) async fn start_replicated() -> Self {
-        Self::start_with(ReplicationSection { insecure: true, ..ReplicationSection::default() })
-            .await
+        let replication = ReplicationSection { insecure: true, ..ReplicationSection::default() };
+        Self::start_with(BrokerConfig { replication, ..BrokerConfig::default() }).await
     }
 
-    async fn start_with(replication: ReplicationSection) -> Self {
+    /// The same with NameServers of these addresses.
+    pub(crate) async fn start_with_name_servers(addresses: &[&str]) -> Self {
+        let name_servers = addresses.iter().map(|address| (*address).to_owned()).collect();
+        Self::start_with(BrokerConfig { name_servers, ..BrokerConfig::default() }).await
+    }
+
+    /// The same while no other test is under way.
+    pub(crate) async fn start_alone() -> Self {
+        let company = Company::Nobody { _guard: KINDS_ARE_THERE.write().await };
+        Self::start_in(company, BrokerConfig::default()).await
+    }
+
+    async fn start_with(config: BrokerConfig) -> Self {
+        let company = Company::Others { _guard: KINDS_ARE_THERE.read().await };
+        Self::start_in(company, config).await
+    }
+
+    /// Without NameServers the broker registers with the one of this cluster.
+    async fn start_in(company: Company, config: BrokerConfig) -> Self {
         let wanted = std::env::var_os("WEIRMQ_REAL_KUBE").is_some();
         assert!(wanted, "needs the real API server: `make kube`");
         let client = Client::try_default().await.unwrap();
@@ -62,16 +147,26 @@ impl Cluster {
         // Each test has an address of the loopback network, because pods differ in it alone.
         let [a, b, c, ..] = id.into_bytes();
         let address = Ipv4Addr::new(127, a | 1, b, c | 1);
+        let listener = TcpListener::bind((address, NAME_SERVER_PORT)).await.unwrap();
+        let listeners = vec![Listener { name: DEFAULT_LISTENER.to_owned(), listener }];
+        let config_of_it = NameServerConfig::default();
+        let running = weirmq_namesrv::run(config_of_it, listeners, Admin::new(), shutdown.clone());
+        let name_server = tokio::spawn(async move { running.await.unwrap() });
+
         let main = TcpListener::bind((address, BROKER_PORT)).await.unwrap();
         let of_replicas = TcpListener::bind((address, 0)).await.unwrap();
-        let of_replicas = replication.is_on().then_some(of_replicas);
+        let of_replicas = config.replication.is_on().then_some(of_replicas);
         let data = tempfile::tempdir().unwrap();
+        let name_servers = match config.name_servers.is_empty() {
+            true => vec![format!("{address}:{NAME_SERVER_PORT}")],
+            false => config.name_servers.clone(),
+        };
         let config = BrokerConfig {
             name: "mq-0".to_owned(),
             cluster: "mq".to_owned(),
             data_dir: data.path().to_owned(),
-            replication,
-            ..BrokerConfig::default()
+            name_servers,
+            ..config
         };
         let listeners = Listeners { main, vip: None, replication: of_replicas };
         let (configuration, of_broker) = (Configuration::new(config).unwrap(), Admin::new());
@@ -84,28 +179,59 @@ impl Cluster {
         let space =
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
         send(&client, Method::POST, "/api/v1/namespaces", "application/json", &space).await;
-        let admin = Admin::new();
-        let config = Config {
-            image: "weirmq:test".to_owned(),
-            namespace: Some(namespace.clone()),
-            cluster_domain: "cluster.local".to_owned(),
-            certificate_settle: jiff::SignedDuration::from_secs(300),
-            lease_namespace: namespace.clone(),
-            lease_name: "weirmq-operator".to_owned(),
-            identity: "operator".to_owned(),
-        };
-        let running = weirmq_operator::run(config, admin.clone(), shutdown.clone());
-        let operator = tokio::spawn(async move { running.await.unwrap() });
-        Self { client, namespace, address, admin, shutdown, operator, broker, _data: data }
+        let operator = Operator::start(&namespace, "operator");
+        let (_company, _data) = (company, data);
+        Self {
+            client,
+            namespace,
+            address,
+            operator,
+            shutdown,
+            broker,
+            name_server,
+            _data,
+            _company,
+        }
     }
 
-    /// Ends operator and broker in good order.
+    /// Another operator beside the one that is there.
+    pub(crate) fn start_another_operator(&self) -> Operator {
+        Operator::start(&self.namespace, "another")
+    }
+
+    /// Ends the operator in good order; the other one is asked from then on.
+    pub(crate) async fn replace_operator(&mut self, by: Operator) {
+        std::mem::replace(&mut self.operator, by).stop().await;
+    }
+
+    pub(crate) fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// Ends everything in good order.
     pub(crate) async fn stop(self) {
+        self.operator.stop().await;
         self.shutdown.cancel();
-        self.operator.await.unwrap();
         self.broker.await.unwrap();
+        self.name_server.await.unwrap();
         let path = format!("/api/v1/namespaces/{}", self.namespace);
         send(&self.client, Method::DELETE, &path, "application/json", &json!({})).await;
+    }
+
+    /// The broker's address, as clients know it.
+    pub(crate) fn broker_address(&self) -> String {
+        format!("{}:{BROKER_PORT}", self.address)
+    }
+
+    /// The address of its NameServer.
+    pub(crate) fn name_server_address(&self) -> String {
+        format!("{}:{NAME_SERVER_PORT}", self.address)
+    }
+
+    /// The admin protocol, by way of that NameServer.
+    pub(crate) fn broker_admin(&self) -> weirmq_client::Admin {
+        let config = weirmq_client::ClientConfig::new(&self.name_server_address());
+        weirmq_client::Admin::new(&weirmq_client::Client::start(config).unwrap())
     }
 
     /// Makes a resource so, by server-side apply. `spec` is YAML.
@@ -248,8 +374,7 @@ impl Cluster {
 
     /// The StatefulSet `name`, once it is so.
     pub(crate) async fn until_set(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-        let list = format!("/apis/apps/v1/namespaces/{}/statefulsets", self.namespace);
-        self.until_one_of(&list, name, is_so).await
+        self.until_object("StatefulSet", name, is_so).await
     }
 
     /// Applies fields of a StatefulSet under another field manager's name, and takes them from whoever has them.
@@ -274,6 +399,142 @@ impl Cluster {
         let path = format!("{}/scale?fieldManager={manager}", self.path(kind, name));
         let scale = json!({ "spec": { "replicas": replicas } });
         self.send(Method::PATCH, &path, "application/merge-patch+json", &scale).await;
+    }
+
+    /// Waits until there is an object of the operator's that is so, and answers with it.
+    pub(crate) async fn until_object(
+        &self,
+        kind: &str,
+        name: &str,
+        is_so: impl Fn(&Value) -> bool,
+    ) -> Value {
+        self.until_one_of(&self.list(kind), name, is_so).await
+    }
+
+    /// Changes the status of such an object.
+    pub(crate) async fn patch_status(&self, kind: &str, name: &str, status: &Value) {
+        let path = format!("{}/{name}/status", self.list(kind));
+        let patch = json!({ "status": status });
+        self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await;
+    }
+
+    pub(crate) async fn delete_object(&self, kind: &str, name: &str) {
+        let path = format!("{}/{name}", self.list(kind));
+        self.send(Method::DELETE, &path, "application/json", &json!({})).await;
+    }
+
+    /// Waits until a resource is there no more.
+    pub(crate) async fn until_gone(&self, kind: &str, name: &str) {
+        let path = self.path(kind, name);
+        let all = async || {
+            let all = self.get(path.rsplit_once('/').unwrap().0).await;
+            let all = all["items"].as_array().unwrap().iter();
+            Some(all.map(|one| one["metadata"]["name"].clone()).collect::<Vec<_>>())
+        };
+        self.until_found(name, all, |all| all.iter().all(|other| other != name)).await;
+    }
+
+    /// Waits until something is found that is so.
+    pub(crate) async fn until_found<T: std::fmt::Debug>(
+        &self,
+        what: &str,
+        find: impl AsyncFn() -> Option<T>,
+        is_so: impl Fn(&T) -> bool,
+    ) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let found = find().await;
+            if found.as_ref().is_some_and(&is_so) {
+                return;
+            }
+            assert!(Instant::now() < end, "{what} is not so: {found:#?}\n{}", self.metrics());
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The notes of all events of this reason.
+    pub(crate) async fn events(&self, reason: &str) -> Vec<String> {
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", self.namespace);
+        let events = self.get(&path).await;
+        let all = events["items"].as_array().unwrap().iter();
+        let mine = all.filter(|event| event["reason"] == reason);
+        mine.map(|event| event["note"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Has the server know a kind of somebody else, of which it looks at nothing.
+    pub(crate) async fn make_kind(&self, group: &str, version: &str, kind: &str) {
+        let plural = format!("{}s", kind.to_lowercase());
+        let any = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let definition = json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": { "name": format!("{plural}.{group}") },
+            "spec": {
+                "group": group, "scope": "Namespaced",
+                "names": { "kind": kind, "plural": plural, "singular": kind.to_lowercase() },
+                "versions": [{
+                    "name": version, "served": true, "storage": true,
+                    "schema": { "openAPIV3Schema": any }, "subresources": { "status": {} },
+                }],
+            },
+        });
+        self.send(Method::POST, DEFINITIONS, "application/json", &definition).await;
+    }
+
+    /// Takes it away again.
+    pub(crate) async fn delete_kind(&self, group: &str, kind: &str) {
+        let path = format!("{DEFINITIONS}/{}s.{group}", kind.to_lowercase());
+        self.send(Method::DELETE, &path, "application/json", &json!({})).await;
+    }
+
+    /// Stores a resource that the schema of its kind refuses, by another schema for a moment. For a test
+    /// that is alone.
+    pub(crate) async fn declare_against_the_schema(&self, kind: &str, name: &str, spec: &str) {
+        let definition = format!("{DEFINITIONS}/{}s.weirmq.io", kind.to_lowercase());
+        let before = self.get(&definition).await["spec"]["versions"].clone();
+        let mut loose = before.clone();
+        let schema = loose[0]["schema"]["openAPIV3Schema"].as_object_mut().unwrap();
+        schema.remove("x-kubernetes-validations");
+        schema["properties"]["spec"] =
+            json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let spec: Value = serde_yaml::from_str(spec).unwrap();
+        let resource = json!({
+            "apiVersion": "weirmq.io/v1alpha1", "kind": kind, "metadata": { "name": name }, "spec": spec,
+        });
+        let path = self.path(kind, name);
+        let list = path.rsplit_once('/').unwrap().0;
+        // The server takes a while to go by another schema.
+        self.replace_versions(&definition, &loose).await;
+        self.until_taken(list, &resource, true).await;
+        self.replace_versions(&definition, &before).await;
+        let mut another = resource;
+        another["metadata"]["name"] = json!("another");
+        self.until_taken(&format!("{list}?dryRun=All"), &another, false).await;
+    }
+
+    async fn replace_versions(&self, definition: &str, versions: &Value) {
+        let patch = json!({ "spec": { "versions": versions } });
+        self.send(Method::PATCH, definition, "application/merge-patch+json", &patch).await;
+    }
+
+    /// Creates an object again and again until it is taken, or until it is refused.
+    async fn until_taken(&self, path: &str, object: &Value, wanted: bool) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (code, answer) =
+                ask(&self.client, Method::POST, path, "application/json", object).await;
+            if code.is_success() == wanted {
+                return;
+            }
+            assert!(Instant::now() < end, "{path}: {code} {answer}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// What a kubelet says of a pod.
+    pub(crate) async fn say_ready(&self, pod: &str, is_ready: bool) {
+        let ready = if is_ready { "True" } else { "False" };
+        let status = json!({ "conditions": [{ "type": "Ready", "status": ready }] });
+        self.patch_status("Pod", pod, &status).await;
     }
 
     /// A claim as the StatefulSet controller makes it, of a disk that nobody provides.
@@ -357,21 +618,28 @@ impl Cluster {
     }
 
     pub(crate) fn reconciles(&self, kind: &str) -> f64 {
-        self.sum("weirmq_operator_reconciles_total", &format!("kind=\"{kind}\""))
+        self.operator.reconciles(kind)
     }
 
     pub(crate) fn metrics(&self) -> String {
-        let metrics = self.admin.encode_metrics();
-        let own = metrics.lines().filter(|line| line.starts_with("weirmq_operator_"));
-        own.collect::<Vec<_>>().join("\n")
+        self.operator.metrics()
     }
 
-    /// The sum of a metric over all labels that contain `label`.
     pub(crate) fn sum(&self, metric: &str, label: &str) -> f64 {
-        let metrics = self.metrics();
-        let lines = metrics.lines().filter_map(|line| line.strip_prefix(metric));
-        let values = lines.filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label));
-        values.map(|rest| rest.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        self.operator.sum(metric, label)
+    }
+
+    /// Where the server has the operator's objects of a kind.
+    fn list(&self, kind: &str) -> String {
+        let (group, plural) = match kind {
+            "StatefulSet" => ("/apis/apps/v1", "statefulsets"),
+            "Service" => ("/api/v1", "services"),
+            "ConfigMap" => ("/api/v1", "configmaps"),
+            "Pod" => ("/api/v1", "pods"),
+            "Certificate" => ("/apis/cert-manager.io/v1", "certificates"),
+            kind => panic!("where is {kind}?"),
+        };
+        format!("{group}/namespaces/{}/{plural}", self.namespace)
     }
 
     fn path(&self, kind: &str, name: &str) -> String {
@@ -389,13 +657,23 @@ impl Cluster {
 }
 
 async fn send(client: &Client, method: Method, path: &str, media: &str, body: &Value) -> Value {
+    let (code, answer) = ask(client, method, path, media, body).await;
+    assert!(code.is_success(), "{path}: {answer}\n{body}");
+    answer
+}
+
+async fn ask(
+    client: &Client,
+    method: Method,
+    path: &str,
+    media: &str,
+    body: &Value,
+) -> (StatusCode, Value) {
     let text = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
     let request = Request::builder().method(method).uri(path).header("content-type", media);
     let request = request.header("accept", "application/json").body(Body::from(text)).unwrap();
     let response = client.send(request).await.unwrap();
     let code = response.status();
     let bytes = response.into_body().collect_bytes().await.unwrap();
-    let answer: Value = serde_json::from_slice(&bytes).unwrap();
-    assert!(code.is_success(), "{path}: {answer}\n{body}");
-    answer
+    (code, serde_json::from_slice(&bytes).unwrap_or_default())
 }

@@ -2,7 +2,10 @@
 //! in this process. What a kubelet and the StatefulSet controller do the tests do themselves.
 
 mod cluster;
+mod operators;
 mod ownership;
+mod told;
+mod topics;
 
 use cluster::{Cluster, KINDS};
 use serde_json::Value;

@@ -70,3 +70,35 @@ pub(super) fn may_come_later(resource: &Broker) -> bool {
 
 /// What is known of the outside addresses, by Service.
 pub(in crate::broker) type Addresses = BTreeMap<String, String>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outside_address_is_known_once_the_cluster_gave_one() {
+        let found = |external: Value, service: Value| {
+            let external: BrokerExternal = serde_json::from_value(external).unwrap();
+            address(&serde_json::from_value(service).unwrap(), &external)
+        };
+        let balancer = |ingress: Value| {
+            let service = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
+            found(json!({ "type": "LoadBalancer" }), service)
+        };
+        assert_eq!(found(json!({ "type": "LoadBalancer" }), json!({})), None);
+        assert_eq!(balancer(json!([])), None);
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(balancer(json!([{ "ip": "192.0.2.7" }])), some("192.0.2.7:10911"));
+        assert_eq!(balancer(json!([{ "ip": "fd00::7" }])), some("[fd00::7]:10911"));
+        let both = json!([{ "ip": "192.0.2.7", "hostname": "mq.example.com" }]);
+        assert_eq!(balancer(both), some("mq.example.com:10911"));
+
+        let service = json!({ "spec": { "ports": [{ "port": 10_911, "nodePort": 30_001 }] } });
+        let port = |external| found(external, service.clone());
+        assert_eq!(port(json!({ "type": "NodePort" })), some("{node}:30001"));
+        let named = json!({ "type": "NodePort", "host": "fd00::7" });
+        assert_eq!(port(named), some("[fd00::7]:30001"));
+        let unknown = json!({ "spec": { "ports": [{ "port": 10_911 }] } });
+        assert_eq!(found(json!({ "type": "NodePort" }), unknown), None);
+    }
+}

@@ -1,0 +1,116 @@
+//! What goes wrong is an event and a condition.
+
+use crate::cluster::Cluster;
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_told_what_somebody_did_to_objects_that_are_put_back() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    cluster.until_object("Service", "ns-namesrv", |_| true).await;
+    cluster.until_set("ns-namesrv", |_| true).await;
+    // What the operator changes itself is no news.
+    cluster.declare("NameServer", "ns", "{replicas: 2}").await;
+    cluster.until_set("ns-namesrv", |set| set["spec"]["replicas"] == 2).await;
+
+    let five = json!({ "spec": { "replicas": 5 } });
+    cluster.apply_to_set("somebody", "ns-namesrv", &five).await;
+    let changed = "somebody changed StatefulSet ns-namesrv";
+    cluster.until_event("PutBack", changed).await;
+    cluster.until_set("ns-namesrv", |set| set["spec"]["replicas"] == 2).await;
+    let before = cluster.until_object("Service", "ns-namesrv", |_| true).await;
+    cluster.delete_object("Service", "ns-namesrv").await;
+    let deleted = "somebody deleted Service ns-namesrv";
+    cluster.until_event("PutBack", deleted).await;
+    let is_another = |service: &Value| service["metadata"]["uid"] != before["metadata"]["uid"];
+    cluster.until_object("Service", "ns-namesrv", is_another).await;
+    let told = cluster.events("PutBack").await;
+    assert_eq!(told.len(), 2, "{told:#?}");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_told_of_name_servers_that_cannot_be_reached() {
+    // Nobody listens there.
+    let nowhere = "127.0.0.1:1";
+    let cluster = Cluster::start_with_name_servers(&[nowhere]).await;
+    let spec =
+        format!("{{nameServers: ['{nowhere}'], replicasPerGroup: 1, storage: {{size: 1Gi}}}}");
+    cluster.declare("Broker", "mq", &spec).await;
+    cluster.until_template("mq-0").await;
+    cluster.run_pods().await;
+    cluster.until_it_says("Broker", "mq", "Ready", "1 groups have a master that serves").await;
+    cluster.say_ready("mq-0-0", false).await;
+    cluster.until_it_says("Broker", "mq", "Ready", nowhere).await;
+    cluster.until_it_says("Broker", "mq", "Ready", "nameServers or nameServerRef").await;
+    cluster.until_event("NameServersUnreachable", nowhere).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_told_why_a_pod_is_started_anew() {
+    let cluster = Cluster::start().await;
+    let name_server = cluster.name_server_address();
+    let declare = async |image: &str| {
+        let spec = format!(
+            "{{nameServers: ['{name_server}'], replicasPerGroup: 1, storage: {{size: 1Gi}}, pod: {{image: '{image}'}}}}"
+        );
+        cluster.declare("Broker", "mq", &spec).await;
+        cluster
+            .until_set("mq-0", |set| {
+                set["spec"]["template"]["spec"]["containers"][0]["image"] == image
+            })
+            .await;
+        cluster.run_pods().await;
+    };
+    declare("weirmq:1").await;
+    cluster.until_it_says("Broker", "mq", "Ready", "1 groups have a master that serves").await;
+    declare("weirmq:2").await;
+    // As the StatefulSet controller: pods are of an earlier revision.
+    cluster.patch_status("StatefulSet", "mq-0", &json!({ "updateRevision": "two" })).await;
+    cluster.until_event("ImageChanged", "restarted mq-0-0 of mq-0").await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_told_what_cert_manager_says_and_where_there_is_none() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    let spec = "{nameServerRef: {name: ns}, replicasPerGroup: 1, storage: {size: 1Gi}, \
+                tls: {issuerRef: {name: ca}}}";
+    cluster.declare("Broker", "mq", spec).await;
+    let is_unknown = "the API server knows no Certificate of cert-manager.io/v1";
+    cluster.until_it_says("Broker", "mq", "Progressing", is_unknown).await;
+    cluster.until_event("CertManagerMissing", is_unknown).await;
+
+    cluster.make_kind("cert-manager.io", "v1", "Certificate").await;
+    cluster.touch("Broker", "mq", 1).await;
+    let name = "mq-certificates";
+    let asks = |certificate: &Value| certificate["spec"]["issuerRef"]["name"] == "ca";
+    let certificate = cluster.until_object("Certificate", name, asks).await;
+    assert_eq!(certificate["spec"]["secretName"], name);
+    cluster.until_template("mq-0").await;
+    cluster.run_pods().await;
+    // Pods do not start without the Secret.
+    cluster.say_ready("mq-0-0", false).await;
+    let say = async |look: u64, status: &str, message: &str| {
+        let ready = json!({ "type": "Ready", "status": status, "message": message });
+        cluster.patch_status("Certificate", name, &json!({ "conditions": [ready] })).await;
+        cluster.touch("Broker", "mq", look).await;
+    };
+    say(2, "False", "there is no issuer ca").await;
+    cluster.until_it_says("Broker", "mq", "CertificateMissing", "there is no issuer ca").await;
+    say(3, "True", "issued").await;
+    cluster
+        .until_resource("Broker", "mq", |broker| {
+            let conditions = broker["status"]["conditions"].as_array().unwrap();
+            conditions.iter().all(|one| one["type"] != "CertificateMissing")
+        })
+        .await;
+    cluster.delete_kind("cert-manager.io", "Certificate").await;
+    cluster.stop().await;
+}
