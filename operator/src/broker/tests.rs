@@ -67,7 +67,8 @@ fn objects(resource: &Broker) -> Vec<Value> {
             ..Group::default()
         })
         .collect();
-    let name_servers = vec!["ns-namesrv-pods.shop.svc.cluster.local:9876".to_owned()];
+    let of_reference = || vec!["ns-namesrv-pods.shop.svc.cluster.local:9876".to_owned()];
+    let name_servers = resource.spec.name_servers.clone().unwrap_or_else(of_reference);
     let (image, domain) = ("weirmq:1", "cluster.local");
     let external = resource.spec.external.as_ref().map(|_| {
         let services = (0..replicas).map(|replica| build::external::service_name("mq-0", replica));
@@ -216,6 +217,7 @@ fn the_number_of_replicas_and_min_in_sync_restart_nobody() {
     // Nor what brokers take from their file while they run.
     let live = "autoCreateTopics: false, retentionHours: 1, retentionAtHours: [1], topicsMax: 9";
     assert_eq!(three, template(&format!("config: {{{live}}}")));
+    assert_eq!(three, template("nameServers: ['a:9876', 'b:9876']"));
     assert_ne!(three, template("config: {messageBytesMax: 65536}"));
     assert_ne!(three, template("pod: {image: 'weirmq:2'}"));
 }
