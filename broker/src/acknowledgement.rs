@@ -19,8 +19,15 @@ use weirmq_store::{Appended, NewMessage};
 /// What happens when a position is reached.
 pub(crate) enum Then {
     /// These replies to so many requests go out; after the deadline, the same ones with the code
-    /// that says what was waited for. Those that make a topic go on waiting for the NameServers.
-    Answer { connection: Connection, reply: Vec<u8>, requests: usize, makes_topic: bool },
+    /// that says what was waited for, unless their askers would take any answer for a success. Those that
+    /// make a topic go on waiting for the NameServers.
+    Answer {
+        connection: Connection,
+        reply: Vec<u8>,
+        requests: usize,
+        makes_topic: bool,
+        is_late_told: bool,
+    },
     /// The entries become visible to those who wait for their queues.
     Show(Vec<Arrival>),
 }
@@ -137,7 +144,7 @@ impl Acknowledgements {
         *waiting = kept;
         drop(waiting);
         for entry in late {
-            if let Then::Answer { connection, reply, .. } = entry.then {
+            if let Then::Answer { connection, reply, is_late_told: true, .. } = entry.then {
                 let answer = late_answer(entry.position);
                 let _ = connection.write(|out| write_late(&reply, answer, out));
             }

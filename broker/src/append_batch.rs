@@ -313,7 +313,8 @@ impl AppendBatch {
                 let connection = read.connection.clone();
                 let requests = answered().filter(|send| !is_due(send)).count();
                 let makes_topic = read.makes_topic;
-                let then = Then::Answer { connection, reply, requests, makes_topic };
+                let is_late_told = true;
+                let then = Then::Answer { connection, reply, requests, makes_topic, is_late_told };
                 broker.wait(position, self.busy_since.unwrap_or_else(Instant::now), then);
             }
         }

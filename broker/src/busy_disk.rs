@@ -401,6 +401,59 @@ async fn a_batch_whose_room_somebody_else_took_waits_like_others() {
     assert!(batch.append(&broker) && broker.store.watermarks().written() > end);
 }
 
+/// A consumer gives the message at this offset back.
+fn give_back(offset: i64) -> Vec<u8> {
+    let header = ConsumerSendMessageBackHeader {
+        offset,
+        group: Text::from("g"),
+        delay_level: 0,
+        origin_msg_id: None,
+        origin_topic: None,
+        unit_mode: None,
+        max_reconsume_times: None,
+    };
+    let code = RequestCode::ConsumerSendMessageBack.number();
+    let mut frame = Vec::new();
+    let mut writer = request(&mut frame, SerializeType::Json, code, 1, false);
+    header.encode(&mut writer);
+    writer.finish(b"");
+    frame
+}
+
+#[tokio::test]
+async fn a_message_that_is_given_back_is_acknowledged_when_the_disk_has_its_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let disk = SimulatedDisk::new();
+    let broker = broker_on(&disk, config(&folder, PATIENCE), address);
+    broker.create_topic_if_absent(Topic::new("t", 1)).unwrap();
+    let mut appended = Vec::new();
+    broker.store.append_now(&[NewMessage::plain("t", 0, b"body")], &mut appended).unwrap();
+    broker.store.flush().unwrap();
+    let held = Held::hold(&disk);
+    let io_threads = vec![Arc::new(crate::io_threads::IoThread::default())];
+    let service = crate::session::BrokerService { broker: broker.clone(), io_threads };
+    let serve = |connection: &Connection| service.connected(connection, 0);
+    let _served = connect(&address.to_string(), PATIENCE, Default::default(), serve).await.unwrap();
+    let (mut peer, _) = listener.accept().await.unwrap();
+    peer.write_all(&give_back(appended[0].physical_offset as i64)).await.unwrap();
+    let waits = async {
+        while broker.acknowledgements.requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("it waits for nothing");
+    let mut answer = [0; 4];
+    let early = peer.try_read(&mut answer).map_err(|error| error.kind());
+    assert_eq!(early, Err(std::io::ErrorKind::WouldBlock));
+    drop(held);
+    broker.store.flush().unwrap();
+    broker.reached();
+    tokio::time::timeout(PATIENCE, peer.read_exact(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(broker.acknowledgements.requests(), 0);
+}
+
 #[tokio::test]
 async fn a_request_that_is_put_back_does_not_forget_which_topics_it_made() {
     let folder = tempfile::tempdir().unwrap();
@@ -436,21 +489,7 @@ async fn a_request_that_is_put_back_does_not_forget_which_topics_it_made() {
     let serve = |connection: &Connection| service.connected(connection, 0);
     let _served = connect(&address.to_string(), PATIENCE, Default::default(), serve).await.unwrap();
     let (mut peer, _) = listener.accept().await.unwrap();
-    let header = ConsumerSendMessageBackHeader {
-        offset,
-        group: Text::from("g"),
-        delay_level: 0,
-        origin_msg_id: None,
-        origin_topic: None,
-        unit_mode: None,
-        max_reconsume_times: None,
-    };
-    let code = RequestCode::ConsumerSendMessageBack.number();
-    let mut frame = Vec::new();
-    let mut writer = request(&mut frame, SerializeType::Json, code, 1, false);
-    header.encode(&mut writer);
-    writer.finish(b"");
-    peer.write_all(&frame).await.unwrap();
+    peer.write_all(&give_back(offset)).await.unwrap();
     tokio::time::timeout(PATIENCE, async {
         while broker.state.topics.get("%RETRY%g").is_none() {
             tokio::task::yield_now().await;
@@ -471,6 +510,9 @@ async fn a_request_that_is_put_back_does_not_forget_which_topics_it_made() {
     })
     .await
     .unwrap();
+    // It is acknowledged from here on.
+    broker.store.flush().unwrap();
+    broker.reached();
     let mut answer = [0; 4];
     let early = peer.try_read(&mut answer).map_err(|error| error.kind());
     assert_eq!(

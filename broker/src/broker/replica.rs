@@ -28,11 +28,10 @@ impl Broker {
     /// its replica learns that others may have elected another one.
     pub(crate) fn check_master(&self) -> Result<(), Refusal> {
         let Some(replication) = &self.replication else { return Ok(()) };
-        match replication.refusal() {
-            Some(refusal) => Err(refusal),
-            None if self.store.is_open_for_appends() => Ok(()),
-            None => Err(self.refusal(StoreError::NotMaster)),
+        if replication.refusal().is_none() && self.store.is_open_for_appends() {
+            return Ok(());
         }
+        Err(self.refusal(StoreError::NotMaster))
     }
 
     /// Whether another replica is the master, or nobody is known to be.

@@ -16,7 +16,6 @@ pub(super) fn lock(
     request: &Command<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    context.broker.check_master()?;
     let body = LockBatchRequestBody::decode(request.body)?;
     // Only groups that exist hold locks, so that nobody can fill the table with inventions.
     let group = context.broker.group_or_create(&body.consumer_group)?;
@@ -65,7 +64,6 @@ pub(super) fn unlock(
     request: &Command<'_>,
     out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    context.broker.check_master()?;
     let body = UnlockBatchRequestBody::decode(request.body)?;
     let state = &context.broker.state;
     let group = body.consumer_group.as_str();

@@ -163,7 +163,7 @@ impl Context<'_> {
     /// Tells the peer why a request was refused.
     pub(crate) fn refuse(&self, head: &Head, refusal: &Refusal, out: &mut Vec<u8>) {
         self.broker.metrics.refused(head.code, refusal.code);
-        if !head.is_one_way() {
+        if !head.is_one_way() && !send_back::is_any_answer_a_success(head) {
             response(out, head, refusal.code, Some(&refusal.remark)).finish(b"");
         }
     }
@@ -193,7 +193,9 @@ impl Context<'_> {
         reply(&mut in_time);
         let connection = self.connection.clone();
         let makes_topic = self.broker.topics_version() != self.topics_before;
-        let then = Then::Answer { connection, reply: in_time, requests: 1, makes_topic };
+        let is_late_told = !send_back::is_any_answer_a_success(head);
+        let (reply, requests) = (in_time, 1);
+        let then = Then::Answer { connection, reply, requests, makes_topic, is_late_told };
         self.broker.wait(position, Instant::now(), then);
     }
 
@@ -206,6 +208,9 @@ impl Context<'_> {
         use RequestCode as C;
         if speaks_of_queues(code) {
             self.broker.check_visible()?;
+        }
+        if is_change(code) {
+            self.broker.check_master()?;
         }
         match code {
             C::PullMessage | C::LitePullMessage => pull::pull(self, request, out),
@@ -278,6 +283,22 @@ fn speaks_of_queues(code: RequestCode) -> bool {
             | C::GetTopicStatsInfo
             | C::GetConsumeStats
             | C::InvokeBrokerToResetOffset
+    )
+}
+
+/// Whether the request is for a change that goes into the log. A slave refuses these also where there seems to be
+/// nothing to do, as with a topic that it does not know: the master may know better.
+fn is_change(code: RequestCode) -> bool {
+    use RequestCode as C;
+    matches!(
+        code,
+        C::ConsumerSendMessageBack
+            | C::LockBatchMessageQueue
+            | C::UnlockBatchMessageQueue
+            | C::UpdateAndCreateTopic
+            | C::DeleteTopicInBroker
+            | C::UpdateAndCreateSubscriptionGroup
+            | C::DeleteSubscriptionGroup
     )
 }
 

@@ -106,9 +106,8 @@ impl AppendBatch {
             message.sys_flag |= sys_flag::MULTI_TAGS;
         }
         let mut delay = seen.delay;
-        if topic.name.starts_with(weirmq_remoting::resource_name::RETRY_PREFIX)
-            && let Some(dead_letters) = retry::given_up(broker, &topic.name, header)?
-        {
+        let is_retry = topic.name.starts_with(weirmq_remoting::resource_name::RETRY_PREFIX);
+        if is_retry && let Some(dead_letters) = retry::given_up(broker, &topic.name, header)? {
             message.topic = dead_letters;
             message.queue_id = 0;
             delay = None;
@@ -127,7 +126,9 @@ impl AppendBatch {
             message.unique_key = self.look_from(start).unique_key.unwrap_or_default();
         }
         self.messages.push(message);
-        Ok(!seen.waits_not)
+        // A consumer sends it that commits past the original then, with the properties of that: what its
+        // producer asked for, or what Apache and we write into each copy that we make, is not for this one.
+        Ok(is_retry || !seen.waits_not)
     }
 
     fn add_units(

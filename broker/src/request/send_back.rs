@@ -2,12 +2,15 @@
 //!
 //! The message is stored anew in the group's retry topic, by way of the delay queues, or in its
 //! dead letters. Source: `AbstractSendMessageProcessor.consumerSendMsgBack`.
+//!
+//! Whoever is told that it worked commits past the message, so the copy is acknowledged as any message:
+//! lost afterwards it would never come to its group again. Apache answers once it is in the page cache.
 
 use weirmq_message::properties::{self, names};
 use weirmq_message::{Decoded, Record};
-use weirmq_remoting::command::Command;
+use weirmq_remoting::command::{Command, Head, Language};
 use weirmq_remoting::header::ConsumerSendMessageBackHeader;
-use weirmq_remoting::{ResourceName, ResponseCode};
+use weirmq_remoting::{RequestCode, ResourceName, ResponseCode};
 
 use super::{Context, Refusal, fields, succeed_with_body};
 use crate::delay::{self, DelayLevel};
@@ -78,13 +81,20 @@ pub(super) fn send_back(
     }
     let again = retry::again(&record, &stored_topic.name, stored_queue, &encoded);
     let mut appended = Vec::new();
-    broker.append(&[again], &mut appended)?;
+    broker.append(&[again], &mut appended).map_err(|error| broker.refusal(error))?;
     if is_given_up {
         broker.metrics.dead_letter(group.as_str(), &record);
     }
-    // A retry does not wait for the disk: losing it in a power cut means consuming again.
-    succeed_with_body(out, &request.head, b"");
+    let position = appended.last().map(|again| again.end_offset);
+    context.succeed_at(position, out, &request.head, |_| {}, b"");
     Ok(())
+}
+
+/// Whether the asker does not look at the code of the answer. One that did not work gets none then, and
+/// consumes the message again after its time-out of 3 s. Source: `pushConsumer.sendMessageBack` of Go's
+/// client 2.1.2.
+pub(super) fn is_any_answer_a_success(head: &Head) -> bool {
+    head.code == RequestCode::ConsumerSendMessageBack.number() && head.language == Language::GO
 }
 
 fn retry_properties(record: &Record<'_>, is_given_up: bool) -> Vec<u8> {

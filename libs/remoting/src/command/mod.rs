@@ -50,6 +50,7 @@ pub struct Language(pub u8);
 impl Language {
     pub const JAVA: Language = Language(0);
     pub const OTHER: Language = Language(7);
+    pub const GO: Language = Language(9);
     pub const RUST: Language = Language(12);
 
     const NAMES: [&'static str; 14] = [
