@@ -25,6 +25,8 @@ pub(crate) struct Status {
     /// Whether another replica can be elected.
     pub(crate) is_elected: bool,
     pub(crate) peers: Vec<PeerStatus>,
+    /// The other replicas of the group; of a group by configuration those that are connected.
+    pub(crate) others: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,7 @@ impl Status {
             is_handing_over: false,
             is_elected: false,
             peers: Vec::new(),
+            others: Vec::new(),
         }
     }
 
@@ -85,6 +88,13 @@ impl Status {
             RoleStatus::Master { .. } if self.is_elected && self.in_sync > 1 => {
                 reasons.push("it is the master; hand over first".to_owned());
             }
+            // Nobody could take over, and until it is back nobody has what it has.
+            RoleStatus::Master { .. } if self.in_sync <= 1 && !self.others.is_empty() => {
+                let others: Vec<_> =
+                    self.others.iter().map(|other| self.is_missing(*other)).collect();
+                reasons.push(format!("it is alone in the in-sync set: {}", others.join(", ")));
+            }
+            // Of a group of one, or by configuration: there is nothing better to wait for.
             RoleStatus::Master { .. } => {}
             // It is to go, and can once nobody counts on it.
             RoleStatus::Slave { .. } if !self.belongs => {
@@ -111,33 +121,103 @@ impl Status {
         }
         reasons
     }
+
+    /// Why this other replica is not in sync.
+    fn is_missing(&self, replica: u32) -> String {
+        let peer = self.peers.iter().find(|peer| peer.replica == replica);
+        match peer.is_some_and(|peer| peer.is_connected) {
+            true => format!("replica {replica} catches up"),
+            false => format!("replica {replica} is not connected"),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_slave_counts_only_those_in_sync_that_are_heard() {
-        let peer = |replica, is_prompt| PeerStatus {
-            replica,
-            is_connected: true,
-            is_in_sync: true,
-            is_prompt,
-            end: 9,
-            flushed: 9,
-        };
-        let status = |peers| Status {
-            role: RoleStatus::Slave { master: 0 },
-            in_sync: 3,
+    fn peer(replica: u32, is_in_sync: bool) -> PeerStatus {
+        let (is_connected, is_prompt) = (true, true);
+        PeerStatus { replica, is_connected, is_in_sync, is_prompt, end: 9, flushed: 9 }
+    }
+
+    /// One in a group of two that elects its master and of which one is enough; everybody is in sync.
+    fn status(role: RoleStatus) -> Status {
+        Status {
+            role,
+            in_sync: 2,
             is_self_in_sync: true,
-            peers,
-            ..Status::new(1, 2)
-        };
-        let whole = status(vec![peer(0, true), peer(2, true)]);
-        assert_eq!(whole.reasons_not_to_restart(), Vec::<String>::new());
-        let restarting = status(vec![peer(0, true), peer(2, false)]);
-        let reasons = restarting.reasons_not_to_restart();
-        assert!(reasons[0].starts_with("2 replicas are in sync and heard"), "{reasons:?}");
+            is_self_counted: true,
+            is_elected: true,
+            peers: vec![peer(1, true)],
+            others: vec![1],
+            ..Status::new(0, 1)
+        }
+    }
+
+    #[test]
+    fn each_reason_not_to_restart_is_said_where_it_holds() {
+        const MASTER: RoleStatus = RoleStatus::Master { may_append: true };
+        const SLAVE: RoleStatus = RoleStatus::Slave { master: 1 };
+        let (master, slave) = (status(MASTER), status(SLAVE));
+        let gone = PeerStatus { is_connected: false, ..peer(1, false) };
+        let late = PeerStatus { is_prompt: false, ..peer(1, true) };
+        let alone = Status { in_sync: 1, peers: vec![peer(1, false)], ..master.clone() };
+        let of_three = Status { others: vec![1, 2], ..alone.clone() };
+        let by_configuration = |status: &Status| Status { is_elected: false, ..status.clone() };
+        let needs_two = |status: &Status| Status { min_in_sync: 2, ..status.clone() };
+        let not_in = |status: &Status| Status { is_self_in_sync: false, ..status.clone() };
+        let foreign = |status: &Status| Status { belongs: false, ..status.clone() };
+        let one = Status { in_sync: 1, others: Vec::new(), peers: Vec::new(), ..master.clone() };
+        let hand_over = "it is the master; hand over first";
+        let catches_up = "it is alone in the in-sync set: replica 1 catches up";
+        let cases: [(&str, Status, &[&str]); 18] = [
+            ("nothing is known", Status::new(0, 1), &["no master is known"]),
+            ("a master with an heir", master.clone(), &[hand_over]),
+            ("a master without one", alone.clone(), &[catches_up]),
+            (
+                "the same of three",
+                of_three,
+                &[
+                    "it is alone in the in-sync set: replica 1 catches up, replica 2 is not connected",
+                ],
+            ),
+            (
+                "the other is away",
+                Status { peers: vec![gone], ..alone.clone() },
+                &["it is alone in the in-sync set: replica 1 is not connected"],
+            ),
+            (
+                "it was never heard",
+                Status { peers: Vec::new(), ..alone.clone() },
+                &["it is alone in the in-sync set: replica 1 is not connected"],
+            ),
+            ("a group of one", one.clone(), &[]),
+            ("one by configuration", by_configuration(&one), &[]),
+            ("a master by configuration", by_configuration(&master), &[]),
+            ("one whose slave catches up", by_configuration(&alone), &[catches_up]),
+            (
+                "it hands over",
+                Status { is_handing_over: true, ..master.clone() },
+                &["the office of the master is being handed over", hand_over],
+            ),
+            ("a slave that can be spared", slave.clone(), &[]),
+            ("one that is needed", needs_two(&slave), &["2 replicas are in sync and heard, and 2"]),
+            (
+                "the other was not heard",
+                Status { peers: vec![late], ..slave.clone() },
+                &["1 replicas are in sync and heard, and 1"],
+            ),
+            ("a slave that catches up", not_in(&slave), &["it is not in sync, it is still"]),
+            ("one that is to go", foreign(&not_in(&slave)), &["it belongs to the group no more"]),
+            ("one that can", Status { is_self_counted: false, ..foreign(&not_in(&slave)) }, &[]),
+            ("a slave by configuration", by_configuration(&slave), &[]),
+        ];
+        for (what, status, expected) in cases {
+            let reasons = status.reasons_not_to_restart();
+            let is_said =
+                reasons.iter().zip(expected).all(|(said, wanted)| said.starts_with(wanted));
+            assert!(reasons.len() == expected.len() && is_said, "{what}: {reasons:?}");
+        }
     }
 }

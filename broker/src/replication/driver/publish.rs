@@ -139,6 +139,18 @@ impl Driver {
             is_short,
             min_in_sync: self.settings.min_in_sync,
             peers: peers.collect(),
+            others: self.others(),
         }
+    }
+
+    /// The other replicas of the group, as far as they are known: one by configuration has no list.
+    fn others(&self) -> Vec<u32> {
+        let me = self.replica.me().replica;
+        let (connected, group) = (self.links.keys(), self.settings.group.iter());
+        let all: Vec<_> = match self.authority.is_by_configuration() {
+            true => connected.copied().collect(),
+            false => group.copied().collect(),
+        };
+        all.into_iter().filter(|replica| *replica != me).map(|replica| replica.0).collect()
     }
 }
