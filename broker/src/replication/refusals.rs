@@ -68,10 +68,12 @@ impl Refusals {
         }
     }
 
-    /// Should it be refused again, that is news.
+    /// Should it be refused again, that is news; but not where it was caught in saying what cannot be, which
+    /// it may do each time after it was accepted.
     pub(super) fn accepted(&self, who: &dyn fmt::Display) {
         let who = who.to_string();
-        self.0.lock().said.retain(|(known, _)| *known != who);
+        let is_kept = |reason| matches!(reason, Reason::FutureFetch | Reason::FutureReport);
+        self.0.lock().said.retain(|(known, reason)| *known != who || is_kept(*reason));
     }
 
     /// How often for each reason that there was.
@@ -131,11 +133,13 @@ mod tests {
             refusals.refused(&who, Reason::Secret, &"no");
         }
         refusals.refused(&"replica", Reason::Epoch, &"no");
-        assert_eq!(refusals.counts(), [("Secret", 4_000), ("Epoch", 1)]);
+        refusals.refused(&"replica", Reason::FutureReport, &"no");
+        let expected = [("Secret", 4_000), ("Epoch", 1), ("FutureReport", 1)];
+        assert_eq!(refusals.counts(), expected);
         assert!(refusals.0.lock().said.len() <= SAID_MAX);
-        let is_said = || refusals.0.lock().said.contains(&("replica".to_owned(), Reason::Epoch));
-        assert!(is_said());
+        let is_said = |reason| refusals.0.lock().said.contains(&("replica".to_owned(), reason));
+        assert!(is_said(Reason::Epoch));
         refusals.accepted(&"replica");
-        assert!(!is_said());
+        assert!(!is_said(Reason::Epoch) && is_said(Reason::FutureReport));
     }
 }
