@@ -137,8 +137,10 @@ impl Driver {
         if !is_wanted {
             return Ok(());
         }
+        let before = self.broker.store.max_offset();
         match copy::take(&self.broker, &mut self.epochs, &log) {
             Ok(()) => {
+                self.note_progress(before);
                 self.log_moved();
                 self.note_caught_up();
             }
@@ -153,6 +155,15 @@ impl Driver {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Says each GiB how far a replica is that has much to take.
+    fn note_progress(&self, before: u64) {
+        let Some(following) = &self.following else { return };
+        let end = self.broker.store.max_offset();
+        if before >> 30 != end >> 30 && end < following.caught_up_at {
+            tracing::info!(end, of = following.caught_up_at, "taking the master's log");
+        }
     }
 
     /// Takes nothing more before the master was asked anew, in a while; says why.
