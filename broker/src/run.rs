@@ -247,13 +247,16 @@ async fn leave_before_the_end(broker: &Arc<Broker>) {
         return;
     }
     let is_master = || matches!(replication.role(), RoleStatus::Master { .. });
-    if !is_master() {
+    let leave = async || {
         // Beyond that the others do without it.
         let patience = Duration::from_millis(broker.config().replication.lease_ms) / 3;
         match replication.leave(patience).await {
             true => tracing::info!("nobody waits for this replica"),
             false => tracing::warn!("this replica ends and is still counted on"),
         }
+    };
+    if !is_master() {
+        leave().await;
     }
     // Also one to which a master has handed over a moment ago.
     if is_master() {
@@ -266,7 +269,11 @@ async fn leave_before_the_end(broker: &Arc<Broker>) {
             handed_over = if is_master() { broker.hand_over(None).await } else { Ok(()) };
         }
         match handed_over {
-            Ok(()) => tracing::info!("handed over before the end"),
+            Ok(()) => {
+                tracing::info!("handed over before the end");
+                // It follows its heir, who would take it into the set again, and wait for it when it is gone.
+                leave().await;
+            }
             Err(error) => tracing::warn!(%error, "not handed over before the end"),
         }
     }
