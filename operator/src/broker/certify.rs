@@ -157,6 +157,10 @@ impl Round<'_> {
                 let (broker, namespace) = (plan.name(), plan.namespace());
                 return Err(Error::MayNotCertify { name, broker, namespace });
             }
+            // An object that is not there is no error. That the kind is not the server says in plain text.
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return Err(Error::NoCertManager);
+            }
             found => found.map_err(Error::kubernetes(what()))?,
         };
         if let Some(found) = &found {
@@ -174,7 +178,7 @@ impl Round<'_> {
                 self.context.metrics.wrote("Certificate");
                 Ok(())
             }
-            Err(kube::Error::Api(status)) if status.is_not_found() => Err(Error::NoCertManager),
+            Err(kube::Error::Api(status)) if status.code == 404 => Err(Error::NoCertManager),
             Err(error) => Err(Error::kubernetes(format!("apply Certificate {name}"))(error)),
         }
     }

@@ -28,7 +28,7 @@ async fn any_server_has_others_looked_after_beside_resources_that_nobody_can_rea
     let mut cluster = Cluster::start_alone().await;
     let topic = "{brokerRef: {name: mq}, queues: many}";
     cluster.declare_against_the_schema("Topic", "unreadable", topic).await;
-    let broker = "{nameServers: ['ns:9876'], groups: many, storage: {size: 1Gi}}";
+    let broker = "{nameServers: ['ns:9876'], replicasPerGroup: many, storage: {size: 1Gi}}";
     cluster.declare_against_the_schema("Broker", "unreadable", broker).await;
     // Both for an operator that saw them come and for one that finds them when it begins.
     for index in 0..2 {
