@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use weirmq_message::batch::BatchUnit;
@@ -413,6 +413,16 @@ async fn a_batch_whose_room_somebody_else_took_waits_like_others() {
     assert!(batch.append(&broker) && broker.store.watermarks().written() > end);
 }
 
+/// A connection that the broker serves, and its other end.
+async fn served(broker: &Arc<Broker>, listener: &TcpListener) -> (Connection, TcpStream) {
+    let io_threads = vec![Arc::new(crate::io_threads::IoThread::default())];
+    let service = crate::session::BrokerService { broker: broker.clone(), io_threads };
+    let serve = |connection: &Connection| service.connected(connection, 0);
+    let address = listener.local_addr().unwrap().to_string();
+    let served = connect(&address, PATIENCE, Default::default(), serve).await.unwrap();
+    (served, listener.accept().await.unwrap().0)
+}
+
 /// A consumer gives the message at this offset back.
 fn give_back(offset: i64) -> Vec<u8> {
     let header = ConsumerSendMessageBackHeader {
@@ -444,11 +454,7 @@ async fn a_message_that_is_given_back_is_acknowledged_when_the_disk_has_its_copy
     broker.store.append_now(&[NewMessage::plain("t", 0, b"body")], &mut appended).unwrap();
     broker.store.flush().unwrap();
     let held = Held::hold(&disk);
-    let io_threads = vec![Arc::new(crate::io_threads::IoThread::default())];
-    let service = crate::session::BrokerService { broker: broker.clone(), io_threads };
-    let serve = |connection: &Connection| service.connected(connection, 0);
-    let _served = connect(&address.to_string(), PATIENCE, Default::default(), serve).await.unwrap();
-    let (mut peer, _) = listener.accept().await.unwrap();
+    let (_served, mut peer) = served(&broker, &listener).await;
     peer.write_all(&give_back(appended[0].physical_offset as i64)).await.unwrap();
     let waits = async {
         while broker.acknowledgements.requests() == 0 {
@@ -496,11 +502,7 @@ async fn a_request_that_is_put_back_does_not_forget_which_topics_it_made() {
         broker.store.append_now(&[filler], &mut appended).unwrap();
     }
 
-    let io_threads = vec![Arc::new(crate::io_threads::IoThread::default())];
-    let service = crate::session::BrokerService { broker: broker.clone(), io_threads };
-    let serve = |connection: &Connection| service.connected(connection, 0);
-    let _served = connect(&address.to_string(), PATIENCE, Default::default(), serve).await.unwrap();
-    let (mut peer, _) = listener.accept().await.unwrap();
+    let (_served, mut peer) = served(&broker, &listener).await;
     peer.write_all(&give_back(offset)).await.unwrap();
     tokio::time::timeout(PATIENCE, async {
         while broker.state.topics.get("%RETRY%g").is_none() {
