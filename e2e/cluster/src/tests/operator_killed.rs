@@ -7,6 +7,7 @@ use super::OPERATOR_NAMESPACE;
 use super::lifecycle::{all_run, images, smooth};
 use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, scale_operator};
 use super::operator_away::OPERATOR_PODS;
+use super::scale::end_after_a_group;
 use super::sizes::{asked, expansion, grown, of_replicas};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Cluster, Namespace, is_ready, wait};
@@ -90,12 +91,7 @@ pub(crate) fn in_scaling(namespace: &Namespace<'_>) -> anyhow::Result<String> {
         Ok((is_gone && pod.is_none()).then_some(()))
     })?;
     deployed.ready("broker", BROKER, 60)?;
-    load.until_more(200, 60)?;
-    let account = load.end_without_groups()?;
-    ensure!(account.left > 0, "the group that left had no messages, which shows nothing");
-    namespace.measured("left_with_the_group", account.left as f64);
-    let outcome = outcome(namespace, &account, begun);
-    Ok(format!("{outcome}; {} of them were in the group that left", account.left))
+    end_after_a_group(namespace, load, begun)
 }
 
 /// The operator is killed while two replicas come, and again while they leave, one of which is master.

@@ -26,11 +26,20 @@ pub(crate) fn there_and_back(namespace: &Namespace<'_>) -> anyhow::Result<String
     namespace.kubectl(&["scale", "broker", BROKER, "--replicas=1"])?;
     second_is_gone(&deployed, &groups)?;
     ensure!(disks(namespace)? == before, "a disk went with its group");
+    end_after_a_group(namespace, load, scaled)
+}
+
+/// Ends a load of which messages have left with a group, and says what came of it.
+pub(super) fn end_after_a_group(
+    namespace: &Namespace<'_>,
+    load: Load<'_>,
+    begun: u64,
+) -> anyhow::Result<String> {
     load.until_more(200, 60)?;
     let account = load.end_without_groups()?;
     ensure!(account.left > 0, "the group that left had no messages, which shows nothing");
     namespace.measured("left_with_the_group", account.left as f64);
-    let outcome = outcome(namespace, &account, scaled);
+    let outcome = outcome(namespace, &account, begun);
     Ok(format!("{outcome}; {} of them were in the group that left", account.left))
 }
 
