@@ -212,15 +212,19 @@ async fn a_replica_whose_log_its_master_has_follows() {
     slave.thread.stop();
 }
 
+/// A broker of a replica, and what its driver would be made of, which the test does not start.
+fn broker_of(folder: &tempfile::TempDir) -> (Arc<Broker>, impl Sized) {
+    let (config, admin) = (config(folder, 0), weirmq_admin::Admin::default());
+    let (disk, metrics) = (Arc::new(SimulatedDisk::new()), Metrics::new(&config, &admin));
+    let bound = "127.0.0.1:10911".parse().unwrap();
+    open(disk, Configuration::new(config).unwrap(), bound, admin, metrics).unwrap()
+}
+
 /// A request for a queue lock that is held already is answered without an append.
 #[tokio::test]
 async fn a_process_that_was_stopped_does_nothing_as_master_before_its_replica_knows() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, admin) = (config(&folder, 0), weirmq_admin::Admin::default());
-    let (disk, metrics) = (Arc::new(SimulatedDisk::new()), Metrics::new(&config, &admin));
-    let bound = "127.0.0.1:10911".parse().unwrap();
-    let (broker, _prepared) =
-        open(disk, Configuration::new(config).unwrap(), bound, admin, metrics).unwrap();
+    let (broker, _prepared) = broker_of(&folder);
     let replication = broker.replication.as_ref().unwrap();
     let role = RoleStatus::Master { may_append: true };
     replication.set_status(Status { role, ..replication.status() });
@@ -237,11 +241,7 @@ async fn a_process_that_was_stopped_does_nothing_as_master_before_its_replica_kn
 #[tokio::test]
 async fn a_hand_over_is_answered_by_who_became_master() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, admin) = (config(&folder, 0), weirmq_admin::Admin::default());
-    let (disk, metrics) = (Arc::new(SimulatedDisk::new()), Metrics::new(&config, &admin));
-    let bound = "127.0.0.1:10911".parse().unwrap();
-    let (broker, _prepared) =
-        open(disk, Configuration::new(config).unwrap(), bound, admin, metrics).unwrap();
+    let (broker, _prepared) = broker_of(&folder);
     let shared = broker.replication.clone().unwrap();
     let settings = Settings::new(3);
     let (me, now) = (ReplicaId(0), broker.store.clock().uptime());
