@@ -13,7 +13,6 @@ use crate::error::StoreError;
 use crate::message::{Appended, NewMessage};
 use crate::segment::Segment;
 use crate::store::Inner;
-use crate::zero_ahead::ZeroAhead;
 
 /// The longest topic, in bytes: Apache's limit for retry topics.
 const TOPIC_BYTES_MAX: usize = 255;
@@ -34,7 +33,6 @@ pub(crate) struct Appender {
     pub(crate) batch: Batch,
     /// Checksums of the log's blocks, of everything before `position`.
     pub(crate) tail: BlockTail,
-    pub(crate) zero_ahead: ZeroAhead,
     next_space_check: u64,
     gate: Gate,
 }
@@ -54,7 +52,6 @@ impl Appender {
             position,
             batch: Batch::default(),
             tail,
-            zero_ahead: ZeroAhead::default(),
             next_space_check: position + SPACE_CHECK_BYTES,
             gate: Gate::Open,
         }
@@ -200,6 +197,28 @@ impl Inner {
         Ok(())
     }
 
+    /// Appends, and does `between` when the batch is written and not yet published. Other threads may
+    /// do then what needs no append lock.
+    #[cfg(test)]
+    pub(crate) fn append_around(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+        between: impl FnOnce(),
+    ) -> Result<(), StoreError> {
+        self.check_open()?;
+        let mut appender = self.appender.lock();
+        let position = appender.position;
+        appender.batch.encode(messages, position, self.clock.now_ms(), self, appended)?;
+        if let Err(error) = self.write(&mut appender) {
+            appender.forget_batch();
+            return Err(error);
+        }
+        between();
+        self.publish(&mut appender);
+        Ok(())
+    }
+
     fn check_sizes(&self, message: &NewMessage<'_>) -> Result<(), StoreError> {
         let sizes = [
             ("topic", message.topic.len(), TOPIC_BYTES_MAX),
@@ -223,12 +242,10 @@ impl Inner {
     }
 
     /// Writes the batch's pieces. After an error nothing of it can be found in the log.
-    fn write(&self, appender: &mut MutexGuard<'_, Appender>) -> Result<(), StoreError> {
+    fn write(&self, appender: &mut Appender) -> Result<(), StoreError> {
         self.check_room(appender.position, appender.batch.end)?;
         let end = appender.batch.end + TRAILER.len() as u64;
-        while appender.zero_ahead.is_writing_into(appender.position, end) {
-            self.zeroed.wait(appender);
-        }
+        self.zero_ahead.wait_for(appender.position, end);
         let batch = &mut appender.batch;
         // Files are made before anything is written, so that most errors leave no trace at all.
         let mut segments = Vec::with_capacity(batch.pieces.len());
@@ -370,7 +387,7 @@ impl Inner {
             appender.next_space_check = appender.position + SPACE_CHECK_BYTES;
             work |= background::SPACE;
         }
-        if self.config.is_sync() && appender.zero_ahead.is_short(appender.position) {
+        if self.config.is_sync() && self.zero_ahead.is_short(appender.position) {
             work |= background::ZEROS;
         }
         if work != 0 {

@@ -137,8 +137,8 @@ impl Inner {
             let _flushing = self.flusher.flushing.lock();
             self.flusher.check_poison()?;
             let (from, target) = {
-                // With the lock, so that no proof reaches across the target: whatever is written
-                // by now has its proof already, and what follows begins another.
+                // With the lock, and before the sync: whatever is written by now has its proof
+                // already, and what follows begins another.
                 let mut proof = self.proof.lock();
                 proof.close();
                 (self.marks.flushed(), self.marks.written())

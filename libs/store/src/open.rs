@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 
 use crate::apache::{self, ApacheTraces};
 use crate::apache_cut::ApacheCut;
@@ -36,6 +36,7 @@ use crate::segment::{Segment, remove_if_there};
 use crate::spare::SpareSegments;
 use crate::store::Inner;
 use crate::watermarks::Watermarks;
+use crate::zero_ahead::ZeroAhead;
 
 impl Inner {
     pub(crate) fn open(
@@ -140,7 +141,7 @@ impl Inner {
             left_behind: Mutex::new(None),
             marks: Watermarks::at(end, config.is_sync()),
             appender: Mutex::new(Appender::at(end, tail)),
-            zeroed: Condvar::new(),
+            zero_ahead: ZeroAhead::default(),
             flusher: Flusher::new(config.flush),
             background: Background::marked_at(end),
             disk_watch: DiskWatch::default(),

@@ -16,6 +16,8 @@ pub(crate) enum Planted {
     CutAtFirstBadRecord,
     /// A queue goes on from a counter in a file although the log lost its end.
     OffsetFromCounter,
+    /// A proof counts only where it begins at what was flushed, and not in its middle.
+    ProofFromItsBeginningOnly,
     /// An expired segment gets its next life although somebody reads from it.
     RecycledWhileRead,
 }

@@ -15,17 +15,19 @@
 //! | 4 | CRC-32 of the letters `WEIRTAIL` and the 28 bytes before |
 //!
 //! There are 16 such places, numbers are big-endian. Each append lengthens the open proof, in its
-//! place and with its checksum, after it wrote its records; a flush closes the open proof, so that
-//! none reaches across what a flush promised. Records and proof are in one file, so one `fdatasync`
-//! covers both: a range whose flush was answered has its proof on disk, and a range without one
-//! was promised to nobody. A clean close leaves zeros from the log's end to the segment's, and so no
-//! proofs and nothing that needs them.
+//! place and with its checksum, after it wrote its records; a flush closes the open proof before it
+//! syncs, so that what is lost of later records takes no promised one with it. The closed one may
+//! end behind what the flush promises, by an append that was written and not yet published. Records
+//! and proof are in one file, so one `fdatasync` covers both: a range whose flush was answered has
+//! its proof on disk, and a range without one was promised to nobody. A clean close leaves zeros
+//! from the log's end to the segment's, and so no proofs and nothing that needs them.
 
 use std::ops::Range;
 
 use crc32fast::Hasher;
 
 use crate::error::StoreError;
+use crate::planted::{self, Planted};
 use crate::segment::Segment;
 
 /// So much of each segment's end is left to proofs: one sector, which is written whole or not.
@@ -165,6 +167,9 @@ impl Proofs {
     }
 
     /// How far proofs reach without a gap from `position` on.
+    ///
+    /// Where a flush ended, a proof need not begin: it takes in what was written and not yet
+    /// published when the flush looked how far the log goes.
     pub(crate) fn proved_from(
         &self,
         segment: &Segment,
@@ -172,8 +177,13 @@ impl Proofs {
     ) -> Result<u64, StoreError> {
         loop {
             let mut next = position;
-            // Of an earlier attempt others may begin here as well; those do not fit the bytes.
-            for proof in self.found.iter().filter(|proof| proof.range.start == position) {
+            // One that does not fit the bytes is of an attempt that a crash cut short.
+            for proof in self.found.iter().filter(|proof| proof.range.contains(&position)) {
+                if planted::is_on(Planted::ProofFromItsBeginningOnly)
+                    && proof.range.start != position
+                {
+                    continue;
+                }
                 if proof.range.end > next && checksum(segment, &proof.range)? == proof.crc {
                     next = proof.range.end;
                 }

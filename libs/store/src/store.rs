@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 
 use crate::append::{Appender, Gate};
 use crate::background::{self, Background};
@@ -34,14 +34,15 @@ use crate::scrub::{DamageListener, DamagedRange, Scrub};
 use crate::small_file;
 use crate::spare::SpareSegments;
 use crate::watermarks::Watermarks;
+use crate::zero_ahead::ZeroAhead;
 
 /// A CommitLog with its queues and index. Clones are the same store.
 ///
 /// Dropping the last clone without [`Store::close`] is like the death of the process: everything
 /// written is found again, and the next open says that the stop was not clean.
 ///
-/// Order of locks: guests, append lock, proof, queue state, queue table, queue, queue file; each may
-/// be taken without those before it.
+/// Order of locks: guests, append lock, zero ahead, proof, queue state, queue table, queue, queue
+/// file; each may be taken without those before it.
 #[derive(Clone)]
 pub struct Store {
     running: Arc<Running>,
@@ -68,8 +69,7 @@ pub(crate) struct Inner {
     pub(crate) marks: Watermarks,
     /// The append lock.
     pub(crate) appender: Mutex<Appender>,
-    /// With the append lock: a claim of the zero writer ended.
-    pub(crate) zeroed: Condvar,
+    pub(crate) zero_ahead: ZeroAhead,
     pub(crate) proof: Mutex<OpenProof>,
     pub(crate) spares: SpareSegments,
     pub(crate) retention_clock: Mutex<RetentionClock>,
@@ -155,7 +155,7 @@ impl Store {
         Ok((Self { running }, report))
     }
 
-    fn inner(&self) -> &Inner {
+    pub(crate) fn inner(&self) -> &Inner {
         &self.running.inner
     }
 

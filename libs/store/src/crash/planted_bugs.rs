@@ -60,6 +60,7 @@ fn every_bug_planted_in_the_store_is_found() {
         Planted::MarkAheadOfFlushed,
         Planted::VisiblePastFlushed,
         Planted::OffsetFromCounter,
+        Planted::ProofFromItsBeginningOnly,
     ] {
         is_found(&format!("{bug:?}"), Machine { fault: Fault::Sound, bug: Some(bug) });
     }

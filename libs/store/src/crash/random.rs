@@ -15,9 +15,10 @@ pub(super) fn of(seed: u64) -> Sequence {
     let segment_bytes = [4096, 8192, 16384][random.below(3) as usize];
     let is_even = random.below(2) == 0;
     let mut op = || match random.below(24) {
-        0..12 => {
+        letter @ 0..12 => {
             let count = 1 + random.below(6);
-            Op::Append((0..count).map(|_| shape(&mut random, is_even)).collect())
+            let shapes = (0..count).map(|_| shape(&mut random, is_even)).collect();
+            if letter < 7 { Op::Append(shapes) } else { Op::AppendAroundFlush(shapes) }
         }
         12..15 => Op::Flush,
         15..18 => Op::Maintain,
@@ -27,9 +28,18 @@ pub(super) fn of(seed: u64) -> Sequence {
         22 => Op::BreakSync,
         _ => Op::Expire,
     };
-    let prefix = (0..6).map(|_| op()).filter(|op| *op != Op::BreakSync).collect();
+    let then = (0..6).map(|_| op()).filter(|op| *op != Op::BreakSync).collect();
     let ops = (0..4).map(|_| op()).collect();
-    Sequence { flush, segment_bytes, prefix, ops }
+    let first = if random.below(2) == 0 { recycled(segment_bytes) } else { Vec::new() };
+    Sequence { flush, segment_bytes, prefix: [first, then].concat(), ops }
+}
+
+/// Fills three segments and more, and lets them expire, so that the next ones are recycled.
+fn recycled(segment_bytes: u64) -> Vec<Op> {
+    let seven = Op::Append((0..7).map(|n| Shape::even(TOPICS[n % 2])).collect());
+    let mut ops = vec![seven.clone(); 3 * segment_bytes as usize / 4096];
+    ops.extend([Op::Flush, Op::Maintain, Op::Expire, Op::Maintain, seven]);
+    ops
 }
 
 fn shape(random: &mut Random, is_even: bool) -> Shape {

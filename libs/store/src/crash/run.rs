@@ -11,7 +11,7 @@ use super::promise::{Contents, Promise};
 use super::sequences::{Op, Sequence, Shape, TOPICS};
 use crate::disk::SimulatedDisk;
 use crate::planted::{self, Planted};
-use crate::{Clock, ManualClock, Store, StoreConfig, StoreError};
+use crate::{Appended, Clock, ManualClock, Store, StoreConfig, StoreError};
 
 const CRASHES_PER_STEP: u32 = 3;
 
@@ -100,7 +100,9 @@ impl Running {
     /// Puts into `promise` what an operation may have done before it returns.
     fn expect(&self, op: &Op, promise: &mut Promise) {
         match op {
-            Op::Append(shapes) => promise.pending = self.messages(shapes),
+            Op::Append(shapes) | Op::AppendAroundFlush(shapes) => {
+                promise.pending = self.messages(shapes);
+            }
             Op::Delete => {
                 promise.maybe_deleted = Some((TOPICS[0].to_owned(), self.store.max_offset()));
             }
@@ -115,7 +117,8 @@ impl Running {
 
     fn apply(&mut self, op: &Op) -> Result<(), StoreError> {
         match op {
-            Op::Append(shapes) => self.append(shapes)?,
+            Op::Append(shapes) => self.append(shapes, false)?,
+            Op::AppendAroundFlush(shapes) => self.append(shapes, true)?,
             Op::Flush => drop(self.store.flush()?),
             Op::Maintain => self.store.maintain()?,
             Op::Reopen => {
@@ -150,10 +153,15 @@ impl Running {
         self.promise.kept_below = self.promise.kept_below.max(kept);
     }
 
-    fn append(&mut self, shapes: &[Shape]) -> Result<(), StoreError> {
+    fn append(&mut self, shapes: &[Shape], is_flushed_inside: bool) -> Result<(), StoreError> {
         let messages = self.messages(shapes);
         self.next_number += messages.len() as u64;
-        let appended = match common::append(&self.store, &messages) {
+        let appended = if is_flushed_inside {
+            self.append_around_flush(&messages)
+        } else {
+            common::append(&self.store, &messages)
+        };
+        let appended = match appended {
             Ok(appended) => appended,
             Err(error) => {
                 self.promise.pending = messages;
@@ -171,12 +179,22 @@ impl Running {
         Ok(())
     }
 
-    /// The process is another one; the machine stayed on.
+    fn append_around_flush(&self, messages: &[Message]) -> Result<Vec<Appended>, StoreError> {
+        let new: Vec<_> = messages.iter().map(Message::as_new).collect();
+        let (mut appended, mut flushed) = (Vec::new(), Ok(0));
+        let flush = || flushed = self.store.flush();
+        self.store.inner().append_around(&new, &mut appended, flush)?;
+        flushed.map(|_| appended)
+    }
+
+    /// The process is another one; the machine stayed on, so all that was written is there.
     fn start_again(&mut self) -> Result<(), StoreError> {
+        let end = self.store.max_offset();
         let nothing = FaultyDisk::new(SimulatedDisk::new(), Fault::Sound);
         let other = self.machine.open(&nothing, &self.config, &self.clock)?;
         drop(std::mem::replace(&mut self.store, other));
         self.store = self.machine.open(&self.faulty, &self.config, &self.clock)?;
+        assert_eq!(self.store.max_offset(), end, "the end of the log, with another process");
         Ok(())
     }
 

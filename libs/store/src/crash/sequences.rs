@@ -8,6 +8,8 @@ use crate::config::FlushMode;
 pub(super) enum Op {
     /// One message or several; bodies count up, so that no two messages are equal.
     Append(Vec<Shape>),
+    /// The same, and a flush when the records are written and not yet published.
+    AppendAroundFlush(Vec<Shape>),
     Flush,
     /// Seals full segments, writes the durable mark.
     Maintain,

@@ -119,6 +119,32 @@ fn an_expired_segment_has_another_life_under_another_name() {
 }
 
 #[test]
+fn a_flush_while_an_append_waits_to_be_published_costs_no_later_record() {
+    let message = NewMessage::plain("t", 0, &[7; 1000]);
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 2);
+    append(&inner, 26);
+    expire(&inner);
+    inner.maintain().unwrap();
+    append(&inner, 3);
+    assert!(inner.log.newest().unwrap().is_recycled());
+    inner.append(&[message], &mut Vec::new()).unwrap();
+    let published = inner.marks.written();
+    let flush = || assert_eq!(inner.flush().unwrap(), published);
+    inner.append_around(&[message], &mut Vec::new(), flush).unwrap();
+    // Its proof says up to where the flush was, and that is in the middle of the proof before.
+    inner.append(&[message], &mut Vec::new()).unwrap();
+    inner.flush().unwrap();
+    let end = inner.marks.written();
+    drop(inner);
+    for disk in [disk.clone(), disk.crash(1)] {
+        let inner = open(&disk, 2);
+        assert_eq!((inner.recovery.log_end, inner.recovery.cut_records), (end, 0));
+        assert_eq!(inner.queues.find("t", 0).unwrap().range(end).max, 32);
+    }
+}
+
+#[test]
 fn what_apache_appended_to_a_recycled_segment_after_our_kill_counts() {
     let disk = SimulatedDisk::new();
     let inner = open(&disk, 2);
