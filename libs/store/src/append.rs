@@ -252,6 +252,13 @@ impl Inner {
         for piece in &batch.pieces {
             segments.push(self.segment_for(piece.position).map_err(|error| self.explain(error))?);
         }
+        for (piece, segment) in batch.pieces.iter().zip(&segments) {
+            // A copy of what Apache's broker wrote may reach into the place of proofs. Ours do not.
+            let end = piece.position + piece.bytes.len() as u64;
+            if segment.is_recycled() && end > segment.records_end() {
+                segment.end_life_before(piece.position).map_err(|error| self.explain(error))?;
+            }
+        }
         if let Some(segment) = segments.last().filter(|segment| segment.is_recycled()) {
             batch.fill_page(segment.records_end());
         }
@@ -275,9 +282,7 @@ impl Inner {
         for (piece, segment) in batch.pieces.iter().zip(segments) {
             let bytes = &batch.bytes[piece.bytes.clone()];
             let bytes = &bytes[..bytes.len().min((batch.end - piece.position) as usize)];
-            // Apache's broker may have filled a segment up to where proofs would stand.
-            let has_place = piece.position + bytes.len() as u64 <= segment.records_end();
-            if !segment.is_recycled() || !has_place || bytes.is_empty() {
+            if !segment.is_recycled() || bytes.is_empty() {
                 continue;
             }
             open.extend(piece.position, bytes);

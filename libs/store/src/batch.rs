@@ -110,10 +110,12 @@ impl Batch {
         Ok(())
     }
 
-    /// Ends what was copied, at `end`. Behind padding nothing has begun yet.
-    pub(crate) fn end_copy(&mut self, end: u64) {
+    /// Ends what was copied, at `end`. Behind padding nothing has begun yet, and another writer's
+    /// record may end where the segment does.
+    pub(crate) fn end_copy(&mut self, end: u64, segment_bytes: u64) {
         if self.pieces.last().is_some_and(|piece| piece.position < end) {
-            self.bytes.extend_from_slice(&TRAILER);
+            let left = end.next_multiple_of(segment_bytes) - end;
+            self.bytes.extend_from_slice(&TRAILER[..TRAILER.len().min(left as usize)]);
             self.end_piece();
         } else {
             self.pieces.pop();

@@ -1,7 +1,7 @@
 //! Makes written records durable, and tells who waits for it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
@@ -206,7 +206,9 @@ impl Inner {
         while !flusher.is_stopped() {
             if !self.is_dirty() {
                 flusher.sleep.store(IDLE, Ordering::SeqCst);
-                // An append between the look above and the store did not see us sleep.
+                // An append between the look above and the store did not see us sleep. A plain load
+                // may overtake a store before it.
+                fence(Ordering::SeqCst);
                 if !self.is_dirty() && !flusher.is_stopped() {
                     std::thread::park();
                 }
@@ -231,7 +233,7 @@ impl Inner {
         let deadline = Instant::now() + interval;
         loop {
             self.flusher.sleep.store(GATHERING, Ordering::SeqCst);
-            let unflushed = self.marks.written() - self.marks.flushed();
+            let unflushed = self.marks.unflushed();
             let left = deadline.saturating_duration_since(Instant::now());
             if unflushed >= bytes || left.is_zero() || self.flusher.is_stopped() {
                 break;

@@ -224,7 +224,7 @@ impl Batch {
             position += size as u64;
             rest = others;
         }
-        self.end_copy(position);
+        self.end_copy(position, segment_bytes);
         Ok(())
     }
 

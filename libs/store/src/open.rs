@@ -150,6 +150,7 @@ impl Inner {
             scrub,
             suspects: Suspects::default(),
             guests: RwLock::default(),
+            small_files: Mutex::default(),
             recent: Recent::default(),
             protected_images: Mutex::default(),
             protected_from: AtomicU64::new(0),

@@ -258,7 +258,8 @@ impl Inner {
                 0
             }
         };
-        let size = self.marks.flushed() - self.log.start().unwrap_or(self.marks.flushed());
+        let flushed = self.marks.flushed();
+        let size = flushed.saturating_sub(self.log.start().unwrap_or(flushed));
         if done == 0 || size == 0 {
             return PAUSE_MAX.min(interval);
         }

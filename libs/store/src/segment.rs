@@ -258,6 +258,14 @@ impl Segment {
         erase(&*self.file, range).map_err(StoreError::io("write", &self.path))
     }
 
+    /// Makes a recycled segment one that was never written from `position` on, durably, for records that
+    /// need the place of its proofs.
+    pub(crate) fn end_life_before(&self, position: u64) -> Result<(), StoreError> {
+        self.clear_from(position)?;
+        self.is_recycled.store(false, Ordering::Release);
+        Ok(())
+    }
+
     /// Makes everything from `position` on read as zeros, durably: what the file held in its life
     /// before, and then the proofs, without which none of that may be left. Fast where the file
     /// system knows holes.

@@ -41,7 +41,7 @@ use crate::zero_ahead::ZeroAhead;
 /// Dropping the last clone without [`Store::close`] is like the death of the process: everything
 /// written is found again, and the next open says that the stop was not clean.
 ///
-/// Order of locks: guests, append lock, zero ahead, proof, queue state, queue table, queue, queue
+/// Order of locks: guests, small files, append lock, zero ahead, proof, queue state, queue table, queue, queue
 /// file; each may be taken without those before it.
 #[derive(Clone)]
 pub struct Store {
@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     /// Held by those who write into the directory on threads that nobody joins: closing waits for them,
     /// because what is in it may be changed or opened again then.
     pub(crate) guests: RwLock<()>,
+    /// Held by who writes a small file of the store's user.
+    pub(crate) small_files: Mutex<()>,
     pub(crate) recent: Recent,
     /// Called after each append.
     pub(crate) append_listener: RwLock<Option<Box<dyn Fn() + Send + Sync>>>,
@@ -564,6 +566,8 @@ impl Store {
     pub fn write_small_file(&self, name: &'static str, contents: &[u8]) -> Result<(), StoreError> {
         let inner = self.inner();
         let _closing_waits = inner.guests.read();
+        // Two that write the same file would write the same temporary one.
+        let _alone = inner.small_files.lock();
         inner.check_open()?;
         let written = small_file::write(&*inner.disk, &inner.layout.user.join(name), contents);
         written.inspect_err(|error| inner.stop_if_disk_failed(error))
@@ -622,6 +626,7 @@ impl Store {
     /// [`StoreError::Io`] on the files of the checksums. What the disk does not give of the log is
     /// damage.
     pub fn scrub(&self) -> Result<(), StoreError> {
+        let _closing_waits = self.inner().guests.read();
         self.inner().check_open()?;
         self.inner().scrub_all()
     }

@@ -20,7 +20,7 @@ use super::directory::Directory;
 use crate::disk::{Disk, OpenMode};
 use crate::dispatch::DispatchRule;
 use crate::error::StoreError;
-use crate::format::file_name;
+use crate::format::{PADDING_HEAD_BYTES, file_name};
 use crate::recover::Tail;
 use crate::scan::{Scanner, Step};
 use crate::segment::remove_if_there;
@@ -129,6 +129,9 @@ fn for_each_record(
                 Step::Record(record, size) => {
                     act(&record, from, size)?;
                     continue;
+                }
+                Step::SegmentEnd if from + PADDING_HEAD_BYTES > proved_end => {
+                    "nothing proves it".to_owned()
                 }
                 Step::SegmentEnd => break segment.end(),
                 Step::Nothing => "zeros".to_owned(),

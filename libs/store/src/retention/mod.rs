@@ -164,6 +164,8 @@ impl Inner {
         tracing::warn!(start = oldest.start, "the disk has no room at all, spares go first");
         self.spares.remove_all()?;
         self.queues.all().iter().for_each(|queue| queue.forget_before(oldest.end()));
+        // Should it stay after all, nobody may complete files that say that it holds nothing.
+        oldest.is_sealed.store(true, Ordering::Release);
         // Open files would keep their blocks.
         oldest.queues.reset();
         oldest.keys.reset();
@@ -216,8 +218,9 @@ impl Inner {
         &self,
         offsets: &BTreeMap<String, BTreeMap<i32, u64>>,
     ) -> Result<(), StoreError> {
-        self.check_open()?;
         let _appender = self.appender.lock();
+        // With the lock, as in appends.
+        self.check_open()?;
         let mut state = self.queue_state.lock();
         let mut changed = state.clone();
         for (topic, queues) in offsets {
@@ -264,10 +267,10 @@ impl Inner {
 
     /// See [`crate::Store::delete_queues`].
     pub(crate) fn delete_queues(&self, topics: &[&str], said_until: u64) -> Result<(), StoreError> {
-        self.check_open()?;
         // Under the append lock, so that every record is clearly before or after. Topics are
         // deleted seldom enough for appends to wait a millisecond.
         let appender = self.appender.lock();
+        self.check_open()?;
         let known = |topic: &&&str| self.queues.read().contains_key(**topic);
         let topics: Vec<&str> = topics.iter().filter(known).copied().collect();
         if topics.is_empty() {

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::ManualClock;
 use crate::config::FlushMode;
+use crate::consume_queue::QueueRange;
 use crate::disk::SimulatedDisk;
 use crate::message::NewMessage;
 
@@ -142,6 +143,78 @@ fn a_flush_while_an_append_waits_to_be_published_costs_no_later_record() {
         assert_eq!((inner.recovery.log_end, inner.recovery.cut_records), (end, 0));
         assert_eq!(inner.queues.find("t", 0).unwrap().range(end).max, 32);
     }
+}
+
+#[test]
+fn a_copy_may_need_the_place_of_the_proofs() {
+    // Apache's broker leaves 8 bytes behind the last record for padding, or fills a segment.
+    for left in [300, 8, 4, 0] {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk, 2);
+        append(&inner, 26);
+        expire(&inner);
+        inner.maintain().unwrap();
+        append(&inner, 6);
+        let segment = inner.log.newest().unwrap();
+        assert!(segment.is_recycled());
+        let begin = inner.marks.written();
+        let mut copy = Vec::new();
+        let mut add = |queue_offset, position, body: &[u8]| {
+            let record = NewMessage::plain("t", 0, body).to_record(queue_offset, position, 1000);
+            record.encode(&mut copy).unwrap();
+            position + record.encoded_len() as u64
+        };
+        let at = add(32, begin, &[7; 1000]);
+        let head = at - begin - 1000;
+        add(33, at, &vec![7; (segment.end() - left - at - head) as usize]);
+        inner.append_copy(begin, &copy).unwrap();
+        inner.flush().unwrap();
+        let end = inner.marks.written();
+        assert_eq!(end, segment.end() - left);
+        // No padding fits behind it, so the next record begins another segment.
+        let end = if left < 8 { segment.end() } else { end };
+        drop((inner, segment));
+        for seed in 0..20 {
+            let inner = open(&disk.crash(seed), 2);
+            assert_eq!((inner.recovery.log_end, inner.recovery.cut_records), (end, 0));
+            assert_eq!(inner.queues.find("t", 0).unwrap().range(end).max, 34);
+        }
+    }
+}
+
+#[test]
+fn files_that_made_room_are_not_completed_without_their_entries() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 0);
+    inner.protected_from.store(0, Ordering::Release);
+    append(&inner, 26);
+    disk.limit_space(Some(0));
+    inner.make_room(&inner.log.all()[0]).unwrap();
+    disk.limit_space(None);
+    inner.maintain().unwrap();
+    inner.close().unwrap();
+    drop(inner);
+    let inner = open(&disk, 0);
+    assert_eq!(inner.recovery.rebuilt_segments, 1);
+    assert_eq!(inner.queues.find("t", 0).unwrap().range(u64::MAX), QueueRange { min: 0, max: 26 });
+}
+
+#[test]
+fn what_waited_for_the_append_lock_while_the_store_was_closed_changes_nothing() {
+    let inner = open(&SimulatedDisk::new(), 0);
+    append(&inner, 1);
+    inner.is_closed.store(true, Ordering::Release);
+    assert!(matches!(inner.delete_queues(&["t"], 0), Err(StoreError::Closed)));
+    assert!(matches!(inner.adopt_next_offsets(&Default::default()), Err(StoreError::Closed)));
+    let appender = inner.appender.lock();
+    inner.is_closed.store(false, Ordering::Release);
+    std::thread::scope(|scope| {
+        let deletion = scope.spawn(|| inner.delete_queues(&["t"], 0));
+        std::thread::yield_now();
+        inner.is_closed.store(true, Ordering::Release);
+        drop(appender);
+        assert!(matches!(deletion.join().unwrap(), Err(StoreError::Closed)));
+    });
 }
 
 #[test]
