@@ -4,6 +4,7 @@ mod committed;
 mod existence;
 mod registered;
 mod replica;
+mod suggestion;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ use weirmq_remoting::command::SerializeType;
 use weirmq_remoting::header::{ConsumerGroupHeader, Header as _};
 use weirmq_remoting::net::Connection;
 use weirmq_store::{Appended, NewMessage, Store, StoreError};
+
+pub(crate) use suggestion::Reader;
 
 use registered::Registration;
 

@@ -99,26 +99,6 @@ impl Broker {
         self.replication.as_ref().map_or(0, |replication| replication.epoch())
     }
 
-    /// From which broker of the group a consumer should pull next, after one pull that waited for
-    /// the disk or not: the master, a slave that can read old messages in its place, or this
-    /// slave while the master is away.
-    pub(crate) fn suggested_broker(&self, is_cold: bool) -> i64 {
-        let Some(replication) = &self.replication else { return 0 };
-        if let (RoleStatus::Master { .. }, false) = (replication.role(), is_cold) {
-            return 0;
-        }
-        let status = replication.status();
-        let mut connected = status.peers.iter().filter(|peer| peer.is_connected);
-        match status.role {
-            RoleStatus::Master { .. } => {
-                let slave = connected.find(|peer| peer.is_in_sync);
-                slave.map_or(0, |slave| self.config().slave_id(slave.replica))
-            }
-            RoleStatus::Slave { master } if connected.any(|peer| peer.replica == master) => 0,
-            RoleStatus::Slave { .. } | RoleStatus::Waiting => self.own_slave_id(),
-        }
-    }
-
     pub(crate) fn own_slave_id(&self) -> i64 {
         let config = self.config();
         config.slave_id(u32::try_from(config.broker_id).unwrap_or(u32::MAX))

@@ -76,6 +76,12 @@ impl Status {
         }
     }
 
+    /// Whether this is a slave that is connected to its master.
+    pub(crate) fn reaches_master(&self) -> bool {
+        let RoleStatus::Slave { master } = self.role else { return false };
+        self.peers.iter().any(|peer| peer.replica == master && peer.is_connected)
+    }
+
     /// Why restarting this replica now would stop the group, or cost a message its copies; nothing
     /// where it would not.
     pub(crate) fn reasons_not_to_restart(&self) -> Vec<String> {

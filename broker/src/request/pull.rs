@@ -14,6 +14,7 @@ use weirmq_store::{QueueEntry, QueueRead, ReadLimits, Store, StoreError};
 
 use super::{Context, Refusal, fields};
 use crate::Broker;
+use crate::broker::Reader;
 use crate::filter::{FilterError, TagFilter};
 use crate::long_poll::NotHeld;
 use crate::topics::Topic;
@@ -33,6 +34,8 @@ struct Wanted {
     bytes_max: usize,
     filter: TagFilter,
     group_sys_flag: i32,
+    /// Where the group wants to read what is not in memory.
+    when_slow: i64,
 }
 
 /// A pull that found nothing and waits.
@@ -294,6 +297,7 @@ fn wanted(
         bytes_max: asked_bytes.unwrap_or(usize::MAX).min(limits.pull_bytes_max),
         filter,
         group_sys_flag: config.group_sys_flag,
+        when_slow: config.which_broker_when_consume_slowly,
     })
 }
 
@@ -420,8 +424,15 @@ fn write_reply(
     is_cold: bool,
     body: &[u8],
 ) {
+    let reader = Reader {
+        group: &wanted.group,
+        topic: &wanted.topic.name,
+        queue: wanted.queue,
+        next: pulled.next,
+        when_slow: wanted.when_slow,
+    };
     let fields = PullMessageResponseHeader {
-        suggest_which_broker_id: broker.suggested_broker(is_cold),
+        suggest_which_broker_id: broker.suggested_broker(is_cold, reader),
         next_begin_offset: pulled.next,
         min_offset: pulled.min,
         max_offset: pulled.max,

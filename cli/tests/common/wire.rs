@@ -1,5 +1,7 @@
 //! Frames by hand, over plain sockets.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
