@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::Guard;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
 use weirmq_message::{Decoded, Record, properties};
 use weirmq_remoting::RequestCode;
 use weirmq_remoting::body::DataVersion;
@@ -98,6 +99,8 @@ pub(crate) struct Broker {
     pub(crate) slave_offsets_changed: Notify,
     /// So much was written that the log needs an image.
     pub(crate) image_due: Notify,
+    /// Those who are still to be told what became of the hand-over that they asked for.
+    pub(crate) hand_overs: TaskTracker,
     registration: Registration,
     /// The control runtime.
     pub(crate) runtime: tokio::runtime::Handle,
@@ -150,6 +153,7 @@ impl Broker {
             started_ms: now_ms,
             clients: Clients::new(subscriptions::read(&store)),
             registration: Registration::new(&admin),
+            hand_overs: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
             end: watch::Sender::new(None),
             buffers: Mutex::default(),

@@ -33,6 +33,8 @@ use crate::{delay, registration, request, stalled_disk};
 const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
 /// What consumers subscribed to is in its file within this time.
 const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(2);
+/// A broker that ends waits so long until who asked for a hand-over is told what became of it.
+const HAND_OVERS_TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// Pause after a failed write of the offsets that a slave keeps.
 const SLAVE_OFFSETS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -219,6 +221,9 @@ impl Life<'_> {
             leave_before_the_end(&broker).await;
         }
         request::pull::end_held(&broker);
+        // This end may be the answer that they wait for.
+        broker.hand_overs.close();
+        let _ = tokio::time::timeout(HAND_OVERS_TOLD_WITHIN, broker.hand_overs.wait()).await;
         stop.cancel();
         while servers.join_next().await.is_some() {}
         while tasks.join_next().await.is_some() {}

@@ -32,7 +32,7 @@ pub(in crate::request) fn elect(
     };
     let (head, asker) = (request.head, context.connection.clone());
     let master = broker.clone();
-    broker.runtime.spawn(async move {
+    let told = async move {
         let (code, remark) = match master.hand_over(heir).await {
             Ok(()) => (ResponseCode::Success, None),
             Err(error @ HandOverError::NotMaster) => {
@@ -42,6 +42,7 @@ pub(in crate::request) fn elect(
         };
         // An asker that is gone does not want the answer any more.
         let _ = asker.write(|out| response(out, &head, code, remark.as_deref()).finish(b""));
-    });
+    };
+    broker.hand_overs.spawn_on(told, &broker.runtime);
     Ok(())
 }
