@@ -366,7 +366,7 @@ pub(crate) fn open(
         false => recover_state(&store, topics, &config.data_dir, &config.cluster)?,
     };
     let was_slave = state.read_slave_offsets()?;
-    let replica = prepare(&config, &store, &admin)?;
+    let replica = prepare(&config, &store, &admin, metrics.replica.clone())?;
     let shared = replica.as_ref().map(|replica| replica.shared.clone());
     if let Some(replication) = shared.clone() {
         store.set_append_listener(Box::new(move || replication.appended()));

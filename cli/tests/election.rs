@@ -242,6 +242,58 @@ fn a_slave_that_is_told_to_end_is_out_of_the_set_when_it_has() {
 }
 
 #[test]
+fn what_was_counted_of_a_replica_stays_when_it_begins_anew() {
+    let group = Group::new(2, 1);
+    let mut both: Vec<_> =
+        [0, 1].map(|id| group.start(id, &[])).map(Starting::ready).into_iter().collect();
+    let is = |server: &Server, name: &str, value| metric(&server.admin, name) == Some(value);
+    let in_sync = |both: &[Server]| {
+        both.iter()
+            .any(|it| is(it, "weirmq_takes_messages", 1) && is(it, "weirmq_in_sync_replicas", 2))
+    };
+    until("two are in sync", || in_sync(&both));
+    let first = both.iter().position(|it| is(it, "weirmq_is_master", 1)).unwrap();
+    let heir = &both[1 - first];
+    let counted = |server: &Server| {
+        ["weirmq_fenced_appends", "weirmq_failover_milliseconds"]
+            .map(|name| metric(&server.admin, name).unwrap())
+    };
+    assert_eq!(counted(heir), [0, 0]);
+    let client = connect(&heir.broker, PATIENCE, Default::default(), |_| NoRequests);
+    let client = group.runtime.block_on(client).unwrap();
+    let code = RequestCode::LockBatchMessageQueue.number();
+    let locked = client.call(SerializeType::Json, code, |_| {}, br#"{"mqSet":[]}"#, PATIENCE);
+    let locked = group.runtime.block_on(locked).unwrap().command().unwrap().head.code;
+    assert_eq!(locked, ResponseCode::ServiceNotAvailable.number());
+    assert_eq!(counted(heir), [1, 0]);
+
+    assert!(both.remove(first).kill().is_empty());
+    until("the other takes messages", || is(&both[0], "weirmq_takes_messages", 1));
+    let [fenced, failover] = counted(&both[0]);
+    // One of two is no majority: it has waited until the lease of the other was over.
+    assert!(fenced == 1 && failover > 0, "{fenced} {failover}");
+    both.push(group.start(first as u32, &[]).ready());
+    until("two are in sync again", || in_sync(&both));
+    assert_eq!(counted(&both[1]), [0, 0], "its process is another one");
+
+    let switched = weir()
+        .args(["cluster", "switch", "broker-a", "--namesrv", &group.namesrv.namesrv])
+        .output();
+    let switched = switched.unwrap();
+    assert!(switched.status.success(), "{switched:?}");
+    until("it has begun anew as a slave", || {
+        let metrics = http(&both[0].admin, "GET /metrics HTTP/1.0\r\n\r\n");
+        let is_anew = |it: &str| {
+            it.starts_with("weirmq_replica_begun_anew_total{") && it.contains("log=\"kept\"")
+        };
+        metrics.lines().any(is_anew) && is(&both[0], "weirmq_is_master", 0)
+    });
+    assert_eq!(counted(&both[0]), [fenced, failover]);
+    drop(both);
+    drop(group.runtime);
+}
+
+#[test]
 fn where_a_quorum_acknowledges_the_one_that_has_most_is_elected() {
     let group = Group::acknowledged_by("Quorum", 3, 2);
     let start = |id| group.start(id, &["--ack", "quorum"]);
@@ -413,24 +465,48 @@ fn a_record_that_was_deleted_is_not_obeyed_and_one_that_is_put_back_is() {
         }
     };
     let complaints = || both.each_ref().map(|it| metric(&it.admin, "weirmq_replica_complaint"));
+    let both_say = |what: &str| {
+        let request = "GET /readyz?verbose HTTP/1.0\r\n\r\n";
+        until(what, || both.iter().all(|it| http(&it.admin, request).contains(what)));
+        assert_eq!(complaints(), [Some(1); 2]);
+    };
     for _ in 0..2 {
         restored(&Value::Null);
-        until("both say that it is gone", || complaints() == [Some(1); 2]);
-        for server in &both {
-            let ready = http(&server.admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n");
-            assert!(ready.contains("it was deleted, or restored from an old copy"), "{ready}");
-        }
+        both_say("it was deleted, or restored from an old copy");
         // Nobody is elected by it, and who led goes on.
         assert!(epochs() == [epoch; 2] && master().is_some());
         restored(&newest["status"]);
         until("nothing is wrong", || complaints() == [Some(0); 2]);
         assert!(epochs() == [epoch; 2] && in_sync() == Some(2));
     }
+
+    // A copy that was good once, of an epoch before the one that both have promised.
+    let older = newest["status"].clone();
+    let switched = weir()
+        .args(["cluster", "switch", "broker-a", "--namesrv", &group.namesrv.namesrv])
+        .output();
+    let switched = switched.unwrap();
+    assert!(switched.status.success(), "{switched:?}");
+    let later = epoch.map(|epoch| epoch + 1);
+    let mut newer = Value::Null;
+    until("the other one is master, and nothing is still to change", || {
+        newer = group.request("GET", &path, media, &Value::Null);
+        let status = &newer["status"];
+        let is_written = status["phase"] == "Stable" && status["inSyncReplicas"] == "0,1";
+        is_written && epochs() == [later; 2] && in_sync() == Some(2)
+    });
+    restored(&older);
+    both_say(&format!("the authority record is of epoch {}", epoch.unwrap()));
+    assert!(epochs() == [later; 2] && master().is_some());
+    restored(&newer["status"]);
+    until("nothing is wrong any more", || complaints() == [Some(0); 2]);
+    assert!(epochs() == [later; 2] && in_sync() == Some(2));
+
     for server in both {
         let errors = server.kill();
         let said = errors.matches("was deleted, or restored from").count();
         assert!(
-            (1..=4).contains(&said),
+            (1..=6).contains(&said),
             "each time it happened, not each time it was read: {errors}"
         );
     }

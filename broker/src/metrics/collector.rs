@@ -160,7 +160,7 @@ fn encode_refusals(
     let gauge = ConstGauge::new(0u64);
     let name = "weirmq_refused_replicas";
     let mut descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-    for (reason, count) in replication.refusals.counts() {
+    for (reason, count) in replication.counted.refusals.counts() {
         ConstGauge::new(count).encode(descriptor.encode_family(&[("reason", reason)])?)?;
     }
     Ok(())

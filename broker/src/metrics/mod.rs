@@ -18,6 +18,7 @@ use weirmq_store::Appended;
 
 use crate::Broker;
 use crate::config::BrokerConfig;
+use crate::replication;
 use crate::topics::{Topic, Topics};
 
 pub(crate) use collector::BrokerCollector;
@@ -97,6 +98,7 @@ pub(crate) struct Metrics {
     refused: Family<RefusedLabels, Counter>,
     registered: Family<NameServerLabels, Gauge>,
     begun_anew: Family<BegunAnewLabels, Counter>,
+    pub(crate) replica: Arc<replication::Counted>,
     put: AtomicU64,
     got: AtomicU64,
     put_rate: RateWindow,
@@ -125,6 +127,7 @@ impl Metrics {
             refused: Family::default(),
             registered: Family::default(),
             begun_anew: Family::default(),
+            replica: Arc::default(),
             put: AtomicU64::new(0),
             got: AtomicU64::new(0),
             put_rate: RateWindow::default(),

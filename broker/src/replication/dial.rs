@@ -107,7 +107,7 @@ pub(super) async fn listen(listener: TcpListener, ends: Ends, stop: Cancellation
             };
             let (stream, peer) = met.map_err(std::io::Error::from)??;
             drop(stranger);
-            ends.shared.refusals.accepted(&who);
+            ends.shared.counted.refusals.accepted(&who);
             ends.serve(stream, peer).await;
             Ok::<_, HandshakeError>(())
         };
@@ -141,7 +141,7 @@ pub(super) async fn keep_dialling(address: String, ends: Ends, stop: Cancellatio
             };
             let met = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await;
             let (stream, peer) = met.map_err(std::io::Error::from)??;
-            ends.shared.refusals.accepted(&address);
+            ends.shared.counted.refusals.accepted(&address);
             ends.serve(stream, peer).await;
             Ok::<_, HandshakeError>(())
         };

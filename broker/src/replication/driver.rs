@@ -436,7 +436,7 @@ impl Driver {
 
     /// Counts what a replica does not get, and says so once until it gets what it wants.
     fn refuse(&self, replica: ReplicaId, reason: Reason, why: impl std::fmt::Display) {
-        self.shared.refusals.refused(&named(replica), reason, &why);
+        self.shared.counted.refusals.refused(&named(replica), reason, &why);
     }
 
     fn on_report(&mut self, report: Report) {

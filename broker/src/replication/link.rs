@@ -356,7 +356,9 @@ mod tests {
         let store = store(config.store_config());
         // A byte a second: the message is due in minutes.
         let check = weirmq_admin::Admin::default().check("replication");
-        let shared = Arc::new(Shared::new(Status::new(0, 1), mpsc::channel(1).0, check, 1));
+        let commands = mpsc::channel(1).0;
+        let shared = Shared::new(Status::new(0, 1), commands, check, 1, Arc::default());
+        let shared = Arc::new(shared);
         let from = Member { replica: ReplicaId(1), incarnation: Incarnation(5) };
         let report = Report {
             from,

@@ -25,6 +25,7 @@ mod tls;
 mod version_1;
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -84,6 +85,17 @@ pub(crate) enum HandOverError {
     Unknown,
 }
 
+/// What is counted of a replica for as long as the process lives, however often it begins anew.
+#[derive(Default)]
+pub(crate) struct Counted {
+    pub(crate) refusals: refusals::Refusals,
+    /// Appends that were refused because this replica is not the master.
+    fenced: AtomicU64,
+    /// How long the group was without a master when this replica became one the last time, in
+    /// milliseconds; 0 where it never did in another's place.
+    failover_ms: AtomicU64,
+}
+
 /// What the broker's other threads know of the replica, and what they tell it.
 pub(crate) struct Shared {
     /// The log has grown, or more of it is flushed.
@@ -100,12 +112,7 @@ pub(crate) struct Shared {
     catch_up: catch_up::CatchUp,
     /// What is measured of the replicas.
     pub(crate) peers: peers::Peers,
-    pub(crate) refusals: refusals::Refusals,
-    /// Appends that were refused because this replica is not the master.
-    fenced: AtomicU64,
-    /// How long the group was without a master when this replica became one, in milliseconds; 0
-    /// where it never did in another's place.
-    failover_ms: AtomicU64,
+    pub(crate) counted: Arc<Counted>,
     /// What was last said of this replica: that it does its part, or why not.
     said: Mutex<Option<Result<(), String>>>,
     check: weirmq_admin::Check,
@@ -122,6 +129,7 @@ impl Shared {
         commands: mpsc::Sender<Command>,
         check: weirmq_admin::Check,
         catch_up_rate: u64,
+        counted: Arc<Counted>,
     ) -> Self {
         Self {
             moved: Notify::new(),
@@ -132,9 +140,7 @@ impl Shared {
             acknowledged_until: AtomicU64::new(0),
             catch_up: catch_up::CatchUp::new(catch_up_rate),
             peers: peers::Peers::default(),
-            refusals: refusals::Refusals::default(),
-            fenced: AtomicU64::new(0),
-            failover_ms: AtomicU64::new(0),
+            counted,
             said: Mutex::default(),
             check,
             offsets_heard: AtomicU64::new(0),
@@ -195,7 +201,7 @@ impl Shared {
     }
 
     pub(crate) fn count_fenced(&self) {
-        self.fenced.fetch_add(1, Ordering::Relaxed);
+        self.counted.fenced.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Names, meanings and values of what is counted here.
@@ -214,8 +220,9 @@ impl Shared {
             ),
             (
                 "weirmq_fenced_appends",
-                "Appends refused because this is not the master, or too few replicas are in sync",
-                self.fenced.load(Ordering::Relaxed),
+                "Appends, and changes that would have been one, refused because this is not the master, or too few \
+                 replicas are in sync",
+                self.counted.fenced.load(Ordering::Relaxed),
             ),
             (
                 "weirmq_replica_complaint",
@@ -226,7 +233,7 @@ impl Shared {
             (
                 "weirmq_failover_milliseconds",
                 "How long there was no master when this replica became it",
-                self.failover_ms.load(Ordering::Relaxed),
+                self.counted.failover_ms.load(Ordering::Relaxed),
             ),
         ]
     }
@@ -279,7 +286,7 @@ impl Shared {
     /// so where it is asked whether it is ready, if its configuration may be the reason: whoever waits
     /// for it would see nothing else.
     fn refused(&self, who: &dyn fmt::Display, reason: Reason, why: &dyn fmt::Display) {
-        self.refusals.refused(who, reason, why);
+        self.counted.refusals.refused(who, reason, why);
         if reason.is_configured() && self.said.lock().is_none() {
             self.check.failing(format!("{who}: {why}"));
         }
@@ -359,7 +366,7 @@ mod tests {
         let admin = Admin::new();
         let (commands, _) = mpsc::channel(1);
         let check = admin.check("replication");
-        let shared = Shared::new(Status::new(1, 2), commands, check, 0);
+        let shared = Shared::new(Status::new(1, 2), commands, check, 0, Arc::default());
         let state = || admin.health().state("replication").unwrap();
         shared.refused(&"10.0.0.7", Reason::NoReplica, &"what a stranger says");
         assert_eq!(state(), State::Starting);
@@ -369,6 +376,6 @@ mod tests {
         assert_eq!(state(), State::Ok);
         shared.refused(&"mq-0-0:10912", Reason::Secret, &"the secrets differ");
         assert_eq!(state(), State::Ok);
-        assert_eq!(shared.refusals.counts(), [("NoReplica", 1), ("Secret", 2)]);
+        assert_eq!(shared.counted.refusals.counts(), [("NoReplica", 1), ("Secret", 2)]);
     }
 }

@@ -22,7 +22,7 @@ use super::frame::Hello;
 use super::handshake::{PROTOCOL, PROTOCOL_MIN, Trust};
 use super::static_roles::{StaticRoles, StaticRolesError};
 use super::tls::Tls;
-use super::{Command, Shared, Status, kept};
+use super::{Command, Counted, Shared, Status, kept};
 use crate::Broker;
 use crate::config::{
     AckPolicy, BrokerConfig, Flush, KubernetesSection, REPLICAS_MAX, ReplicationMode,
@@ -84,6 +84,7 @@ pub(crate) fn prepare(
     config: &BrokerConfig,
     store: &Store,
     admin: &weirmq_admin::Admin,
+    counted: Arc<Counted>,
 ) -> Result<Option<Prepared>, StartError> {
     if !config.replication.is_on() {
         return Ok(None);
@@ -115,6 +116,7 @@ pub(crate) fn prepare(
         sender,
         admin.check("broker/replication"),
         section.catch_up_bytes_per_second,
+        counted,
     ));
     Ok(Some(Prepared { shared, settings, authority, promise, epochs, me, trust, tls, commands }))
 }

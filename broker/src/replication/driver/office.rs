@@ -116,7 +116,7 @@ impl Driver {
             self.end_link(peer);
         } else if let Some(link) = self.links.get(&peer.replica) {
             tracing::info!(replica = peer.replica.0, from = fetch.from, "replica takes the log");
-            self.shared.refusals.accepted(&named(peer.replica));
+            self.shared.counted.refusals.accepted(&named(peer.replica));
             link.send_log(Some(fetch));
         }
     }

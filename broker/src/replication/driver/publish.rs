@@ -81,7 +81,7 @@ impl Driver {
         if let Some(last_heard) = self.master_heard.take() {
             let gone = self.now().saturating_sub(last_heard).as_millis();
             let gone = u64::try_from(gone).unwrap_or(u64::MAX);
-            self.shared.failover_ms.store(gone, Ordering::Relaxed);
+            self.shared.counted.failover_ms.store(gone, Ordering::Relaxed);
             tracing::info!(without_master_ms = gone, "this replica takes messages");
         }
     }
