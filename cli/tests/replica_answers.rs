@@ -1,4 +1,5 @@
-//! What replicas answer to clients, over plain sockets.
+//! What replicas answer to clients, over plain sockets: what they acknowledge, and what they leave to the
+//! master.
 
 mod common;
 #[path = "common/group.rs"]
@@ -9,10 +10,11 @@ mod wire;
 use std::path::Path;
 
 use serde_json::json;
+use weirmq_remoting::SerializeType::Json;
 use weirmq_remoting::{RequestCode as Code, ResponseCode};
 
-use group::{Group, TOPIC, http, until};
-use wire::Socket;
+use group::{Group, TOPIC, http, is_ok, until};
+use wire::{Answer, Socket, ask, frame};
 
 fn send_fields<'a>(topic: &'a str, properties: &'a str) -> [(&'a str, &'a str); 11] {
     [
@@ -28,6 +30,128 @@ fn send_fields<'a>(topic: &'a str, properties: &'a str) -> [(&'a str, &'a str); 
         ("reconsumeTimes", "0"),
         ("batch", "false"),
     ]
+}
+
+fn give_back<'a>(offset: &'a str, level: &'a str) -> [(&'static str, &'a str); 3] {
+    [("offset", offset), ("group", "readers"), ("delayLevel", level)]
+}
+
+/// Where a message is that was sent, as its id says.
+fn physical_offset(sent: &Answer) -> String {
+    let id = sent.field("msgId").unwrap();
+    u64::from_str_radix(&id[id.len() - 16..], 16).unwrap().to_string()
+}
+
+#[test]
+fn a_message_that_is_given_back_is_acknowledged_as_one_that_is_sent() {
+    let group = Group::new(&["--replication", "sync", "--min-in-sync", "2"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    let slave = group.slave(1, &master);
+    until("the slave is in sync", || is_ok(&group.send(&producer, 0, 1)));
+    let mut socket = Socket::open(&master.broker);
+    let sent = socket.call_with_body(Code::SendMessage, &send_fields(TOPIC, ""), b"body");
+    let offset = physical_offset(&sent);
+    for level in ["0", "-1"] {
+        let answer = socket.call(Code::ConsumerSendMessageBack, &give_back(&offset, level));
+        assert_eq!(answer.code, ResponseCode::Success.number(), "{answer:?}");
+    }
+
+    // Nobody else has what is written from here on.
+    slave.pause(true);
+    let code = Code::ConsumerSendMessageBack.number();
+    let of_go = json!({
+        "code": code, "language": "GO", "version": 317, "opaque": 1, "flag": 0,
+        "extFields": { "offset": offset, "group": "readers", "delayLevel": "0" },
+    });
+    let mut waiting = frame(of_go.to_string().as_bytes(), b"");
+    waiting.extend(ask(Json, code, 2, &give_back(&offset, "0"), b""));
+    waiting.extend(ask(Json, code, 3, &give_back(&offset, "-1"), b""));
+    // A consumer that gives back by itself, with the properties of the message that it was given.
+    let again = send_fields("%RETRY%readers", "WAIT\u{1}false\u{2}");
+    waiting.extend(ask(Json, Code::SendMessage.number(), 4, &again, b"body"));
+    assert!(socket.send(&waiting));
+    let may_be_lost = [ResponseCode::FlushSlaveTimeout, ResponseCode::SlaveNotAvailable];
+    // Go's client would take any answer for a success.
+    for opaque in [2, 3, 4] {
+        let answer = socket.answer().expect("the connection was closed");
+        assert_eq!(answer.opaque, opaque, "{answer:?}");
+        assert!(may_be_lost.iter().any(|code| answer.code == code.number()), "{answer:?}");
+    }
+    // Its producer did not want to wait.
+    let sent = send_fields(TOPIC, "WAIT\u{1}false\u{2}");
+    let sent = socket.call_with_body(Code::SendMessage, &sent, b"body");
+    assert_eq!(sent.code, ResponseCode::Success.number(), "{sent:?}");
+
+    slave.pause(false);
+    until("it is acknowledged", || {
+        let answer = socket.call(Code::ConsumerSendMessageBack, &give_back(&offset, "0"));
+        answer.code == ResponseCode::Success.number()
+    });
+    group.runtime.block_on(client.shutdown());
+}
+
+#[test]
+fn a_slave_makes_no_change_and_never_says_that_none_was_needed() {
+    let group = Group::new(&["--replication", "sync", "--min-in-sync", "1"]);
+    let master = group.master();
+    let (client, producer) = group.client();
+    assert!(is_ok(&group.send(&producer, 0, 10)));
+    let mut socket = Socket::open(&master.broker);
+    let sent = socket.call_with_body(Code::SendMessage, &send_fields(TOPIC, ""), b"body");
+    let offset = physical_offset(&sent);
+    // A group that wants nothing again.
+    let readers = json!({ "groupName": "readers", "retryQueueNums": 0 }).to_string();
+    let group_code = Code::UpdateAndCreateSubscriptionGroup;
+    let made = socket.call_with_body(group_code, &[], readers.as_bytes());
+    assert_eq!(made.code, ResponseCode::Success.number(), "{made:?}");
+    let slave = group.slave(1, &master);
+    until("the slave has everything", || group::log(&group.data(1)) == group::log(&group.data(0)));
+
+    let queues = json!({
+        "consumerGroup": "readers", "clientId": "c",
+        "mqSet": [{ "topic": TOPIC, "brokerName": "broker-a", "queueId": 0 }],
+    });
+    let (queues, readers) = (queues.to_string(), readers.as_bytes());
+    let unknown_topic = [("topic", "unknown")];
+    let unknown_group = [("groupName", "unknown"), ("cleanOffset", "false")];
+    let topic = [
+        ("topic", "new"),
+        ("defaultTopic", "TBW102"),
+        ("readQueueNums", "2"),
+        ("writeQueueNums", "2"),
+        ("perm", "6"),
+        ("topicFilterType", "SINGLE_TAG"),
+        ("order", "false"),
+    ];
+    let (to_topic, to_retry) = (send_fields(TOPIC, ""), send_fields("%RETRY%readers", ""));
+    let back = give_back(&offset, "0");
+    type Change<'a> = (Code, &'a [(&'a str, &'a str)], &'a [u8]);
+    let changes: [Change<'_>; 9] = [
+        (Code::SendMessage, &to_topic, b"body"),
+        (Code::SendMessage, &to_retry, b"body"),
+        (Code::ConsumerSendMessageBack, &back, b""),
+        (Code::LockBatchMessageQueue, &[], queues.as_bytes()),
+        (Code::UnlockBatchMessageQueue, &[], queues.as_bytes()),
+        (Code::UpdateAndCreateTopic, &topic, b""),
+        // There would be nothing to do: it is as it is to be.
+        (group_code, &[], readers),
+        (Code::DeleteTopicInBroker, &unknown_topic, b""),
+        (Code::DeleteSubscriptionGroup, &unknown_group, b""),
+    ];
+    let fenced = || {
+        let metrics = http(&slave.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+        let line = metrics.lines().find(|line| line.starts_with("weirmq_fenced_appends")).unwrap();
+        line.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap()
+    };
+    let mut socket = Socket::open(&slave.broker);
+    for (count, (code, fields, body)) in changes.into_iter().enumerate() {
+        assert_eq!(fenced(), count, "before {code:?}");
+        let answer = socket.call_with_body(code, fields, body);
+        assert_eq!(answer.code, ResponseCode::ServiceNotAvailable.number(), "{code:?}: {answer:?}");
+        assert!(answer.remark.contains("replica 0 is the master"), "{code:?}: {answer:?}");
+    }
+    group.runtime.block_on(client.shutdown());
 }
 
 /// Has the kernel forget what it holds of a replica's log.

@@ -385,6 +385,9 @@ fn a_store_of_another_log_is_kept_and_does_not_follow() {
     until("it says why it does not follow", || {
         http(&slave.admin, "GET /readyz?verbose HTTP/1.0\r\n\r\n").contains("another group")
     });
+    let metrics = http(&slave.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+    let complains = |it: &str| it.starts_with("weirmq_replica_complaint{") && it.ends_with(" 1");
+    assert!(metrics.lines().any(complains), "{metrics}");
     let (status, errors) = slave.terminate();
     assert!(status.success() && errors.contains("another group"), "{errors}");
     assert_eq!(log(&data)[0].1[..before[0].1.len()], before[0].1[..]);

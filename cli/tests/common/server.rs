@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 /// How long a start or a stop may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -152,10 +152,15 @@ impl Server {
         self.process.end()
     }
 
-    /// Stops it as a debugger would, or has it go on.
+    /// Stops it as a debugger would, all its threads, or has it go on.
     pub(crate) fn pause(&self, is_paused: bool) {
-        let signal = if is_paused { Signal::STOP } else { Signal::CONT };
-        kill_process(Pid::from_child(&self.process.child), signal).unwrap();
+        let pid = Pid::from_child(&self.process.child);
+        if is_paused {
+            kill_process(pid, Signal::STOP).unwrap();
+            waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED).unwrap();
+        } else {
+            kill_process(pid, Signal::CONT).unwrap();
+        }
     }
 
     /// The most memory that it has had resident, in bytes.
