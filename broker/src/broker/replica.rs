@@ -71,6 +71,16 @@ impl Broker {
         Err(Refusal::new(ResponseCode::SystemBusy, remark))
     }
 
+    /// Refuses what only the master of this slave can say, while that is away.
+    pub(crate) fn check_reaches_master(&self) -> Result<(), Refusal> {
+        if self.replication.as_ref().is_some_and(|it| it.status().reaches_master()) {
+            return Ok(());
+        }
+        let remark =
+            "this slave no longer has what is asked for, and does not reach its master; ask again";
+        Err(Refusal::new(ResponseCode::SystemBusy, remark))
+    }
+
     /// Refuses to say what groups have committed before this master's slaves had the time to say what was
     /// committed at them.
     pub(crate) fn check_offsets_heard(&self) -> Result<(), Refusal> {

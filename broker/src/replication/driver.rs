@@ -10,7 +10,7 @@ mod publish;
 mod repair;
 mod said;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;

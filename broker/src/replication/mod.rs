@@ -35,6 +35,8 @@ use uuid::Uuid;
 use weirmq_authority::ReplicaId;
 use weirmq_remoting::ResponseCode;
 
+#[cfg(test)]
+pub(crate) use driver::tests::broker_of;
 pub(crate) use kept::{OF_THE_LOG, epochs_as_kept};
 pub(crate) use peers::Peer;
 pub use start::StartError;
@@ -256,7 +258,7 @@ impl Shared {
         self.status.subscribe()
     }
 
-    fn set_status(&self, status: Status) {
+    pub(crate) fn set_status(&self, status: Status) {
         self.status.send_if_modified(|known| {
             let is_new = *known != status;
             if is_new {

@@ -82,6 +82,8 @@ enum Outcome {
     NoneWanted,
     /// The offset is not in the queue; the answer says where it is.
     OffsetMoved,
+    /// A slave does not have it any more; its master may.
+    AtTheMaster,
 }
 
 impl Outcome {
@@ -89,7 +91,7 @@ impl Outcome {
         match self {
             Self::Found => ResponseCode::Success,
             Self::NotFound => ResponseCode::PullNotFound,
-            Self::NoneWanted => ResponseCode::PullRetryImmediately,
+            Self::NoneWanted | Self::AtTheMaster => ResponseCode::PullRetryImmediately,
             Self::OffsetMoved => ResponseCode::PullOffsetMoved,
         }
     }
@@ -150,7 +152,7 @@ pub(crate) fn resume(broker: &Broker, held: HeldPull) {
                 refuse(&refused, &too_many_cold());
             }
         }
-        Err(error) => refuse(&held, &Refusal::from(error)),
+        Err(refusal) => refuse(&held, &refusal),
     }
     broker.give_buffer(body);
 }
@@ -165,7 +167,7 @@ pub(crate) fn answer_cold(broker: &Broker, held: HeldPull) -> usize {
                 |out: &mut Vec<u8>| write_reply(broker, out, &held.wanted, &pulled, true, &body);
             let _ = held.connection.write(reply);
         }
-        Err(error) => refuse(&held, &Refusal::from(error)),
+        Err(refusal) => refuse(&held, &refusal),
     }
     let bytes = body.len();
     broker.give_buffer(body);
@@ -344,20 +346,12 @@ fn filter(
 }
 
 /// Reads the wanted messages into `body` if that is possible without the disk.
-fn read(
-    broker: &Broker,
-    wanted: &Wanted,
-    body: &mut Vec<u8>,
-) -> Result<Option<Pulled>, StoreError> {
+fn read(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Option<Pulled>, Refusal> {
     read_as(broker, wanted, body, Store::read_queue_cached)
 }
 
 /// Reads the wanted messages into `body`, however long that takes.
-fn read_waiting(
-    broker: &Broker,
-    wanted: &Wanted,
-    body: &mut Vec<u8>,
-) -> Result<Pulled, StoreError> {
+fn read_waiting(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Pulled, Refusal> {
     let pulled =
         read_as(broker, wanted, body, |store, topic, queue, from, limits, accept, out| {
             store.read_queue(topic, queue, from, limits, accept, out).map(Some)
@@ -379,7 +373,7 @@ fn read_as(
         &mut dyn FnMut(&QueueEntry) -> bool,
         &mut Vec<u8>,
     ) -> Result<Option<QueueRead>, StoreError>,
-) -> Result<Option<Pulled>, StoreError> {
+) -> Result<Option<Pulled>, Refusal> {
     let nothing = |outcome, next, min, max| Pulled { outcome, next, min, max, messages: 0 };
     let Some(range) = broker.store.queue_range(&wanted.topic.name, wanted.queue) else {
         if broker.may_lack_shown() {
@@ -390,6 +384,11 @@ fn read_as(
     };
     let (min, max) = (range.min as i64, range.max as i64);
     let outside = match wanted.offset {
+        // It would pass over messages that its master has: each replica deletes by itself.
+        offset if offset < min && broker.is_slave() => {
+            broker.check_reaches_master()?;
+            Some((Outcome::AtTheMaster, offset))
+        }
         offset if offset < min => Some((Outcome::OffsetMoved, min)),
         offset if offset == max => Some((Outcome::NotFound, offset)),
         // What a slave does not have yet may well be there: nobody has to go back for it.
@@ -446,11 +445,68 @@ fn write_reply(
         Outcome::NotFound => "OFFSET_OVERFLOW_ONE",
         Outcome::NoneWanted => "NO_MATCHED_MESSAGE",
         Outcome::OffsetMoved => "OFFSET_MOVED",
+        Outcome::AtTheMaster => "OFFSET_TOO_SMALL",
     };
     let mut writer = response(out, &wanted.head, pulled.outcome.code(), Some(remark));
     fields.encode(&mut writer);
     writer.finish(body);
     if pulled.messages > 0 {
         broker.count_out(&wanted.group, &wanted.topic, pulled.messages, body.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weirmq_remoting::command::{Language, SerializeType};
+
+    use super::*;
+    use crate::replication::{PeerStatus, RoleStatus, Status, broker_of};
+
+    #[tokio::test]
+    async fn nobody_passes_at_a_slave_over_what_its_master_may_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let (broker, _prepared) = broker_of(&folder);
+        let deleted = [("t".to_owned(), [(0, 7)].into())].into();
+        broker.store.adopt_next_offsets(&deleted).unwrap();
+        let replication = broker.replication.as_ref().unwrap();
+        let pull = |role, is_connected| {
+            let (is_in_sync, is_prompt) = (is_connected, is_connected);
+            let peer =
+                PeerStatus { replica: 1, is_connected, is_in_sync, is_prompt, end: 0, flushed: 0 };
+            replication.set_status(Status { role, peers: vec![peer], ..replication.status() });
+            let head = Head {
+                serialize: SerializeType::Json,
+                code: 11,
+                language: Language::RUST,
+                version: 0,
+                opaque: 0,
+                flag: 0,
+            };
+            let wanted = Wanted {
+                head,
+                group: "readers".to_owned(),
+                topic: Arc::new(Topic::new("t", 1)),
+                queue: 0,
+                offset: 3,
+                messages_max: 32,
+                bytes_max: 1_000,
+                filter: TagFilter::parse("*", None).unwrap(),
+                group_sys_flag: 0,
+                when_slow: 1,
+            };
+            let pulled = read(&broker, &wanted, &mut Vec::new()).map(Option::unwrap);
+            pulled.map(|pulled| {
+                let next = pulled.next;
+                let reader = Reader { group: "readers", topic: "t", queue: 0, next, when_slow: 1 };
+                (pulled.outcome, next, broker.suggested_broker(false, reader))
+            })
+        };
+        let master = RoleStatus::Master { may_append: true };
+        assert_eq!(pull(master, true), Ok((Outcome::OffsetMoved, 7, 0)));
+        let slave = RoleStatus::Slave { master: 1 };
+        assert_eq!(pull(slave, true), Ok((Outcome::AtTheMaster, 3, 0)));
+        for role in [slave, RoleStatus::Waiting] {
+            assert_eq!(pull(role, false).unwrap_err().code, ResponseCode::SystemBusy);
+        }
     }
 }

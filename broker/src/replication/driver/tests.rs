@@ -213,7 +213,7 @@ async fn a_replica_whose_log_its_master_has_follows() {
 }
 
 /// A broker of a replica, and what its driver would be made of, which the test does not start.
-fn broker_of(folder: &tempfile::TempDir) -> (Arc<Broker>, impl Sized) {
+pub(crate) fn broker_of(folder: &tempfile::TempDir) -> (Arc<Broker>, impl Sized) {
     let (config, admin) = (config(folder, 0), weirmq_admin::Admin::default());
     let (disk, metrics) = (Arc::new(SimulatedDisk::new()), Metrics::new(&config, &admin));
     let bound = "127.0.0.1:10911".parse().unwrap();
