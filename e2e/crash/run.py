@@ -248,7 +248,7 @@ def kills(options, dice, results):
             for round_ in range(ROUNDS):
                 try:
                     since, start_time = kill_once(
-                        options, dice, results, data, config, ledger, round_, since, start_time, before)
+                        options, dice, results, data, config, flush, ledger, round_, since, start_time, before)
                 except (Failure, NotReady) as failure:
                     failed = True
                     results.add(failures=1)
@@ -263,7 +263,7 @@ def kills(options, dice, results):
     return finish(results, "kills", failed)
 
 
-def kill_once(options, dice, results, data, config, ledger, round_, since, start_time, before):
+def kill_once(options, dice, results, data, config, flush, ledger, round_, since, start_time, before):
     server = Server(options.weir, data, config)
     server.ready()
     if round_ == 0:
@@ -275,6 +275,7 @@ def kill_once(options, dice, results, data, config, ledger, round_, since, start
     server.kill()
     load.end()
     results.add(kills=1, acknowledged=ledger.count() - had)
+    results.tally("kills_by_flush", flush)
     if load.problems or server.stderr():
         raise Failure("\n".join([*load.problems, server.stderr()]))
     if dice.random() < 0.2:

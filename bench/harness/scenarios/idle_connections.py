@@ -1,5 +1,6 @@
 """Ten thousand connections that do nothing but stay alive."""
 
+import contextlib
 import json
 import statistics
 import subprocess
@@ -22,24 +23,9 @@ def idle_connections(turns, broker):
     turns.restart_if_large(broker)
     alone = rates(turns, broker)
     before = memory(broker.pid, "RssAnon")
-    words = [turns.options.weir, "bench", "idle", "--broker", broker.address, "--topic", "bench",
-             "-c", CONNECTIONS]
-    idle = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        line = idle.stdout.readline()
-        if not line:
-            raise NotMeasured(f"idle connections: {idle.stderr.read().strip()[-300:]}")
-        opened = json.loads(line)
+    with idle(turns, broker) as opened:
         held, rss = memory(broker.pid, "RssAnon"), memory(broker.pid, "VmRSS")
         beside = rates(turns, broker)
-        ended, _ = idle.communicate(timeout=120)
-    finally:
-        idle.kill()
-        idle.wait()
-    alive = json.loads(ended)["alive"]
-    if alive < opened["connections"]:
-        raise NotMeasured(f"of {opened['connections']} idle connections only {alive} answered in the end")
     return {
         "connections": opened["connections"],
         "opened_per_second": opened["connections"] / opened["seconds"],
@@ -50,6 +36,28 @@ def idle_connections(turns, broker):
         "loss_percent": 100 * (1 - statistics.median(beside) / statistics.median(alone)),
         "rates": {"alone": alone, "beside": beside},
     }
+
+
+@contextlib.contextmanager
+def idle(turns, broker):
+    """Ten thousand connections as long as it lasts, all of which have to answer in the end."""
+    words = [turns.options.weir, "bench", "idle", "--broker", broker.address, "--topic", "bench",
+             "-c", CONNECTIONS]
+    process = subprocess.Popen([str(word) for word in words], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        if not line:
+            raise NotMeasured(f"idle connections: {process.stderr.read().strip()[-300:]}")
+        opened = json.loads(line)
+        yield opened
+        ended, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.wait()
+    alive = json.loads(ended)["alive"]
+    if alive < opened["connections"]:
+        raise NotMeasured(f"of {opened['connections']} idle connections only {alive} answered in the end")
 
 
 def rates(turns, broker):
