@@ -4,7 +4,7 @@ import struct
 import subprocess
 import time
 
-from programs import PATIENCE_SECONDS, Failed
+from programs import PATIENCE_SECONDS, VERSIONS, Failed
 from scenario import SEGMENT_BYTES, contains, expect_equal, messages_of, names, until
 
 # Source: MessageVersion.
@@ -423,6 +423,8 @@ def weir_store(scenario, *words):
 
 # 5.5 has to be told to look at more than ten segments; 4.9 does not know the setting.
 ALL_SEGMENTS = {"5.5.0": ["commitLogRecoverMaxNum=100000"]}
+# Apache writes its checkpoint with its queues: each minute, if they are told nothing else.
+NOTES_SOON = dict.fromkeys(VERSIONS, ["flushConsumeQueueThoroughInterval=1000"])
 SHORT = {"clean": (there_and_back, {})}
 LONG = SHORT | {
     "killed": (lambda scenario: there_and_back(scenario, kill=True), {}),
@@ -434,7 +436,7 @@ LONG = SHORT | {
     "recycled-killed": (lambda scenario: recycled(scenario, kill=True), {}),
     "expired-by-apache": (expired_by_apache, {}),
     "overwritten": (overwritten, {}),
-    "overwritten-killed": (lambda scenario: overwritten(scenario, kill=True), {}),
+    "overwritten-killed": (lambda scenario: overwritten(scenario, kill=True), NOTES_SOON),
     "behind": (behind, {}),
     "behind-again": (lambda scenario: behind(scenario, again=True), {}),
     "without-newest": (without_newest, {}),
