@@ -23,6 +23,7 @@
 //! All numbers are big-endian. Source: `MessageDecoder`, `CommitLog`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use crate::{body_crc, sys_flag};
 
@@ -40,8 +41,13 @@ pub const TOPIC_V1_BYTES_MAX: usize = 127;
 pub const QUEUE_OFFSET_AT: usize = 20;
 /// The offset of the physical offset inside a record.
 pub const PHYSICAL_OFFSET_AT: usize = 28;
+/// The offset of the sysFlag inside a record.
+const SYS_FLAG_AT: usize = 36;
 /// What a record of no body, topic and properties takes with IPv4 hosts.
 pub const FIXED_BYTES: usize = 4 + 4 + 4 + 4 + 4 + 8 + 8 + 4 + 8 + 8 + 8 + 8 + 4 + 8 + 4 + 1 + 2;
+
+/// Within so many bytes from its start stands all of a record that is not its body, topic or properties.
+pub const HEAD_BYTES_MAX: usize = FIXED_BYTES - 3 + 2 * 12;
 
 /// One stored message with borrowed contents.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -189,6 +195,32 @@ impl<'a> Record<'a> {
             }
             other => Err(RecordError::Magic(other)),
         }
+    }
+}
+
+/// Where the body lies in the record that `head` begins, in bytes from its start: behind its length and
+/// in front of the topic's, for which the record has room. `head` holds the first [`HEAD_BYTES_MAX`]
+/// bytes of the record, or all of it; none of the rest is needed.
+///
+/// # Errors
+/// A [`RecordError`] if no record begins like this, whatever follows.
+pub fn body_range(head: &[u8]) -> Result<Range<usize>, RecordError> {
+    let mut cursor = Cursor::new(head);
+    let total = cursor.i32("total size")?;
+    let total = usize::try_from(total)
+        .map_err(|_| RecordError::Length { field: "record", length: i64::from(total) })?;
+    cursor.skip("head", SYS_FLAG_AT - 4)?;
+    let sys_flag = cursor.i32("sysFlag")?;
+    cursor.skip("born timestamp", 8)?;
+    cursor.host("born host", sys_flag & sys_flag::BORN_HOST_V6 != 0)?;
+    cursor.skip("store timestamp", 8)?;
+    cursor.host("store host", sys_flag & sys_flag::STORE_HOST_V6 != 0)?;
+    cursor.skip("transaction", 12)?;
+    let length = cursor.length("body", total)?;
+    let start = head.len() - cursor.rest.len();
+    match start + length < total {
+        true => Ok(start..start + length),
+        false => Err(RecordError::Truncated { field: "body" }),
     }
 }
 
@@ -412,6 +444,26 @@ mod tests {
         let mut damaged = bytes.clone();
         damaged[body_at] ^= 1;
         assert!(matches!(Record::decode(&damaged, true), Err(RecordError::Crc { .. })));
+    }
+
+    #[test]
+    fn the_body_is_found_from_the_head_alone() {
+        let (v4, v6) = ("10.0.0.1:40000", "[2001:db8::1]:40000");
+        for (born, store) in [(v4, v4), (v4, v6), (v6, v4), (v6, v6)] {
+            let (born_host, store_host) = (born.parse().unwrap(), store.parse().unwrap());
+            let bytes = encode(&Record { born_host, store_host, ..sample("topic", &[7; 500]) });
+            let found = body_range(&bytes[..HEAD_BYTES_MAX]).unwrap();
+            assert_eq!(bytes[found.clone()], [7; 500]);
+            assert!(bytes[found.start - 1] == 500_u32.to_be_bytes()[3] && bytes[found.end] == 5);
+            for cut in 0..found.start {
+                body_range(&bytes[..cut]).unwrap_err();
+            }
+            for length in [-1, 0x7FFF_FFFF, bytes.len() as i32] {
+                let mut wrong = bytes.clone();
+                wrong[found.start - 4..found.start].copy_from_slice(&length.to_be_bytes());
+                body_range(&wrong).unwrap_err();
+            }
+        }
     }
 
     #[test]

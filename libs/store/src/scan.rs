@@ -1,7 +1,8 @@
 //! Walks a segment record by record, and finds records where the walk cannot go on.
 
 use weirmq_message::record::{
-    Decoded, MAGIC_V1, MAGIC_V2, PHYSICAL_OFFSET_AT, Record, RecordError,
+    Decoded, HEAD_BYTES_MAX, MAGIC_V1, MAGIC_V2, PHYSICAL_OFFSET_AT, Record, RecordError,
+    body_range,
 };
 
 use crate::error::StoreError;
@@ -80,6 +81,14 @@ impl<'s> Scanner<'s> {
                 "a record at {position} is {size} bytes long where {left} are left"
             )));
         };
+        if self.ahead().len() < size {
+            // A size may be rotten, or belong to a head that stands in a message's body. So before so
+            // much is read the lengths inside must agree with it, and before more than a chunk is
+            // held at once the body with its checksum.
+            if let Err(error) = self.check_lengths(size)? {
+                return invalid(error);
+            }
+        }
         self.fill(size)?;
         let at = (position - self.buffer_start) as usize;
         let bytes = &self.buffer[at..at + size];
@@ -98,6 +107,58 @@ impl<'s> Scanner<'s> {
             }
             Ok(Decoded::Blank(_) | Decoded::End) => Ok(Step::Nothing),
             Err(error) => invalid(error),
+        }
+    }
+
+    /// Whether the lengths of body, topic and properties agree with the size of the record that begins
+    /// at the current position and may have `size` bytes, as [`Record::decode`] wants them; for one that
+    /// is longer than a chunk, if that is asked for, also whether its body has its checksum. Holds a
+    /// chunk at most.
+    fn check_lengths(&self, size: usize) -> Result<Result<(), RecordError>, StoreError> {
+        let mut head = [0; HEAD_BYTES_MAX];
+        let head = &mut head[..size.min(HEAD_BYTES_MAX)];
+        self.segment.read_exact(head, self.position)?;
+        let body = match body_range(head) {
+            Ok(body) => body,
+            Err(error) => return Ok(Err(error)),
+        };
+        let is_v2 = head[4..8] == MAGIC_V2.to_be_bytes();
+        let mut at = body.end;
+        for (field, is_short) in [("topic", is_v2), ("properties", true)] {
+            let mut length = [0; 2];
+            let bytes = if is_short { 2 } else { 1 };
+            if size - at < bytes {
+                return Ok(Err(RecordError::Truncated { field }));
+            }
+            self.segment.read_exact(&mut length[2 - bytes..], self.position + at as u64)?;
+            let length = i16::from_be_bytes(length);
+            let Ok(length) = usize::try_from(length) else {
+                return Ok(Err(RecordError::Length { field, length: i64::from(length) }));
+            };
+            at += bytes;
+            if size - at < length {
+                return Ok(Err(RecordError::Truncated { field }));
+            }
+            at += length;
+        }
+        if at != size {
+            return Ok(Err(RecordError::Mismatch { field: "total size" }));
+        }
+        if !self.is_unproved || size <= CHUNK_BYTES {
+            return Ok(Ok(()));
+        }
+        let expected = u32::from_be_bytes(*head[8..].first_chunk().expect("a whole head"));
+        let mut hasher = crc32fast::Hasher::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        for from in body.clone().step_by(CHUNK_BYTES) {
+            let piece = &mut chunk[..CHUNK_BYTES.min(body.end - from)];
+            self.segment.read_exact(piece, self.position + from as u64)?;
+            hasher.update(piece);
+        }
+        let found = hasher.finalize() & 0x7FFF_FFFF;
+        match found == expected & 0x7FFF_FFFF {
+            true => Ok(Ok(())),
+            false => Ok(Err(RecordError::Crc { expected, found })),
         }
     }
 
@@ -252,4 +313,118 @@ pub(crate) fn has_lost_sector(bytes: &[u8], position: u64, record: &Record<'_>) 
         sector = sector_end;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::disk::{Disk, SimulatedDisk};
+    use crate::format::Layout;
+
+    const SEGMENT_BYTES: u64 = 8 << 20;
+
+    fn segment() -> (SimulatedDisk, Segment) {
+        let disk = SimulatedDisk::new();
+        let layout = Layout::under(Path::new("/s"));
+        layout.directories().iter().for_each(|path| disk.create_directory(path).unwrap());
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        (disk, Segment::create(&shared, &layout, 0, SEGMENT_BYTES).unwrap())
+    }
+
+    fn encoded(topic: &str, host: &str, body: &[u8], position: u64) -> Vec<u8> {
+        let host = host.parse().unwrap();
+        let record = Record {
+            topic,
+            queue_id: 0,
+            flag: 0,
+            queue_offset: 7,
+            physical_offset: position,
+            sys_flag: 0,
+            born_timestamp: 1,
+            born_host: host,
+            store_timestamp: 2,
+            store_host: host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            properties: b"TAGS\x01a\x02",
+        };
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_head_whose_size_is_made_up_costs_a_few_hundred_bytes() {
+        let (disk, segment) = segment();
+        const HEADS: u64 = 200;
+        for number in 0..HEADS {
+            let at = number * 400;
+            let mut head = encoded("t", "10.0.0.1:1", &[7; 200], at);
+            head[..4].copy_from_slice(&((SEGMENT_BYTES - at) as u32).to_be_bytes());
+            segment.write(&head, at).unwrap();
+        }
+        let before = disk.bytes_read();
+        let remains = search(&segment, 0, SEGMENT_BYTES).unwrap();
+        assert_eq!(remains.records, 0);
+        let once = HEADS * 400 + CHUNK_BYTES as u64;
+        let read = disk.bytes_read() - before;
+        assert!(read < once + HEADS * 400, "{read} bytes were read");
+    }
+
+    #[test]
+    fn a_long_record_is_proved_before_it_is_held() {
+        let (_, segment) = segment();
+        let body = vec![7; 5 << 20];
+        let mut bytes = encoded("t", "10.0.0.1:1", &body, 0);
+        segment.write(&bytes, 0).unwrap();
+        let mut scanner = Scanner::of_one(&segment, 0);
+        assert!(matches!(scanner.step().unwrap(), Step::Record(record, _) if record.body == body));
+        bytes[3 << 20] ^= 1;
+        segment.write(&bytes, 0).unwrap();
+        let mut scanner = Scanner::of_one(&segment, 0);
+        assert!(matches!(scanner.step().unwrap(), Step::Invalid(why) if why.contains("checksum")));
+        assert!(scanner.buffer.capacity() <= CHUNK_BYTES);
+    }
+
+    /// Looking at lengths first decides nothing: what was a record is one.
+    #[test]
+    fn whatever_byte_is_another_a_record_is_what_it_is_when_it_is_read_at_once() {
+        let (short, long) = (vec![7; 300], vec![7; CHUNK_BYTES + 5000]);
+        let topics = ["t".repeat(10), "t".repeat(200)];
+        for (body, host) in
+            [(&short, "10.0.0.1:1"), (&short, "[2001:db8::1]:1"), (&long, "10.0.0.1:1")]
+        {
+            for topic in &topics {
+                let (_, segment) = segment();
+                let position = 4096;
+                let bytes = encoded(topic, host, body, position);
+                segment.write(&bytes, position).unwrap();
+                let length = bytes.len();
+                for at in (0..150).chain(length - 250..length) {
+                    // The magic decides what it is at all, and the size how much is looked at.
+                    for flip in [1, 0x80, 0x7F] {
+                        let mut changed = bytes.clone();
+                        changed[at] ^= flip;
+                        segment.write(&changed[at..=at], position + at as u64).unwrap();
+                        let whole = Record::decode(&changed, true);
+                        let is_record = matches!(whole, Ok(Decoded::Record(record, length))
+                            if record.physical_offset == position
+                                && !has_lost_sector(&changed[..length], position, &record));
+                        let mut scanner = Scanner::of_one(&segment, position);
+                        let found = scanner.step().unwrap();
+                        assert_eq!(
+                            matches!(found, Step::Record(..)),
+                            is_record,
+                            "byte {at}: {found:?}"
+                        );
+                        segment.write(&bytes[at..=at], position + at as u64).unwrap();
+                    }
+                }
+            }
+        }
+    }
 }

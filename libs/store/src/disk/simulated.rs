@@ -35,6 +35,7 @@ struct State {
     unsynced_names: Vec<NameChange>,
     locks: BTreeSet<PathBuf>,
     steps: u64,
+    bytes_read: u64,
     fails_from: Option<u64>,
     fail_syncs: bool,
     fail_reads: bool,
@@ -61,6 +62,11 @@ impl SimulatedDisk {
     /// How many changes were asked for so far.
     pub fn steps(&self) -> u64 {
         self.state.lock().steps
+    }
+
+    /// How many bytes of files were given to readers so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.state.lock().bytes_read
     }
 
     /// From now on every sync of a file fails, or none.
@@ -346,6 +352,7 @@ impl DiskFile for SimulatedFile {
         let found = current.get(at as usize..).unwrap_or_default();
         let length = found.len().min(bytes.len());
         bytes[..length].copy_from_slice(&found[..length]);
+        state.bytes_read += length as u64;
         Ok(length)
     }
 
