@@ -19,6 +19,7 @@
 //! | `weir/blocks/<20 digits>` | checksums of the blocks of the segment of that name |
 //! | `weir/scrub` | how far the scrub is, and what it found |
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -236,10 +237,63 @@ fn found_segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<Option<u64>, 
     }
 }
 
+/// How long the segments of a directory are: as `weir/format.json` says, or where that is not there or
+/// says nothing, as the files do. `None`: nobody says it.
+pub(crate) fn known_segment_bytes(
+    disk: &dyn Disk,
+    layout: &Layout,
+) -> Result<Option<u64>, StoreError> {
+    let said = match Format::read(disk, layout) {
+        Ok(format) => format.map(|format| format.segment_bytes),
+        Err(StoreError::Unreadable { .. }) => None,
+        Err(error) => return Err(error),
+    };
+    if let Some(bytes) = said.filter(|bytes| is_segment_length(*bytes)) {
+        return Ok(Some(bytes));
+    }
+    let directory = &layout.commit_log;
+    let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
+    Ok(segment_bytes_of(&files))
+}
+
+/// The length that segments have by their files: of those that a file with a segment's name has, the one
+/// at whose multiples most of them begin, then the one that most have, then the longest.
+pub(crate) fn segment_bytes_of(files: &[Listed]) -> Option<u64> {
+    let segments: Vec<(u64, u64)> =
+        files.iter().filter_map(|file| Some((parse_file_name(&file.name)?, file.bytes))).collect();
+    let mut counts = BTreeMap::<u64, usize>::new();
+    for (_, bytes) in segments.iter().filter(|(_, bytes)| is_segment_length(*bytes)) {
+        *counts.entry(*bytes).or_default() += 1;
+    }
+    let begin_there =
+        |bytes: u64| segments.iter().filter(|(start, _)| start.is_multiple_of(bytes)).count();
+    let best =
+        counts.into_iter().max_by_key(|(bytes, count)| (begin_there(*bytes), *count, *bytes));
+    best.map(|(bytes, _)| bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::SimulatedDisk;
+
+    #[test]
+    fn most_segments_say_how_long_they_are() {
+        const KIB: u64 = 1024;
+        let of = |files: &[(u64, u64)]| {
+            let listed = |&(start, bytes): &(u64, u64)| Listed { name: file_name(start), bytes };
+            let mut files: Vec<Listed> = files.iter().map(listed).collect();
+            files.push(Listed { name: "notes".to_owned(), bytes: 1 << 20 });
+            segment_bytes_of(&files)
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[(0, 5000)]), None);
+        assert_eq!(of(&[(0, 8 * KIB), (8 * KIB, 4 * KIB)]), Some(8 * KIB), "the newest is short");
+        assert_eq!(of(&[(0, 16 * KIB), (8 * KIB, 8 * KIB)]), Some(8 * KIB), "the first is long");
+        assert_eq!(of(&[(0, 8 * KIB + 1), (8 * KIB, 8 * KIB)]), Some(8 * KIB));
+        assert_eq!(of(&[(0, 8 * KIB), (24 * KIB, 8 * KIB)]), Some(8 * KIB), "one is gone");
+        assert_eq!(of(&[(0, 8 * KIB), (123, 64 * KIB), (8 * KIB, 8 * KIB)]), Some(8 * KIB));
+    }
 
     #[test]
     fn only_twenty_digits_are_an_offset() {

@@ -493,6 +493,47 @@ fn a_cut_says_what_is_lost_keeps_a_copy_and_leaves_a_log_that_opens() {
     );
 }
 
+/// Files that lie beside the segments and are none.
+fn put_strangers(disk: &SimulatedDisk) {
+    for name in ["notes", "00000000000000000123"] {
+        let path = format!("{ROOT}/commitlog/{name}");
+        let file = disk.open(Path::new(&path), OpenMode::Write).unwrap();
+        file.write_all_at(&vec![7; 5 * SEGMENT_BYTES as usize], 0).unwrap();
+    }
+}
+
+#[test]
+fn a_cut_does_not_take_another_file_for_a_segment() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let at = fill(&disk, true);
+    let bad = at[100].physical_offset;
+    flip(&disk, &segment(SEGMENT_BYTES), bad - SEGMENT_BYTES + 300, 4);
+    let report = verified(&disk);
+    let plan = plan_cut(&look(&disk), &report).unwrap().unwrap();
+    assert_eq!(plan.at, bad);
+    put_strangers(&disk);
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(1)).unwrap();
+    let of_stranger = Path::new("/data/commitlog/00000000000000000123");
+    let mut bytes = vec![0; 5 * SEGMENT_BYTES as usize];
+    disk.open(of_stranger, OpenMode::Read).unwrap().read_at(&mut bytes, 0).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 7), "it is as it was");
+    disk.remove(of_stranger).unwrap();
+    let (_, report) = open(&disk, &config());
+    assert_eq!(report.log_end, bad);
+}
+
+#[test]
+fn a_log_does_not_begin_where_no_segment_can() {
+    let disk = Arc::new(SimulatedDisk::new());
+    fill(&disk, true);
+    disk.remove(Path::new(&segment(0))).unwrap();
+    put_strangers(&disk);
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let given_up = accept_missing_start(Path::new(ROOT), &shared).unwrap().unwrap();
+    assert_eq!(given_up.range, 0..SEGMENT_BYTES);
+}
+
 #[test]
 fn a_cut_that_a_crash_ends_anywhere_is_done_or_can_be_repeated() {
     for step in 0..60 {

@@ -37,9 +37,13 @@ pub fn accept_missing_start(
     let _lock = lock(&**disk, &layout)?;
     let directory = &layout.commit_log;
     let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
-    let first = files.iter().find_map(|file| parse_file_name(&file.name));
-    let noted = LogStart::read(&**disk, &layout)?;
-    let (Some(LogStart { start: from }), Some(to)) = (noted, first) else {
+    let Some(LogStart { start: from }) = LogStart::read(&**disk, &layout)? else {
+        return Ok(None);
+    };
+    let length = segment_bytes(&**disk, &layout)?;
+    // A file where no segment can begin is none; the open names it.
+    let mut starts = files.iter().filter_map(|file| parse_file_name(&file.name));
+    let Some(to) = starts.find(|start| start.is_multiple_of(length)) else {
         return Ok(None);
     };
     if from >= to {
@@ -47,7 +51,6 @@ pub fn accept_missing_start(
     }
     let mut state = QueueState::read(&**disk, &layout)?;
     let mut unknown = Vec::new();
-    let length = segment_bytes(&**disk, &layout)?;
     for start in (from..to).step_by(length as usize) {
         let path = layout.queues.join(file_name(start));
         let file = QueueFile::new(Arc::clone(disk), path.clone());

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::disk::{Disk, OpenMode, erase, read_exact_at};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
-use crate::format::{Layout, file_name};
+use crate::format::{Layout, file_name, parse_file_name};
 use crate::open::{self, lock};
 use crate::queue_table::QueueState;
 use crate::scan::{Scanner, Step, next_record};
@@ -44,7 +44,7 @@ pub struct CutPlan {
     /// Messages that Apache's queues know from there on, those in files of the log that are missing as
     /// well; 0 where Apache's broker was not the last to use the directory.
     pub queued: u64,
-    /// Length of a segment. A file that is shorter gets it.
+    /// Length of a segment, never 0. A file that is shorter gets it.
     #[serde(skip)]
     segment_bytes: u64,
 }
@@ -111,8 +111,8 @@ pub fn cut(
         }
         None => layout.weir.join(name),
     };
-    let bytes = segment_bytes(&**disk, &layout)?;
-    let segments = list(&**disk, &layout)?;
+    let bytes = plan.segment_bytes;
+    let segments = list(&**disk, &layout, bytes)?;
     let is_cut = |start: &u64| start.saturating_add(bytes) > plan.at;
     let segments: Vec<u64> = segments.into_iter().filter(is_cut).collect();
     copy(&**disk, &layout, &segments, bytes, &plan, &backup)?;
@@ -124,7 +124,7 @@ pub fn cut(
     small_file::write(&**disk, &layout.user.join(LOST_FILE), b"cut by hand")?;
     cut_apache_queues(&**disk, &layout, plan.at, &backup)?;
     lengthen(&**disk, &layout, &plan)?;
-    take_away(disk, &layout, plan.at)?;
+    take_away(disk, &layout, plan.at, bytes)?;
     Ok(Cut { plan, backup })
 }
 
@@ -150,7 +150,7 @@ fn check_backup(disk: &dyn Disk, root: &Path, backup: &Path) -> Result<(), Store
 
 /// Gives the file that will be the last one its full length.
 fn lengthen(disk: &dyn Disk, layout: &Layout, plan: &CutPlan) -> Result<(), StoreError> {
-    let segments = list(disk, layout)?;
+    let segments = list(disk, layout, plan.segment_bytes)?;
     let Some(start) = segments.into_iter().rfind(|start| *start <= plan.at) else { return Ok(()) };
     let path = layout.commit_log.join(file_name(start));
     let lengthen = || {
@@ -164,15 +164,19 @@ fn lengthen(disk: &dyn Disk, layout: &Layout, plan: &CutPlan) -> Result<(), Stor
     lengthen().map_err(StoreError::io("lengthen", &path))
 }
 
-/// Takes everything from `at` on out of the log, durably.
-pub(super) fn take_away(disk: &Arc<dyn Disk>, layout: &Layout, at: u64) -> Result<(), StoreError> {
-    let bytes = segment_bytes(&**disk, layout)?;
-    let all = list(&**disk, layout)?;
+/// Takes everything from `at` on out of a log whose segments have so many `bytes`, durably.
+pub(super) fn take_away(
+    disk: &Arc<dyn Disk>,
+    layout: &Layout,
+    at: u64,
+    bytes: u64,
+) -> Result<(), StoreError> {
+    let all = list(&**disk, layout, bytes)?;
     let is_cut = |start: &&u64| start.saturating_add(bytes) > at;
     let segments: Vec<u64> = all.iter().filter(is_cut).copied().collect();
     // First the marks: a log that is cut and still promised would be refused for ever, one that
     // is not cut yet and no longer promised is refused until this is repeated.
-    lower_marks(&**disk, layout, at)?;
+    lower_marks(&**disk, layout, at, all.first().copied().unwrap_or(0))?;
     remove_derived(&**disk, layout, &segments)?;
     for start in segments.iter().rev() {
         let path = layout.commit_log.join(file_name(*start));
@@ -241,17 +245,12 @@ impl CutPlan {
     }
 }
 
-/// Starts of the segments, in order.
-pub(super) fn list(disk: &dyn Disk, layout: &Layout) -> Result<Vec<u64>, StoreError> {
+/// Starts of the segments of so many `bytes`, in order. Files that are none by their names are not meant.
+pub(super) fn list(disk: &dyn Disk, layout: &Layout, bytes: u64) -> Result<Vec<u64>, StoreError> {
     let files =
         disk.list(&layout.commit_log).map_err(StoreError::io("list", &layout.commit_log))?;
-    Ok(files.iter().filter_map(|file| crate::format::parse_file_name(&file.name)).collect())
-}
-
-fn segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<u64, StoreError> {
-    let files =
-        disk.list(&layout.commit_log).map_err(StoreError::io("list", &layout.commit_log))?;
-    Ok(files.iter().map(|file| file.bytes).max().unwrap_or(0))
+    let starts = files.iter().filter_map(|file| parse_file_name(&file.name));
+    Ok(starts.filter(|start| start.is_multiple_of(bytes)).collect())
 }
 
 fn copy(
@@ -332,7 +331,7 @@ fn remove_derived(disk: &dyn Disk, layout: &Layout, segments: &[u64]) -> Result<
     Ok(())
 }
 
-fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreError> {
+fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64, start: u64) -> Result<(), StoreError> {
     if let Some(mark) = DurableMark::read(disk, layout)?
         && mark.flushed > at
     {
@@ -343,7 +342,6 @@ fn lower_marks(disk: &dyn Disk, layout: &Layout, at: u64) -> Result<(), StoreErr
     }
     let state = QueueState::read(disk, layout)?;
     let mut fitted = state.clone();
-    let start = list(disk, layout)?.first().copied().unwrap_or(0);
     if fitted.take_back(at) {
         open::remove_derived(disk, layout)?;
     }

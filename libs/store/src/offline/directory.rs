@@ -8,11 +8,11 @@ use parking_lot::Mutex;
 use super::report::{Finding, FindingKind};
 use super::truncate;
 use crate::apache;
-use crate::config::{StoreConfig, Upkeep};
+use crate::config::{StoreConfig, Upkeep, is_segment_length};
 use crate::disk::{Disk, OpenMode, ReadOnlyDisk, ReadOnlyFile, Unreadable};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
-use crate::format::{Format, Layout, parse_file_name};
+use crate::format::{Format, Layout, parse_file_name, segment_bytes_of};
 use crate::log_start::LogStart;
 use crate::open::evidence;
 use crate::proof::Proofs;
@@ -22,7 +22,6 @@ use crate::segment::Segment;
 
 /// A segment's length where nothing says it.
 const SEGMENT_BYTES_DEFAULT: u64 = 1 << 30;
-const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4096..=4 << 30;
 
 /// A directory that is only looked at. While it lives no broker can open the directory.
 pub struct Directory {
@@ -176,11 +175,9 @@ impl Directory {
             }
             Err(error) => return Err(StoreError::io("list", &directory)(error)),
         };
-        let longest = files.iter().filter(|file| parse_file_name(&file.name).is_some());
-        let longest = longest.map(|file| file.bytes).max().unwrap_or(0);
-        let is_length = |bytes: &u64| SEGMENT_BYTES.contains(bytes) && bytes.is_multiple_of(4096);
         let said = self.format.as_ref().map(|format| format.segment_bytes);
-        let bytes = said.filter(is_length).or(Some(longest).filter(is_length));
+        let bytes = said.filter(|bytes| is_segment_length(*bytes));
+        let bytes = bytes.or_else(|| segment_bytes_of(&files));
         self.segment_bytes = bytes.unwrap_or(SEGMENT_BYTES_DEFAULT);
         let bytes = self.segment_bytes;
         let newest = files.iter().filter_map(|file| parse_file_name(&file.name)).max();

@@ -12,7 +12,7 @@ use crate::config::is_segment_length;
 use crate::disk::Disk;
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
-use crate::format::{Format, Layout};
+use crate::format::{Format, Layout, known_segment_bytes};
 use crate::log_start::LogStart;
 use crate::open::lock;
 use crate::segment::{Segment, remove_if_there};
@@ -85,7 +85,9 @@ fn begin_cut(
 pub(crate) fn finish(disk: &Arc<dyn Disk>, layout: &Layout) -> Result<(), StoreError> {
     let Some(cut) = pending(&**disk, layout)? else { return Ok(()) };
     tracing::warn!(position = cut.at, "what this replica has beyond its master's log is cut off");
-    take_away(disk, layout, cut.at)?;
+    // Without a segment there is nothing to take away but marks.
+    let bytes = known_segment_bytes(&**disk, layout)?.unwrap_or(1);
+    take_away(disk, layout, cut.at, bytes)?;
     if let Some(begin) = cut.begin {
         begin_empty(disk, layout, begin)?;
     }
@@ -108,7 +110,7 @@ fn begin_empty(
     }
     small_file::remove(&**disk, &layout.queue_state())?;
     small_file::write_json(&**disk, &layout.format(), &Format { store_id, ..format })?;
-    for old in list(&**disk, layout)? {
+    for old in list(&**disk, layout, bytes)? {
         remove_if_there(&**disk, &layout.commit_log.join(crate::format::file_name(old)))?;
     }
     Segment::create(disk, layout, start, bytes)?.sync()?;
@@ -143,7 +145,7 @@ pub fn begin_at(
         return unreadable("no segment of this store's length begins there");
     }
     let _lock = lock(&**disk, &layout)?;
-    let at = list(&**disk, &layout)?.first().copied().unwrap_or(0);
+    let at = list(&**disk, &layout, bytes)?.first().copied().unwrap_or(0);
     let begin = Some(Begin { start, store_id });
     // Before anything is gone: who is believed to have what it confirmed could be elected without it.
     small_file::write(&**disk, &layout.user.join(LOST_FILE), b"its log began anew")?;
