@@ -220,7 +220,8 @@ fn found_segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<Option<u64>, 
             path: directory.join(name),
             reason: format!(
                 "is {first} bytes long, and so no whole segment (mappedFileSizeCommitLog), which has \
-                 a multiple of 4096 from 4096 to 4294967296 bytes; restore it, or move it away"
+                 a multiple of 4096 from 4096 to 4294967296 bytes; restore it, or move it away, or have \
+                 `weir store repair --cut-at-damage` take away what is too much"
             ),
         });
     }
@@ -230,7 +231,7 @@ fn found_segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<Option<u64>, 
             path: directory.join(&other.name),
             reason: format!(
                 "is {} bytes long, the segments before have {first}; put the whole file back, or have \
-                 `weir store repair --cut-at-damage` give up what is missing",
+                 `weir store repair --cut-at-damage` give up what is missing, or take away what is too much",
                 other.bytes
             ),
         }),

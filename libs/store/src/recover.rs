@@ -302,7 +302,7 @@ fn check_queues(
     Ok(ahead.entries)
 }
 
-/// Why a segment's file cannot be what was written, by its length. `None`: it has its full length, or
+/// Why a segment's file is shorter than what was written. `None`: it has its full length, or
 /// is what a crash left of one that was being made: without its length, or with a part of it behind
 /// which nothing was ever on disk. Without a mark, as after Apache's broker, nobody says what was;
 /// it makes files at full length, and of a newest one that is empty it thinks as we do
@@ -318,11 +318,23 @@ pub(crate) fn length_problem(
         Some(mark) => segment.start + found_bytes >= mark.flushed.min(segment.end),
         None => is_newest && found_bytes == 0,
     };
-    (found_bytes > length || found_bytes < length && !is_part).then(|| {
+    (found_bytes < length && !is_part).then(|| {
         format!(
             "is {found_bytes} bytes long, segments have {length}; put the whole file back, from where \
              the directory was copied, or have `weir store repair --cut-at-damage` give up what is \
              missing, and all that follows on it"
+        )
+    })
+}
+
+/// Why a segment's file holds more than a segment, by its length: nobody of ours wrote that.
+pub(crate) fn excess_problem(found_bytes: u64, length: u64) -> Option<String> {
+    (found_bytes > length).then(|| {
+        format!(
+            "is {found_bytes} bytes long, segments have {length}; put the file back as it was, from where \
+             the directory was copied, or have `weir store repair --cut-at-damage` take away the {} \
+             behind its end, of which it keeps a copy",
+            found_bytes - length
         )
     })
 }
@@ -351,7 +363,9 @@ fn open_segments(
             return unreadable(format!("a segment of {length} bytes cannot begin at {start}"));
         }
         let is_newest = newest == Some(start);
-        if let Some(problem) = length_problem(file.bytes, start..start + length, mark, is_newest) {
+        let problem = excess_problem(file.bytes, length)
+            .or_else(|| length_problem(file.bytes, start..start + length, mark, is_newest));
+        if let Some(problem) = problem {
             return unreadable(problem);
         }
         let segment = Arc::new(Segment::open(disk, layout, start, length)?);

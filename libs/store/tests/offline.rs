@@ -9,8 +9,8 @@ use common::{
     Message, Random, append, flip, look, open, read_all, small_config, try_open, verified,
 };
 use weirmq_store::offline::{
-    DerivedState, FindingKind, VerifyReport, accept_missing_start, cut, export_queues, plan_cut,
-    verify,
+    CutPlan, DerivedState, FindingKind, VerifyReport, accept_missing_start, cut, export_queues,
+    plan_cut, verify,
 };
 use weirmq_store::{
     Appended, Disk, FlushMode, ManualClock, OpenMode, QueueRange, SimulatedDisk, Store,
@@ -532,6 +532,61 @@ fn a_log_does_not_begin_where_no_segment_can() {
     let shared = Arc::clone(&disk) as Arc<dyn Disk>;
     let given_up = accept_missing_start(Path::new(ROOT), &shared).unwrap().unwrap();
     assert_eq!(given_up.range, 0..SEGMENT_BYTES);
+}
+
+fn planned(disk: &Arc<SimulatedDisk>) -> Option<CutPlan> {
+    let report = verified(disk);
+    plan_cut(&look(disk), &report).unwrap()
+}
+
+#[test]
+fn bytes_behind_a_full_segment_are_taken_away_and_nothing_else() {
+    for (start, excess, close) in [(0, 1, true), (3, 1, true), (3, 5000, false), (1, 1 << 20, true)]
+    {
+        let disk = Arc::new(SimulatedDisk::new());
+        let at = fill(&disk, close);
+        let path = segment(start * SEGMENT_BYTES);
+        let file = disk.open(Path::new(&path), OpenMode::Write).unwrap();
+        file.write_all_at(&vec![7; excess as usize], SEGMENT_BYTES).unwrap();
+        let refused = try_open(&disk, &config()).err().unwrap().to_string();
+        assert!(refused.contains(&path) && refused.contains("repair --cut-at-damage"), "{refused}");
+        let report = verified(&disk);
+        assert!(!report.is_sound && report.records == 220, "{report:?}");
+        let plan = plan_cut(&look(&disk), &report).unwrap().unwrap();
+        let gone: Vec<_> = plan.excess.iter().map(|excess| excess.bytes).collect();
+        assert_eq!((plan.cuts_log, plan.records, &gone[..]), (false, 0, &[excess][..]));
+        let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+        let cut = cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(1)).unwrap();
+        let copied = disk.list(&cut.backup).unwrap().into_iter().filter(|file| {
+            file.name == format!("{:020}.excess", start * SEGMENT_BYTES) && file.bytes == excess
+        });
+        assert_eq!(copied.count(), 1);
+        let disk = Arc::new(disk.crash(3));
+        assert!(verified(&disk).is_sound);
+        let (_, report) = open(&disk, &config());
+        assert_eq!((report.log_end, report.cut_bytes), (at[219].end_offset, 0));
+    }
+}
+
+#[test]
+fn what_is_too_much_and_what_is_damaged_go_together() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let at = fill(&disk, true);
+    let bad = at[100].physical_offset;
+    flip(&disk, &segment(SEGMENT_BYTES), bad - SEGMENT_BYTES + 300, 4);
+    for start in [0, 3] {
+        let path = segment(start * SEGMENT_BYTES);
+        let file = disk.open(Path::new(&path), OpenMode::Write).unwrap();
+        file.write_all_at(&[7; 100], SEGMENT_BYTES).unwrap();
+    }
+    let plan = planned(&disk).unwrap();
+    assert_eq!((plan.at, plan.cuts_log, plan.excess.len()), (bad, true, 2));
+    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+    let cut = cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(1)).unwrap();
+    let copies = disk.list(&cut.backup).unwrap();
+    assert_eq!(copies.iter().filter(|file| file.name.ends_with(".excess")).count(), 2);
+    let (_, report) = open(&disk, &config());
+    assert_eq!(report.log_end, bad);
 }
 
 #[test]

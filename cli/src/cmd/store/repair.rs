@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use weirmq_broker::QueueBehind;
-use weirmq_store::offline::{self, CutPlan, Finding, FindingKind, GivenUp};
+use weirmq_store::offline::{self, CutPlan, Excess, Finding, FindingKind, GivenUp};
 use weirmq_store::{Disk, RealDisk, SystemClock};
 
 use super::verify::verify;
@@ -63,7 +63,12 @@ pub(super) fn run(args: RepairArgs) -> anyhow::Result<()> {
     drop(directory);
     if !args.cut_at_damage {
         show(&output, "would be cut", &plan)?;
-        let problem = "nothing was changed; add --cut-at-damage to cut the log there";
+        let problem = match plan.cuts_log {
+            true => "nothing was changed; add --cut-at-damage to cut the log there",
+            false => {
+                "nothing was changed; add --cut-at-damage to do it, which cuts nothing of the log"
+            }
+        };
         return Err(Failure::Damage(problem.to_owned()).into());
     }
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
@@ -145,6 +150,13 @@ impl Row for TopicRow {
 fn show(output: &Output, what: &str, plan: &CutPlan) -> anyhow::Result<()> {
     if output.is_json() {
         return Ok(output.json(plan)?);
+    }
+    for Excess { path, bytes: excess } in &plan.excess {
+        let path = path.display();
+        output.line(format_args!("{} {what} behind the end of {path}", bytes(*excess)))?;
+    }
+    if !plan.cuts_log {
+        return Ok(());
     }
     let time = |time: Option<i64>| format_time(time.unwrap_or(0));
     output.line(format_args!(

@@ -12,7 +12,7 @@ use super::directory::Directory;
 use super::report::VerifyReport;
 use crate::apache_ahead::{Ahead, LogEnd};
 use crate::clock::Clock;
-use crate::disk::{Disk, OpenMode, erase, read_exact_at};
+use crate::disk::{Disk, Listed, OpenMode, erase, read_exact_at};
 use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Layout, file_name, parse_file_name};
@@ -44,9 +44,21 @@ pub struct CutPlan {
     /// Messages that Apache's queues know from there on, those in files of the log that are missing as
     /// well; 0 where Apache's broker was not the last to use the directory.
     pub queued: u64,
+    /// Whether anything of the log goes. Otherwise `at` is its end.
+    pub cuts_log: bool,
+    /// What stands behind the ends of full segments, and goes without anything else.
+    pub excess: Vec<Excess>,
     /// Length of a segment, never 0. A file that is shorter gets it.
     #[serde(skip)]
     segment_bytes: u64,
+}
+
+/// Bytes behind the end of a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Excess {
+    pub path: PathBuf,
+    pub bytes: u64,
 }
 
 /// What was cut, and where its copy lies.
@@ -55,11 +67,13 @@ pub struct CutPlan {
 pub struct Cut {
     #[serde(flatten)]
     pub plan: CutPlan,
-    /// A file for each segment, named by the position of its first byte, and `plan.json`.
+    /// A file for each segment, named by the position of its first byte, and `plan.json`; what stood
+    /// behind the end of a segment is in one with its name and `.excess`.
     pub backup: PathBuf,
 }
 
-/// Says what cutting at the first damage of `report` takes away; `None` without such damage.
+/// Says what cutting at the first damage of `report` takes away, and what else a cut mends; `None` where
+/// there is nothing for it to do.
 ///
 /// # Errors
 /// [`StoreError::Io`].
@@ -67,10 +81,16 @@ pub fn plan_cut(
     directory: &Directory,
     report: &VerifyReport,
 ) -> Result<Option<CutPlan>, StoreError> {
-    let Some(damage) = report.first_log_damage() else { return Ok(None) };
-    let at = start_of_record(directory, damage)?;
     let segment_bytes = directory.segment_bytes;
-    let mut plan = CutPlan { at, to: at, segment_bytes, ..CutPlan::default() };
+    let excess = find_excess(&*directory.disk, &directory.layout, segment_bytes)?;
+    let Some(damage) = report.first_log_damage() else {
+        let at = report.log_end;
+        let plan = CutPlan { at, to: at, segment_bytes, excess, ..CutPlan::default() };
+        return Ok(Some(plan).filter(|plan| !plan.excess.is_empty()));
+    };
+    let at = start_of_record(directory, damage)?;
+    let mut plan =
+        CutPlan { at, to: at, segment_bytes, excess, cuts_log: true, ..CutPlan::default() };
     if directory.was_apache {
         let log = LogEnd { position: at, files: at, last_store_time: None };
         let ahead = Ahead::find(&*directory.disk, &directory.layout, log)?;
@@ -113,9 +133,16 @@ pub fn cut(
     };
     let bytes = plan.segment_bytes;
     let segments = list(&**disk, &layout, bytes)?;
-    let is_cut = |start: &u64| start.saturating_add(bytes) > plan.at;
+    let is_cut = |start: &u64| plan.cuts_log && start.saturating_add(bytes) > plan.at;
     let segments: Vec<u64> = segments.into_iter().filter(is_cut).collect();
+    disk.create_directory(&backup).map_err(StoreError::io("create directory", &backup))?;
+    let excess = find_excess(&**disk, &layout, bytes)?;
+    copy_excess(&**disk, &excess, bytes, &backup)?;
     copy(&**disk, &layout, &segments, bytes, &plan, &backup)?;
+    excess.iter().try_for_each(|excess| set_length(&**disk, &excess.path, bytes))?;
+    if !plan.cuts_log {
+        return Ok(Cut { plan, backup });
+    }
     // Who counted on these records must not do so any more.
     for directory in [&layout.weir, &layout.user] {
         // A directory that only Apache's broker has used has neither.
@@ -152,16 +179,44 @@ fn check_backup(disk: &dyn Disk, root: &Path, backup: &Path) -> Result<(), Store
 fn lengthen(disk: &dyn Disk, layout: &Layout, plan: &CutPlan) -> Result<(), StoreError> {
     let segments = list(disk, layout, plan.segment_bytes)?;
     let Some(start) = segments.into_iter().rfind(|start| *start <= plan.at) else { return Ok(()) };
-    let path = layout.commit_log.join(file_name(start));
-    let lengthen = || {
-        let file = disk.open(&path, OpenMode::Write)?;
-        if file.size()? < plan.segment_bytes {
-            file.set_len(plan.segment_bytes)?;
+    set_length(disk, &layout.commit_log.join(file_name(start)), plan.segment_bytes)
+}
+
+/// Gives a segment its length, durably.
+fn set_length(disk: &dyn Disk, path: &Path, bytes: u64) -> Result<(), StoreError> {
+    let set = || {
+        let file = disk.open(path, OpenMode::Write)?;
+        if file.size()? != bytes {
+            file.set_len(bytes)?;
             file.sync()?;
         }
         Ok(())
     };
-    lengthen().map_err(StoreError::io("lengthen", &path))
+    set().map_err(StoreError::io("set the length of", path))
+}
+
+/// The segments whose files hold more than a segment of so many `bytes`.
+fn find_excess(disk: &dyn Disk, layout: &Layout, bytes: u64) -> Result<Vec<Excess>, StoreError> {
+    let directory = &layout.commit_log;
+    let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
+    let is_segment = |name: &str| parse_file_name(name).is_some_and(|at| at.is_multiple_of(bytes));
+    let long = files.iter().filter(|file| file.bytes > bytes && is_segment(&file.name));
+    let excess =
+        |file: &Listed| Excess { path: directory.join(&file.name), bytes: file.bytes - bytes };
+    Ok(long.map(excess).collect())
+}
+
+fn copy_excess(
+    disk: &dyn Disk,
+    excess: &[Excess],
+    bytes: u64,
+    backup: &Path,
+) -> Result<(), StoreError> {
+    for Excess { path, bytes: excess } in excess {
+        let name = path.file_name().unwrap_or_default().display();
+        copy_range(disk, path, bytes..bytes + excess, &backup.join(format!("{name}.excess")))?;
+    }
+    Ok(())
 }
 
 /// Takes everything from `at` on out of a log whose segments have so many `bytes`, durably.
@@ -261,7 +316,6 @@ fn copy(
     plan: &CutPlan,
     backup: &Path,
 ) -> Result<(), StoreError> {
-    disk.create_directory(backup).map_err(StoreError::io("create directory", backup))?;
     for start in segments {
         let from = plan.at.max(*start);
         let to = plan.to.min(start.saturating_add(bytes));

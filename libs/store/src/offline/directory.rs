@@ -17,7 +17,7 @@ use crate::log_start::LogStart;
 use crate::open::evidence;
 use crate::proof::Proofs;
 use crate::queue_table::QueueState;
-use crate::recover::{Evidence, length_problem};
+use crate::recover::{Evidence, excess_problem, length_problem};
 use crate::segment::Segment;
 
 /// A segment's length where nothing says it.
@@ -190,6 +190,9 @@ impl Directory {
                 let reason = format!("a segment of {bytes} bytes cannot begin at {start}");
                 self.problems.push(problem(reason));
                 continue;
+            }
+            if let Some(reason) = excess_problem(file.bytes, bytes) {
+                self.problems.push(Finding::file(FindingKind::ExcessBytes, &path, reason));
             }
             let (end, is_newest) = (start + bytes, newest == Some(start));
             if let Some(reason) = length_problem(file.bytes, start..end, self.mark, is_newest) {

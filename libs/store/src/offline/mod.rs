@@ -18,7 +18,7 @@ mod verify_derived;
 mod verify_files;
 
 pub use beginning::{GivenUp, accept_missing_start};
-pub use cut::{Cut, CutPlan, cut, plan_cut};
+pub use cut::{Cut, CutPlan, Excess, cut, plan_cut};
 pub use directory::Directory;
 pub use export_queues::{ExportReport, export_queues};
 pub use inspect::{

@@ -34,6 +34,8 @@ pub struct Finding {
 pub enum FindingKind {
     /// A file in `commitlog/` that is no segment by its name or length, or cannot be opened.
     SegmentFile,
+    /// A segment with bytes behind its end, which are no part of the log.
+    ExcessBytes,
     /// There is log before and behind this range, and no file with it.
     MissingSegment,
     /// The log began earlier than the first file that is there, and that part has not expired.
