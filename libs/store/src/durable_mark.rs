@@ -19,12 +19,28 @@ pub(crate) struct DurableMark {
 
 impl DurableMark {
     /// `None` when nobody wrote one yet, as in a directory that Apache made.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreadable`] when all versions are damaged: the log may have lost its end with it.
     pub(crate) fn read(disk: &dyn Disk, layout: &Layout) -> Result<Option<Self>, StoreError> {
         let path = layout.durable_mark();
-        let Some(text) = small_file::read(disk, &path)? else { return Ok(None) };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })
+        let found = small_file::read(disk, &path).and_then(|text| {
+            let unreadable = |error: serde_json::Error| StoreError::Unreadable {
+                path: path.clone(),
+                reason: error.to_string(),
+            };
+            text.map(|text| serde_json::from_slice(&text).map_err(unreadable)).transpose()
+        });
+        found.map_err(|error| match error {
+            StoreError::Unreadable { path, reason } => StoreError::Unreadable {
+                path,
+                reason: format!(
+                    "{reason}, so nobody says how far the log was on disk; begin anew from a replica, or \
+                     have `weir store repair --cut-at-damage` prove the whole log and write this anew"
+                ),
+            },
+            other => other,
+        })
     }
 
     pub(crate) fn write(&self, disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {

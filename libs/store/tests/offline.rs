@@ -589,6 +589,72 @@ fn what_is_too_much_and_what_is_damaged_go_together() {
     assert_eq!(report.log_end, bad);
 }
 
+/// Damages both versions of the durable mark.
+fn spoil_mark(disk: &SimulatedDisk) {
+    for name in ["durable-mark", "durable-mark.last"] {
+        flip(disk, &format!("{ROOT}/weir/{name}"), 20, 1);
+    }
+}
+
+#[test]
+fn a_damaged_mark_refuses_the_open_and_is_written_anew_when_asked() {
+    for close in [true, false] {
+        let disk = Arc::new(SimulatedDisk::new());
+        let at = fill(&disk, close);
+        spoil_mark(&disk);
+        let refused = try_open(&disk, &config()).err().unwrap().to_string();
+        assert!(
+            refused.contains("weir/durable-mark") && refused.contains("repair --cut-at-damage"),
+            "{refused}"
+        );
+        let report = verified(&disk);
+        assert!(!report.is_sound && report.records == 220, "{report:?}");
+        let plan = plan_cut(&look(&disk), &report).unwrap().unwrap();
+        let end = at[219].end_offset;
+        assert_eq!((plan.cuts_log, plan.renews_mark, plan.at), (false, true, end));
+        let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+        let cut = cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(1)).unwrap();
+        assert!(disk.list(&cut.backup).unwrap().iter().any(|file| file.name == "durable-mark"));
+        let disk = Arc::new(disk.crash(3));
+        assert!(verified(&disk).is_sound);
+        let (store, report) = open(&disk, &config());
+        assert_eq!((report.log_end, report.cut_bytes), (end, 0));
+        assert!(store.lost().unwrap().is_some(), "the log may have ended later");
+    }
+}
+
+#[test]
+fn damage_in_a_log_whose_mark_is_damaged_is_no_torn_tail() {
+    for close in [true, false] {
+        for step in (0..80).chain([1000]) {
+            let disk = Arc::new(SimulatedDisk::new());
+            let at = fill(&disk, close);
+            spoil_mark(&disk);
+            // So near to the end that it could have been unflushed.
+            let bad = at[200].physical_offset;
+            let start = bad - bad % SEGMENT_BYTES;
+            flip(&disk, &segment(start), bad - start + 300, 4);
+            let plan = planned(&disk).unwrap();
+            assert_eq!((plan.at, plan.records, plan.cuts_log), (bad, 19, true));
+            let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+            disk.fail_after(step);
+            let done = cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(1));
+            let disk = Arc::new(disk.crash(step));
+            match planned(&disk) {
+                Some(plan) => {
+                    assert!(done.is_err(), "step {step}");
+                    assert!(try_open(&Arc::new(disk.crash(0)), &config()).is_err(), "step {step}");
+                    let shared = Arc::clone(&disk) as Arc<dyn Disk>;
+                    cut(Path::new(ROOT), &shared, plan, None, &ManualClock::at_ms(2)).unwrap();
+                }
+                None => assert!(step > 10),
+            }
+            let (_, report) = open(&disk, &config());
+            assert_eq!(report.log_end, bad, "step {step}");
+        }
+    }
+}
+
 #[test]
 fn a_cut_that_a_crash_ends_anywhere_is_done_or_can_be_repeated() {
     for step in 0..60 {

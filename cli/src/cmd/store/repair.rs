@@ -155,6 +155,13 @@ fn show(output: &Output, what: &str, plan: &CutPlan) -> anyhow::Result<()> {
         let path = path.display();
         output.line(format_args!("{} {what} behind the end of {path}", bytes(*excess)))?;
     }
+    if plan.renews_mark {
+        let at = plan.at;
+        output.line(format_args!(
+            "weir/durable-mark is damaged; the log is whole up to {at}, and whether it went on nobody knows: \
+             the mark is set there"
+        ))?;
+    }
     if !plan.cuts_log {
         return Ok(());
     }

@@ -48,6 +48,9 @@ pub struct CutPlan {
     pub cuts_log: bool,
     /// What stands behind the ends of full segments, and goes without anything else.
     pub excess: Vec<Excess>,
+    /// Whether `weir/durable-mark`, of which no version is whole, is written anew: what lies below `at` is
+    /// whole, and counts as what was there.
+    pub renews_mark: bool,
     /// Length of a segment, never 0. A file that is shorter gets it.
     #[serde(skip)]
     segment_bytes: u64,
@@ -83,14 +86,21 @@ pub fn plan_cut(
 ) -> Result<Option<CutPlan>, StoreError> {
     let segment_bytes = directory.segment_bytes;
     let excess = find_excess(&*directory.disk, &directory.layout, segment_bytes)?;
-    let Some(damage) = report.first_log_damage() else {
-        let at = report.log_end;
-        let plan = CutPlan { at, to: at, segment_bytes, excess, ..CutPlan::default() };
-        return Ok(Some(plan).filter(|plan| !plan.excess.is_empty()));
+    let renews_mark = directory.is_mark_damaged;
+    let damage = report.first_log_damage();
+    if damage.is_none() && excess.is_empty() && !renews_mark {
+        return Ok(None);
+    }
+    let at = match damage {
+        Some(damage) => start_of_record(directory, damage)?,
+        None => report.log_end,
     };
-    let at = start_of_record(directory, damage)?;
+    let cuts_log = damage.is_some();
     let mut plan =
-        CutPlan { at, to: at, segment_bytes, excess, cuts_log: true, ..CutPlan::default() };
+        CutPlan { at, to: at, segment_bytes, excess, cuts_log, renews_mark, ..CutPlan::default() };
+    if !cuts_log {
+        return Ok(Some(plan));
+    }
     if directory.was_apache {
         let log = LogEnd { position: at, files: at, last_store_time: None };
         let ahead = Ahead::find(&*directory.disk, &directory.layout, log)?;
@@ -138,17 +148,24 @@ pub fn cut(
     disk.create_directory(&backup).map_err(StoreError::io("create directory", &backup))?;
     let excess = find_excess(&**disk, &layout, bytes)?;
     copy_excess(&**disk, &excess, bytes, &backup)?;
+    if plan.renews_mark {
+        copy_mark(&**disk, &layout, &backup)?;
+    }
     copy(&**disk, &layout, &segments, bytes, &plan, &backup)?;
     excess.iter().try_for_each(|excess| set_length(&**disk, &excess.path, bytes))?;
-    if !plan.cuts_log {
+    if !plan.cuts_log && !plan.renews_mark {
         return Ok(Cut { plan, backup });
     }
-    // Who counted on these records must not do so any more.
+    // Who counted on records that are gone, or may be, must not do so any more.
     for directory in [&layout.weir, &layout.user] {
         // A directory that only Apache's broker has used has neither.
         disk.create_directory(directory).map_err(StoreError::io("create", directory))?;
     }
     small_file::write(&**disk, &layout.user.join(LOST_FILE), b"cut by hand")?;
+    renew_mark(&**disk, &layout, &plan)?;
+    if !plan.cuts_log {
+        return Ok(Cut { plan, backup });
+    }
     cut_apache_queues(&**disk, &layout, plan.at, &backup)?;
     lengthen(&**disk, &layout, &plan)?;
     take_away(disk, &layout, plan.at, bytes)?;
@@ -243,6 +260,38 @@ pub(super) fn take_away(
         }
     }
     disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))
+}
+
+fn copy_mark(disk: &dyn Disk, layout: &Layout, backup: &Path) -> Result<(), StoreError> {
+    let mark = layout.durable_mark();
+    for version in [small_file::last_version(&mark), mark] {
+        let size = disk.open(&version, OpenMode::Read).and_then(|file| file.size());
+        let Ok(size) = size else { continue };
+        let name = version.file_name().unwrap_or_default();
+        copy_range(disk, &version, 0..size, &backup.join(name))?;
+    }
+    Ok(())
+}
+
+/// Writes a durable mark of which no version is whole anew: for a log that was proved up to `plan.at`,
+/// and is made durable up to there first. Nothing valid may follow on it, so the bound that it says is 0.
+fn renew_mark(disk: &dyn Disk, layout: &Layout, plan: &CutPlan) -> Result<(), StoreError> {
+    match DurableMark::read(disk, layout) {
+        Err(StoreError::Unreadable { .. }) => {}
+        other => return other.map(drop),
+    }
+    for start in list(disk, layout, plan.segment_bytes)? {
+        if start < plan.at {
+            let path = layout.commit_log.join(file_name(start));
+            let synced = disk.open(&path, OpenMode::Write).and_then(|file| file.sync());
+            synced.map_err(StoreError::io("sync", &path))?;
+        }
+    }
+    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
+    let renewed = DurableMark { flushed: plan.at, unflushed_bytes_max: 0 };
+    // Twice, so that the version before is whole as well.
+    renewed.write(disk, layout)?;
+    renewed.write(disk, layout)
 }
 
 /// The first damaged byte may lie inside a record or behind the last one; the cut is where a

@@ -32,6 +32,8 @@ pub struct Directory {
     pub(super) segment_bytes: u64,
     /// Not after Apache's broker, which may have cut the log below it and written on.
     pub(super) mark: Option<DurableMark>,
+    /// There is a durable mark, and no version of it is whole.
+    pub(super) is_mark_damaged: bool,
     /// Apache's broker used the directory last. The next open reads the whole log then, and derives
     /// everything again.
     pub(super) was_apache: bool,
@@ -78,11 +80,14 @@ impl Directory {
         let mut problems = Vec::new();
         let was_apache = apache::was_here(&*disk, &layout)?;
         let format = tolerate(Format::read(&*disk, &layout), &mut problems)?.flatten();
-        let mark = tolerate(DurableMark::read(&*disk, &layout), &mut problems)?.flatten();
+        let mark = DurableMark::read(&*disk, &layout);
+        let is_mark_damaged = matches!(mark, Err(StoreError::Unreadable { .. }));
+        let mark = tolerate(mark, &mut problems)?.flatten();
         let marked_before_apache = mark.filter(|_| was_apache).map(|mark| mark.flushed);
         let mark = mark.filter(|_| !was_apache);
         let unjudged = match mark {
             Some(_) => Vec::new(),
+            None if is_mark_damaged && !was_apache => Vec::new(),
             None => newest_sums(&*disk, &layout)?,
         };
         let noted = tolerate(LogStart::read(&*disk, &layout), &mut problems)?.flatten();
@@ -101,6 +106,7 @@ impl Directory {
             layout,
             format,
             mark,
+            is_mark_damaged,
             was_apache,
             marked_before_apache,
             unjudged,
@@ -158,6 +164,10 @@ impl Directory {
 
     /// What tells damage from a torn tail.
     pub(super) fn evidence(&self) -> Result<Evidence, StoreError> {
+        if self.is_mark_damaged && !self.was_apache {
+            // It said so, and nobody else does: so nothing valid that follows may go as a torn tail.
+            return Ok(Evidence::UnflushedBytes(0));
+        }
         evidence(&*self.disk, &self.layout, self.mark, self.was_closed)
     }
 
