@@ -204,7 +204,7 @@ impl Inner {
     }
 
     /// Prepares the next segment once half of the newest one is full.
-    fn prepare_next_segment(&self) -> Result<(), StoreError> {
+    pub(crate) fn prepare_next_segment(&self) -> Result<(), StoreError> {
         let is_half_full = |segment: Arc<Segment>| {
             self.marks.written() >= segment.start + self.config.segment_bytes / 2
         };

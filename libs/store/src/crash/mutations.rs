@@ -11,7 +11,7 @@ use super::common::{self, EVERYTHING, Message, Random, Stored};
 use super::{Counts, try_all};
 use crate::disk::{Disk, OpenMode, SimulatedDisk};
 use crate::planted::{self, Planted};
-use crate::{FlushMode, RecoveryReport, Store, StoreConfig, StoreError};
+use crate::{FlushMode, ManualClock, RecoveryReport, Store, StoreConfig, StoreError, Upkeep};
 
 const PAGE: u64 = 4096;
 const UNFLUSHED_BYTES_MAX: u64 = 16 << 10;
@@ -36,10 +36,12 @@ struct Original {
 }
 
 impl Original {
-    /// `is_closed`: stopped cleanly, not killed. `is_marked`: the durable mark is at the end.
-    fn new(is_closed: bool, is_marked: bool) -> Self {
+    fn new(Made { is_closed, is_marked, is_recycled }: Made) -> Self {
         let disk = Arc::new(SimulatedDisk::new());
-        let (store, _) = common::open(&disk, &config());
+        let store = match is_recycled {
+            true => with_spares(&disk),
+            false => common::open(&disk, &config()).0,
+        };
         let mut records = Vec::new();
         let mut half = None;
         for number in 0..120_u64 {
@@ -50,6 +52,9 @@ impl Original {
             let at = common::append(&store, std::slice::from_ref(&message)).unwrap()[0];
             let (position, size) = (at.physical_offset, at.size);
             records.push(Stored { position, size, queue_offset: at.queue_offset, message });
+            if is_recycled {
+                store.inner().prepare_next_segment().unwrap();
+            }
             if number == 60 || (is_marked && number == 119) {
                 store.flush().unwrap();
                 store.maintain().unwrap();
@@ -59,12 +64,58 @@ impl Original {
             }
         }
         store.flush().unwrap();
+        let segments = store.inner().log.all();
+        assert_eq!(segments.iter().any(|segment| segment.is_recycled()), is_recycled);
+        drop(segments);
         if is_closed {
             store.close().unwrap();
         }
         drop(store);
         Self { disk: disk.crash(0), half: half.unwrap(), records }
     }
+}
+
+/// How a store came about.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    /// Stopped cleanly, not killed.
+    is_closed: bool,
+    /// The durable mark is at the end, not in the middle.
+    is_marked: bool,
+    /// All but the newest of its segments from before have expired, so that those that follow are
+    /// recycled, with proofs, and some wait for that.
+    is_recycled: bool,
+}
+
+impl Made {
+    fn of(seed: u64) -> Self {
+        let (is_closed, is_marked) =
+            [(true, true), (false, true), (false, false)][seed as usize % 3];
+        Self { is_closed, is_marked, is_recycled: seed / 3 % 2 == 1 }
+    }
+}
+
+/// A store whose messages have expired, of so many segments that not all spare files are used again.
+fn with_spares(disk: &Arc<SimulatedDisk>) -> Store {
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let upkeep = Upkeep { retention: std::time::Duration::ZERO, ..config().upkeep };
+    let config = StoreConfig { upkeep, ..config() };
+    let shared = Arc::clone(disk) as Arc<dyn Disk>;
+    let (store, _) = Store::open(config, shared, clock.clone()).unwrap();
+    for number in 0..200 {
+        common::append(&store, &[Message::new("old", 0, vec![0xEE; 700])]).unwrap();
+        if number % 10 == 0 {
+            store.flush().unwrap();
+        }
+    }
+    store.flush().unwrap();
+    store.protect_from(u64::MAX);
+    clock.advance_ms(999_000);
+    store.maintain().unwrap();
+    assert!(store.stats().spare_segments >= 8, "{:?}", store.stats());
+    // Nothing else expires.
+    store.protect_from(0);
+    store
 }
 
 fn body(number: u64) -> Vec<u8> {
@@ -75,7 +126,7 @@ fn body(number: u64) -> Vec<u8> {
 
 fn all_files(disk: &SimulatedDisk) -> Vec<PathBuf> {
     let directories = ["/data", "/data/commitlog", "/data/weir", "/data/weir/queues"];
-    let more = ["/data/weir/keys", "/data/weir/user", "/data/weir/blocks"];
+    let more = ["/data/weir/keys", "/data/weir/user", "/data/weir/blocks", "/data/weir/spare"];
     let mut files = Vec::new();
     for directory in directories.into_iter().chain(more).map(Path::new) {
         let listed = disk.list(directory).unwrap_or_default();
@@ -103,7 +154,7 @@ fn mutate(disk: &SimulatedDisk, half: &SimulatedDisk, random: &mut Random) -> (P
     let pages = length.div_ceil(PAGE).max(1);
     let page_at = |page: u64| (page * PAGE) as usize..((page + 1) * PAGE).min(length) as usize;
     let page = random.below(pages);
-    let what = match random.below(6) {
+    let what = match random.below(7) {
         0 if length > 0 => {
             let bit = random.below(length * 8);
             bytes[bit as usize / 8] ^= 1 << (bit % 8);
@@ -132,6 +183,11 @@ fn mutate(disk: &SimulatedDisk, half: &SimulatedDisk, random: &mut Random) -> (P
         4 if length > 0 => {
             bytes.truncate(random.below(length) as usize);
             format!("cut to {} bytes", bytes.len())
+        }
+        5 => {
+            let more = random.below(2 * PAGE) as usize + 1;
+            bytes.resize(bytes.len() + more, [0, 0xFF][random.below(2) as usize]);
+            format!("{more} bytes longer, the last of them {:#x}", bytes[bytes.len() - 1])
         }
         _ => {
             disk.remove(&path).unwrap();
@@ -189,10 +245,20 @@ fn judge(disk: SimulatedDisk, original: &Original, marked_to: u64, may_move: boo
             outcome = outcome.max(read_queue(&store, &report, original, topic, queue_id, may_move));
         }
     }
-    // It is a store that works.
-    if common::append(&store, &[Message::new("new", 0, "x")]).is_ok() {
-        store.flush().unwrap();
+    // It is a store that works, in the segments that it makes out of spare files as well.
+    for number in 0..40 {
+        if common::append(&store, &[Message::new("new", 0, body(number))]).is_err() {
+            return outcome;
+        }
+        store.inner().prepare_next_segment().unwrap();
     }
+    store.flush().unwrap();
+    let new = common::read_all(&store, "new", 0, 0);
+    assert!(
+        new.iter()
+            .map(|stored| &stored.message.body)
+            .eq((0..40).map(body).collect::<Vec<_>>().iter())
+    );
     outcome
 }
 
@@ -248,8 +314,9 @@ fn read_queue(
 
 fn try_one(seed: u64) -> (PathBuf, Outcome) {
     let mut random = Random(seed);
-    let (is_closed, is_marked) = [(true, true), (false, true), (false, false)][seed as usize % 3];
-    let original = Original::new(is_closed, is_marked);
+    let made = Made::of(seed);
+    let Made { is_closed, is_marked, .. } = made;
+    let original = Original::new(made);
     let end = original.records.last().map_or(0, |last| last.position + u64::from(last.size));
     let half_end = original.records[60].position + u64::from(original.records[60].size);
     let disk = original.disk.crash(0);
@@ -261,7 +328,7 @@ fn try_one(seed: u64) -> (PathBuf, Outcome) {
         _ => half_end,
     };
     if std::env::var("WEIRMQ_SEED").is_ok() {
-        eprintln!("{}: {what}, closed: {is_closed}, marked: {is_marked}", path.display());
+        eprintln!("{}: {what}, {made:?}", path.display());
     }
     // A block gets its checksum when it is full or the store is closed.
     let newest = disk.list(Path::new("/data/commitlog")).unwrap().pop();
@@ -274,7 +341,7 @@ fn try_one(seed: u64) -> (PathBuf, Outcome) {
 fn kind_of(path: &Path) -> String {
     let parent = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
     match parent {
-        Some(folder @ ("commitlog" | "queues" | "keys" | "blocks")) => folder.to_owned(),
+        Some(folder @ ("commitlog" | "queues" | "keys" | "blocks" | "spare")) => folder.to_owned(),
         _ => path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned(),
     }
 }
