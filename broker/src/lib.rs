@@ -20,6 +20,8 @@ mod configuration;
 pub mod coordination;
 mod delay;
 mod filter;
+#[cfg(test)]
+mod full_disk;
 mod groups;
 mod io_threads;
 mod live;

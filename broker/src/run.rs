@@ -502,12 +502,8 @@ async fn append_images(broker: Arc<Broker>) {
     loop {
         broker.image_due.notified().await;
         let worker = broker.clone();
-        let work = move || {
-            worker.state.append_image()?;
-            worker.state.write_snapshot()?;
-            Ok::<_, StateError>(())
-        };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+        let renewed = tokio::task::spawn_blocking(move || worker.state.renew_image()).await;
+        if let Ok(Err(error)) = renewed {
             tracing::warn!(%error, "no image of the state, trying again with the next append");
         }
     }

@@ -22,11 +22,20 @@ const STATE_QUEUE: i32 = 0;
 /// How much of the state topic one read of the replay takes.
 const REPLAY_READ: ReadLimits = ReadLimits { messages: 1024, bytes: 8 << 20 };
 
+/// What a record of state takes beside its body, at most.
+const RECORD_BYTES: usize = 256;
+/// An image is begun where so many times its size is free: itself, the snapshot that is written behind
+/// it, and what is derived from it.
+const IMAGE_COPIES: u64 = 3;
+
 /// How long an I/O thread waits for others who change the state. Who appends an image may have to
 /// wait for the disk meanwhile.
 const TURN_MAX: Duration = Duration::from_millis(1);
 /// How long threads that may wait do so for a disk that does not keep up.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One of the store's ways to append.
+type Append = fn(&Store, &[NewMessage<'_>], &mut Vec<Appended>) -> Result<(), StoreError>;
 
 /// All tables, and the log that they are folded from.
 pub(crate) struct State {
@@ -230,7 +239,7 @@ impl State {
         let offsets = self.offsets.take_dirty();
         for chunk in offsets.chunks(super::image::OFFSETS_PER_RECORD) {
             let record = StateRecord::Offsets { offsets: chunk.to_vec() };
-            if let Err(error) = self.append_only(&mut writing, &record, false) {
+            if let Err(error) = self.append_only(&mut writing, &record) {
                 self.offsets.put_back(&offsets);
                 return Err(error);
             }
@@ -269,18 +278,35 @@ impl State {
         Ok(image)
     }
 
-    /// Appends a complete image; says also where it begins.
+    /// The same, and a snapshot, for retention and for the next start. `false`, with nothing done,
+    /// while the image before may still be cut off: until it cannot be, another one lets nothing go, and
+    /// on a disk that is nearly full there is room for one and not for one a minute.
+    pub(crate) fn renew_image(&self) -> Result<bool, StateError> {
+        if self.newest_image().1 > self.store.watermarks().safe() {
+            return Ok(false);
+        }
+        self.append_image()?;
+        self.write_snapshot()?;
+        Ok(true)
+    }
+
+    /// Appends a complete image; says also where it begins. On a disk that is short of space too:
+    /// without it retention frees nothing. [`StoreError::Full`] if it does not fit; then it is not begun.
     fn append_image_only(&self) -> Result<(Image, u64), StateError> {
         let mut writing = self.writing.lock();
         let number = writing.next_image;
         let image = Image::of(self);
+        let bodies: Vec<_> = image.records().iter().map(StateRecord::encode).collect();
+        let bytes: usize = bodies.iter().map(|body| body.len() + RECORD_BYTES).sum();
+        self.store.check_reserve(IMAGE_COPIES * bytes as u64)?;
         // Nothing may come in between, so this waits for the disk with the turn in hand.
-        self.append_only(&mut writing, &StateRecord::ImageBegin { number }, true)?;
-        let begin = writing.appended[0].physical_offset;
-        for record in image.records() {
-            self.append_only(&mut writing, record, true)?;
+        let mut append =
+            |body: &[u8]| self.append_body(&mut writing, body, Store::append_from_reserve);
+        let begin = append(&StateRecord::ImageBegin { number }.encode())?.physical_offset;
+        for body in &bodies {
+            append(body)?;
         }
-        let end = self.append_only(&mut writing, &StateRecord::ImageEnd { number }, true)?;
+        let end = append(&StateRecord::ImageEnd { number }.encode())?.end_offset;
         writing.next_image = number + 1;
         *self.image.lock() = (begin, end);
         Ok((image.at(writing.applied, end), begin))
@@ -337,28 +363,29 @@ impl State {
     }
 
     fn append(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
-        let end = self.append_only(writing, record, false)?;
+        let end = self.append_only(writing, record)?;
         self.apply(record);
         Ok(end)
     }
 
-    fn append_only(
+    /// Appends a record for which nobody waits for the disk; says where it ends.
+    fn append_only(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
+        let appended = self.append_body(writing, &record.encode(), Store::append_now)?;
+        Ok(appended.end_offset)
+    }
+
+    fn append_body(
         &self,
         writing: &mut Writing,
-        record: &StateRecord,
-        may_wait: bool,
-    ) -> Result<u64, StateError> {
-        let body = record.encode();
-        let message = NewMessage::plain(STATE_TOPIC, STATE_QUEUE, &body);
-        let appended = &mut writing.appended;
-        match may_wait {
-            true => self.store.append(&[message], appended)?,
-            false => self.store.append_now(&[message], appended)?,
-        }
+        body: &[u8],
+        append: Append,
+    ) -> Result<Appended, StateError> {
+        let message = NewMessage::plain(STATE_TOPIC, STATE_QUEUE, body);
+        append(&self.store, &[message], &mut writing.appended)?;
         let appended = writing.appended[0];
         writing.applied = appended.queue_offset + 1;
         writing.end = Some(appended.end_offset);
-        Ok(appended.end_offset)
+        Ok(appended)
     }
 
     fn apply(&self, record: &StateRecord) {
@@ -540,6 +567,110 @@ mod tests {
         for seed in 0..20 {
             assert!(recover(disk.crash(seed), &clock).is_complete(), "seed {seed}");
         }
+    }
+
+    /// Nine segments of messages that have expired, and no image, on a disk that is nearly full.
+    fn full_without_an_image(free: u64) -> (Arc<ManualClock>, State) {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let state = recover(disk.clone(), &clock);
+        let topic = crate::topics::Topic::new("t", 1);
+        state.change(|| Some(StateRecord::Topic { topic })).unwrap();
+        append_elsewhere(&state, "t", 60);
+        state.store.flush().unwrap();
+        state.store.maintain().unwrap();
+        clock.advance_ms(60_000);
+        let upkeep = Upkeep {
+            retention: Duration::ZERO,
+            free_bytes_min: Some(60 << 10),
+            spare_segments_max: 0,
+            ..Upkeep::default()
+        };
+        state.store.set_upkeep(upkeep);
+        disk.limit_space(Some(free));
+        state.store.maintain().unwrap();
+        assert_eq!(state.store.min_offset(), 0, "nothing is protected yet, so all of it is");
+        let refused = state.store.append(&[NewMessage::plain("t", 0, b"x")], &mut Vec::new());
+        assert!(matches!(refused, Err(StoreError::Full { .. })));
+        (clock, state)
+    }
+
+    #[test]
+    fn the_first_image_goes_into_what_has_to_stay_free_and_lets_retention_free_the_rest() {
+        let (clock, state) = full_without_an_image(50 << 10);
+        assert!(state.renew_image().unwrap());
+        state.store.maintain().unwrap();
+        assert!(state.store.min_offset() > 0);
+        // The disk is asked once a second.
+        clock.advance_ms(1000);
+        append_elsewhere(&state, "t", 1);
+    }
+
+    /// What docs/store-format.md says of how much of the disk that is kept free images take.
+    #[test]
+    fn an_image_is_as_long_as_the_page_says() {
+        let config = StoreConfig {
+            directory: "/s".into(),
+            segment_bytes: 1 << 20,
+            message_bytes_max: 200 << 10,
+            upkeep: Upkeep { free_bytes_min: Some(0), ..Upkeep::default() },
+            threads: false,
+            ..StoreConfig::default()
+        };
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let (store, _) = Store::open(config, Arc::new(SimulatedDisk::new()), clock).unwrap();
+        let state = State::recover(store, Topics::with_system_topics("c", "b", None)).unwrap();
+        let mut before = 0;
+        let mut is_within = |records: Vec<StateRecord>, bytes_each: usize, count: usize| {
+            for record in records {
+                assert!(state.change(|| Some(record)).unwrap().is_made);
+            }
+            state.append_image().unwrap();
+            let (begin, end) = state.newest_image();
+            let grown = (end - begin - before) as usize;
+            before = end - begin;
+            assert!(grown <= bytes_each * count, "{grown} bytes for {count}");
+        };
+        is_within(Vec::new(), 500, 1);
+        let name = |n: i32| format!("name-{n}");
+        let topic = |n| StateRecord::Topic { topic: crate::topics::Topic::new(name(n), 8) };
+        is_within((10..90).map(topic).collect(), 400 + 7, 80);
+        let group = |n| {
+            let group_name = name(n);
+            let group =
+                weirmq_remoting::body::SubscriptionGroupConfig { group_name, ..Default::default() };
+            StateRecord::Group { group: Box::new(group) }
+        };
+        is_within((10..90).map(group).collect(), 800 + 7, 80);
+        let offset = |n| crate::offsets::CommittedOffset {
+            group: name(n),
+            topic: name(n),
+            queue: 7,
+            offset: i64::MAX,
+        };
+        let offsets = (10..90).map(offset).collect();
+        is_within(vec![StateRecord::Offsets { offsets }], 100 + 14, 80);
+    }
+
+    #[test]
+    fn an_image_that_does_not_fit_is_not_begun() {
+        let (_, state) = full_without_an_image(1000);
+        let end = state.store.max_offset();
+        let refused = state.renew_image();
+        assert!(matches!(refused, Err(StateError::Store(StoreError::Full { .. }))));
+        assert_eq!(state.store.max_offset(), end);
+    }
+
+    #[test]
+    fn no_image_follows_one_that_may_still_be_cut_off() {
+        let (_, state) = full_without_an_image(50 << 10);
+        state.store.hide_unconfirmed();
+        assert!(state.renew_image().unwrap());
+        let end = state.store.max_offset();
+        assert!(!state.renew_image().unwrap());
+        assert_eq!(state.store.max_offset(), end);
+        state.store.watermarks().confirm(end);
+        assert!(state.renew_image().unwrap());
     }
 
     #[test]

@@ -46,6 +46,16 @@ pub(crate) enum Gate {
     Closed,
 }
 
+/// What is appended, which decides what may keep it from being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Appending {
+    Messages,
+    /// What has to be in the log before anything of it can be freed: on a full disk too.
+    FromReserve,
+    /// The record with which a master's time begins: while the gate is closed as well.
+    Epoch,
+}
+
 impl Appender {
     pub(crate) fn at(position: u64, tail: BlockTail) -> Self {
         Self {
@@ -128,7 +138,7 @@ impl Inner {
         messages: &[NewMessage<'_>],
         appended: &mut Vec<Appended>,
     ) -> Result<(), StoreError> {
-        self.append_if(messages, appended, true)
+        self.append_as(Appending::Messages, messages, appended)
     }
 
     /// See [`crate::Store::append_while_closed`].
@@ -137,18 +147,27 @@ impl Inner {
         messages: &[NewMessage<'_>],
         appended: &mut Vec<Appended>,
     ) -> Result<(), StoreError> {
-        self.when_not_busy(|| self.append_if(messages, appended, false))
+        self.when_not_busy(|| self.append_as(Appending::Epoch, messages, appended))
     }
 
-    fn append_if(
+    /// See [`crate::Store::append_from_reserve`].
+    pub(crate) fn append_from_reserve(
         &self,
         messages: &[NewMessage<'_>],
         appended: &mut Vec<Appended>,
-        heeds_gate: bool,
+    ) -> Result<(), StoreError> {
+        self.when_not_busy(|| self.append_as(Appending::FromReserve, messages, appended))
+    }
+
+    fn append_as(
+        &self,
+        what: Appending,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
     ) -> Result<(), StoreError> {
         appended.clear();
         self.check_open()?;
-        if heeds_gate {
+        if what == Appending::Messages {
             self.check_writable()?;
         }
         messages.iter().try_for_each(|message| self.check_sizes(message))?;
@@ -158,7 +177,7 @@ impl Inner {
         let mut appender = self.appender.lock();
         // Closing takes this lock after it said so; nobody may write behind its back.
         self.check_open()?;
-        if heeds_gate && !appender.is_open(&*self.clock) {
+        if what != Appending::Epoch && !appender.is_open(&*self.clock) {
             return Err(StoreError::NotMaster);
         }
         let now_ms = self.clock.now_ms();

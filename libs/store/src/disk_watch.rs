@@ -73,6 +73,12 @@ impl Inner {
         if self.disk_watch.is_full() { Err(self.full()) } else { Ok(()) }
     }
 
+    /// See [`crate::Store::check_reserve`].
+    pub(crate) fn check_reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        self.check_space()?;
+        if self.disk_watch.figures().free < bytes { Err(self.full()) } else { Ok(()) }
+    }
+
     /// Whether retention is to free what it may: enough of the disk is used, or writes are refused
     /// although it is not, because the disk is small or much has to stay free.
     pub(crate) fn is_space_short(&self) -> bool {

@@ -260,6 +260,28 @@ impl Store {
         self.inner().append_while_closed(messages, appended)
     }
 
+    /// Appends also when less of the disk is free than has to stay ([`Upkeep::free_bytes_min`]): what
+    /// has to be in the log before retention may delete anything of it, or before the directory is of
+    /// any use. Ask [`Store::check_reserve`] before the first record of several.
+    ///
+    /// # Errors
+    /// As [`Store::append`]; [`StoreError::Full`] only where the disk itself has no room.
+    pub fn append_from_reserve(
+        &self,
+        messages: &[NewMessage<'_>],
+        appended: &mut Vec<Appended>,
+    ) -> Result<(), StoreError> {
+        self.inner().append_from_reserve(messages, appended)
+    }
+
+    /// Whether so many bytes are free of the disk, what has to stay free included.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] if not; [`StoreError::Io`] if the disk does not say.
+    pub fn check_reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        self.inner().check_reserve(bytes)
+    }
+
     /// Appends whole records of the log from `from` on to `out`, as they stand there, to about
     /// `bytes_max`: at least one if there is one, also if it is not visible. Where a segment ends
     /// its padding's head comes last. Unless the read `may_wait` the disk is not asked.

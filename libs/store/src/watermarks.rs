@@ -42,7 +42,7 @@ impl Watermarks {
     }
 
     /// Everything below stays, whatever happens to this replica or to its master.
-    pub(crate) fn safe(&self) -> u64 {
+    pub fn safe(&self) -> u64 {
         self.flushed().min(self.confirmed())
     }
 
