@@ -80,6 +80,7 @@ failover: build $(STAND_IN) ## 100 faults of each kind and some with official cl
 	$(FAILOVER) --count 20 --control --results e2e/failover/results/control$(OF_COMMIT)
 	$(FAILOVER) --count 10 --faults kill,freeze,cut,mute,power --clients java-4.9.8,java-5.5.0,go --results e2e/failover/results/official$(OF_COMMIT)
 	$(FAILOVER) --count 10 --faults kill,switch,roll --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000 --ordered --results e2e/failover/results/ordered$(OF_COMMIT)
+	e2e/failover/mqadmin.py --weir $(WEIR) --stand-in $(STAND_IN)
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)
 	SEEDS=$(SEEDS) $(CARGO) test --profile $(PROFILE) -p weirmq-authority --lib -- --ignored --nocapture given

@@ -156,9 +156,9 @@ def locked():
     return lock
 
 
-# Programs that produce or consume until they are told to end (`java/src/Stream.java` says how), by the
-# client that they are built with.
-STREAMS = {"java-4.9.8": start_java("Stream"), "java-5.5.0": start_java("Stream"),
+# Programs that go on until they are told to end, by the client that they are built with: they produce or consume
+# (`java/src/Stream.java` says how), or run mqadmin's commands (`mqadmin/src/Session.java`).
+STREAMS = {"java-4.9.8": start_java("Stream"), "java-5.5.0": start_java("Stream"), "mqadmin": start_java("Session"),
            "go": lambda out: [str(out / "stream")]}
 
 
