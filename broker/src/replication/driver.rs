@@ -213,7 +213,8 @@ impl Driver {
     fn log_moved(&mut self) {
         let marks = self.broker.store.watermarks();
         let flushed = marks.flushed();
-        let position = LogPosition { epoch: self.epochs.last(), end: marks.written(), flushed };
+        let (end, lacks_state) = (marks.written(), self.broker.lacks_state());
+        let position = LogPosition { epoch: self.epochs.last(), end, flushed, lacks_state };
         // A follower that flushes first has nothing to report before it has.
         let is_news = self.leading.is_some()
             || !self.settings.sync_flush

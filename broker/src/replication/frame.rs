@@ -337,7 +337,7 @@ mod tests {
             promised_version: 9,
             refuses: false,
             leaves: true,
-            position: LogPosition { epoch: 3, end: 200, flushed: 150 },
+            position: LogPosition { epoch: 3, end: 200, flushed: 150, lacks_state: false },
             leads: None,
             follows: Some(4),
             lost: None,

@@ -297,8 +297,8 @@ async fn live(
     }
     drop(ends);
     let marks = broker.store.watermarks();
-    let position =
-        LogPosition { epoch: epochs.last(), end: marks.written(), flushed: marks.flushed() };
+    let (end, flushed, lacks_state) = (marks.written(), marks.flushed(), broker.lacks_state());
+    let position = LogPosition { epoch: epochs.last(), end, flushed, lacks_state };
     let now = broker.store.clock().uptime();
     let replica = Replica::new(settings.clone(), me.replica, promise, position, now);
     let group = GroupPlace { settings, authority, endpoint };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::planted::{self, Planted};
 use crate::settings::majority_of;
-use crate::{Incarnation, Member, Members, Record, ReplicaId, Report, Settings};
+use crate::{Incarnation, Member, Members, Record, ReplicaId, Replication, Report, Settings};
 
 /// What the master knows of one other replica.
 #[derive(Debug, Clone, Copy)]
@@ -226,7 +226,11 @@ impl InSync {
         let belongs = |member: &Member| settings.group.contains(&member.replica);
         for peer in peers.values().filter(|peer| belongs(&peer.report.from)) {
             let member = peer.report.from;
-            let has_all = peer.report.position.counted(settings) >= self.confirmed.max(base);
+            let position = peer.report.position;
+            // Where nobody waits for copies a log that began anew may be as long and hold nothing. With
+            // synchronous replication the image with which it begins is confirmed.
+            let holds_state = settings.replication == Replication::Sync || !position.lacks_state;
+            let has_all = position.counted(settings) >= self.confirmed.max(base) && holds_state;
             let is_following = is_following(peer, member.incarnation, epoch, now, settings);
             if has_all && is_following && peer.is_prompt(now, settings) {
                 wanted.insert(member);

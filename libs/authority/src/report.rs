@@ -15,6 +15,10 @@ pub struct LogPosition {
     pub end: u64,
     /// The end of what is on the disk; at most `end`.
     pub flushed: u64,
+    /// Whether the log has neither its beginning nor an image of the state that it presupposes.
+    /// Versions that do not know this neither say nor read it.
+    #[serde(default, skip_serializing_if = "is_not_so")]
+    pub lacks_state: bool,
 }
 
 impl LogPosition {

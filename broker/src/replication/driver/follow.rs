@@ -119,7 +119,8 @@ impl Driver {
         following.caught_up_at = lead.end;
         let epoch = following.epoch;
         let marks = store.watermarks();
-        self.position = LogPosition { epoch: self.epochs.last(), end, flushed: marks.flushed() };
+        let (flushed, lacks_state) = (marks.flushed(), self.broker.lacks_state());
+        self.position = LogPosition { epoch: self.epochs.last(), end, flushed, lacks_state };
         self.replica.aligned(now, epoch, self.position);
         if let Some(link) = self.links.get(&peer.replica) {
             link.send(Frame::Fetch(Fetch { epoch, from: end }));

@@ -100,7 +100,7 @@ impl Slave {
             promised_version: record.in_sync_version,
             refuses: false,
             leaves: false,
-            position: LogPosition { epoch, end, flushed: end },
+            position: LogPosition { epoch, end, flushed: end, lacks_state: false },
             leads: Some(epoch),
             follows: None,
             lost: None,

@@ -63,9 +63,9 @@ fn a_group_of_one_leads_at_once_and_promises_first() {
     assert_eq!((promised.epoch, &promised.holds[..]), (1, &[Incarnation(1)][..]));
     assert_eq!(actions[1], Action::Lead { epoch: 1 });
     assert!(!replica.standing(at(10)).may_append, "the epoch record is not there yet");
-    replica.log_moved(at(20), LogPosition { epoch: 1, end: 9, flushed: 0 });
+    replica.log_moved(at(20), LogPosition { epoch: 1, end: 9, flushed: 0, lacks_state: false });
     assert!(!replica.standing(at(20)).may_append, "it is not flushed");
-    replica.log_moved(at(30), LogPosition { epoch: 1, end: 9, flushed: 9 });
+    replica.log_moved(at(30), LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false });
     let standing = Standing {
         may_append: true,
         acknowledged: 9,
@@ -98,7 +98,7 @@ fn nobody_is_elected_before_all_of_a_new_group_were_heard() {
     settle(&mut replica, at(60_100), &mut record, &mut lease);
     assert_eq!((record.epoch, record.master), (1, Some(replica.me())));
     // Two in sync are needed.
-    replica.log_moved(at(60_200), LogPosition { epoch: 1, end: 9, flushed: 9 });
+    replica.log_moved(at(60_200), LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false });
     assert_eq!(replica.standing(at(60_200)), Standing::default());
 }
 
@@ -135,6 +135,28 @@ fn report(sent: u64) -> Report {
     }
 }
 
+/// A log that begins where its master's does is as long as one that nobody waited for, and says nothing of
+/// what went before.
+#[test]
+fn who_lacks_the_state_is_not_in_sync_where_nobody_waits_for_copies() {
+    let settings = Settings { replication: Replication::Async, ..Settings::new(2) };
+    let mut replica = replica(settings, promise(0));
+    let (mut record, mut lease) = Default::default();
+    settle(&mut replica, at(1_000), &mut record, &mut lease);
+    replica.heard(at(1_000), report(1));
+    settle(&mut replica, at(1_100), &mut record, &mut lease);
+    let position = LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false };
+    replica.log_moved(at(1_200), position);
+    for (lacks_state, members) in [(true, 1), (false, 2)] {
+        let position = LogPosition { lacks_state, ..position };
+        let sent = at(2 + members as u64);
+        let follower = Report { promised: 1, position, follows: Some(1), sent, ..report(2) };
+        replica.heard(at(1_300), follower);
+        settle(&mut replica, at(1_300), &mut record, &mut lease);
+        assert_eq!(record.in_sync.len(), members);
+    }
+}
+
 #[test]
 fn a_standing_says_until_when_it_may_be_used() {
     for replication in [Replication::Sync, Replication::Async] {
@@ -145,7 +167,7 @@ fn a_standing_says_until_when_it_may_be_used() {
         replica.heard(at(1_000), report(1));
         // The lease is asked for now.
         settle(&mut replica, at(1_100), &mut record, &mut lease);
-        let position = LogPosition { epoch: 1, end: 9, flushed: 9 };
+        let position = LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false };
         replica.log_moved(at(1_200), position);
         let alone = replica.standing(at(1_200));
         // In a set of one it is the only one that can be elected.
@@ -291,7 +313,7 @@ fn a_lower_min_in_sync_counts_once_nobody_else_can_be_elected() {
         Record::default().elect(others[0], 2).with_in_sync(all, 2).elect(replica.me(), 2);
     let mut lease = Lease::default();
     found(&mut replica, at(1_000), &record);
-    let position = LogPosition { epoch: 2, end: 9, flushed: 9 };
+    let position = LogPosition { epoch: 2, end: 9, flushed: 9, lacks_state: false };
     replica.log_moved(at(1_000), position);
     replica.configure(at(1_000), Settings { min_in_sync: 1, ..three.clone() });
     replica.log_moved(at(1_000), position);
@@ -313,7 +335,7 @@ fn who_left_the_group_leaves_the_set_once_it_is_large_enough_without() {
     let mut record = Record::default().elect(me, 1).with_in_sync(set(&[me, left]), 1);
     let mut lease = Lease::default();
     found(&mut replica, at(1_000), &record);
-    let position = LogPosition { epoch: 1, end: 9, flushed: 9 };
+    let position = LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false };
     replica.log_moved(at(1_000), position);
     replica.configure(at(1_000), Settings::new(2));
     settle(&mut replica, at(1_100), &mut record, &mut lease);

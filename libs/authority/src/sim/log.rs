@@ -106,7 +106,8 @@ impl Log {
 
     pub(super) fn position(&self) -> LogPosition {
         let epoch = self.last().map_or(0, |last| last.epoch);
-        LogPosition { epoch, end: self.end(), flushed: self.flushed }
+        let lacks_state = self.is_incomplete;
+        LogPosition { epoch, end: self.end(), flushed: self.flushed, lacks_state }
     }
 
     /// `false` where an epoch begins that is not above all that are there.

@@ -14,7 +14,7 @@ pub(super) fn master() -> (Replica, Record, Lease, [Report; 2]) {
     settle(&mut replica, at(60_000), &mut record, &mut lease);
     reports.iter().for_each(|report| replica.heard(at(60_000), *report));
     settle(&mut replica, at(60_100), &mut record, &mut lease);
-    let position = LogPosition { epoch: 1, end: 9, flushed: 9 };
+    let position = LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false };
     replica.log_moved(at(60_200), position);
     let follows = reports.map(|report| Report {
         promised: 1,
@@ -40,7 +40,7 @@ fn who_says_that_it_leaves_is_taken_out_at_once_and_comes_in_again_as_another_st
     let leaving = Report { leaves: true, sent: at(4), ..two };
     replica.heard(at(61_500), leaving);
     // Until that is in the record it counts.
-    let longer = LogPosition { epoch: 1, end: 20, flushed: 20 };
+    let longer = LogPosition { epoch: 1, end: 20, flushed: 20, lacks_state: false };
     replica.log_moved(at(61_500), longer);
     replica.heard(at(61_500), Report { position: longer, sent: at(5), ..one });
     assert_eq!(replica.standing(at(61_500)).acknowledged, 9);
@@ -90,7 +90,7 @@ fn the_office_goes_to_nobody_who_leaves_or_cannot_be_reached_or_has_been_silent(
 #[test]
 fn a_master_goes_on_at_once_when_its_heir_is_gone() {
     let (mut replica, mut record, mut lease, [_, two]) = master();
-    let behind = LogPosition { epoch: 1, end: 20, flushed: 20 };
+    let behind = LogPosition { epoch: 1, end: 20, flushed: 20, lacks_state: false };
     replica.log_moved(at(61_450), behind);
     assert!(replica.hand_over(at(61_500), Some(two.from.replica)));
     settle(&mut replica, at(61_500), &mut record, &mut lease);

@@ -15,7 +15,7 @@ fn settings() -> Settings {
 }
 
 fn position(epoch: u64, end: u64) -> LogPosition {
-    LogPosition { epoch, end, flushed: end }
+    LogPosition { epoch, end, flushed: end, lacks_state: false }
 }
 
 /// What replica `id` reports that follows nobody, of a log like this, at this time.
@@ -70,7 +70,7 @@ fn the_better_log_is_the_one_with_the_later_epoch_and_then_the_longer_one() {
         (position(3, 900), false),
         (position(4, 51), true),
         (position(5, 1), true),
-        (LogPosition { epoch: 4, end: 900, flushed: 50 }, false),
+        (LogPosition { epoch: 4, end: 900, flushed: 50, lacks_state: false }, false),
     ] {
         let (mut replica, mut record, mut lease) = candidate(position(4, 50));
         replica.heard(at(60_000), says(2, other, (4, 9), 2));
