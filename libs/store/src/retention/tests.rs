@@ -119,16 +119,22 @@ fn an_expired_segment_has_another_life_under_another_name() {
     assert!(names(&disk, "commitlog").len() <= inner.log.all().len() + 1);
 }
 
-#[test]
-fn a_flush_while_an_append_waits_to_be_published_costs_no_later_record() {
-    let message = NewMessage::plain("t", 0, &[7; 1000]);
+/// A store whose newest segment is recycled, with so many messages in it.
+fn in_a_recycled_segment(count: usize) -> (SimulatedDisk, Inner) {
     let disk = SimulatedDisk::new();
     let inner = open(&disk, 2);
     append(&inner, 26);
     expire(&inner);
     inner.maintain().unwrap();
-    append(&inner, 3);
+    append(&inner, count);
     assert!(inner.log.newest().unwrap().is_recycled());
+    (disk, inner)
+}
+
+#[test]
+fn a_flush_while_an_append_waits_to_be_published_costs_no_later_record() {
+    let message = NewMessage::plain("t", 0, &[7; 1000]);
+    let (disk, inner) = in_a_recycled_segment(3);
     inner.append(&[message], &mut Vec::new()).unwrap();
     let published = inner.marks.written();
     let flush = || assert_eq!(inner.flush().unwrap(), published);
@@ -149,14 +155,8 @@ fn a_flush_while_an_append_waits_to_be_published_costs_no_later_record() {
 fn a_copy_may_need_the_place_of_the_proofs() {
     // Apache's broker leaves 8 bytes behind the last record for padding, or fills a segment.
     for left in [300, 8, 4, 0] {
-        let disk = SimulatedDisk::new();
-        let inner = open(&disk, 2);
-        append(&inner, 26);
-        expire(&inner);
-        inner.maintain().unwrap();
-        append(&inner, 6);
+        let (disk, inner) = in_a_recycled_segment(6);
         let segment = inner.log.newest().unwrap();
-        assert!(segment.is_recycled());
         let begin = inner.marks.written();
         let mut copy = Vec::new();
         let mut add = |queue_offset, position, body: &[u8]| {
@@ -219,14 +219,8 @@ fn what_waited_for_the_append_lock_while_the_store_was_closed_changes_nothing() 
 
 #[test]
 fn what_apache_appended_to_a_recycled_segment_after_our_kill_counts() {
-    let disk = SimulatedDisk::new();
-    let inner = open(&disk, 2);
-    append(&inner, 26);
-    expire(&inner);
-    inner.maintain().unwrap();
-    append(&inner, 6);
+    let (disk, inner) = in_a_recycled_segment(6);
     let newest = inner.log.newest().unwrap();
-    assert!(newest.is_recycled());
     let queue = inner.queues.find("t", 0).unwrap();
     let mut last = Vec::new();
     queue.entries(31, 1, &mut last).unwrap();
