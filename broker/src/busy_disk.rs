@@ -29,8 +29,8 @@ use crate::run::{BrokerError, Listeners, open, run_on};
 use crate::topics::Topic;
 use crate::{Broker, BrokerConfig, Flush};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-static BODY: [u8; 64 << 10] = [7; 64 << 10];
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) static BODY: [u8; 64 << 10] = [7; 64 << 10];
 /// With [`BODY`]: about 7 MiB may run ahead of the disk, 4 MiB wait, the rest is refused.
 const SENDS: usize = 250;
 
@@ -119,7 +119,7 @@ impl Running {
     }
 }
 
-async fn call(
+pub(crate) async fn call(
     connection: &Connection,
     code: RequestCode,
     fields: impl FnOnce(&mut HeaderWriter<'_>),
@@ -129,7 +129,7 @@ async fn call(
     connection.call(json, code.number(), fields, body, PATIENCE).await.unwrap()
 }
 
-async fn send(connection: &Connection) -> OwnedCommand {
+pub(crate) async fn send(connection: &Connection) -> OwnedCommand {
     send_as(connection, RequestCode::SendMessage, None, &BODY).await
 }
 
@@ -172,7 +172,7 @@ fn offset(answer: &OwnedCommand) -> String {
     command.ext.get("offset").unwrap().to_cow().into_owned()
 }
 
-fn code(answer: &OwnedCommand) -> i32 {
+pub(crate) fn code(answer: &OwnedCommand) -> i32 {
     answer.command().unwrap().head.code
 }
 

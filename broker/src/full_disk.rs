@@ -1,23 +1,19 @@
 //! A broker on a disk with less free space than has to stay.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use weirmq_remoting::command::{SerializeType, Text};
-use weirmq_remoting::header::{Header as _, SendMessageHeader};
 use weirmq_remoting::net::{Connection, NoRequests, OwnedCommand, connect};
 use weirmq_remoting::{RequestCode, ResponseCode};
 use weirmq_store::SimulatedDisk;
 
 use crate::BrokerConfig;
+use crate::busy_disk::{BODY, PATIENCE, call, code, send};
 use crate::configuration::Configuration;
 use crate::run::{BrokerError, Listeners, run_on};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const FLOOR: u64 = 8 << 20;
-static BODY: [u8; 64 << 10] = [7; 64 << 10];
 
 struct Running {
     connection: Connection,
@@ -49,39 +45,17 @@ impl Running {
     }
 
     async fn send(&self) -> OwnedCommand {
-        let header = SendMessageHeader {
-            producer_group: Some(Text::from("p")),
-            topic: Text::from("t"),
-            default_topic: Some(Text::from("TBW102")),
-            default_topic_queue_nums: Some(1),
-            queue_id: 0,
-            sys_flag: 0,
-            born_timestamp: 0,
-            flag: 0,
-            properties: None,
-            reconsume_times: None,
-            unit_mode: None,
-            max_reconsume_times: None,
-            batch: Some(false),
-            broker_name: None,
-        };
-        let (json, code) = (SerializeType::Json, RequestCode::SendMessage.number());
-        self.connection.call(json, code, |out| header.encode(out), &BODY, PATIENCE).await.unwrap()
+        send(&self.connection).await
     }
 
     async fn clean(&self) {
-        let (json, code) = (SerializeType::Json, RequestCode::DeleteExpiredCommitLog.number());
-        self.connection.call(json, code, |_| {}, b"", PATIENCE).await.unwrap();
+        call(&self.connection, RequestCode::DeleteExpiredCommitLog, |_| {}, b"").await;
     }
 
     async fn stop(self) {
         self.shutdown.cancel();
         self.ended.await.unwrap().unwrap();
     }
-}
-
-fn code(answer: &OwnedCommand) -> i32 {
-    answer.command().unwrap().head.code
 }
 
 #[tokio::test]
