@@ -84,9 +84,10 @@ class Group:
     NAME = "broker-a"
 
     def __init__(self, network, binaries, folder, replicas, flush, min_in_sync, lease_ms, has_images,
-                 store_settings="", ack="all"):
+                 store_settings="", ack="all", replication="sync"):
         self.network, self.binaries, self.folder, self.replicas = network, binaries, folder, replicas
         self.flush, self.min_in_sync, self.lease_ms, self.ack = flush, min_in_sync, lease_ms, ack
+        self.replication = replication
         self.names = [f"r{n}" for n in range(replicas)]
         clean = {name: value for name, value in os.environ.items()
                  if not name.startswith(("WEIRMQ_", "KUBE")) and name not in ("RUST_LOG", "NAMESRV_ADDR")}
@@ -111,8 +112,8 @@ class Group:
         return Process(self.network.inside(node) + command, log, self.environment)
 
     def _create_objects(self):
-        spec = {"replicas": self.replicas, "flush": "Sync" if self.flush == "sync" else "Async",
-                "replication": {"mode": "Sync", "ackPolicy": {"all": "AllInSync", "quorum": "Quorum"}[self.ack],
+        spec = {"replicas": self.replicas, "flush": self.flush.capitalize(),
+                "replication": {"mode": self.replication.capitalize(), "ackPolicy": {"all": "AllInSync", "quorum": "Quorum"}[self.ack],
                                 "minInSync": self.min_in_sync}}
         objects = [("weirmq.io/v1alpha1", "BrokerGroup", "apis/weirmq.io/v1alpha1/namespaces/default/brokergroups",
                     {"spec": spec}),
@@ -143,7 +144,8 @@ class Group:
                    "--broker-port", str(BROKER_PORT), "--admin-port", str(ADMIN_PORT),
                    "--advertise", f"{addresses[name]}:{BROKER_PORT}", "--broker-id", str(number),
                    "--data", os.path.join(self.disks[name].path, "data"), "--config", os.path.join(self.folder, "weir.toml"),
-                   "--flush", self.flush, "--replication", "sync", "--min-in-sync", str(self.min_in_sync), "--ack", self.ack,
+                   "--flush", self.flush, "--replication", self.replication, "--min-in-sync", str(self.min_in_sync),
+                   "--ack", self.ack,
                    "--replication-secret-file", os.path.join(self.folder, "secret"),
                    "--peers", peers, "--kubernetes-group", "group"]
         return self._process(name, command)

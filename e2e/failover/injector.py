@@ -12,6 +12,9 @@ FAULTS = {
     "cut": "cut off from everybody, then back",
     "mute": "what it sends is lost, what others send arrives",
     "api": "cut off from the authority only: nobody has to take its place",
+    "apart": "cut off from the other replicas only: the authority, the NameServer and clients still reach it",
+    "thin": "the same while only one slave is in sync, and another one, which is not, is there",
+    "alone": "cut off from the other replicas and from the authority: the NameServer and clients still reach it",
     "term": "SIGTERM: it hands over",
     "switch": "`weir cluster switch`: it hands over and goes on as a slave",
     "roll": "all replicas are started again, each when it says that it may be, the master last, after `weir cluster switch`",
@@ -28,7 +31,10 @@ OF_DISKS = {"stall", "power", "blackout"}
 USUAL = ["kill", "double", "freeze", "cut", "mute", "api", "term", "stall", "power", "blackout"]
 STALL_SECONDS = 12
 # Who is without an acknowledgement for longer than this has met something that nobody knows yet.
-PROMPT_SECONDS = dict.fromkeys(FAULTS, 6) | dict.fromkeys(["double", "freeze", "cut", "mute", "stall", "again", "all", "blackout"], 15)
+PROMPT_SECONDS = dict.fromkeys(FAULTS, 6) | dict.fromkeys(
+    ["double", "freeze", "cut", "mute", "apart", "thin", "alone", "stall", "again", "all", "blackout"], 15)
+# Nobody takes over from the master, or it hands over.
+HAS_A_MASTER = {"api", "term", "switch", "roll"}
 
 
 class Injector:
@@ -61,6 +67,9 @@ class Injector:
     def _serves_meanwhile(self):
         if not self.needs_all:
             self._serves_again()
+
+    def _others(self, master):
+        return [name for name in self.group.names if name != master]
 
     def _beyond_lease(self):
         time.sleep(self.lease * (1.2 + self.chance.random()))
@@ -96,6 +105,31 @@ class Injector:
         self._beyond_lease()
         self.net.heal(master)
 
+    def _apart(self, master):
+        """For long enough that a master that may go on alone takes the others out of the set."""
+        self.net.part(master, self._others(master))
+        self._serves_meanwhile()
+        self._beyond_lease()
+        self._beyond_lease()
+        self.net.heal(master)
+
+    def _thin(self, master):
+        away = self.chance.choice(self._others(master))
+        self.group.end(away)
+        until(f"{away} is out of the in-sync set", lambda: self.group.in_sync() == self.group.replicas - 1, 30)
+        self.net.part(master, self._others(master))
+        self.group.restart(away)
+        self._serves_meanwhile()
+        self._beyond_lease()
+        self._beyond_lease()
+        self.net.heal(master)
+
+    def _alone(self, master):
+        self.net.part(master, [*self._others(master), "api"])
+        self._serves_meanwhile()
+        self._beyond_lease()
+        self.net.heal(master)
+
     def _term(self, master):
         self.group.end(master)
         self._serves_meanwhile()
@@ -111,9 +145,9 @@ class Injector:
 
     def _roll(self, master):
         """As an operator does it: slaves first, then a hand-over, then the old master."""
-        for name in [name for name in self.group.names if name != master] + [master]:
+        slaves = self._others(master)
+        for name in [*slaves, master]:
             if name == master:
-                slaves = [other for other in self.group.names if other != master]
                 until("all slaves are back", lambda: all(map(self.group.is_safe_to_restart, slaves)), 60)
                 self._switch(master)
             until(f"{name} may be started again", lambda: self.group.is_safe_to_restart(name), 60)
@@ -132,8 +166,7 @@ class Injector:
     def _double(self, master):
         self.group.brokers[master].kill()
         time.sleep(3 * self.chance.random())
-        others = [name for name in self.group.names if name != master]
-        next_ = (self.group.masters() or [self.chance.choice(others)])[0]
+        next_ = (self.group.masters() or [self.chance.choice(self._others(master))])[0]
         self.group.brokers[next_].kill()
         for name in (master, next_):
             self.group.restart(name)

@@ -100,11 +100,18 @@ class Network:
         for other in others:
             ip("-n", self.namespace(name), "route", "add", "blackhole", f"{self.addresses[other]}/32")
 
+    def part(self, name, others):
+        """The node and these others do not hear each other."""
+        self.mute(name, others)
+        for other in others:
+            self.mute(other, [name])
+
     def heal(self, name):
         ip("-n", self.bridge, "link", "set", f"to-{name}", "up")
-        for address in self.addresses.values():
-            subprocess.run(["ip", "-n", self.namespace(name), "route", "del", "blackhole", f"{address}/32"],
-                           capture_output=True)
+        for other in self.addresses:
+            for node, address in ((name, self.addresses[other]), (other, self.addresses[name])):
+                subprocess.run(["ip", "-n", self.namespace(node), "route", "del", "blackhole", f"{address}/32"],
+                               capture_output=True)
 
     def remove(self):
         for name in self.addresses:

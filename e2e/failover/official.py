@@ -65,8 +65,9 @@ class Clients:
 
     def __init__(self, namesrv, names, commands, poll_ms, folder, is_ordered):
         self.lock = threading.Lock()
+        # (queue, offset) -> the numbers that were acknowledged there
+        self.acknowledged = collections.defaultdict(list)
         # queue -> offset -> number
-        self.acknowledged = {queue: {} for queue in range(QUEUES)}
         self.seen = {queue: {} for queue in range(QUEUES)}
         # (queue, offset) -> when it was acknowledged
         self.acknowledged_at = {}
@@ -115,9 +116,7 @@ class Clients:
             producer.count += 1
             self.successes[producer.name].append(end)
             self.acknowledged_at[queue, offset] = end
-            other = self.acknowledged[queue].setdefault(offset, number)
-            if other != number:
-                self.problems.append(f"queue {queue} offset {offset} was given to {other:x} and {number:x}")
+            self.acknowledged[queue, offset].append(number)
 
     def _got(self, consumer, words):
         begin, end, number, queue, offset = int(words[1]) / 1e9, int(words[2]) / 1e9, *map(int, words[3:6])
@@ -196,10 +195,10 @@ class Clients:
             return {group: everything - {(queue, offset) for *_, queue, offset in self.deliveries[group]}
                     for group in groups}
 
-    def explain(self, copies):
-        """Lines about duplicates and their causes, and about what clients were told. `copies` says of each number how
-        often it is in the log. What has no cause becomes a problem."""
-        twice = [number for number, count in copies.items() if count > 1]
+    def explain(self, compared):
+        """Lines about duplicates and their causes, and about what clients were told. What has no cause becomes a
+        problem."""
+        twice = [number for number, count in compared.copies.items() if count > 1]
         no_cause = [number for number in twice if not self._meets_fault(*self.sends[number])]
         self.problems += [f"{number:x} is stored twice, and its send met no fault" for number in no_cause]
         yield (f"{len(twice)} messages are stored more than once: the client sent them again when an attempt "

@@ -6,20 +6,24 @@
 With --results in rounds of 10 of each fault, each with a new group; counts and times are added to the file, and go on
 from there.
 
-Exit code 0: nothing was lost. 1: something was lost or wrong. 0 with a line "skipped: …": not possible here.
+Exit code 0: nothing was lost. 1: something was lost or wrong; with --replication async losses are counted and only what
+is wrong is judged. 0 with a line "skipped: …": not possible here.
 """
 import argparse
+import bisect
 import os
 import random
 import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import network
 import official
+import promises
 import traffic
-from injector import FAULTS, OF_DISKS, PROMPT_SECONDS, USUAL, Injector
+from injector import FAULTS, HAS_A_MASTER, OF_DISKS, PROMPT_SECONDS, USUAL, Injector
 from group import BROKER_PORT, NAMESRV_PORT, Group, disk
 from counts import Counts, figures
 
@@ -33,7 +37,9 @@ def main():
     parser.add_argument("--count", type=int, default=2, help="faults of each kind")
     parser.add_argument("--faults", default=",".join(USUAL), help=f"of {', '.join(FAULTS)}")
     parser.add_argument("--replicas", type=int, default=3)
-    parser.add_argument("--min-in-sync", type=int, default=2)
+    parser.add_argument("--replication", choices=["sync", "async"], default="sync",
+                        help="with async a master that is gone may take acknowledged messages with it: these are counted")
+    parser.add_argument("--min-in-sync", type=int, help="default: 2, or 1 with asynchronous replication")
     parser.add_argument("--ack", choices=["all", "quorum"], default="all")
     parser.add_argument("--flush", choices=["sync", "async"], default="sync")
     parser.add_argument("--lease-ms", type=int, default=6000)
@@ -44,6 +50,8 @@ def main():
     parser.add_argument("--control", action="store_true",
                         help="blackouts with asynchronous flush: fails if nothing is lost")
     parser.add_argument("--seed", type=int)
+    parser.add_argument("--commit", help="of the program; default: this working tree's, which is what was built if people "
+                                         "do as they should")
     parser.add_argument("--results", help="counts and times are added to this file, and go on from there")
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     parser.add_argument("--failures", default="weir-failover-failures", help="where logs and stores of failures go")
@@ -52,6 +60,9 @@ def main():
         print(f"skipped: {options.count} faults of each of {options.faults}: {reason}")
         return 0
     options.faults = options.faults.split(",")
+    if problem := impossible(options):
+        parser.error(problem)
+    options.min_in_sync = options.min_in_sync or {"sync": 2, "async": 1}[options.replication]
     if options.control:
         options.faults, options.flush = ["blackout"], "async"
     if (set(options.faults) & OF_DISKS) and (reason := disk.why_not()):
@@ -77,10 +88,25 @@ def main():
     return 0
 
 
+def impossible(options):
+    """What cannot be asked for together, and why."""
+    is_async = options.replication == "async"
+    if is_async and (options.control or options.clients):
+        return "--control and --clients are of synchronous replication: with async there is no loss that has or has not to be"
+    if is_async and (options.min_in_sync or options.ack == "quorum"):
+        return "--min-in-sync and --ack are of synchronous replication: with async nothing waits for other replicas"
+    if is_async and "again" in options.faults:
+        return "again takes --replication sync: with async the next master is the only one in sync, and nobody can follow it"
+    if "thin" in options.faults and options.replicas < 3:
+        return "thin takes three replicas: the master, one in sync and one that is not"
+    return None
+
+
 def settings(options):
     """What has to be the same for runs to be counted together."""
-    return {"commit": commit(), "build": pathlib.Path(options.weir).parent.name, "flush": options.flush,
-            "replicas": options.replicas, "minInSync": options.min_in_sync, "ack": options.ack, "leaseMs": options.lease_ms,
+    return {"commit": options.commit or commit(), "build": pathlib.Path(options.weir).parent.name, "flush": options.flush,
+            "replication": options.replication, "replicas": options.replicas, "minInSync": options.min_in_sync,
+            "ack": options.ack, "leaseMs": options.lease_ms,
             "clients": options.clients or "own", "routePollMs": options.route_poll_ms if options.clients else None,
             "ordered": options.ordered}
 
@@ -109,7 +135,7 @@ def campaign(options, seed, order, counts, net, folder, commands):
     chance = random.Random(seed)
     binaries = {"weir": os.path.abspath(options.weir), "kube-stand-in": os.path.abspath(options.stand_in)}
     group = Group(net, binaries, folder, options.replicas, options.flush, options.min_in_sync, options.lease_ms,
-                  bool(set(options.faults) & OF_DISKS), ack=options.ack)
+                  bool(set(options.faults) & OF_DISKS), ack=options.ack, replication=options.replication)
     namesrv = f"{net.addresses['ns']}:{NAMESRV_PORT}"
     load = None
     try:
@@ -124,24 +150,26 @@ def campaign(options, seed, order, counts, net, folder, commands):
             unaware = 2 * options.route_poll_ms / 1000
             patience += unaware
         else:
-            load = traffic.Traffic(namesrv)
+            load = traffic.Traffic(namesrv, options.replication == "async")
         injector = Injector(group, net, load, chance, options.lease_ms, patience)
-        outages, slow, before = {}, [], "nothing"
+        # When each fault was over, and which one that was.
+        outages, slow, before, over = {}, [], "nothing", []
         chance.shuffle(order)
         for number, fault in enumerate(order, 1):
             times = injector.do(fault)
+            over.append((time.monotonic(), fault))
             for client, seconds in times.items():
                 outages.setdefault((fault, client), []).append(seconds)
             said = ", ".join(f"{client} {seconds:.2f} s" for client, seconds in times.items())
             print(f"{number} of {len(order)}: {fault}, without an acknowledgement: {said}; {load.count()} acknowledged", flush=True)
-            if max(times.values()) > PROMPT_SECONDS[fault] + unaware:
+            if max(times.values()) > prompt_seconds(options, fault) + unaware:
                 slow.append({"fault": fault, "after": before} | {client: round(seconds, 2) for client, seconds in times.items()})
                 place = os.path.join(options.failures, f"slow-{seed}-{number}-{fault}-after-{before}")
                 print(f"SLOW: {fault} after {before}; logs are in {keep_logs(folder, place)}", flush=True)
             before = fault
         load.end()
         master = group.settle()
-        return report(options, seed, counts, load, outages, slow, group, f"{net.addresses[master]}:{BROKER_PORT}")
+        return report(options, seed, counts, load, (outages, slow, over), group, f"{net.addresses[master]}:{BROKER_PORT}")
     except (TimeoutError, AssertionError, RuntimeError) as error:
         print(f"FAILED: {error}")
         for name in group.names:
@@ -161,25 +189,55 @@ def keep_logs(folder, place):
     return place
 
 
-def report(options, seed, counts, load, outages, slow, group, address):
-    lost, wrong, copies = traffic.compare(address, load)
-    lines, delays = list(load.explain(copies)), load.delays()
+def prompt_seconds(options, fault):
+    """With asynchronous replication nobody takes over before the lease of a master that is gone is over."""
+    waits_for_lease = options.replication == "async" and fault not in HAS_A_MASTER
+    return PROMPT_SECONDS[fault] + (options.lease_ms / 1000 if waits_for_lease else 0)
+
+
+def report(options, seed, counts, load, measured, group, address):
+    outages, slow, over = measured
+    may_lose = options.replication == "async"
+    compared = promises.compare(address, traffic.TOPIC, load)
+    lost, wrong, delays = compared.lost, compared.wrong, load.delays()
+    lines = list(load.explain(compared))
     if options.ordered:
         lines += load.check_order()
+    if not may_lose:
+        wrong += promises.described("seen by a consumer", compared.vanished, compared.found)
+    by_fault, lost_in_peace = lost_by(over, lost, load) if may_lose else ({}, 0)
+    if lost_in_peace:
+        wrong.append(f"{lost_in_peace} were acknowledged after the last fault and are lost")
     wrong += load.problems + group.logs_differ()
-    for line in [] if options.control else (lost + wrong)[:20]:
+    shown = wrong if may_lose else promises.described("acknowledged", lost, compared.found) + wrong
+    for line in [] if options.control else shown[:20]:
         print(line)
     show("without an acknowledgement", outages)
     show("from acknowledgement to delivery", delays)
     for line in lines:
         print(line)
     print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, of {load.begun} sent")
-    counts.add({"seed": seed, "sent": load.begun, "acknowledged": load.count(), "lost": len(lost), "wrong": len(wrong),
-                "slow": slow, "notes": lines}, outages, delays)
+    run = {"seed": seed, "harness": commit(), "sent": load.begun, "acknowledged": load.count(), "lost": len(lost),
+           "wrong": len(wrong), "slow": slow, "notes": lines}
+    counts.add(run | ({"lostByFault": by_fault} if may_lose else {}), outages, delays)
     if options.control:
         print("the control lost something, as it has to" if lost else "FAILED: the control lost nothing")
         return bool(lost)
-    return not lost and not wrong
+    if may_lose:
+        print(f"losses are counted and not judged: with asynchronous replication they may be; by fault {by_fault}")
+    return not wrong and (may_lose or not lost)
+
+
+def lost_by(over, lost, load):
+    """How many acknowledged messages each fault took, by its kind and in order: those that were acknowledged before it was
+    over, and after the one before it, when everybody was in sync again. And how many after the last."""
+    ends, counts = [end for end, _ in over], [0] * (len(over) + 1)
+    for _, _, number in lost:
+        counts[bisect.bisect_left(ends, load.answers[number].ended)] += 1
+    by_fault = {}
+    for (_, fault), count in zip(over, counts):
+        by_fault.setdefault(fault, []).append(count)
+    return by_fault, counts[-1]
 
 
 def show(what, measured):

@@ -8,25 +8,39 @@ import sys
 import threading
 import time
 
+import promises
+
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "crash"))
 import wire  # noqa: E402
 
 TOPIC, QUEUES = "load", 4
-ROUTE = 105
+ROUTE, MOVED, UNKNOWN_OFFSET = 105, 21, 22
+# Between two commits of a consumer.
+COMMIT_SECONDS = 0.1
 # Between an acknowledgement and the next message: a round of 90 faults has to fit on a replica's disk (group.IMAGE_BYTES).
 PAUSE_SECONDS = 0.004
 
 
 class Traffic:
     """Runs in the namespace of the caller. A producer that gets no answer goes on with its next message:
-    what became of that one is unknown, and it may be there."""
+    what became of that one is unknown, and it may be there. With `may_lose` a master that is gone may have taken with it
+    what it had acknowledged."""
 
-    def __init__(self, namesrv, producers=4, timeout=1.0):
-        self.namesrv, self.timeout = namesrv, timeout
+    def __init__(self, namesrv, may_lose, producers=4, timeout=1.0):
+        self.namesrv, self.may_lose, self.timeout = namesrv, may_lose, timeout
         self.lock = threading.Lock()
+        # (queue, offset) -> the numbers that were acknowledged there
+        self.acknowledged = collections.defaultdict(list)
+        # number -> how it was acknowledged
+        self.answers = {}
         # queue -> offset -> number
-        self.acknowledged = {queue: {} for queue in range(QUEUES)}
         self.seen = {queue: {} for queue in range(QUEUES)}
+        # queue -> offset and how it was answered
+        self.committed = {}
+        # A consumer at an offset of a queue was sent to another one, at which it had seen this number.
+        self.sent_back = []
+        # What was committed, in a queue, fell: its offset, how that was answered, the offset since, and when it was told.
+        self.fallen = []
         self.begun, self.problems = 0, []
         # Monotonic times of successful sends since the last fault.
         self.successes = []
@@ -38,7 +52,7 @@ class Traffic:
 
     def count(self):
         with self.lock:
-            return sum(len(queue) for queue in self.acknowledged.values())
+            return len(self.answers)
 
     def fault(self, _):
         """From here on the longest time without a success is looked for."""
@@ -72,11 +86,22 @@ class Traffic:
         """Nobody measures when its consumer gets what."""
         return {}
 
-    def explain(self, copies):
-        """Lines about duplicates. Nothing is sent twice here, so each is a problem."""
-        twice = [number for number, count in copies.items() if count > 1]
-        self.problems += [f"{number:x} is stored {copies[number]} times and was sent once" for number in twice]
+    def explain(self, compared):
+        """Lines about duplicates and about what fell. Nothing is sent twice here, so each that is there twice is a
+        problem."""
+        twice = [number for number, count in compared.copies.items() if count > 1]
+        self.problems += [f"{number:x} is stored {compared.copies[number]} times and was sent once" for number in twice]
         yield f"{len(twice)} messages are stored more than once"
+        if self.may_lose:
+            self.problems += promises.two_writers(compared, self.answers)
+            self.problems += promises.sent_too_far_back(self.sent_back, compared.found)
+            self.problems += promises.fell_in_the_log(self.fallen, compared, self.answers)
+            yield f"{len(compared.vanished)} messages that a consumer saw are not there"
+            yield f"consumers were sent back {len(self.sent_back)} times, what they had committed fell {len(self.fallen)} times"
+            return
+        self.problems += [f"queue {queue}: a consumer at {at} was sent to {to}" for queue, at, to, _ in self.sent_back]
+        self.problems += [f"queue {queue}: a consumer had committed {before} at {commit.address} and was told {now}"
+                          for queue, before, commit, now, _ in self.fallen]
 
     def _guard(self, work, number):
         try:
@@ -104,7 +129,7 @@ class Traffic:
             address = self.master()
             try:
                 if address:
-                    return wire.Link(address, self.timeout)
+                    return Connection(address, self.timeout)
             except wire.Gone:
                 pass
             time.sleep(0.05)
@@ -121,6 +146,7 @@ class Traffic:
             fields = {"a": "producers", "b": TOPIC, "c": "TBW102", "d": str(QUEUES), "e": str(number % QUEUES),
                       "f": "0", "g": "1700000000000", "h": "0", "i": f"KEYS\x01k{number}\x02", "j": "0",
                       "k": "false", "m": "false"}
+            begun = time.monotonic()
             try:
                 with self.lock:
                     self.begun += 1
@@ -130,7 +156,7 @@ class Traffic:
                 link = None
                 continue
             if header["code"] == 0:
-                self._note(header["extFields"], number)
+                self._note(header["extFields"], number, link.answer_to(begun))
                 self.is_over.wait(PAUSE_SECONDS)
             else:
                 # Refused, or stored with an unknown fate. Perhaps another one is master.
@@ -138,23 +164,26 @@ class Traffic:
                 link = None
                 time.sleep(0.05)
 
-    def _note(self, fields, number):
-        queue, offset = int(fields["queueId"]), int(fields["queueOffset"])
+    def _note(self, fields, number, answer):
         with self.lock:
-            self.successes.append(time.monotonic())
-            other = self.acknowledged[queue].setdefault(offset, number)
-            if other != number:
-                self.problems.append(f"queue {queue} offset {offset} was given to {other:x} and {number:x}")
+            self.successes.append(answer.ended)
+            self.answers[number] = answer
+            self.acknowledged[int(fields["queueId"]), int(fields["queueOffset"])].append(number)
 
     def _consume(self, _):
-        """Reads from wherever the master is; what it saw has to stay."""
-        link, next_ = None, dict.fromkeys(range(QUEUES), 0)
+        """Reads from wherever the master is, and commits how far it is; what it saw has to stay."""
+        link, next_, next_commit = None, dict.fromkeys(range(QUEUES), 0), 0
         while not self.is_over.is_set():
-            link = link or self.connect()
+            if link is None:
+                link, compared = self.connect(), set()
             if link is None:
                 return
             try:
                 moved = [self._pull(link, queue, next_) for queue in range(QUEUES)]
+                if time.monotonic() > next_commit:
+                    for queue in range(QUEUES):
+                        self._commit(link, queue, next_[queue], compared)
+                    next_commit = time.monotonic() + COMMIT_SECONDS
                 if not any(moved):
                     time.sleep(0.02)
             except (wire.Gone, AssertionError, socket.timeout):
@@ -166,8 +195,10 @@ class Traffic:
                 "maxMsgNums": "160", "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0",
                 "subscription": "*", "subVersion": "0"}
         header, stored = link.call(wire.PULL, pull)
-        if header["code"] == 21:
-            self.problems.append(f"queue {queue}: a consumer at {next_[queue]} was sent to {header['extFields']}")
+        if header["code"] == MOVED:
+            to = int(header["extFields"]["nextBeginOffset"])
+            self.sent_back.append((queue, next_[queue], to, self.seen[queue].get(to)))
+            next_[queue] = to
         if header["code"] != wire.FOUND:
             return False
         for offset, _, body, _, _ in wire.records(stored):
@@ -175,39 +206,38 @@ class Traffic:
             next_[queue] = offset + 1
         return True
 
+    def _commit(self, link, queue, offset, compared):
+        """Commits it; before that, once on each connection, looks whether what was committed is known there. `compared`
+        are the queues of which that is done."""
+        fields = {"consumerGroup": "readers", "topic": TOPIC, "queueId": str(queue)}
+        if queue not in compared and queue in self.committed:
+            header, _ = link.call(wire.QUERY_OFFSET, fields)
+            if header["code"] not in (0, UNKNOWN_OFFSET):
+                return
+            known = int(header["extFields"]["offset"]) if header["code"] == 0 else None
+            before, answer = self.committed[queue]
+            if known is None or known < before:
+                self.fallen.append((queue, before, answer, known, time.monotonic()))
+                del self.committed[queue]
+        compared.add(queue)
+        begun = time.monotonic()
+        header, _ = link.call(wire.UPDATE_OFFSET, fields | {"commitOffset": str(offset)})
+        if header["code"] == 0:
+            self.committed[queue] = offset, link.answer_to(begun)
+
+
+class Connection(wire.Link):
+    """One that knows to whom it leads, and since when."""
+
+    def __init__(self, address, timeout):
+        self.address, self.since = address, time.monotonic()
+        super().__init__(address, timeout)
+
+    def answer_to(self, begun):
+        return promises.Answer(self.address, self.since, begun, time.monotonic())
+
 
 def quoted(body):
     """Fastjson writes broker ids without quotes."""
     import re
     return json.loads(re.sub(rb'([{,])(\d+):', rb'\1"\2":', body))
-
-
-def compare(address, traffic):
-    """Reads everything at this broker. Says what was promised and is not there, what is wrong besides, and how often
-    each number is there."""
-    lost, wrong, copies = [], [], collections.Counter()
-    link = wire.Link(address, timeout=20)
-    for queue in range(QUEUES):
-        found, next_ = {}, 0
-        header, _ = link.call(wire.MAX_OFFSET, {"topic": TOPIC, "queueId": str(queue)})
-        end = int(header["extFields"]["offset"])
-        while next_ < end:
-            pull = {"consumerGroup": "checkers", "topic": TOPIC, "queueId": str(queue), "queueOffset": str(next_),
-                    "maxMsgNums": "160", "sysFlag": "4", "commitOffset": "0", "suspendTimeoutMillis": "0",
-                    "subscription": "*", "subVersion": "0"}
-            header, stored = link.call(wire.PULL, pull)
-            if header["code"] != wire.FOUND:
-                wrong.append(f"queue {queue}: {header['code']} {header.get('remark')} at {next_} of {end}")
-                break
-            for offset, _, body, _, _ in wire.records(stored):
-                if offset != next_:
-                    wrong.append(f"queue {queue}: offset {offset} comes where {next_} should")
-                found[offset] = int.from_bytes(body[:8], "big")
-                next_ = offset + 1
-        for what, before in (("acknowledged", traffic.acknowledged[queue]), ("seen by a consumer", traffic.seen[queue])):
-            for offset, number in before.items():
-                if found.get(offset) != number:
-                    lost.append(f"queue {queue} offset {offset}: {number:x} was {what}, {found.get(offset)} is there")
-        copies.update(found.values())
-    link.close()
-    return lost, wrong, copies
