@@ -7,13 +7,12 @@ import statistics
 import time
 
 from .brokers import APACHE, BROKERS, WEIRMQ, NotMeasured
-from .generator import generate
+from .generator import generate, is_noisy
 from .machine import Ballast, Wakefulness, cpu_seconds, memory, say
 from .scenarios import OF_WEIRMQ, SCENARIO_STEPS
 from .turns import Turns
 from .workloads import ECHOED, WORKLOADS
 
-FOREIGN_PERCENT_MAX = 10.0
 DISK_FREE_BYTES_MIN = 16 << 30
 # After so many failures of a workload with a broker it is not tried again.
 FAILURES_MAX = 2
@@ -83,6 +82,8 @@ class Comparison:
             if workloads:
                 self.round(number, workloads)
             longest = max(longest, time.monotonic() - at)
+        if scenarios:
+            self.calibrate("scenarios", workloads)
         for scenario in scenarios:
             self.scenario(scenario)
         self.turns.end()
@@ -176,12 +177,12 @@ class Comparison:
         self.turns.restart_if_large(broker)
         report, error, written = self.turns.load_and_weigh(
             broker, WORKLOADS[workload], self.options.seconds, self.options.warmup)
-        is_quiet = self.options.awake or not is_noisy(report)
+        is_quiet = self.options.awake or not (report and is_noisy(report))
         marks = ["failed"] if error else [] if is_quiet else ["noisy"]
         if error:
             self.found.failures.append(f"{broker.shown}, {workload}, round {number}: {error}")
             say(f"  {self.found.failures[-1]}")
-        run = {"round": number, "broker": name, "workload": workload, "marks": marks,
+        run = {"round": number, "at": round(time.time()), "broker": name, "workload": workload, "marks": marks,
                "report": report, "written": written}
         self.found.runs.append(run)
         if report:
@@ -208,7 +209,7 @@ class Comparison:
     def calibrate(self, number, workloads):
         self.turns.give(None)
         seconds = 1 if self.options.quick else 1.5
-        found = {"round": number}
+        found = {"round": number, "at": round(time.time())}
         for workload in (name for name in ECHOED if name in workloads):
             words = [*ECHOED[workload], "--seconds", seconds, "--warmup", 0.3]
             words += ["--binary"] if self.options.binary else []
@@ -219,11 +220,6 @@ class Comparison:
         self.found.calibrations.append(found)
         echoes = [f"{found[name]['messages_per_second']:,.0f}" for name in ECHOED if found.get(name)]
         if found["disk"]:
-            say(f"round {number}: echo {' / '.join(echoes)} per second, "
+            say(f"{number}: echo {' / '.join(echoes) or 'not measured'} per second, "
                 f"fdatasync {found['disk']['fdatasync_per_second']:,.0f}/s, "
                 f"buffered {found['disk']['buffered_megabytes_per_second']:,.0f} MB/s")
-
-
-def is_noisy(report):
-    machine = report["usage"].get("machine")
-    return machine is not None and machine["foreign_percent"] + machine["stolen_percent"] > FOREIGN_PERCENT_MAX

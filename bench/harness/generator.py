@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 
+# Of the machine, for other processes and for other virtual machines. Of NATS' load nobody knows.
+FOREIGN_PERCENT_MAX = 10.0
+
 
 def generate(weir, words, timeout):
     """Answers the report of `weir bench` and, if the run was not clean, why. Either may be None."""
@@ -24,3 +27,9 @@ def run_json(command, timeout):
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         return report, " ".join(lines)[-500:] or f"exit code {done.returncode}"
     return report, None
+
+
+def is_noisy(report):
+    """Whether others had too much of the machine meanwhile."""
+    machine = report["usage"].get("machine")
+    return machine is not None and machine["foreign_percent"] + machine["stolen_percent"] > FOREIGN_PERCENT_MAX

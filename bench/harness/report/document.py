@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 
-from ..comparison import FOREIGN_PERCENT_MAX
+from ..generator import FOREIGN_PERCENT_MAX
 from ..places import REPOSITORY, RESULTS
 
 

@@ -3,6 +3,7 @@
 import re
 
 from ..brokers import BROKERS, WEIRMQ
+from ..generator import is_noisy
 from ..goals import number
 
 
@@ -95,11 +96,27 @@ def notes(document):
     no_quiet = {(run["broker"], run["workload"]) for run in runs} - {
         (run["broker"], run["workload"]) for run in runs if not run["marks"]}
     lines += [f"No quiet run: {BROKERS[broker].shown}, {workload}." for broker, workload in sorted(no_quiet)]
+    lines += [f"Others had more than {document['foreign_percent_max']:g} % of the machine in {noise} of {len(reports)} runs of "
+              f"{each['scenario']} with {BROKERS[each['broker']].shown}; they count all the same."
+              for each in document["scenarios"] if (reports := list(reports_in(each))) and (noise := sum(map(is_noisy, reports)))]
     lines += [f"Not measured: {BROKERS[name].shown}: {first_line(reason)}." for name, reason in document["not_measured"].items()]
     lines += failures(document["failures"])
     lines += [f"Left out: {BROKERS[each['broker']].shown}, {key.split('_')[0]} topics: {value}."
               for each in document["scenarios"] for key, value in each.items() if key.endswith("_left_out")]
     return lines
+
+
+def reports_in(found):
+    """All reports of the generator in what a scenario found."""
+    if isinstance(found, dict):
+        if "usage" in found:
+            yield found
+        else:
+            for each in found.values():
+                yield from reports_in(each)
+    elif isinstance(found, list):
+        for each in found:
+            yield from reports_in(each)
 
 
 def failures(texts):
