@@ -81,6 +81,7 @@ fn every_golden_body_survives_decoding_and_encoding() {
             "ConsumerRunningInfo" => there_and_back::<ConsumerRunningInfo>,
             "CreateTopicListRequestBody" => there_and_back::<CreateTopicListRequestBody>,
             "DataVersion" => there_and_back::<DataVersion>,
+            "ElectMasterResponseBody" => there_and_back::<ElectMasterResponseBody>,
             "GetBrokerMemberGroupResponseBody" => {
                 there_and_back::<GetBrokerMemberGroupResponseBody>
             }

@@ -39,4 +39,16 @@ pub struct GetBrokerMemberGroupResponseBody {
     pub broker_member_group: Option<BrokerMemberGroup>,
 }
 
-bodies!(ClusterInfo, BrokerMemberGroup, GetBrokerMemberGroupResponseBody);
+/// The answer to code 1002. Source:
+/// `org.apache.rocketmq.remoting.protocol.body.ElectMasterResponseBody`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ElectMasterResponseBody {
+    /// All replicas whose address is known, by their ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub broker_member_group: Option<BrokerMemberGroup>,
+    /// Ids of those that are in sync.
+    pub sync_state_set: BTreeSet<i64>,
+}
+
+bodies!(ClusterInfo, BrokerMemberGroup, GetBrokerMemberGroupResponseBody, ElectMasterResponseBody);

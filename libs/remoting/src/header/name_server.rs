@@ -47,6 +47,14 @@ headers! {
         designate_elect: Option<bool> = "designateElect",
     }
 
+    /// Answers 1002. Source: `ElectMasterResponseHeader`.
+    pub struct ElectMasterResponseHeader<'a> {
+        master_broker_id: Option<i64> = "masterBrokerId",
+        master_address: Option<Text<'a>> = "masterAddress",
+        master_epoch: i32 = "masterEpoch",
+        sync_state_set_epoch: i32 = "syncStateSetEpoch",
+    }
+
     /// Answers 322.
     pub struct ChangedHeader {
         changed: bool = "changed",

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::outbox::Outbox;
 use crate::command::{self, Command, CommandError, HeaderWriter, SerializeType};
-use crate::frame::Frame;
+use crate::frame::{Frame, PREFIX_BYTES};
 
 /// The most calls that may wait for this peer's answer.
 const CALLS_MAX: usize = 65_535;
@@ -221,6 +221,17 @@ impl OwnedCommand {
         let mut header = Bytes::from(bytes);
         let body = header.split_off(frame.header.len());
         Self { serialize: frame.serialize, header, body }
+    }
+
+    /// Keeps a command for longer than the buffer that it was read into.
+    pub fn of(command: &Command<'_>) -> Self {
+        let mut bytes = Vec::new();
+        let mut writer = HeaderWriter::begin(&mut bytes, &command.head, None);
+        command.ext.iter().for_each(|(name, value)| writer.text(name, value));
+        writer.finish(command.body);
+        let mut header = Bytes::from(bytes).split_off(PREFIX_BYTES);
+        let body = header.split_off(header.len() - command.body.len());
+        Self { serialize: command.head.serialize, header, body }
     }
 
     /// Decodes the header.

@@ -334,6 +334,7 @@ final class Bodies {
         GetBrokerMemberGroupResponseBody gb = new GetBrokerMemberGroupResponseBody();
         gb.setBrokerMemberGroup(bm);
         m.put("get_broker_member_group_response", gb);
+        m.put("elect_master_response", new ElectMasterResponseBody(bm, new TreeSet<>(Set.of(1L, 3L))));
         return m;
     }
 
