@@ -100,6 +100,14 @@ impl StoreError {
         }
     }
 
+    /// Whether the process, or the machine, has no file descriptor left.
+    pub fn lacks_descriptors(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        let errno = source.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
+        let too_many_files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+        errno.is_some_and(|errno| too_many_files.contains(&errno))
+    }
+
     /// Whether the disk failed to take what was written: anything but a lack of space, of
     /// descriptors or of memory, which may pass, and but a failed read, which is its reader's.
     pub(crate) fn is_disk_failure(&self) -> bool {
@@ -107,11 +115,7 @@ impl StoreError {
         match self {
             Self::Io { action, source, .. } => {
                 let passes = [StorageFull, QuotaExceeded, FileTooLarge, OutOfMemory];
-                let errno = source.raw_os_error().map(rustix::io::Errno::from_raw_os_error);
-                let too_many_files = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
-                *action != "read"
-                    && !passes.contains(&source.kind())
-                    && !errno.is_some_and(|errno| too_many_files.contains(&errno))
+                *action != "read" && !passes.contains(&source.kind()) && !self.lacks_descriptors()
             }
             _ => false,
         }

@@ -154,6 +154,7 @@ impl Inner {
             recent: Recent::default(),
             protected_images: Mutex::default(),
             protected_from: AtomicU64::new(0),
+            expiry_waits: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
             recovery: report,
             directory_lock: Mutex::new(Some(directory_lock)),

@@ -1,5 +1,7 @@
 //! Finds messages by time and by key.
 
+use std::ops::RangeInclusive;
+
 use weirmq_message::record::{Decoded, Record};
 
 use crate::consume_queue::Queue;
@@ -90,6 +92,9 @@ impl Inner {
                 if found.len() >= max {
                     return Ok(found);
                 }
+                if !self.may_be_of(*position, from_ms..=to_ms) {
+                    continue;
+                }
                 record.clear();
                 let size = self.read_record(*position, &mut record)?;
                 let is_expired = self.log.segment_at(*position).is_none();
@@ -103,6 +108,15 @@ impl Inner {
             }
         }
         Ok(found)
+    }
+
+    /// Whether the record at a position may have been stored in that time. Where its head does not
+    /// say so, whoever reads all of it finds out what is wrong.
+    fn may_be_of(&self, position: u64, time: RangeInclusive<i64>) -> bool {
+        let segment = self.log.segment_at(position);
+        let head = segment.and_then(|segment| read_head(&segment, position).ok().flatten());
+        let meant = head.filter(|head| head.physical_offset == position);
+        meant.is_none_or(|head| time.contains(&head.store_timestamp))
     }
 }
 

@@ -38,6 +38,8 @@ pub struct QueueRead {
     pub found: usize,
     /// Bytes appended to the output.
     pub bytes: usize,
+    /// Of these, what came from files: what was not written just now.
+    pub bytes_of_old: usize,
     /// Entries looked at, those refused by the filter included.
     pub scanned: usize,
     /// What could be read at the time.
@@ -46,8 +48,11 @@ pub struct QueueRead {
 
 impl QueueRead {
     /// What there is in a queue that does not exist.
-    pub(crate) const NOTHING: Self =
-        Self { next: 0, found: 0, bytes: 0, scanned: 0, range: QueueRange { min: 0, max: 0 } };
+    pub(crate) const NOTHING: Self = Self::begin(0, QueueRange { min: 0, max: 0 });
+
+    const fn begin(next: u64, range: QueueRange) -> Self {
+        Self { next, found: 0, bytes: 0, bytes_of_old: 0, scanned: 0, range }
+    }
 }
 
 /// Consecutive records that will be read at once.
@@ -88,7 +93,7 @@ impl Inner {
     ) -> Result<Option<QueueRead>, StoreError> {
         let range = queue.range(self.marks.visible());
         let next = from.max(range.min).min(range.max);
-        let mut read = QueueRead { next, found: 0, bytes: 0, scanned: 0, range };
+        let mut read = QueueRead::begin(next, range);
         if next != from {
             return Ok(Some(read));
         }
@@ -180,6 +185,7 @@ impl Inner {
             .log
             .read_visible(position, length, is_cold, run.may_wait, out)
             .inspect_err(|_| self.suspect(position, position + length as u64))?;
+        read.bytes_of_old += if found == Found::Read { length } else { 0 };
         run.is_put_off = found == Found::OnDisk;
         // A segment that expired meanwhile takes its messages with it. Nothing else does.
         if found == Found::Gone && self.log.start().is_some_and(|start| position >= start) {

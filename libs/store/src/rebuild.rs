@@ -112,14 +112,32 @@ impl Rebuild<'_> {
         Ok(true)
     }
 
-    /// Derives the entries of a segment from its records; says how many those were.
+    /// Derives the entries of a segment from its records, whose blocks have to fit their checksums; says
+    /// how many records those were.
     fn read_again(
         &self,
         queues: &QueueTable,
         segment: &Segment,
         covered: u64,
     ) -> Result<u64, StoreError> {
-        check_block_sums(segment, covered)?;
+        if !self.config.threads {
+            check_block_sums(segment, covered)?;
+            return self.derive(queues, segment, covered);
+        }
+        // Each takes as long as the other, and what one has read is in memory for the other.
+        std::thread::scope(|scope| {
+            let sums = scope.spawn(|| check_block_sums(segment, covered));
+            let derived = self.derive(queues, segment, covered);
+            sums.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(derived)
+        })
+    }
+
+    fn derive(
+        &self,
+        queues: &QueueTable,
+        segment: &Segment,
+        covered: u64,
+    ) -> Result<u64, StoreError> {
         let last_block = BlockTail::block_start(covered, segment.bytes);
         let mut reaches_last_block = segment.start;
         let mut scanner = Scanner::new(segment, segment.start, false);

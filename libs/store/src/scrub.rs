@@ -283,8 +283,10 @@ impl Inner {
         };
         let to = (position + STEP_BYTES).min(segment.end()).min(end);
         let is_news = self.scrub_range(&segment, position, to)?;
-        if self.log.is_old(&segment) {
-            segment.read_through(position, to - position);
+        if self.log.is_old(&segment)
+            && let Some(announcement) = segment.read_through(position, to - position)
+        {
+            self.log.announcements.add(announcement);
         }
         scrub.position.store(to, Ordering::Relaxed);
         scrub.checked_bytes.fetch_add(to - position, Ordering::Relaxed);

@@ -172,6 +172,7 @@ impl Segment {
     }
 
     /// Notes a read of old records, and says what the kernel should know for the next ones.
+    #[must_use = "nobody else tells the kernel"]
     pub(crate) fn read_through(&self, position: u64, length: u64) -> Option<Announcement> {
         let from = position - self.start;
         self.readers.read(&self.file, from..from + length, self.bytes)

@@ -95,6 +95,8 @@ pub(crate) struct Inner {
     pub(crate) protected_images: Mutex<std::collections::VecDeque<(u64, u64)>>,
     /// Retention keeps everything from here on.
     pub(crate) protected_from: AtomicU64,
+    /// Whether somebody asked for what has expired to be deleted, and some of it was protected.
+    pub(crate) expiry_waits: AtomicBool,
     pub(crate) is_closed: AtomicBool,
     pub(crate) recovery: RecoveryReport,
     pub(crate) directory_lock: Mutex<Option<Box<dyn Send + Sync>>>,
@@ -512,7 +514,11 @@ impl Store {
     /// another replica is master: until all of it is flushed and confirmed, what was protected before
     /// stays.
     pub fn protect_image(&self, begin: u64, end: u64) {
-        self.inner().protected_images.lock().push_back((begin, end));
+        let inner = self.inner();
+        inner.protected_images.lock().push_back((begin, end));
+        if inner.expiry_waits.load(Ordering::Acquire) {
+            inner.background.request(background::EXPIRE);
+        }
     }
 
     /// Sets whom to call, on the store's background thread, when something from the protected

@@ -135,15 +135,21 @@ impl DiskFile for FaultyFile {
 
     fn sync(&self) -> io::Result<()> {
         match self.disk.fault {
-            Fault::SkipSync => Ok(()),
-            Fault::SyncLate => {
+            Fault::SkipSync if self.is_of_log => Ok(()),
+            Fault::SyncLate if self.is_of_log => {
                 let late =
                     std::mem::replace(&mut *self.disk.late.lock(), vec![Arc::clone(&self.file)]);
                 late.iter().try_for_each(|file| file.sync())
             }
-            Fault::RecoverWithoutSync if self.disk.cuts_with(Fault::RecoverWithoutSync) => Ok(()),
+            Fault::RecoverWithoutSync
+                if self.is_of_log && self.disk.cuts_with(Fault::RecoverWithoutSync) =>
+            {
+                Ok(())
+            }
             Fault::RetrySync => self.file.sync().or_else(|_| self.file.sync()),
             Fault::Sound
+            | Fault::SkipSync
+            | Fault::SyncLate
             | Fault::SkipDirectorySync
             | Fault::CutInMemoryOnly
             | Fault::RecoverWithoutSync => self.file.sync(),

@@ -48,8 +48,9 @@ impl Inner {
             return Ok(0);
         }
         let mut expired = 0;
+        let is_asked = self.expiry_waits.swap(false, Ordering::AcqRel) || is_asked;
         if is_asked || is_short || upkeep.retention_hours.contains(&self.clock.hour()) {
-            expired += self.expire(now_ms)?;
+            expired += self.expire(now_ms, is_asked)?;
         }
         while upkeep.retention_force && self.is_very_short() && self.expire_oldest()? {
             expired += 1;
@@ -113,13 +114,15 @@ impl Inner {
     /// Deletes from the old end of the log what has expired at `now_ms`; says how many segments that
     /// were.
     ///
-    /// The newest segment stays, as does everything from the protected position on.
-    fn expire(&self, now_ms: i64) -> Result<usize, StoreError> {
+    /// The newest segment stays, as does everything from the protected position on, until less is
+    /// protected; who asked for it need not ask again then.
+    fn expire(&self, now_ms: i64, is_asked: bool) -> Result<usize, StoreError> {
         let mut segments = self.log.all();
         let old = old_segments(&segments, now_ms, self.upkeep().retention_ms());
         let kept_from = self.kept_from();
         let expired = segments[..old].partition_point(|segment| segment.end() <= kept_from);
         if expired < old {
+            self.expiry_waits.store(is_asked, Ordering::Release);
             self.say_what_is_kept();
         }
         if expired > 0 {

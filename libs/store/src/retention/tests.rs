@@ -307,6 +307,23 @@ fn upkeep_may_change_while_the_store_is_open() {
 }
 
 #[test]
+fn what_somebody_asked_for_expires_once_nothing_protects_it() {
+    let disk = SimulatedDisk::new();
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let inner = open_at(&disk, 2, &clock);
+    append(&inner, 26);
+    clock.advance_ms(3_600_000);
+    inner.protected_from.store(9000, Ordering::Release);
+    assert_eq!(inner.expire_if_due(false).unwrap(), 0, "it is not the hour");
+    assert_eq!(inner.expire_if_due(true).unwrap(), 1);
+    assert_eq!(inner.expire_if_due(false).unwrap(), 0);
+    inner.protected_from.store(u64::MAX, Ordering::Release);
+    assert_eq!(inner.expire_if_due(false).unwrap(), 2);
+    append(&inner, 14);
+    assert_eq!(inner.expire_if_due(false).unwrap(), 0, "nobody asked for these");
+}
+
+#[test]
 fn only_force_deletes_before_the_time_and_never_what_is_protected() {
     let disk = SimulatedDisk::new();
     let inner = open(&disk, 2);
