@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::Guard;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use weirmq_message::{Decoded, Record, properties};
 use weirmq_remoting::RequestCode;
@@ -36,7 +36,7 @@ use crate::configuration::Configuration;
 use crate::long_poll::LongPolls;
 use crate::metrics::Metrics;
 use crate::replication::{self, Restart};
-use crate::request::pull;
+use crate::request::{blocking, pull};
 use crate::state::State;
 use crate::subscriptions;
 use crate::topic_changes::TopicChanges;
@@ -76,6 +76,8 @@ pub(crate) struct Broker {
     /// When the broker started, in milliseconds since 1970.
     pub started_ms: i64,
     pub(crate) cold_reads: ColdReads,
+    /// Room for requests that read records on other threads.
+    pub(crate) reads_of_records: Arc<Semaphore>,
     pub(crate) long_polls: LongPolls,
     pub(crate) acknowledgements: Acknowledgements,
     pub(crate) unique_keys: UniqueKeys,
@@ -131,6 +133,7 @@ impl Broker {
         let now_ms = now_ms();
         Self {
             cold_reads: ColdReads::new(config.limits.cold_read_bytes_per_second),
+            reads_of_records: Arc::new(Semaphore::new(blocking::AT_ONCE_MAX)),
             long_polls: LongPolls::new(),
             acknowledgements: Acknowledgements::new(Duration::from_millis(
                 config.limits.flush_timeout_ms,

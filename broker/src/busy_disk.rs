@@ -167,7 +167,7 @@ async fn max_offset(connection: &Connection) -> OwnedCommand {
     call(connection, RequestCode::GetMaxOffset, |out| header.encode(out), b"").await
 }
 
-fn offset(answer: &OwnedCommand) -> String {
+pub(crate) fn offset(answer: &OwnedCommand) -> String {
     let command = answer.command().unwrap();
     command.ext.get("offset").unwrap().to_cow().into_owned()
 }

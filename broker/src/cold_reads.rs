@@ -1,5 +1,6 @@
 //! Pulls of messages that are not in memory, on threads of their own: an I/O thread never waits for
-//! the disk, and one consumer that begins far back does not hold up the others.
+//! the disk, and one consumer that begins far back does not hold up the others. Old messages have a
+//! rate, whoever reads them.
 
 use std::collections::VecDeque;
 use std::io;
@@ -74,19 +75,34 @@ impl ColdReads {
 
     /// Notes what was read and waits until that is within the rate.
     fn pay(&self, bytes: usize) {
-        let rate = self.rate.load(Ordering::Relaxed);
-        if rate == 0 {
-            return;
-        }
         let now = Instant::now();
-        let due = {
-            let mut paid_at = self.paid_at.lock();
-            *paid_at = (*paid_at).max(now) + Duration::from_secs_f64(bytes as f64 / rate as f64);
-            *paid_at
-        };
-        let ahead = due.saturating_duration_since(now);
+        let mut paid_at = self.paid_at.lock();
+        *paid_at = (*paid_at).max(now) + self.price(bytes);
+        let ahead = *paid_at - now;
+        drop(paid_at);
         if ahead > BURST {
             std::thread::sleep(ahead - BURST);
+        }
+    }
+
+    /// Pays for old messages that an I/O thread has found in memory, where whoever reads in order has
+    /// them fetched before he asks. `false`, with nothing paid, if the readers are ahead of their
+    /// rate: then these threads are to answer.
+    pub(crate) fn pay_at_once(&self, bytes: usize) -> bool {
+        let now = Instant::now();
+        let mut paid_at = self.paid_at.lock();
+        let is_within = *paid_at <= now + BURST;
+        if is_within {
+            *paid_at = (*paid_at).max(now) + self.price(bytes);
+        }
+        is_within
+    }
+
+    /// How long so many bytes take at the rate.
+    fn price(&self, bytes: usize) -> Duration {
+        match self.rate.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(bytes as f64 / rate as f64),
         }
     }
 }
@@ -131,7 +147,14 @@ impl ColdReadThreads {
 
 #[cfg(test)]
 mod tests {
+    use weirmq_remoting::RequestCode;
+    use weirmq_remoting::command::Text;
+    use weirmq_remoting::header::{Header as _, PULL_SUBSCRIPTION, PullMessageHeader};
+    use weirmq_store::SimulatedDisk;
+
     use super::*;
+    use crate::busy_disk::{BODY, call};
+    use crate::full_disk::Running;
 
     #[test]
     fn reads_are_paid_for_at_the_rate() {
@@ -142,5 +165,51 @@ mod tests {
         assert!(started.elapsed() >= Duration::from_millis(75));
         let free = ColdReads::new(0);
         free.pay(usize::MAX);
+        assert!(free.pay_at_once(usize::MAX) && free.pay_at_once(1));
+    }
+
+    #[tokio::test]
+    async fn who_reads_in_order_what_is_in_memory_again_does_so_at_the_rate() {
+        const MESSAGES: usize = 64;
+        const RATE: u64 = 4 << 20;
+        let (disk, folder) = (SimulatedDisk::new(), tempfile::tempdir().unwrap());
+        let running = Running::start_with(&disk, &folder, |_| {}).await;
+        for _ in 0..MESSAGES {
+            running.send().await;
+        }
+        running.stop().await;
+
+        let limit = |config: &mut crate::BrokerConfig| {
+            config.limits.cold_read_bytes_per_second = RATE;
+        };
+        let running = Running::start_with(&disk, &folder, limit).await;
+        let (started, mut offset, mut pulls) = (Instant::now(), 0, 0);
+        while offset < MESSAGES as i64 {
+            let header = PullMessageHeader {
+                consumer_group: Text::from("g"),
+                topic: Text::from("t"),
+                queue_id: 0,
+                queue_offset: offset,
+                max_msg_nums: 4,
+                sys_flag: PULL_SUBSCRIPTION,
+                commit_offset: None,
+                suspend_timeout_millis: None,
+                subscription: Some(Text::from("*")),
+                sub_version: None,
+                expression_type: None,
+                max_msg_bytes: None,
+            };
+            let pull = RequestCode::PullMessage;
+            let told = call(&running.connection, pull, |out| header.encode(out), b"").await;
+            let next = told.command().unwrap().ext.get("nextBeginOffset").unwrap().to_cow();
+            let next = next.parse().unwrap();
+            assert!(next > offset, "{next}");
+            (offset, pulls) = (next, pulls + 1);
+        }
+        // One pull on the I/O thread, and one on each of these, are paid for after their answers.
+        let unpaid = (1 + THREADS) as f64 / f64::from(pulls);
+        let paid_for = (MESSAGES * BODY.len()) as f64 * (1.0 - unpaid) / RATE as f64;
+        assert!(started.elapsed() + BURST >= Duration::from_secs_f64(paid_for));
+        running.stop().await;
     }
 }

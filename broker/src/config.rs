@@ -273,8 +273,8 @@ pub struct LimitsSection {
     pub held_pulls_max: usize,
     /// Bytes of one pull's answer. Default: 256 KiB.
     pub pull_bytes_max: usize,
-    /// How fast messages that are not in memory may be read for consumers, all of them together, in
-    /// bytes a second; 0: as fast as the disk can. Default: 1 GiB.
+    /// How fast old messages, which are read from files, may be read for consumers, all of them
+    /// together, in bytes a second; 0: as fast as the disk can. Default: 1 GiB.
     pub cold_read_bytes_per_second: u64,
     /// Messages of one pull's answer. Default: 160.
     pub pull_messages_max: usize,
@@ -286,8 +286,8 @@ pub struct LimitsSection {
     pub topic_queues_max: u32,
     /// A connection on which nothing moves for this long is closed. Default: 120.
     pub idle_seconds: u64,
-    /// A sync-flush send is answered with FLUSH_DISK_TIMEOUT after this long. Below the 3 s after
-    /// which clients give up. Default: 2,500.
+    /// A sync-flush send is answered with FLUSH_DISK_TIMEOUT after this long, or up to an eighth later.
+    /// At most 2,600 is below the 3 s after which clients give up. Default: 2,500.
     pub flush_timeout_ms: u64,
     /// How long sends wait for a disk that does not keep up before they are refused with
     /// SYSTEM_BUSY. Apache calls its page cache busy after as long (`osPageCacheBusyTimeOutMills`);

@@ -35,6 +35,8 @@ const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
 const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(2);
 /// A broker that ends waits so long until who asked for a hand-over is told what became of it.
 const HAND_OVERS_TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// With a longer `limits.flush_timeout_ms` clients give up before they are told.
+const FLUSH_TIMEOUT_TOLD_MS: u64 = 2_600;
 /// Pause after a failed write of the offsets that a slave keeps.
 const SLAVE_OFFSETS_PAUSE: Duration = Duration::from_secs(1);
 
@@ -353,6 +355,10 @@ pub(crate) fn open(
     metrics: Arc<Metrics>,
 ) -> Result<(Arc<Broker>, Option<Prepared>), BrokerError> {
     let config = Arc::clone(&configuration.now());
+    if config.limits.flush_timeout_ms > FLUSH_TIMEOUT_TOLD_MS {
+        let ms = config.limits.flush_timeout_ms;
+        tracing::warn!(ms, "limits.flush_timeout_ms: clients that wait for 3 s give up first");
+    }
     let (store, _) = Store::open(config.store_config(), disk, Arc::new(SystemClock))?;
     if config.replication.is_on() {
         refuse_what_others_wrote(&store)?;
@@ -400,7 +406,7 @@ fn take_own_offsets(broker: &Broker) -> Result<(), BrokerError> {
     broker.settle_slave_offsets();
     let offsets = broker.state.offsets.at_slave(|at_slave| at_slave.not_logged());
     broker.take_slave_offsets(&offsets);
-    broker.state.patiently(|| broker.state.log_offsets())?;
+    broker.state.patiently(|| broker.state.log_last_offsets())?;
     broker.store.flush()?;
     broker.forget_slave_offsets();
     Ok(broker.write_slave_offsets()?)
@@ -428,7 +434,7 @@ fn close(broker: &Broker, replication: Option<ReplicationThread>) -> Result<(), 
     if let Err(error) = broker.write_subscriptions() {
         tracing::warn!(%error, "what consumers subscribe to is not kept for the next start");
     }
-    let logged = broker.state.patiently(|| broker.state.log_offsets());
+    let logged = broker.state.patiently(|| broker.state.log_last_offsets());
     let is_slave = broker.is_slave();
     replication.into_iter().for_each(ReplicationThread::stop);
     match logged {

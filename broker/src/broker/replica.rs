@@ -71,12 +71,6 @@ impl Broker {
         Err(Refusal::new(ResponseCode::SystemBusy, remark))
     }
 
-    /// Whether the log here begins later than the group's and has no image yet of what went before.
-    pub(crate) fn lacks_state(&self) -> bool {
-        let (start, end) = (self.store.min_offset(), self.store.max_offset());
-        start > 0 && (start == end || !self.state.is_complete())
-    }
-
     /// Refuses what only the master of this slave can say, while that is away.
     pub(crate) fn check_reaches_master(&self) -> Result<(), Refusal> {
         if self.replication.as_ref().is_some_and(|it| it.status().reaches_master()) {

@@ -211,14 +211,11 @@ impl Driver {
 
     /// Tells the machine where the log ends, if that counts for anything.
     fn log_moved(&mut self) {
-        let marks = self.broker.store.watermarks();
-        let flushed = marks.flushed();
-        let (end, lacks_state) = (marks.written(), self.broker.lacks_state());
-        let position = LogPosition { epoch: self.epochs.last(), end, flushed, lacks_state };
+        let position = log_position(&self.broker, &self.epochs);
         // A follower that flushes first has nothing to report before it has.
         let is_news = self.leading.is_some()
             || !self.settings.sync_flush
-            || (position.epoch, flushed) != (self.position.epoch, self.position.flushed);
+            || (position.epoch, position.flushed) != (self.position.epoch, self.position.flushed);
         if position != self.position && is_news {
             self.position = position;
             self.replica.log_moved(self.now(), position);
@@ -541,6 +538,15 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// What of the log here counts, for the others to compare with theirs.
+pub(super) fn log_position(broker: &Broker, epochs: &EpochTable) -> LogPosition {
+    let marks = broker.store.watermarks();
+    // What is flushed by now may be less than what is written, never more.
+    let flushed = marks.flushed();
+    let (end, lacks_state) = (marks.written(), broker.state.lacks_beginning());
+    LogPosition { epoch: epochs.last(), end, flushed, lacks_state }
 }
 
 /// A replica, as refusals name it.

@@ -10,14 +10,13 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 use weirmq_authority::{
-    AcknowledgedBy, EpochTable, LogPosition, Member, Promise, Replica, ReplicaId, Replication,
-    Settings,
+    AcknowledgedBy, EpochTable, Member, Promise, Replica, ReplicaId, Replication, Settings,
 };
 use weirmq_store::{Store, StoreError};
 
 use super::authority::{Authority, MasterService};
 use super::dial::{Ends, keep_dialling, listen};
-use super::driver::{Driver, GroupPlace};
+use super::driver::{Driver, GroupPlace, log_position};
 use super::frame::Hello;
 use super::handshake::{PROTOCOL, PROTOCOL_MIN, Trust};
 use super::static_roles::{StaticRoles, StaticRolesError};
@@ -296,9 +295,7 @@ async fn live(
         tokio::spawn(keep_dialling(address, ends.clone(), stop.clone()));
     }
     drop(ends);
-    let marks = broker.store.watermarks();
-    let (end, flushed, lacks_state) = (marks.written(), marks.flushed(), broker.lacks_state());
-    let position = LogPosition { epoch: epochs.last(), end, flushed, lacks_state };
+    let position = log_position(&broker, &epochs);
     let now = broker.store.clock().uptime();
     let replica = Replica::new(settings.clone(), me.replica, promise, position, now);
     let group = GroupPlace { settings, authority, endpoint };

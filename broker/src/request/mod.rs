@@ -1,6 +1,7 @@
 //! One file per request family: decode, act, encode. Nothing here has state of its own.
 
 pub(crate) mod admin;
+pub(crate) mod blocking;
 mod connections;
 mod heartbeat;
 mod lock;
@@ -87,6 +88,8 @@ impl From<StoreError> for Refusal {
             StoreError::TooLarge { .. } => ResponseCode::MessageIllegal,
             StoreError::NotFlushed { .. } => ResponseCode::FlushDiskTimeout,
             StoreError::Poisoned { .. } => ResponseCode::ServiceNotAvailable,
+            // Another broker, or this one when somebody has closed a connection, has one.
+            error if error.lacks_descriptors() => ResponseCode::ServiceNotAvailable,
             StoreError::Config { .. }
             | StoreError::InUse { .. }
             | StoreError::Io { .. }
@@ -132,14 +135,27 @@ pub(crate) fn succeed_with_body(out: &mut Vec<u8>, head: &Head, body: &[u8]) {
 impl Context<'_> {
     /// Answers a request that is no send, unless it is refused; see [`Context::refuse`].
     pub(crate) fn answer(&self, request: &Command<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
-        let before = out.len();
-        let outcome = match Code::<RequestCode>::from(request.head.code) {
+        match Code::<RequestCode>::from(request.head.code) {
             Code::Known(code) => match permit(code) {
-                Permit::Allowed => self.act(code, request, out),
+                Permit::Allowed if blocking::reads_records(code) => {
+                    self.check_role(code)?;
+                    self.answer_elsewhere(code, request)
+                }
+                Permit::Allowed => self.answer_here(code, request, out),
                 Permit::Unsupported(why) => Err(unsupported(&request.head, why)),
             },
             Code::Unknown(_) => Err(unsupported(&request.head, "nobody knows it")),
-        };
+        }
+    }
+
+    fn answer_here(
+        &self,
+        code: RequestCode,
+        request: &Command<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let before = out.len();
+        let outcome = self.act(code, request, out);
         let outcome = outcome.and_then(|()| self.check_length(out.len() - before));
         if outcome.is_err() || request.head.is_one_way() {
             out.truncate(before);
@@ -199,6 +215,17 @@ impl Context<'_> {
         self.broker.wait(position, Instant::now(), then);
     }
 
+    /// Refuses what this replica cannot do or does not know yet.
+    fn check_role(&self, code: RequestCode) -> Result<(), Refusal> {
+        if speaks_of_queues(code) {
+            self.broker.check_visible()?;
+        }
+        if is_change(code) {
+            self.broker.check_master()?;
+        }
+        Ok(())
+    }
+
     fn act(
         &self,
         code: RequestCode,
@@ -206,12 +233,7 @@ impl Context<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         use RequestCode as C;
-        if speaks_of_queues(code) {
-            self.broker.check_visible()?;
-        }
-        if is_change(code) {
-            self.broker.check_master()?;
-        }
+        self.check_role(code)?;
         match code {
             C::PullMessage | C::LitePullMessage => pull::pull(self, request, out),
             C::QueryMessage => query::by_key(self, request, out),

@@ -103,6 +103,8 @@ struct Pulled {
     min: i64,
     max: i64,
     messages: usize,
+    /// Bytes of messages that were not written just now.
+    bytes_of_old: usize,
 }
 
 pub(super) fn pull(
@@ -228,6 +230,7 @@ fn hold(broker: &Broker, pull: HeldPull) {
                 min: 0,
                 max: refused.wanted.offset,
                 messages: 0,
+                bytes_of_old: 0,
             };
             let reply =
                 |out: &mut Vec<u8>| write_reply(broker, out, &refused.wanted, &pulled, false, b"");
@@ -345,9 +348,18 @@ fn filter(
     TagFilter::of(&subscription).map_err(parse_failed)
 }
 
-/// Reads the wanted messages into `body` if that is possible without the disk.
+/// Reads the wanted messages into `body` if that is possible without the disk, and within the rate of
+/// old ones.
 fn read(broker: &Broker, wanted: &Wanted, body: &mut Vec<u8>) -> Result<Option<Pulled>, Refusal> {
-    read_as(broker, wanted, body, Store::read_queue_cached)
+    let is_within = |pulled: &Pulled| match pulled.bytes_of_old {
+        0 => true,
+        bytes => broker.cold_reads.pay_at_once(bytes),
+    };
+    let pulled = read_as(broker, wanted, body, Store::read_queue_cached)?.filter(is_within);
+    if pulled.is_none() {
+        body.clear();
+    }
+    Ok(pulled)
 }
 
 /// Reads the wanted messages into `body`, however long that takes.
@@ -374,7 +386,8 @@ fn read_as(
         &mut Vec<u8>,
     ) -> Result<Option<QueueRead>, StoreError>,
 ) -> Result<Option<Pulled>, Refusal> {
-    let nothing = |outcome, next, min, max| Pulled { outcome, next, min, max, messages: 0 };
+    let nothing =
+        |outcome, next, min, max| Pulled { outcome, next, min, max, messages: 0, bytes_of_old: 0 };
     let Some(range) = broker.store.queue_range(&wanted.topic.name, wanted.queue) else {
         if broker.may_lack_shown() {
             return Ok(Some(nothing(Outcome::NotFound, wanted.offset, 0, 0)));
@@ -412,7 +425,14 @@ fn read_as(
     )?;
     let Some(read) = read else { return Ok(None) };
     let outcome = if read.found > 0 { Outcome::Found } else { Outcome::NoneWanted };
-    Ok(Some(Pulled { outcome, next: read.next as i64, min, max, messages: read.found }))
+    Ok(Some(Pulled {
+        outcome,
+        next: read.next as i64,
+        min,
+        max,
+        messages: read.found,
+        bytes_of_old: read.bytes_of_old,
+    }))
 }
 
 fn write_reply(

@@ -326,8 +326,12 @@ mod tests {
         let directory = without_its_beginning(&disk, &[crate::topics::STATE_TOPIC]);
         let state = open(&disk, 2_000_000);
         assert!(!state.is_logged() && state.topics.get("topic-0").is_none());
+        // Topics that nobody knows yet are not unused.
+        assert!(state.lacks_beginning() && state.delete_unused_queues().unwrap().is_none());
         assert!(state.import(directory.path(), false).unwrap());
         assert!(state.is_logged() && state.topics.get("topic-0").is_some());
+        assert_eq!(state.delete_unused_queues().unwrap(), Some(Vec::new()));
+        assert!(state.store().queue_range("topic-0", 0).is_some_and(|range| range.max > 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -47,6 +48,8 @@ pub(crate) struct State {
     store: Store,
     /// Held from the append of a record until it is applied: tables change in the log's order.
     writing: Mutex<Writing>,
+    /// What [`State::knows_beginning`] said; it does not become false again.
+    knows_beginning: AtomicBool,
     /// Where the newest image begins and ends in the log; both 0 before the first.
     image: Mutex<(u64, u64)>,
 }
@@ -103,6 +106,7 @@ impl State {
             delay: DelayProgress::default(),
             store,
             writing: Mutex::default(),
+            knows_beginning: AtomicBool::new(false),
             image: Mutex::default(),
         };
         state.replay()?;
@@ -220,26 +224,39 @@ impl State {
     }
 
     /// Deletes the queues of topics that do not exist, except of those that belong to RocketMQ
-    /// itself; says which those were.
-    pub(crate) fn delete_unused_queues(&self) -> Result<Vec<String>, StateError> {
+    /// itself; says which those were. `None`, with nothing done, where tables say less than there is.
+    pub(crate) fn delete_unused_queues(&self) -> Result<Option<Vec<String>>, StateError> {
+        if self.lacks_beginning() {
+            return Ok(None);
+        }
         // With the lock, so that none of them is made meanwhile.
         let _writing = self.writing.lock();
         let mut topics = self.store.topics();
         topics.retain(|name| !self.topics.is_system(name) && self.topics.get(name).is_none());
         let names: Vec<_> = topics.iter().map(String::as_str).collect();
         self.store.delete_queues(&names, self.store.watermarks().written())?;
-        Ok(topics)
+        Ok(Some(topics))
     }
 
     /// Tells the log which offsets were committed since the last time. The result is the position
     /// to wait for: somebody else may have told the log a moment ago. Never waits for the disk, as
     /// [`State::change`].
     pub(crate) fn log_offsets(&self) -> Result<Option<u64>, StateError> {
+        self.log_offsets_by(Store::append_now)
+    }
+
+    /// The same at a broker's beginning or end, where there is no later: it waits for the disk, and goes
+    /// into what has to stay free of one that is short of space.
+    pub(crate) fn log_last_offsets(&self) -> Result<(), StateError> {
+        self.log_offsets_by(Store::append_from_reserve).map(drop)
+    }
+
+    fn log_offsets_by(&self, append: Append) -> Result<Option<u64>, StateError> {
         let mut writing = self.turn()?;
         let offsets = self.offsets.take_dirty();
         for chunk in offsets.chunks(super::image::OFFSETS_PER_RECORD) {
             let record = StateRecord::Offsets { offsets: chunk.to_vec() };
-            if let Err(error) = self.append_only(&mut writing, &record) {
+            if let Err(error) = self.append_body(&mut writing, &record.encode(), append) {
                 self.offsets.put_back(&offsets);
                 return Err(error);
             }
@@ -318,6 +335,23 @@ impl State {
         !self.writing.lock().is_incomplete
     }
 
+    /// Whether the log here begins later than the group's and has no image yet of what went before.
+    pub(crate) fn lacks_beginning(&self) -> bool {
+        let (start, end) = (self.store.min_offset(), self.store.max_offset());
+        start > 0 && (start == end || !self.knows_beginning())
+    }
+
+    fn knows_beginning(&self) -> bool {
+        // What is known once stays so; whoever writes an image has the lock for as long as the disk takes.
+        if !self.knows_beginning.load(Ordering::Relaxed) {
+            let writing = self.writing.lock();
+            let knows = writing.applied > 0 && !writing.is_incomplete;
+            self.knows_beginning.store(knows, Ordering::Relaxed);
+            return knows;
+        }
+        true
+    }
+
     /// Whether the log says anything.
     pub(super) fn is_logged(&self) -> bool {
         self.writing.lock().applied > 0
@@ -362,16 +396,11 @@ impl State {
         *self.image.lock()
     }
 
+    /// Appends a record for which nobody waits for the disk, and applies it; says where it ends.
     fn append(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
-        let end = self.append_only(writing, record)?;
+        let end = self.append_body(writing, &record.encode(), Store::append_now)?.end_offset;
         self.apply(record);
         Ok(end)
-    }
-
-    /// Appends a record for which nobody waits for the disk; says where it ends.
-    fn append_only(&self, writing: &mut Writing, record: &StateRecord) -> Result<u64, StateError> {
-        let appended = self.append_body(writing, &record.encode(), Store::append_now)?;
-        Ok(appended.end_offset)
     }
 
     fn append_body(
@@ -702,7 +731,7 @@ mod tests {
         let state = recover(SimulatedDisk::new(), &Arc::new(ManualClock::at_ms(1000)));
         let topics = ["gone", "gone-too", "RMQ_SYS_TRANS_HALF_TOPIC", "b"];
         topics.iter().for_each(|topic| append_elsewhere(&state, topic, 1));
-        let mut deleted = state.delete_unused_queues().unwrap();
+        let mut deleted = state.delete_unused_queues().unwrap().unwrap();
         deleted.sort();
         assert_eq!(deleted, ["gone", "gone-too"]);
         let is_there = |topic: &&&str| state.store.queue_range(topic, 0).is_some();

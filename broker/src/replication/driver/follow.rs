@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use weirmq_authority::{LogPosition, Member};
+use weirmq_authority::Member;
 use weirmq_store::StoreError;
 
-use super::{Driver, DriverError, copy, kept};
+use super::{Driver, DriverError, copy, kept, log_position};
 use crate::replication::Restart;
 use crate::replication::frame::{Fetch, Follow, Frame, Lead, LogBytes};
 
@@ -118,9 +118,7 @@ impl Driver {
         following.master_start = lead.start;
         following.caught_up_at = lead.end;
         let epoch = following.epoch;
-        let marks = store.watermarks();
-        let (flushed, lacks_state) = (marks.flushed(), self.broker.lacks_state());
-        self.position = LogPosition { epoch: self.epochs.last(), end, flushed, lacks_state };
+        self.position = log_position(&self.broker, &self.epochs);
         self.replica.aligned(now, epoch, self.position);
         if let Some(link) = self.links.get(&peer.replica) {
             link.send(Frame::Fetch(Fetch { epoch, from: end }));

@@ -19,15 +19,22 @@ pub(in crate::request) fn expired_queues(
     Ok(())
 }
 
-/// Code 316: forgets the queues of topics that do not exist. It waits for the disk and for others
-/// who change the state, so not on the I/O thread; the answer comes when it is done.
+/// Code 316: forgets the queues of topics that do not exist, of this replica: each has its own. It waits for
+/// the disk and for others who change the state, so not on the I/O thread; the answer comes when it is done.
 pub(in crate::request) fn unused_topics(
     context: &Context<'_>,
     request: &Command<'_>,
 ) -> Result<(), Refusal> {
     let (head, asker, broker) = (request.head, context.connection.clone(), context.broker.clone());
     context.broker.runtime.spawn_blocking(move || {
-        let deleted = broker.state.delete_unused_queues().map_err(Refusal::from);
+        let deleted = match broker.state.delete_unused_queues() {
+            Ok(Some(deleted)) => Ok(deleted),
+            Ok(None) => {
+                let remark = "this replica does not know yet which topics there are; ask again";
+                Err(Refusal::new(ResponseCode::SystemBusy, remark))
+            }
+            Err(error) => Err(Refusal::from(error)),
+        };
         for topic in deleted.iter().flatten() {
             tracing::info!(topic, "queues of a topic that does not exist are deleted");
         }

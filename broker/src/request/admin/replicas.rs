@@ -13,7 +13,7 @@ use weirmq_remoting::dialect::normalize;
 use weirmq_remoting::header::ControllerMetadataResponseHeader;
 
 use crate::Broker;
-use crate::replication::{self, Peer, PeerStatus, RoleStatus, Shared, Status};
+use crate::replication::{self, Peer, PeerStatus, RoleStatus, Shared};
 use crate::request::{Context, Refusal, succeed, succeed_with_body};
 
 /// Code 907: a master's slaves, or a slave's master. A broker that is alone is a master without
@@ -110,7 +110,7 @@ pub(in crate::request) fn in_sync_set(
     let mut body = BrokerReplicasInfo::default();
     if names.contains(&broker.config().name) {
         let info = match &broker.replication {
-            Some(shared) => replicas(broker, shared, &shared.status()),
+            Some(shared) => replicas(broker, shared),
             None => {
                 let me = identity(broker, 0, broker.advertised_address(), true);
                 ReplicasInfo {
@@ -127,7 +127,9 @@ pub(in crate::request) fn in_sync_set(
     Ok(())
 }
 
-fn replicas(broker: &Broker, shared: &Shared, status: &Status) -> ReplicasInfo {
+/// Who is in sync, who is not, and whose log they follow.
+pub(super) fn replicas(broker: &Broker, shared: &Shared) -> ReplicasInfo {
+    let status = shared.status();
     let address = |replica: u32| match shared.peers.get(replica) {
         _ if replica == status.replica => broker.advertised_address(),
         Some(peer) => peer.address,
