@@ -149,20 +149,7 @@ fn with<'a>(
 }
 
 fn send_fields(topic: &str) -> Vec<(&str, &str)> {
-    vec![
-        ("producerGroup", "p"),
-        ("topic", topic),
-        ("defaultTopic", "TBW102"),
-        ("defaultTopicQueueNums", "2"),
-        ("queueId", "0"),
-        ("sysFlag", "0"),
-        ("bornTimestamp", "1700000000000"),
-        ("flag", "0"),
-        ("properties", "TAGS\u{1}a\u{2}"),
-        ("reconsumeTimes", "0"),
-        ("unitMode", "false"),
-        ("batch", "false"),
-    ]
+    wire::send_fields(topic, "TAGS\u{1}a\u{2}")
 }
 
 fn pull_fields(topic: &str) -> Vec<(&str, &str)> {

@@ -14,23 +14,7 @@ use weirmq_remoting::SerializeType::Json;
 use weirmq_remoting::{RequestCode as Code, ResponseCode};
 
 use group::{Group, TOPIC, http, is_ok, until};
-use wire::{Answer, Socket, ask, frame};
-
-fn send_fields<'a>(topic: &'a str, properties: &'a str) -> [(&'a str, &'a str); 11] {
-    [
-        ("producerGroup", "p"),
-        ("topic", topic),
-        ("defaultTopic", "TBW102"),
-        ("defaultTopicQueueNums", "2"),
-        ("queueId", "0"),
-        ("sysFlag", "0"),
-        ("bornTimestamp", "1700000000000"),
-        ("flag", "0"),
-        ("properties", properties),
-        ("reconsumeTimes", "0"),
-        ("batch", "false"),
-    ]
-}
+use wire::{Answer, Socket, ask, frame, send_fields};
 
 fn give_back<'a>(offset: &'a str, level: &'a str) -> [(&'static str, &'a str); 3] {
     [("offset", offset), ("group", "readers"), ("delayLevel", level)]

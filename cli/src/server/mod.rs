@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -59,8 +60,18 @@ struct Addresses {
     data_dir: Option<PathBuf>,
 }
 
+/// Lets this process have as many files open as it may: each connection is one, each segment of a log up to
+/// four. The usual soft limit of 1,024 is for programs that use `select`.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, limit = limit.current, "the limit of open files stays as it is");
+    }
+}
+
 /// Runs until a signal asks for the end, or until a role fails.
 pub(crate) async fn serve(mut plan: Plan) -> anyhow::Result<()> {
+    raise_open_files();
     let mut signals = Signals::install()?;
     let ip = listen::resolve(&plan.bind).await?;
     let ports = Ports::open(&plan, ip)?;

@@ -41,6 +41,26 @@ fn it_prints_one_ready_line_serves_health_and_ends_cleanly() {
 }
 
 #[test]
+fn it_may_open_as_many_files_as_its_hard_limit_says() {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -S -n 200; ulimit -H -n 1000; exec \"$@\"", "sh"]);
+    shell.arg(env!("CARGO_BIN_EXE_weir")).args([
+        "standalone",
+        "--ephemeral",
+        "--log-level",
+        "warn",
+    ]);
+    let server = Server::spawn({
+        shell.args(ANY_PORTS);
+        shell
+    });
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.id())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    let fields: Vec<_> = line.split_whitespace().skip(3).take(2).collect();
+    assert_eq!(fields, ["1000", "1000"]);
+}
+
+#[test]
 fn plain_weir_is_standalone_and_flags_come_from_the_environment_too() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("weir.toml");

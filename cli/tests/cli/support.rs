@@ -41,7 +41,13 @@ impl Server {
     /// Starts with these arguments and waits for the ready line.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = weir();
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts a command that becomes a server.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut server = Self { child, stdout, banner: String::new(), ready: String::new() };

@@ -23,6 +23,24 @@ pub(crate) fn frame(header: &[u8], body: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// What a Java producer says of a message for queue 0, which has a topic made of two queues.
+pub(crate) fn send_fields<'a>(topic: &'a str, properties: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("producerGroup", "p"),
+        ("topic", topic),
+        ("defaultTopic", "TBW102"),
+        ("defaultTopicQueueNums", "2"),
+        ("queueId", "0"),
+        ("sysFlag", "0"),
+        ("bornTimestamp", "1700000000000"),
+        ("flag", "0"),
+        ("properties", properties),
+        ("reconsumeTimes", "0"),
+        ("unitMode", "false"),
+        ("batch", "false"),
+    ]
+}
+
 /// A well-formed request with these extension fields.
 pub(crate) fn ask(
     serialize: SerializeType,
