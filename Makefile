@@ -50,9 +50,9 @@ apache-store-long: build ## The same after kill -9, with many and with expired s
 	e2e/apache-store/run.py --weir $(WEIR) --long
 
 crash-short: build ## A few power cuts and kills of the real broker; skipped, with the reason, where there are no loop devices
-	$(CRASH) cuts --weir $(WEIR) --count 15
+	$(CRASH) cuts --weir $(WEIR) --count 15 --rounds 5
 	$(CRASH) control --weir $(WEIR) --count 3
-	$(CRASH) kills --weir $(WEIR) --count 15
+	$(CRASH) kills --weir $(WEIR) --count 16 --rounds 4
 	e2e/crash/faults.py --weir $(WEIR)
 
 crash: build ## 1,000 power cuts, 100 as control, 1,000 kills, and all turns with Apache's broker; goes on where it was stopped

@@ -8,6 +8,7 @@
 Exit code 0: nothing found. 1: something was lost or wrong. 0 with a line "skipped: …": not possible here.
 """
 import argparse
+import itertools
 import json
 import os
 import random
@@ -24,8 +25,6 @@ from results import Results
 from server import NotReady, Server
 
 MIB = 1 << 20
-# One directory sees so many faults before the next begins empty.
-ROUNDS = 15
 # Whether zeros are written ahead of the append position, which is done from 1 MiB on: a segment of
 # 1 MiB stays sparse until a record is written, one of 16 MiB is written before. Recycled ones are full
 # of old records.
@@ -38,6 +37,7 @@ def main():
     parser.add_argument("--weir", required=True)
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--results", help="counts are added to this file, and go on from there; one file for each commit")
+    parser.add_argument("--rounds", type=int, default=15, help="so many faults before the next directory, which begins empty")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--failures", default="weir-crash-failures", help="where images of failures go")
     options = parser.parse_args()
@@ -63,10 +63,23 @@ def configure(folder, flush, segment_bytes, retention_hours=72):
 
 
 def recycle(options, results, folder, data):
-    """Makes a directory whose segments will be recycled ones. On a disk that is nearly full nothing is
-    kept to be recycled, and the counts say so."""
+    """Makes a directory whose segments will be recycled ones; says which files those are. On a disk that is
+    nearly full nothing is kept to be recycled, and the counts say so."""
     spares = fill(options.weir, data, configure(folder, "async", MIB, retention_hours=0))
-    results.add(segments_to_recycle=spares, directories_without_spares=spares == 0)
+    results.add(segments_to_recycle=len(spares), directories_without_spares=not spares)
+    return spares
+
+
+def tally_segment(results, data, segment_bytes, ledger, spares):
+    """Counts what kind of segment held the newest message that was acknowledged before the fault."""
+    name = f"{ledger.position // segment_bytes * segment_bytes:020}"
+    inode = os.stat(os.path.join(data, "commitlog", name)).st_ino
+    results.tally("segments", "recycled" if inode in spares else "pre-written" if segment_bytes > MIB else "sparse")
+
+
+def in_turn(dice, kinds):
+    """All kinds, one after the other in an order by chance, for ever."""
+    return itertools.cycle(dice.sample(sorted(kinds), len(kinds)))
 
 
 class Failure(Exception):
@@ -90,19 +103,21 @@ def judge(results, verdict, ledger):
 def cuts(options, dice, results):
     begun, first, failed = time.monotonic(), results.get("cuts"), False
     with tempfile.TemporaryDirectory() as folder, disk.Image(512 * MIB) as image:
+        layouts = in_turn(dice, LAYOUTS)
         while results.get("cuts") < options.count:
-            layout = dice.choice(sorted(LAYOUTS))
+            layout = next(layouts)
             config = configure(folder, "sync", LAYOUTS[layout])
             image.format()
-            ledger, since = Ledger(), None
+            ledger, since, spares = Ledger(), None, set()
             if layout == "recycled":
                 image.mount()
-                recycle(options, results, folder, os.path.join(image.point, "data"))
+                spares = recycle(options, results, folder, os.path.join(image.point, "data"))
                 image.unmount()
-            for round_ in range(ROUNDS):
+            for round_ in range(options.rounds):
                 before = os.path.join(folder, "before")
                 try:
-                    since = cut_once(options, dice, results, image, config, layout, ledger, round_, since, before)
+                    since = cut_once(
+                        options, dice, results, image, config, LAYOUTS[layout], spares, ledger, round_, since, before)
                 except (Failure, NotReady) as failure:
                     failed = True
                     results.add(failures=1)
@@ -117,28 +132,34 @@ def cuts(options, dice, results):
     return finish(results, "cuts", failed)
 
 
-def cut_once(options, dice, results, image, config, layout, ledger, round_, since, before):
+def cut_once(options, dice, results, image, config, segment_bytes, spares, ledger, round_, since, before):
+    # It must not stay when this start fails: that is of the cut before.
+    if os.path.exists(before):
+        os.remove(before)
     image.mount()
     data = os.path.join(image.point, "data")
     server = Server(options.weir, data, config)
-    server.ready()
+    try:
+        server.ready()
+    except NotReady:
+        image.unmount()
+        image.keep(before)
+        raise
     if round_ == 0:
         prepare(server.address, ledger)
     had = ledger.count()
     is_frozen = dice.random() < 0.9
     problems, exit_code, pushed = work_and_cut(dice, image, server, ledger, round_, data, is_frozen)
     results.add(cuts=1, acknowledged=ledger.count() - had, pages_pushed=pushed)
-    results.tally("layouts", layout)
     if not is_frozen:
         results.tally("exit_codes_after_cut", exit_code)
         errors = server.stderr()
         if "panicked" in errors or exit_code != 1:
             problems.append(f"after the cut it ended with {exit_code}: {errors}")
     image.unmount()
-    if os.path.exists(before):
-        os.remove(before)
     image.keep(before)
     image.mount()
+    tally_segment(results, data, segment_bytes, ledger, spares)
     server = Server(options.weir, data, config)
     try:
         results.note("ready_ms", round(server.ready() * 1000), keep=2000)
@@ -190,9 +211,9 @@ def control(options, dice, results):
     """Every cut on a new file system: what is lost once does not count again."""
     begun, first = time.monotonic(), results.get("cuts")
     with tempfile.TemporaryDirectory() as folder, disk.Image(512 * MIB) as image:
-        before = os.path.join(folder, "before")
+        before, layouts = os.path.join(folder, "before"), in_turn(dice, LAYOUTS)
         while results.get("cuts") < options.count:
-            layout = dice.choice(sorted(LAYOUTS))
+            layout = next(layouts)
             config = configure(folder, "async", LAYOUTS[layout])
             image.format()
             image.mount()
@@ -236,19 +257,22 @@ def control(options, dice, results):
 
 def kills(options, dice, results):
     begun, first, failed = time.monotonic(), results.get("kills"), False
+    # Recycled segments as often as all others, with either way to flush.
+    kinds = in_turn(dice, [(flush, is_recycled) for flush in ("sync", "async") for is_recycled in (True, False)])
     while results.get("kills") < options.count:
         with tempfile.TemporaryDirectory() as folder:
-            flush = dice.choice(["sync", "async"])
-            config = configure(folder, flush, dice.choice([MIB, 4 * MIB]))
+            flush, is_recycled = next(kinds)
+            segment_bytes = MIB if is_recycled else dice.choice([MIB, 4 * MIB])
+            config = configure(folder, flush, segment_bytes)
             data = os.path.join(folder, "data")
             before = os.path.join(folder, "before")
             ledger, since, start_time = Ledger(), None, 0.02
-            if dice.random() < 0.3:
-                recycle(options, results, folder, data)
-            for round_ in range(ROUNDS):
+            spares = recycle(options, results, folder, data) if is_recycled else set()
+            for round_ in range(options.rounds):
                 try:
                     since, start_time = kill_once(
-                        options, dice, results, data, config, flush, ledger, round_, since, start_time, before)
+                        options, dice, results, data, config, flush, segment_bytes, spares, ledger, round_, since,
+                        start_time, before)
                 except (Failure, NotReady) as failure:
                     failed = True
                     results.add(failures=1)
@@ -263,9 +287,14 @@ def kills(options, dice, results):
     return finish(results, "kills", failed)
 
 
-def kill_once(options, dice, results, data, config, flush, ledger, round_, since, start_time, before):
+def kill_once(options, dice, results, data, config, flush, segment_bytes, spares, ledger, round_, since, start_time, before):
+    shutil.rmtree(before, ignore_errors=True)
     server = Server(options.weir, data, config)
-    server.ready()
+    try:
+        server.ready()
+    except NotReady:
+        shutil.copytree(data, before)
+        raise
     if round_ == 0:
         prepare(server.address, ledger)
     had = ledger.count()
@@ -276,12 +305,12 @@ def kill_once(options, dice, results, data, config, flush, ledger, round_, since
     load.end()
     results.add(kills=1, acknowledged=ledger.count() - had)
     results.tally("kills_by_flush", flush)
+    tally_segment(results, data, segment_bytes, ledger, spares)
     if load.problems or server.stderr():
         raise Failure("\n".join([*load.problems, server.stderr()]))
     if dice.random() < 0.2:
         chain(options, dice, results, data, config, start_time)
     # As the kill left it: the start that is checked cuts its end.
-    shutil.rmtree(before, ignore_errors=True)
     shutil.copytree(data, before)
     server = Server(options.weir, data, config)
     try:

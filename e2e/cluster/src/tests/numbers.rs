@@ -7,16 +7,14 @@ use anyhow::{Context as _, ensure};
 use super::OPERATOR_NAMESPACE;
 use super::operator::{BROKER, Deployed, deploy, install, topic};
 use crate::cluster::{Cluster, Namespace, is_ready, wait};
-use crate::results::is_busy;
 
 const TOPICS: usize = 200;
 /// From the first of so many Topics to the last one that is ready.
 const TOPICS_MAX: Duration = Duration::from_secs(20);
 const OPERATOR_MIB_MAX: f64 = 40.0;
-/// How long a look at a resource may take on average, with the answers of brokers: the goal, and on a machine
-/// that is busy with other things.
-const LOOK_MS_MAX: f64 = 5.0;
-const BUSY_LOOK_MS_MAX: f64 = 20.0;
+/// More than a look at a resource that is as it is declared takes on average, with the answers of brokers, unless
+/// something is done again and again. The goal are 5 ms on a machine that does nothing else (`bench/operator.py`).
+const LOOK_MS_MAX: f64 = 100.0;
 
 /// 200 Topics at once, and the memory of the operator that looks after them.
 pub(crate) fn topics(namespace: &Namespace<'_>) -> anyhow::Result<String> {
@@ -51,8 +49,7 @@ pub(crate) fn topics(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     );
     ensure!(took <= TOPICS_MAX, "longer than {TOPICS_MAX:?}: {note}");
     ensure!(after <= OPERATOR_MIB_MAX, "more than {OPERATOR_MIB_MAX} MiB: {note}");
-    let look_max = if is_busy() { BUSY_LOOK_MS_MAX } else { LOOK_MS_MAX };
-    ensure!(longest < look_max, "a look takes {look_max} ms and more: {note}");
+    ensure!(longest < LOOK_MS_MAX, "a look takes {LOOK_MS_MAX} ms and more: {note}");
     Ok(note)
 }
 
