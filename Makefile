@@ -80,6 +80,7 @@ failover: build $(STAND_IN) ## 100 faults of each kind and some with official cl
 	$(FAILOVER) --count 10 --faults apart,thin,alone --results e2e/failover/results/apart$(OF_COMMIT)
 	e2e/failover/test_promises.py
 	$(FAILOVER) --count 20 --replication async --faults kill,double,freeze,cut,mute,api,apart,thin,alone,term,switch,stall,power --results e2e/failover/results/async$(OF_COMMIT)
+	$(FAILOVER) --count 20 --replication async --flush async --faults kill,double,power,all,roll,blackout --results e2e/failover/results/relaxed$(OF_COMMIT)
 	$(FAILOVER) --count 20 --control --results e2e/failover/results/control$(OF_COMMIT)
 	$(FAILOVER) --count 10 --faults kill,freeze,cut,mute,power --clients java-4.9.8,java-5.5.0,go --results e2e/failover/results/official$(OF_COMMIT)
 	$(FAILOVER) --count 10 --faults kill,switch,roll --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000 --ordered --results e2e/failover/results/ordered$(OF_COMMIT)
