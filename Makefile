@@ -107,7 +107,7 @@ E2E = target/$(PROFILE)/e2e-cluster run --weir $(WEIR) $(if $(BEFORE),--before $
 $(firstword $(E2E)): build
 	$(CARGO) build --profile $(PROFILE) -p weirmq-e2e-cluster
 
-# What is tested between two versions takes a `weir` of an earlier commit: BEFORE=PROGRAM.
+# What is tested between two versions takes a `weir` of an earlier commit: BEFORE=PROGRAM. `e2e/failover/run.py --before` does, too.
 e2e: $(firstword $(E2E)) ## Everything on a real Kubernetes of three nodes, which is built the first time: about 8 minutes
 	$(E2E)
 

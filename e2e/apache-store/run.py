@@ -20,6 +20,7 @@ import concurrent.futures
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 
@@ -62,6 +63,9 @@ def main():
             report.line("SKIP", version, "all", f"{missing[0]} is not installed")
         return 0
     weir = pathlib.Path(options.weir or newest_weir()).resolve()
+    here = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(here, capture_output=True, text=True).stdout.strip() or "unknown"
+    print(f"# commit {commit}, profile {weir.parent.name}", flush=True)
     client, jars = build(versions)
     chosen = LONG if options.long or options.scenario else SHORT
     if options.scenario:

@@ -140,7 +140,8 @@ class Group:
         number = self.names.index(name)
         addresses = self.network.addresses
         peers = ",".join(f"{addresses[other]}:{BROKER_PORT + 1}" for other in self.names)
-        command = [self.binaries["weir"], "broker", "--bind", "0.0.0.0", "--name", self.NAME, "-n", f"{addresses['ns']}:{NAMESRV_PORT}",
+        program = self.binaries.get("before" if number % 2 else "weir", self.binaries["weir"])
+        command = [program, "broker", "--bind", "0.0.0.0", "--name", self.NAME, "-n", f"{addresses['ns']}:{NAMESRV_PORT}",
                    "--broker-port", str(BROKER_PORT), "--admin-port", str(ADMIN_PORT),
                    "--advertise", f"{addresses[name]}:{BROKER_PORT}", "--broker-id", str(number),
                    "--data", os.path.join(self.disks[name].path, "data"), "--config", os.path.join(self.folder, "weir.toml"),

@@ -52,6 +52,8 @@ def main():
     parser.add_argument("--seed", type=int)
     parser.add_argument("--commit", help="of the program; default: this working tree's, which is what was built if people "
                                          "do as they should")
+    parser.add_argument("--before", metavar="WEIR", help="every second replica runs this program, of another version")
+    parser.add_argument("--before-commit", default="unknown", help="of that program")
     parser.add_argument("--results", help="counts and times are added to this file, and go on from there")
     parser.add_argument("--keep", action="store_true", help="keep logs and stores in any case")
     parser.add_argument("--failures", default="weir-failover-failures", help="where logs and stores of failures go")
@@ -108,7 +110,7 @@ def settings(options):
             "replication": options.replication, "replicas": options.replicas, "minInSync": options.min_in_sync,
             "ack": options.ack, "leaseMs": options.lease_ms,
             "clients": options.clients or "own", "routePollMs": options.route_poll_ms if options.clients else None,
-            "ordered": options.ordered}
+            "ordered": options.ordered} | ({"before": options.before_commit} if options.before else {})
 
 
 def faults_left(options, counts):
@@ -134,6 +136,7 @@ def clients(options):
 def campaign(options, seed, order, counts, net, folder, commands):
     chance = random.Random(seed)
     binaries = {"weir": os.path.abspath(options.weir), "kube-stand-in": os.path.abspath(options.stand_in)}
+    binaries["before"] = os.path.abspath(options.before or options.weir)
     group = Group(net, binaries, folder, options.replicas, options.flush, options.min_in_sync, options.lease_ms,
                   bool(set(options.faults) & OF_DISKS), ack=options.ack, replication=options.replication)
     namesrv = f"{net.addresses['ns']}:{NAMESRV_PORT}"
