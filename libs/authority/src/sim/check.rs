@@ -5,6 +5,7 @@ mod committed;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::AddAssign;
+use std::time::Duration;
 
 use super::log::{Entry, What};
 use super::node::{Node, Restart};
@@ -82,6 +83,32 @@ pub(super) struct Summary {
     pub(super) forks: u64,
     /// After such elections, or with asynchronous replication.
     pub(super) lost: u64,
+    pub(super) waits: Waits,
+}
+
+/// How long an automatic group was without what it is for, at the longest, while nothing went wrong but
+/// that one of its members was gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Waits {
+    /// Nobody took messages.
+    pub(super) unserved: Duration,
+    /// Nothing was acknowledged.
+    pub(super) unacknowledged: Duration,
+    /// Not everybody that counts had everything, or nobody acknowledged.
+    pub(super) whole: Duration,
+    /// From when a master was asked to hand over until its heir acknowledged something.
+    pub(super) handed_over: Duration,
+}
+
+impl Waits {
+    fn longest(self, other: Self) -> Self {
+        Self {
+            unserved: self.unserved.max(other.unserved),
+            unacknowledged: self.unacknowledged.max(other.unacknowledged),
+            whole: self.whole.max(other.whole),
+            handed_over: self.handed_over.max(other.handed_over),
+        }
+    }
 }
 
 impl AddAssign for Summary {
@@ -99,6 +126,7 @@ impl AddAssign for Summary {
         self.elections_with_loss += other.elections_with_loss;
         self.forks += other.forks;
         self.lost += other.lost;
+        self.waits = self.waits.longest(other.waits);
     }
 }
 
@@ -129,7 +157,7 @@ pub(super) struct Check {
     leaders: HashMap<u64, Member>,
     /// The epoch that each replica has led or followed last.
     obeyed: HashMap<ReplicaId, u64>,
-    acknowledged_epoch: u64,
+    pub(super) acknowledged_epoch: u64,
     acknowledgers: HashMap<u64, Member>,
     /// The record was restored and then swapped.
     pub(super) is_forked: bool,

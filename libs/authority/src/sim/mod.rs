@@ -16,11 +16,11 @@ mod schedule;
 mod world;
 
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::Replication;
 use crate::planted::{self, Planted};
-use check::{Problem, Rule, Summary};
+use check::{Problem, Rule, Summary, Waits};
 use schedule::{Favourite, Schedule};
 
 /// Runs one seed and says what went wrong.
@@ -31,14 +31,14 @@ fn run(seed: u64) -> Result<Summary, Problem> {
 /// Runs seeds on two threads.
 fn run_all(seeds: impl Iterator<Item = u64> + Send) {
     let begin = Instant::now();
-    let state = Mutex::new((seeds, Summary::default(), 0));
+    let state = Mutex::new((seeds, Summary::default(), Vec::new()));
     let work = || loop {
         let Some(seed) = state.lock().unwrap().0.next() else { return };
         match run(seed) {
             Ok(summary) => {
-                let (_, total, schedules) = &mut *state.lock().unwrap();
+                let (_, total, waits) = &mut *state.lock().unwrap();
                 *total += summary;
-                *schedules += 1;
+                waits.push((seed, summary.waits));
             }
             Err(Problem { rule, text }) => panic!(
                 "seed {seed}, {}: {rule:?}: {text}\nSEEDS={seed}..={seed} TRACE=1 make sim replays it",
@@ -50,9 +50,26 @@ fn run_all(seeds: impl Iterator<Item = u64> + Send) {
         scope.spawn(work);
         work();
     });
-    let (_, total, schedules) = state.into_inner().unwrap();
-    println!("{schedules} schedules in {:.1} s: {total}", begin.elapsed().as_secs_f64());
+    let (_, total, waits) = state.into_inner().unwrap();
+    println!("{} schedules in {:.1} s: {total}", waits.len(), begin.elapsed().as_secs_f64());
+    print_waits("nobody served", &waits, |waits| waits.unserved);
+    print_waits("nothing was acknowledged", &waits, |waits| waits.unacknowledged);
+    print_waits("a group was not whole", &waits, |waits| waits.whole);
+    print_waits("a hand-over took", &waits, |waits| waits.handed_over);
     assert!(total.acknowledged > 0 && total.elections > 0, "nothing happened: {total}");
+}
+
+/// Says in how many schedules it was how long, and in which the longest.
+fn print_waits(what: &str, waits: &[(u64, Waits)], of: impl Fn(&Waits) -> Duration) {
+    let mut waits: Vec<_> = waits.iter().map(|(seed, waits)| (of(waits), *seed)).collect();
+    waits.sort_unstable_by(|one, other| other.cmp(one));
+    let longer = [1, 3, 6, 8, 10, 12, 15, 20].map(|seconds| {
+        let limit = Duration::from_secs(seconds);
+        format!("{} > {seconds} s", waits.iter().filter(|(wait, _)| *wait > limit).count())
+    });
+    waits.truncate(8);
+    let longest = waits.iter().map(|(wait, seed)| format!("{:.1} s ({seed})", wait.as_secs_f64()));
+    println!("{what}: {}; longest {}", longer.join(", "), longest.collect::<Vec<_>>().join(", "));
 }
 
 /// A planted bug, the groups that it can harm, and the rules that it breaks there.

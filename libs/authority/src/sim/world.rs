@@ -8,6 +8,7 @@ mod harm;
 mod heal;
 mod quorum;
 mod stream;
+mod waits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -22,8 +23,11 @@ use super::random::Random;
 use super::schedule::{Favourite, Schedule};
 use crate::{ReplicaId, Settings, Swapped, Version};
 use event::{Ask, Event, Input, Message};
+use waits::Waiting;
 
 const TICK: Duration = Duration::from_millis(100);
+/// How long a process takes to begin again at the longest, while nothing goes wrong, in milliseconds.
+const SOON: u64 = 1_000;
 /// How long a mended group has to become whole.
 const HEAL: Duration = Duration::from_secs(120);
 
@@ -46,6 +50,7 @@ pub(super) struct World {
     check: Check,
     messages: u64,
     is_healing: bool,
+    waiting: Waiting,
     /// The next who swaps the record does not hear of it and is gone soon after.
     ambush: bool,
     is_damaged: bool,
@@ -90,6 +95,7 @@ impl World {
             check: Check::new(schedule),
             messages: 0,
             is_healing: false,
+            waiting: Waiting::default(),
             ambush: false,
             is_damaged: schedule.is_damaged,
             is_changing: schedule.is_changing,
@@ -140,6 +146,7 @@ impl World {
             return self.check.end_forked(&self.nodes);
         }
         self.become_whole(&|_| true)?;
+        self.hand_over_in_peace()?;
         self.serve_without_a_minority()?;
         self.heal();
         self.become_whole(&|_| true)?;
@@ -246,7 +253,8 @@ impl World {
             Event::Restart { node } => self.restart(node),
             Event::BeginAnew { node, start } => self.begin_anew(node, start)?,
             Event::Expire { node } => self.expire(node),
-            Event::Crash { node } => self.crash(node, false),
+            Event::Crash { node } if !self.is_healing => self.crash(node, false),
+            Event::Crash { .. } => {}
         }
         if self.has_watch && self.objects.record_version() != record_before {
             let from = self.network.authority();
@@ -308,7 +316,7 @@ impl World {
             Input::Promised => {
                 node.disk.promise = node.writing.take().or(node.disk.promise.take());
                 self.go_on(place);
-                if self.random.one_in(500) {
+                if !self.is_healing && self.random.one_in(500) {
                     // It may be there although the write failed: then the process ends.
                     self.crash(place, false);
                 }
@@ -384,6 +392,12 @@ impl World {
             node.start(self.now);
             self.schedule_input(place, Duration::ZERO, Input::Tick);
         }
+    }
+
+    /// A process is started again after a while.
+    fn restart_later(&mut self, node: usize) {
+        let slowest = if self.is_healing { SOON } else { 15_000 };
+        self.schedule_random(100, slowest, Event::Restart { node });
     }
 
     /// What does not go over the connection of two replicas.

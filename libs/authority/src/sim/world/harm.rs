@@ -168,16 +168,22 @@ impl World {
             false => group.iter().all(|node| node.has_lost(&record)),
         };
         let accepts_loss = self.is_healing && nobody_can;
-        let rank = |node: &&&Node| node.position().rank(&self.settings);
+        let rank = |node: &&Node| node.position().rank(&self.settings);
         let chosen = match accepts_loss {
-            true => group.iter().max_by_key(rank),
-            // Nobody else is elected, and it may be one that was to go. A master goes on by itself.
-            false if self.is_healing && is_by_quorum && self.random.one_in(2) => {
-                let is_other =
-                    |node: &&&Node| record.master.is_none_or(|master| master.replica != node.id);
-                intact.iter().filter(is_other).max_by_key(rank)
+            true => group.iter().copied().max_by_key(rank),
+            // Whoever looks then sees who can win. A master goes on by itself.
+            false if self.is_healing && record.epoch > 0 => {
+                let can = |node: &&Node| {
+                    record.master.is_none_or(|master| master.replica != node.id)
+                        && node.me().is_ok_and(|me| record.is_electable(me))
+                };
+                let able: Vec<_> = self.nodes.iter().filter(can).collect();
+                match is_by_quorum {
+                    true => able.into_iter().max_by_key(rank),
+                    false => able.get(self.random.below(able.len() as u64) as usize).copied(),
+                }
             }
-            false => group.get(self.random.below(group.len() as u64) as usize),
+            false => group.get(self.random.below(group.len() as u64) as usize).copied(),
         };
         let Some(replica) = chosen.map(|node| node.id) else { return };
         let promotion = Promotion { replica, epoch: record.epoch, accepts_loss };
@@ -203,7 +209,7 @@ impl World {
 
     pub(super) fn crash(&mut self, place: usize, power: bool) {
         if self.kill(place, power) {
-            self.schedule_random(100, 15_000, Event::Restart { node: place });
+            self.restart_later(place);
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{HEAL, World};
+use super::event::Event;
+use super::{HEAL, SOON, World};
 use crate::sim::check::{Problem, Rule};
 use crate::sim::node::Node;
 use crate::{Member, Replica};
@@ -75,12 +76,16 @@ impl World {
         let mut asked = None;
         let group = self.settings.group.clone();
         let counts = &|node: &Node| counts(node) && group.contains(&node.id);
+        self.begin_to_wait();
         while self.now < end {
             self.step()?;
+            self.note_waits();
             self.hand_over_from_strangers();
             match asked {
                 None if self.is_whole(counts) => asked = Some(self.messages + 1),
                 Some(message) if self.is_acknowledged(message, counts) => {
+                    let waits = &mut self.check.summary.waits;
+                    waits.whole = waits.whole.max(self.now + HEAL - end);
                     return self.check.logs_agree(self.nodes.iter().filter(|node| counts(node)));
                 }
                 _ => {}
@@ -129,11 +134,28 @@ impl World {
         self.ambush = false;
         self.network.mend();
         for place in 0..self.nodes.len() {
-            self.nodes[place].wake(self.now);
+            self.wake(place);
             self.nodes[place].lags_until = self.now;
             self.restart(place);
+            if self.nodes[place].restart.is_some() {
+                let start = self.nodes[place].starts;
+                self.schedule_random(10, SOON, Event::BeginAnew { node: place, start });
+            }
             self.nodes[place].configure(self.settings.clone(), self.now);
         }
+    }
+
+    /// What waited for the end of a pause waits no longer.
+    fn wake(&mut self, place: usize) {
+        let end = self.nodes[place].paused_until;
+        if end > self.now {
+            let waits = self.events.range((end, 0)..=(end, u64::MAX));
+            let keys: Vec<_> = waits.map(|(key, _)| *key).collect();
+            for event in keys.iter().filter_map(|key| self.events.remove(key)).collect::<Vec<_>>() {
+                self.schedule(Duration::ZERO, *event);
+            }
+        }
+        self.nodes[place].wake(self.now);
     }
 
     /// One master, and everybody else that counts has all of its log.

@@ -1,8 +1,8 @@
 //! How logs are replicated: what a follower asks for, where its log is cut, and what its broker begins
 //! anew for.
 
-use super::World;
 use super::event::{Event, Input, Message};
+use super::{SOON, World};
 use crate::planted::{self, Planted};
 use crate::sim::check::Problem;
 use crate::sim::node::{Following, Lead, Restart, Stream};
@@ -134,6 +134,7 @@ impl World {
             return;
         }
         let slowest = match self.random.below(3) {
+            _ if self.is_healing => SOON,
             // The disk stalls.
             0 if self.cuts_slowly => 15_000,
             0 => 3_500,
@@ -163,7 +164,7 @@ impl World {
         self.go_on(place);
         match is_leaving {
             // It ends with that.
-            true => self.schedule_random(100, 15_000, Event::Restart { node: place }),
+            true => self.restart_later(place),
             false => self.restart(place),
         }
         let master = self.nodes.iter().position(|node| node.leading.is_some());
