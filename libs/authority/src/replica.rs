@@ -53,6 +53,8 @@ pub struct Replica {
     /// The last epoch that this start led: it never leads it a second time, because it forgot which
     /// swaps it asked for.
     led: u64,
+    /// The last epoch in which a swap that this start asked for would make it master.
+    campaigned: u64,
     /// Whether what is known was read or written by the last request. Otherwise nothing is asked
     /// for before it was read again.
     is_current: bool,
@@ -138,6 +140,7 @@ impl Replica {
             record: None,
             lease: LeaseView::default(),
             led: 0,
+            campaigned: 0,
             is_current: false,
             confirmed: 0,
             campaigns_after: Duration::ZERO,
@@ -406,7 +409,7 @@ impl Replica {
             base: None,
             heir: None,
             is_handing_over: false,
-            is_sole: false,
+            is_sole: self.is_handed_over(epoch),
             served: now,
             alone_since: None,
         });
@@ -414,6 +417,13 @@ impl Replica {
         self.actions.push(Action::Lead { epoch });
         self.tell(now);
         self.share();
+    }
+
+    /// Whether the master of the epoch before gave its office to this replica: nobody else can have
+    /// asked for an epoch of which this start is master. That one was sole itself
+    /// ([`Replica::hand_over`]), closed its log before it asked, and had nothing in it that is not here.
+    fn is_handed_over(&self, epoch: u64) -> bool {
+        epoch > self.campaigned
     }
 
     fn follow(&mut self, now: Duration, master: Member, epoch: u64) {

@@ -15,12 +15,15 @@ impl Replica {
     /// Called under the append lock, after [`Replica::log_moved`] of the last append.
     ///
     /// Returns false, and changes nothing, where no such member follows, was heard a moment ago and
-    /// stays, where this replica does not lead, or where it hands over already.
+    /// stays, where this replica does not lead, or where it hands over already. With asynchronous
+    /// replication also as long as the master before may still take messages: the heir takes them at
+    /// once, and by its word that master would not have to be gone.
     #[must_use]
     pub fn hand_over(&mut self, now: Duration, heir: Option<ReplicaId>) -> bool {
         let settings = &self.settings;
         let Part::Master(leading) = &mut self.part else { return false };
-        if leading.heir.is_some() || leading.is_handing_over {
+        let is_sole = leading.is_sole || settings.replication == Replication::Sync;
+        if leading.heir.is_some() || leading.is_handing_over || !is_sole {
             return false;
         }
         let epoch = leading.epoch;
@@ -114,7 +117,8 @@ impl Replica {
     }
 
     /// Notes that the predecessor can acknowledge nothing any more: the lease was held in this
-    /// epoch, nobody counts on what this replica told as a follower, or the predecessor follows.
+    /// epoch, and nobody counts on what this replica told as a follower; or the predecessor follows. Who
+    /// was given the office knows from the beginning.
     fn note_whether_sole(&mut self, now: Duration) {
         let is_lease_held = self.is_lease_fresh(now) && !self.has_told_lately(now);
         let Part::Master(leading) = &mut self.part else { return };

@@ -60,7 +60,10 @@ impl Replica {
     }
 
     pub(super) fn ask_to_swap(&mut self, now: Duration, record: Record) {
-        let Some((Some(expected), _)) = self.record.clone() else { return };
+        let Some((Some(expected), known)) = self.record.clone() else { return };
+        if record.epoch > known.epoch && record.master == Some(self.me) {
+            self.campaigned = record.epoch;
+        }
         let request = self.request();
         self.asking = Some(Asking { request, sent: now, swap: Some(record.clone()) });
         self.actions.push(Action::SwapRecord { request, expected, record });

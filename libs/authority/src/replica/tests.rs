@@ -1,6 +1,7 @@
 mod gives_up;
 mod leave;
 mod quorum;
+mod sole;
 
 use super::*;
 use crate::{Incarnation, Members, Promotion, Replication, Report};

@@ -53,7 +53,11 @@ impl World {
                     log.flushed() >= end && (is_it || log.start() >= end)
                 };
                 self.check.is_copied(self.nodes.iter().filter(has).count(), members)?;
-                self.check.acknowledge(end - 1, message, office)?;
+                let is_later = |entry: Entry| entry.epoch > office.0;
+                let goes_on =
+                    |node: &&Node| has(node) && node.disk.log.last().is_some_and(is_later);
+                let is_passed_on = self.nodes.iter().any(|node| goes_on(&node));
+                self.check.acknowledge(end - 1, message, office, is_passed_on)?;
             }
         }
         let offsets = &mut self.nodes[place].offsets;

@@ -57,6 +57,7 @@ impl World {
             return Ok(());
         }
         self.check.summary.handovers += 1;
+        self.act(master)?;
         while self.check.acknowledged_epoch <= epoch && self.now < begin + HAND_OVER {
             self.step()?;
         }
