@@ -135,9 +135,13 @@ impl Replica {
 
     /// Whether the master had time to do without this member and could not, though it may hold its
     /// lease: with synchronous replication it confirms nothing without it, and there are enough
-    /// others here that can.
+    /// others here that can. A set that is at its minimum cannot shrink, so it gets no time for that.
     fn is_master_stuck(&self, now: Duration, record: &Record) -> bool {
-        let patience = self.settings.lease + self.settings.shrink_after;
+        let may_shrink = record.in_sync.len() > self.settings.needed_in_sync();
+        let patience = match may_shrink {
+            true => self.settings.lease + self.settings.shrink_after,
+            false => self.settings.lease,
+        };
         let is_over = |since| now.saturating_sub(since) >= patience;
         let linked = || self.peers.values().filter(|peer| self.is_linked(peer, now));
         let helps = |peer: &&Peer| {

@@ -53,3 +53,24 @@ fn who_hears_nobody_any_more_gives_its_office_up_and_takes_it_again() {
     pass(&mut replica, &[one], 61_500, 70_000);
     assert_eq!(replica.role(), Role::Master { epoch: 1 });
 }
+
+#[test]
+fn a_master_gets_the_time_to_do_without_a_member_only_where_it_can() {
+    let member = |id| Member { replica: ReplicaId(id), incarnation: Incarnation(5) };
+    for (others, seconds) in [(vec![1], 6), (vec![1, 3], 16)] {
+        let mut replica = replica(Settings::new(4), promise(0));
+        let set = others.into_iter().map(member).chain([replica.me()]).collect();
+        let mut record = Record::default().elect(member(1), 2).with_in_sync(set, 2).serving();
+        let mut lease = Lease::default();
+        let elected = (1_000..30_000).step_by(100).find(|now| {
+            // It renews its lease, and a replica that is not in the set is here.
+            if now % 1_000 == 0 {
+                lease = lease.taken_by(member(1));
+            }
+            replica.heard(at(*now), Report { from: member(2), ..report(*now) });
+            settle(&mut replica, at(*now), &mut record, &mut lease);
+            record.epoch == 2
+        });
+        assert_eq!(elected.map(|now| (now - 1_000) / 1_000), Some(seconds));
+    }
+}
