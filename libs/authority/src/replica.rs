@@ -68,6 +68,9 @@ pub struct Replica {
     /// When a record was last heard and obeyed: an answer to what was asked before says nothing about it.
     obeyed_heard: Option<Duration>,
     peers: BTreeMap<ReplicaId, Peer>,
+    /// The starts of this data directory up to this one, as far as the promise knew them then. They are over:
+    /// the directory has a lock.
+    starts: Vec<crate::Incarnation>,
     /// When others were last told that this replica follows.
     told_following: Option<Duration>,
     /// The end of what is known to be confirmed and is in this log.
@@ -134,6 +137,7 @@ impl Replica {
             settings,
             me: Member { replica, incarnation },
             durable: promise.in_sync_version,
+            starts: promise.holds.clone(),
             promise,
             position,
             part: Part::Waiting,

@@ -119,9 +119,7 @@ impl Replica {
         // Without a holder although there was a master: somebody deleted it.
         let is_first = self.record().is_none_or(|record| record.epoch == 0);
         let Some(holder) = lease.holder else { return is_first || is_over };
-        // An earlier start of this replica cannot be alive: the data directory has a lock.
-        let is_own =
-            holder.replica == self.me.replica && self.promise.holds.contains(&holder.incarnation);
+        let is_own = holder.replica == self.me.replica && self.starts.contains(&holder.incarnation);
         is_own || is_over
     }
 
