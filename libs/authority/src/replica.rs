@@ -80,9 +80,7 @@ pub struct Replica {
     followed_since: Duration,
     /// Since when the master is not heard.
     missing_since: Option<Duration>,
-    /// A master that gave up for want of use lets others try first.
-    campaigns_after: Duration,
-    /// Whether the process is about to end.
+    /// Whether this start is about to be over: the process is to end, or it led and begins anew.
     is_leaving: bool,
     /// Whether record and lease have to be read whatever was read lately.
     must_read: bool,
@@ -147,7 +145,6 @@ impl Replica {
             campaigned: 0,
             is_current: false,
             confirmed: 0,
-            campaigns_after: Duration::ZERO,
             is_leaving: false,
             asking: None,
             refused: None,
@@ -461,7 +458,9 @@ impl Replica {
         }
     }
 
+    /// Who led begins anew, and nobody is helped by electing a start that is about to be over.
     fn stop(&mut self) {
+        self.is_leaving |= matches!(self.part, Part::Master(_));
         if !matches!(self.part, Part::Waiting) {
             self.part = Part::Waiting;
             self.actions.push(Action::Stop);

@@ -44,8 +44,8 @@ pub struct Report {
     pub promised_version: u64,
     /// Whether it refuses the record that it read last ([`crate::Replica::complaint`]).
     pub refuses: bool,
-    /// Whether its process is about to end ([`crate::Replica::leave`]). Versions that do not know
-    /// this neither say nor read it.
+    /// Whether this start is about to be over: its process ends ([`crate::Replica::leave`]), or it led
+    /// and begins anew. Versions that do not know this neither say nor read it.
     #[serde(default, skip_serializing_if = "is_not_so")]
     pub leaves: bool,
     pub position: LogPosition,

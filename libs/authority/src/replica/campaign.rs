@@ -81,7 +81,6 @@ impl Replica {
     fn may_campaign(&self, now: Duration, record: &Record) -> bool {
         self.is_candidate(now, record)
             && !self.is_leaving
-            && now >= self.campaigns_after
             && !self.hears_master(now)
             && !self.is_counted_on(now, record)
             && (!self.is_by_quorum(record) || self.had_time(now, record))

@@ -52,11 +52,10 @@ impl Replica {
         leading.heir.is_some() || leading.is_handing_over
     }
 
-    /// Gives the office up, so that others campaign: for a broker whose disk stalls. It stays out of
-    /// the next elections itself.
-    pub fn resign(&mut self, now: Duration) {
+    /// Gives the office up, so that others campaign: for a broker whose disk stalls. This start stays out of
+    /// all elections.
+    pub fn resign(&mut self) {
         self.stop_leading();
-        self.campaigns_after = now + 2 * self.settings.lease;
     }
 
     pub(super) fn tick_master(&mut self, now: Duration) {
@@ -64,7 +63,7 @@ impl Replica {
         self.renew(now);
         self.note_whether_sole(now);
         if self.is_of_no_use(now) {
-            self.resign(now);
+            self.resign();
             return;
         }
         if self.is_cut_off(now) {

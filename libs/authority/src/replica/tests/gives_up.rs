@@ -36,7 +36,7 @@ fn who_does_not_learn_what_became_of_a_hand_over_takes_no_other_and_resigns() {
 }
 
 #[test]
-fn who_hears_nobody_any_more_gives_its_office_up_and_takes_it_again() {
+fn who_hears_nobody_any_more_gives_its_office_up_and_its_next_start_takes_it_again() {
     let (mut replica, mut record, mut lease, [one, _]) = master();
     // The last renewal is of 61.4 s at the latest, and holds for 4 s.
     pass(&mut replica, &[], 61_500, 66_000);
@@ -44,8 +44,13 @@ fn who_hears_nobody_any_more_gives_its_office_up_and_takes_it_again() {
     assert!(!replica.standing(at(66_000)).may_append);
     pass(&mut replica, &[], 66_000, 67_600);
     assert_eq!(replica.role(), Role::Waiting);
+    // This start is about to be over.
+    assert_eq!(settle(&mut replica, at(70_000), &mut record, &mut lease), []);
+    let held = Promise::at_start(Some(replica.promise.clone()), true, Incarnation(2));
+    let position = LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false };
+    let mut replica = Replica::new(Settings::new(3), ReplicaId(0), held, position, at(70_000));
     // Nobody was elected meanwhile.
-    let actions = settle(&mut replica, at(70_000), &mut record, &mut lease);
+    let actions = settle(&mut replica, at(70_100), &mut record, &mut lease);
     assert_eq!(actions.last(), Some(&Action::Lead { epoch: 2 }), "{actions:?}");
 
     // Who hears one of the others waits for the authority.
@@ -73,4 +78,19 @@ fn a_master_gets_the_time_to_do_without_a_member_only_where_it_can() {
         });
         assert_eq!(elected.map(|now| (now - 1_000) / 1_000), Some(seconds));
     }
+}
+
+#[test]
+fn who_stops_leading_says_that_it_leaves_and_is_no_heir() {
+    let (mut replica, record, _, [one, _]) = master();
+    let handed = record.hand_over(one.from, 2);
+    replica.changed();
+    found(&mut replica, at(61_500), &handed);
+    assert_eq!(replica.role(), Role::Follower { master: one.from, epoch: 2 });
+    replica.tell(at(61_600));
+    let told = replica.take_actions().into_iter().find_map(|action| match action {
+        Action::Tell(report) => Some(report.leaves),
+        _ => None,
+    });
+    assert_eq!(told, Some(true));
 }
