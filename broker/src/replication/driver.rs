@@ -330,7 +330,7 @@ impl Driver {
             Command::Resign { why } => {
                 if self.leading.is_some() && !self.authority.is_by_configuration() {
                     tracing::error!(why, "this master gives its office up");
-                    self.replica.resign();
+                    self.replica.resign(now);
                 }
             }
         }

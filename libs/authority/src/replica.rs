@@ -68,6 +68,8 @@ pub struct Replica {
     /// When a record was last heard and obeyed: an answer to what was asked before says nothing about it.
     obeyed_heard: Option<Duration>,
     peers: BTreeMap<ReplicaId, Peer>,
+    /// The last master that said that it gave its office up, and that office's epoch.
+    gave_up: Option<(Member, u64)>,
     /// The starts of this data directory up to this one, as far as the promise knew them then. They are over:
     /// the directory has a lock.
     starts: Vec<crate::Incarnation>,
@@ -114,6 +116,8 @@ struct Leading {
     /// Whether it is sure that the predecessor acknowledges nothing any more, which
     /// asynchronous replication depends on.
     is_sole: bool,
+    /// Whether nobody counts on what this replica told as a follower ([`Replica::is_released`]).
+    is_released: bool,
     /// When it was seen last that messages may be taken.
     served: Duration,
     /// Since when it serves nobody and hears nobody.
@@ -151,6 +155,7 @@ impl Replica {
             obeyed_read: Duration::ZERO,
             obeyed_heard: None,
             peers: BTreeMap::new(),
+            gave_up: None,
             // What an earlier start told counts as told now.
             told_following: Some(now),
             campaigning_since: None,
@@ -365,6 +370,9 @@ impl Replica {
         let is_new = self.record.as_ref().is_none_or(|(known, _)| *known != version);
         self.promise_record(&record);
         let predecessor = self.record.as_ref().and_then(|(_, known)| known.master);
+        let is_next = |known: &Record| known.epoch + 1 == record.epoch;
+        let is_released =
+            self.record().is_some_and(|known| is_next(known) && self.is_released(now, known));
         let is_fenced = record.phase == Phase::Fencing;
         let (epoch, master) = (record.epoch, record.master);
         match &mut self.part {
@@ -382,6 +390,7 @@ impl Replica {
         let confirmed = self.confirmed.min(self.position.end);
         let in_sync = InSync::new(&record, confirmed, now);
         self.record = Some((version, record));
+        self.note_who_gave_up();
         let Some(master) = master.filter(|_| !is_fenced) else {
             if is_new {
                 // Whoever looks for the one that has most waits for this word.
@@ -391,7 +400,7 @@ impl Replica {
             return;
         };
         if master == self.me && epoch > self.led {
-            self.lead(now, epoch, in_sync, predecessor);
+            self.lead(now, epoch, in_sync, (predecessor, is_released));
         } else if master != self.me && self.role() != (Role::Follower { master, epoch }) {
             self.follow(now, master, epoch);
         } else if is_new {
@@ -401,7 +410,14 @@ impl Replica {
         }
     }
 
-    fn lead(&mut self, now: Duration, epoch: u64, in_sync: InSync, predecessor: Option<Member>) {
+    /// Leads after that predecessor, which may be known to be gone ([`Replica::is_released`]).
+    fn lead(
+        &mut self,
+        now: Duration,
+        epoch: u64,
+        in_sync: InSync,
+        (predecessor, is_released): (Option<Member>, bool),
+    ) {
         self.led = epoch;
         self.part = Part::Master(Leading {
             epoch,
@@ -411,6 +427,7 @@ impl Replica {
             heir: None,
             is_handing_over: false,
             is_sole: self.is_handed_over(epoch),
+            is_released,
             served: now,
             alone_since: None,
         });

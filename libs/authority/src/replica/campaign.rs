@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Replica;
+use super::{Part, Replica};
 use crate::in_sync::Peer;
 use crate::planted::{self, Planted};
 use crate::settings::{election_quorum_of, majority_of};
@@ -180,6 +180,18 @@ impl Replica {
         record.epoch > 0
             && self.settings.replication == Replication::Async
             && self.has_told_lately(now)
+            && !self.is_released(now, record)
+    }
+
+    /// Whether nobody counts on what this replica told as a follower, however lately: the master that it
+    /// follows gave its office up, and it has followed that one for so long that no master before counts on
+    /// what was told to that.
+    pub(super) fn is_released(&self, now: Duration, record: &Record) -> bool {
+        let Part::Follower { master, epoch, .. } = self.part else { return false };
+        let has_followed = now.saturating_sub(self.followed_since) >= self.settings.lease;
+        (Some(master), epoch) == (record.master, record.epoch)
+            && has_followed
+            && self.has_given_up(record)
     }
 
     /// Whether a master may still go on without a lease because of what this replica told.

@@ -54,8 +54,10 @@ impl Replica {
 
     /// Gives the office up, so that others campaign: for a broker whose disk stalls. This start stays out of
     /// all elections.
-    pub fn resign(&mut self) {
+    pub fn resign(&mut self, now: Duration) {
         self.stop_leading();
+        // The others need not miss it first.
+        self.tell(now);
     }
 
     pub(super) fn tick_master(&mut self, now: Duration) {
@@ -63,7 +65,7 @@ impl Replica {
         self.renew(now);
         self.note_whether_sole(now);
         if self.is_of_no_use(now) {
-            self.resign();
+            self.resign(now);
             return;
         }
         if self.is_cut_off(now) {
@@ -119,8 +121,9 @@ impl Replica {
     /// epoch, and nobody counts on what this replica told as a follower; or the predecessor follows. Who
     /// was given the office knows from the beginning.
     fn note_whether_sole(&mut self, now: Duration) {
-        let is_lease_held = self.is_lease_fresh(now) && !self.has_told_lately(now);
+        let (is_lease_fresh, has_told) = (self.is_lease_fresh(now), self.has_told_lately(now));
         let Part::Master(leading) = &mut self.part else { return };
+        let is_lease_held = is_lease_fresh && (!has_told || leading.is_released);
         let follows = |predecessor: Member| {
             self.peers.get(&predecessor.replica).is_some_and(|peer| {
                 peer.report.from == predecessor && peer.report.follows == Some(leading.epoch)
@@ -132,8 +135,9 @@ impl Replica {
         leading.is_sole |= is_lease_held || is_first || leading.predecessor.is_some_and(follows);
     }
 
-    /// Whether others might do better: for long nothing could be taken, the authority does not
-    /// answer here, and another member is there that may ask it.
+    /// Whether others might do better: for as long as a lease nothing could be taken, the authority does not
+    /// answer here, and another member is there that may ask it. Without the authority no member that is gone
+    /// leaves the set, so there is no reason to wait for that as well.
     fn is_of_no_use(&mut self, now: Duration) -> bool {
         let may_append = self.standing(now).may_append;
         let is_lease_fresh = self.is_lease_fresh(now);
@@ -142,13 +146,14 @@ impl Replica {
         if may_append || leading.heir.is_some() {
             leading.served = now;
         }
-        let patience = self.settings.lease + self.settings.shrink_after;
         let is_another_there = leading.in_sync.committed.iter().any(|member| {
             self.peers.get(&member.replica).is_some_and(|peer| {
                 is_following(peer, member.incarnation, leading.epoch, now, &self.settings)
             })
         });
-        now.saturating_sub(leading.served) >= patience && !is_lease_fresh && is_another_there
+        now.saturating_sub(leading.served) >= self.settings.lease
+            && !is_lease_fresh
+            && is_another_there
     }
 
     /// Whether this master can neither serve nor hear anybody, the authority or another replica, and had

@@ -120,7 +120,14 @@ impl Replica {
         let is_first = self.record().is_none_or(|record| record.epoch == 0);
         let Some(holder) = lease.holder else { return is_first || is_over };
         let is_own = holder.replica == self.me.replica && self.starts.contains(&holder.incarnation);
-        is_own || is_over
+        is_own || is_over || self.has_given_up_lease(holder)
+    }
+
+    /// Whether the holder is the record's master and gave that office up. It never needs a lease again, and a
+    /// renewal that is still on its way makes the swap fail that takes it.
+    fn has_given_up_lease(&self, holder: Member) -> bool {
+        self.record()
+            .is_some_and(|record| record.master == Some(holder) && self.has_given_up(record))
     }
 
     /// Whether the lease was taken so lately that nobody else can have it.

@@ -61,6 +61,7 @@ impl Replica {
             Peer { report, heard: now, is_connected: true, obeys_since },
         );
         self.remember_confirmed();
+        self.note_who_gave_up();
         if report.promised > self.promise.epoch {
             // It read of another master, or is one.
             self.stop_leading();
@@ -117,6 +118,29 @@ impl Replica {
             && report.position.flushed <= report.position.end
             && !is_ahead_of_master
             && self.peers.get(&sender).is_none_or(is_news)
+    }
+
+    /// Notes whether the record's master has given its office up, by its own word: it has obeyed that record,
+    /// so it has led, leads no more, and is about to begin anew (`leaves`), which masters of versions before
+    /// that field do not say. Such a start never leads again: it does not campaign, and nobody gives it an
+    /// office.
+    pub(super) fn note_who_gave_up(&mut self) {
+        let Some((_, record)) = &self.record else { return };
+        let (Some(master), epoch) = (record.master, record.epoch) else { return };
+        let says_so = self.peers.get(&master.replica).is_some_and(|peer| {
+            let report = peer.report;
+            let is_over = report.leaves && report.leads.is_none();
+            report.from == master && report.promised >= epoch && is_over
+        });
+        if says_so {
+            self.gave_up = Some((master, epoch));
+        }
+    }
+
+    /// Whether the master of this record gave its office up.
+    pub(super) fn has_given_up(&self, record: &Record) -> bool {
+        let office = record.master.map(|master| (master, record.epoch));
+        office.is_some() && office == self.gave_up
     }
 
     /// Whether a replica belongs to the group, or did when the record was written.

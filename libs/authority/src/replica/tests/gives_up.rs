@@ -30,8 +30,16 @@ fn who_does_not_learn_what_became_of_a_hand_over_takes_no_other_and_resigns() {
     assert!(replica.is_handing_over() && !replica.hand_over(at(70_000), None));
     assert!(!replica.standing(at(70_000)).may_append);
     assert_eq!(replica.role(), Role::Master { epoch: 1 });
-    // 16 s after the heir was given up others do better.
-    pass(&mut replica, &follow, 70_000, 82_000);
+    // 6 s after the heir was given up others do better, and hear of it.
+    pass(&mut replica, &follow, 70_000, 71_400);
+    assert_eq!(replica.role(), Role::Master { epoch: 1 });
+    let told = (71_400..72_000).step_by(100).flat_map(|now| {
+        replica.tick(at(now));
+        replica.take_actions()
+    });
+    let mut told = told.skip_while(|action| *action != Action::Stop);
+    let is_over = |report: Report| report.leaves && report.leads.is_none();
+    assert!(told.any(|action| matches!(action, Action::Tell(report) if is_over(report))));
     assert_eq!(replica.role(), Role::Waiting);
 }
 
@@ -93,4 +101,33 @@ fn who_stops_leading_says_that_it_leaves_and_is_no_heir() {
         _ => None,
     });
     assert_eq!(told, Some(true));
+}
+
+#[test]
+fn the_lease_of_a_master_that_gave_its_office_up_is_free() {
+    // Of two, which most members cannot do without.
+    let (settings, master) = (Settings::new(2), report(1).from);
+    for (is_over, elected) in [(true, 2_000..2_200), (false, 7_800..8_200)] {
+        let mut replica = replica(settings.clone(), promise(0));
+        let set = [master, replica.me()].into_iter().collect();
+        let mut record = Record::default().elect(master, 2).with_in_sync(set, 2).serving();
+        let mut lease = Lease::default();
+        let promised =
+            Report { promised: 1, promised_version: record.in_sync_version, ..report(1) };
+        let is_elected = |now: &u64| {
+            let leads = Report { leads: Some(1), ..promised };
+            if *now < 2_000 {
+                // The last renewal is of 2 s.
+                lease = lease.taken_by(master);
+                replica.changed();
+            }
+            let gave_up = Report { leaves: is_over, ..promised };
+            let report = if *now < 2_000 { leads } else { gave_up };
+            replica.heard(at(*now), Report { sent: at(*now), ..report });
+            settle(&mut replica, at(*now), &mut record, &mut lease);
+            record.epoch == 2
+        };
+        let now = (1_000..20_000).step_by(100).find(is_elected).unwrap();
+        assert!(elected.contains(&now), "{now}");
+    }
 }

@@ -109,3 +109,27 @@ fn who_was_elected_and_may_not_be_alone_takes_nothing_and_hands_nothing_over() {
     assert!(replica.standing(at(now + 20)).may_append);
     assert!(replica.hand_over(at(now + 20), None));
 }
+
+#[test]
+fn the_word_to_a_master_that_gave_up_binds_nobody_but_that_to_an_older_one_may() {
+    // It follows this one since 1 s.
+    for (gives_up, elected) in [(3_000, 7_000..7_200), (8_000, 8_000..8_200)] {
+        let (mut replica, mut record) = follower();
+        let mut lease = Lease::default().taken_by(report(1).from);
+        let leads = leads(&record, 0);
+        let is_elected = |now: &u64| {
+            let report = match *now < gives_up {
+                true => leads,
+                false => Report { leads: None, leaves: true, ..leads },
+            };
+            replica.heard(at(*now), Report { sent: at(*now), ..report });
+            settle(&mut replica, at(*now), &mut record, &mut lease);
+            record.epoch == 2
+        };
+        let now = (1_100..20_000).step_by(100).find(is_elected).unwrap();
+        assert!(elected.contains(&now), "{gives_up}: {now}");
+        replica.log_moved(at(now), position(2, 10));
+        settle(&mut replica, at(now), &mut record, &mut lease);
+        assert!(replica.standing(at(now)).may_append);
+    }
+}
