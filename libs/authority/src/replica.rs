@@ -316,10 +316,15 @@ impl Replica {
     pub fn aligned(&mut self, now: Duration, epoch: u64, position: LogPosition) {
         self.note_durable();
         self.position = position;
-        if let Part::Follower { epoch: followed, is_aligned, .. } = &mut self.part
+        if let Part::Follower { master, epoch: followed, is_aligned } = &mut self.part
             && *followed == epoch
         {
             *is_aligned = true;
+            // It has just answered.
+            let peer = self.peers.get_mut(&master.replica);
+            if let Some(peer) = peer.filter(|peer| peer.report.from == *master) {
+                peer.is_connected = true;
+            }
             self.confirmed = self.confirmed.min(position.end);
         }
         self.remember_confirmed();

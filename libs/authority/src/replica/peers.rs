@@ -7,11 +7,18 @@ use crate::in_sync::Peer;
 use crate::{Member, Phase, Record, ReplicaId, Report};
 
 impl Replica {
-    /// Tells all others where this replica is.
+    /// Tells all others where this replica is. Whose connection to its master has ended may count on that one for
+    /// a while, but gives no word that it could be counted on: each would be one that an election waits for.
     pub(super) fn tell(&mut self, now: Duration) {
         self.next_tell = now + self.settings.tick_every;
+        let is_connected =
+            |master: Member| self.peers.get(&master.replica).is_some_and(|peer| peer.is_connected);
         let follows = match self.part {
-            Part::Follower { epoch, is_aligned: true, .. } if self.hears_master(now) => Some(epoch),
+            Part::Follower { master, epoch, is_aligned: true }
+                if self.hears_master(now) && is_connected(master) =>
+            {
+                Some(epoch)
+            }
             _ => None,
         };
         if follows.is_some() {

@@ -133,3 +133,27 @@ fn the_word_to_a_master_that_gave_up_binds_nobody_but_that_to_an_older_one_may()
         assert!(replica.standing(at(now)).may_append);
     }
 }
+
+#[test]
+fn who_has_lost_its_master_gives_it_no_word_more() {
+    let (mut replica, record) = follower();
+    let told = |replica: &mut Replica, now: u64| {
+        replica.tick(at(now));
+        let actions = replica.take_actions().into_iter();
+        let mut reports = actions.filter_map(|action| match action {
+            Action::Tell(report) => Some(report.follows),
+            _ => None,
+        });
+        reports.next().unwrap()
+    };
+    assert_eq!(told(&mut replica, 1_500), Some(1));
+    replica.disconnected(report(1).from);
+    // It would be missed from 3 s on.
+    assert_eq!(told(&mut replica, 2_000), None);
+    replica.heard(at(2_100), leads(&record, 2_100));
+    assert_eq!(told(&mut replica, 2_600), Some(1));
+    // A connection on which the log is compared is one.
+    replica.disconnected(report(1).from);
+    replica.aligned(at(2_700), 1, position(1, 9));
+    assert_eq!(told(&mut replica, 3_200), Some(1));
+}
