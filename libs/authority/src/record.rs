@@ -12,7 +12,7 @@ pub enum Phase {
     New,
     /// A master was elected or appointed and does not serve yet.
     Promoting,
-    /// The master serves.
+    /// The master serves; with asynchronous replication nobody else does any more.
     Stable,
     /// Nobody follows the master any more, so what each member has does not change while the one that has
     /// most of enough of them is looked for ([`crate::AcknowledgedBy::Quorum`]).

@@ -73,6 +73,8 @@ pub struct Replica {
     /// The starts of this data directory up to this one, as far as the promise knew them then. They are over:
     /// the directory has a lock.
     starts: Vec<crate::Incarnation>,
+    /// When this start began: an earlier one may have told until then that it follows.
+    started: Duration,
     /// When others were last told that this replica follows.
     told_following: Option<Duration>,
     /// The end of what is known to be confirmed and is in this log.
@@ -156,8 +158,8 @@ impl Replica {
             obeyed_heard: None,
             peers: BTreeMap::new(),
             gave_up: None,
-            // What an earlier start told counts as told now.
-            told_following: Some(now),
+            started: now,
+            told_following: None,
             campaigning_since: None,
             followed_since: now,
             missing_since: None,

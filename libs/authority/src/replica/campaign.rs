@@ -197,9 +197,21 @@ impl Replica {
     /// Whether a master may still go on without a lease because of what this replica told.
     pub(super) fn has_told_lately(&self, now: Duration) -> bool {
         let is_recent = |told| now.saturating_sub(told) < self.settings.lease;
-        self.settings.continue_without_lease
-            && self.told_following.is_some_and(is_recent)
-            && !planted::is_on(Planted::CampaignAtOnce)
+        // What an earlier start told counts as told when this one began.
+        let has_told = self.told_following.is_some_and(is_recent)
+            || is_recent(self.started) && !self.was_sole();
+        self.settings.continue_without_lease && has_told && !planted::is_on(Planted::CampaignAtOnce)
+    }
+
+    /// Whether an earlier start of this replica is the record's master, and took messages as the only one that
+    /// did. Then nobody counts on what still earlier ones told as followers, and that one is gone: the data
+    /// directory has a lock. A record says so by its phase, since with asynchronous replication it is swapped
+    /// into [`Phase::Stable`] by a master that is sole only.
+    fn was_sole(&self) -> bool {
+        self.record().is_some_and(|record| {
+            let is_own = record.master.is_some_and(|it| it.replica == self.me.replica);
+            is_own && record.phase == Phase::Stable
+        })
     }
 
     /// Before the first election there is no record of who has what, so everybody has to be there,

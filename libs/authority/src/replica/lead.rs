@@ -109,7 +109,10 @@ impl Replica {
         } else if leading.heir.is_none() && leading.in_sync.is_uncertain() {
             // Somebody who may have been added and is not wanted any more would be waited for.
             record.with_in_sync(record.in_sync.clone(), settings.needed_in_sync())
-        } else if record.phase == Phase::Promoting && leading.in_sync.confirmed >= base {
+        } else if record.phase == Phase::Promoting
+            && leading.in_sync.confirmed >= base
+            && (leading.is_sole || settings.replication == Replication::Sync)
+        {
             record.serving()
         } else {
             return;

@@ -101,11 +101,13 @@ fn who_was_elected_and_may_not_be_alone_takes_nothing_and_hands_nothing_over() {
     assert!(record.in_sync.has(third()));
     assert!(!replica.standing(at(now + 10)).may_append);
     assert!(!replica.hand_over(at(now + 10), None));
+    assert_eq!(record.phase, Phase::Promoting, "its next start would take it for the only one");
     // The one before follows.
     let (follows, echo, promised_version) = (Some(2), Some(at(now + 15)), 99);
     let follows = Report { promised: 2, promised_version, follows, echo, ..report(now + 20) };
     replica.heard(at(now + 20), Report { position: position(2, 10), ..follows });
     settle(&mut replica, at(now + 20), &mut record, &mut lease);
+    assert_eq!(record.phase, Phase::Stable);
     assert!(replica.standing(at(now + 20)).may_append);
     assert!(replica.hand_over(at(now + 20), None));
 }
@@ -156,4 +158,23 @@ fn who_has_lost_its_master_gives_it_no_word_more() {
     replica.disconnected(report(1).from);
     replica.aligned(at(2_700), 1, position(1, 9));
     assert_eq!(told(&mut replica, 3_200), Some(1));
+}
+
+#[test]
+fn a_master_that_was_the_only_one_and_is_started_again_waits_for_nobody() {
+    let settings = Settings { replication: Replication::Async, ..Settings::new(3) };
+    for (phase, elected) in [(Phase::Stable, 60_000..60_200), (Phase::Promoting, 66_000..66_200)] {
+        let held = Promise::at_start(Some(promise(1)), true, Incarnation(2));
+        let position = position(1, 9);
+        let mut replica = Replica::new(settings.clone(), ReplicaId(0), held, position, at(60_000));
+        let before = Member { incarnation: Incarnation(1), ..replica.me() };
+        let mut record = Record { phase, ..Record::default().elect(before, 1) };
+        let mut lease = Lease::default().taken_by(before);
+        let is_elected = |now: &u64| {
+            settle(&mut replica, at(*now), &mut record, &mut lease);
+            record.epoch == 2
+        };
+        let now = (60_000..70_000).step_by(100).find(is_elected).unwrap();
+        assert!(elected.contains(&now), "{phase:?}: {now}");
+    }
 }
