@@ -47,6 +47,8 @@ pub(crate) enum Planted {
     CampaignAtOnce,
     /// Where a quorum acknowledges, a candidate asks nobody.
     ElectWithoutAQuorum,
+    /// Where a quorum acknowledges, who has waited for one with a better log takes its vote as well.
+    OutvoteABetterLog,
     /// Where a quorum acknowledges, what members said before they promised to follow nobody counts.
     CountOldVotes,
     /// Where a quorum acknowledges, a longer log is better whatever its last epoch.

@@ -289,9 +289,14 @@ impl Replica {
     }
 
     /// Whether so many members that no majority is without one of them have promised to follow nobody, and
-    /// none of them has more than this one. What they had when they promised they have still, and the master
+    /// have no more than this one. What they had when they promised they have still, and the master
     /// that was fenced gets no other word of them. What was said before the promise counts for nothing:
     /// after it more may have been acknowledged. Who is gone is not waited for, where the others are enough.
+    ///
+    /// One of these has what was acknowledged, so this one has it as well, whatever the others have (Raft's
+    /// election restriction). One with a better log gets the time to be elected all the same, because it may
+    /// save what was not acknowledged: as long as a lease, since it may not reach the authority, and none if it
+    /// is about to begin anew.
     fn has_most_of_a_quorum(&self, now: Duration, record: &Record) -> bool {
         let has_promised = |version: u64| {
             version >= record.in_sync_version || planted::is_on(Planted::CountOldVotes)
@@ -303,17 +308,25 @@ impl Replica {
         let own = rank(self.position);
         let vote = |member: Member| {
             if member == self.me {
-                return has_promised(self.durable).then_some(own);
+                return has_promised(self.durable).then_some((own, false));
             }
             let report = self.linked_report(now, member)?;
             let is_free = report.is_free()
                 || planted::is_on(Planted::CountOldVotes)
                 || planted::is_on(Planted::FollowBehindTheFence);
-            (has_promised(report.promised_version) && is_free).then(|| rank(report.position))
+            let counts = has_promised(report.promised_version) && is_free;
+            counts.then(|| (rank(report.position), report.leaves))
         };
+        let is_over = |since| now.saturating_sub(since) >= self.settings.lease;
+        let has_waited = self.campaigning_since.is_some_and(is_over);
         let votes: Vec<_> = record.in_sync.iter().filter_map(vote).collect();
-        votes.len() >= election_quorum_of(record.in_sync.len())
-            && votes.iter().all(|vote| *vote <= own)
+        let needed = election_quorum_of(record.in_sync.len());
+        let is_better = |vote: (u64, u64)| vote > own;
+        let for_this_one = votes.iter().filter(|(vote, _)| {
+            !is_better(*vote) || has_waited && planted::is_on(Planted::OutvoteABetterLog)
+        });
+        let is_another_first = |(vote, leaves): &(_, bool)| is_better(*vote) && !leaves;
+        for_this_one.count() >= needed && (has_waited || !votes.iter().any(is_another_first))
             || planted::is_on(Planted::ElectWithoutAQuorum)
     }
 

@@ -169,6 +169,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::ClaimLostBytes, is_unflushed_by_quorum, lost),
         Plant(Planted::FollowWithoutCut, is_by_quorum, lost),
         Plant(Planted::ElectWithoutAQuorum, is_by_quorum, lost),
+        Plant(Planted::OutvoteABetterLog, is_by_quorum, lost),
         Plant(Planted::CountOldVotes, flaps, lost),
         Plant(Planted::RankByLength, is_by_quorum, lost),
         Plant(Planted::ConfirmOldEpochs, is_by_quorum, lost),

@@ -11,7 +11,11 @@ fn member(replica: u32) -> Member {
 }
 
 fn settings() -> Settings {
-    Settings { acknowledged_by: AcknowledgedBy::Quorum, ..Settings::new(3) }
+    settings_of(3)
+}
+
+fn settings_of(replicas: u32) -> Settings {
+    Settings { acknowledged_by: AcknowledgedBy::Quorum, ..Settings::new(replicas) }
 }
 
 fn position(epoch: u64, end: u64) -> LogPosition {
@@ -135,4 +139,35 @@ fn two_of_three_acknowledge_and_nothing_of_earlier_epochs_counts_alone() {
         assert!(replica.standing(at(now)).may_append_at(at(now)));
     }
     assert_eq!(record.in_sync.len(), 3);
+}
+
+#[test]
+fn a_better_log_that_is_not_elected_holds_nobody_up_for_ever_and_is_not_outvoted() {
+    let member = |id| Member { replica: ReplicaId(id), incarnation: Incarnation(5) };
+    // Of five three are needed: this one and two more that have no more than it has.
+    for (others, leaves, elected) in [
+        (vec![(2, 51), (3, 50), (4, 50)], false, Some(6)),
+        (vec![(2, 51), (3, 50), (4, 50)], true, Some(0)),
+        (vec![(2, 51), (3, 51), (4, 50)], false, None),
+        (vec![(3, 50), (4, 50)], false, Some(0)),
+    ] {
+        let mut replica = replica(Settings { min_in_sync: 3, ..settings_of(5) }, promise(4));
+        replica.log_moved(at(0), position(4, 50));
+        let set = (1..5).map(member).chain([replica.me()]).collect();
+        let mut record = Record { in_sync: set, ..record() };
+        let mut lease = Lease::default().taken_by(member(1));
+        settle(&mut replica, at(10), &mut record, &mut lease);
+        let is_elected = |now: &u64| {
+            for (id, end) in &others {
+                let promised = (4, record.in_sync_version);
+                let says = says(*id, position(4, *end), promised, *now);
+                replica.heard(at(*now), Report { leaves: leaves && *id == 2, ..says });
+            }
+            settle(&mut replica, at(*now), &mut record, &mut lease);
+            record.epoch == 5
+        };
+        let now = (60_000..90_000).step_by(100).find(is_elected);
+        // A better one is waited for until the fence is asked for, too.
+        assert_eq!(now.map(|now| (now - 60_000) / 1_000), elected, "{others:?} {leaves}");
+    }
 }
