@@ -166,10 +166,10 @@ impl InSync {
         self.confirmed = self.confirmed.max(lowest.unwrap_or(0));
     }
 
-    /// Whether the set is large enough, and nobody outside of it can be elected. The second says no
-    /// more than the first where all masters had the same `min_in_sync`.
+    /// Whether the set is large enough, and nobody outside of it can be elected.
     pub(crate) fn is_enough(&self, settings: &Settings) -> bool {
-        self.committed.len() >= settings.needed_in_sync() && self.eligible.is_empty()
+        let is_closed = self.eligible.is_empty() || planted::is_on(Planted::ServeBesideTheEligible);
+        self.committed.len() >= settings.needed_in_sync() && is_closed
     }
 
     /// Whether a swap of unknown outcome may have added somebody.

@@ -19,6 +19,8 @@ pub(crate) enum Planted {
     ExpandAfterTheSwap,
     /// The confirm offset moves without members that are not heard (apache/rocketmq #6662).
     ConfirmWithoutTheUnheard,
+    /// A master acknowledges while others can be elected who do not get it.
+    ServeBesideTheEligible,
     /// A replica obeys a record that was restored and changed.
     ObeyAnyHigherEpoch,
     /// A replica obeys a record of an epoch before the one that it promised.

@@ -33,7 +33,7 @@ pub struct Record {
     pub in_sync: Members,
     /// Grows by one with each change of the record, so that an older copy can be told.
     pub in_sync_version: u64,
-    /// Members that left the set by an election after which nothing could be acknowledged yet;
+    /// Members that left the set by an election after which nothing could be acknowledged yet:
     /// they have every acknowledged message as well.
     pub eligible: Members,
     /// The last epoch that began after every member may have lost what it had confirmed, as with
@@ -65,14 +65,11 @@ pub enum Regression {
 }
 
 impl Record {
-    /// The record after `winner` was elected. It is alone in the set; with `min_in_sync` above 1
-    /// the others stay eligible.
-    pub(crate) fn elect(&self, winner: Member, min_in_sync: usize) -> Self {
-        let mut eligible = Members::default();
-        if min_in_sync > 1 {
-            eligible = self.electable().collect();
-            eligible.remove(winner.replica);
-        }
+    /// The record after `winner` was elected. It is alone in the set; the others stay eligible, so that they
+    /// can go on where it is gone before it has acknowledged anything, which it does without them only.
+    pub(crate) fn elect(&self, winner: Member) -> Self {
+        let mut eligible: Members = self.electable().collect();
+        eligible.remove(winner.replica);
         self.changed(Self {
             epoch: self.epoch + 1,
             phase: Phase::Promoting,
@@ -104,8 +101,9 @@ impl Record {
     /// The record after `winner` was elected although it may have lost what it had confirmed, as
     /// everybody else who had it.
     pub(crate) fn elect_with_loss(&self, winner: Member) -> Self {
-        let elected = self.elect(winner, 1);
-        self.changed(Self { loss_epoch: elected.epoch, ..elected })
+        let elected = self.elect(winner);
+        let eligible = Members::default();
+        self.changed(Self { eligible, loss_epoch: elected.epoch, ..elected })
     }
 
     /// The record after the master gave its office to `heir`, a member of the set that has all
@@ -252,12 +250,15 @@ mod tests {
 
     #[test]
     fn the_others_stay_eligible_until_something_can_be_acknowledged_without_them() {
-        let elected = stable().elect(member(1, 1), 2);
+        let elected = stable().elect(member(1, 1));
         assert_eq!(elected.in_sync, [member(1, 1)].into_iter().collect());
         assert_eq!(elected.eligible, [member(0, 1), member(2, 1)].into_iter().collect());
         let joined = elected.with_in_sync([member(1, 1), member(2, 1)].into_iter().collect(), 2);
         assert!(joined.eligible.is_empty());
-        assert!(stable().elect(member(1, 1), 1).eligible.is_empty());
+        // Where one is enough that is the next change.
+        let alone = elected.with_in_sync(elected.in_sync.clone(), 1);
+        assert!(alone.eligible.is_empty() && alone.in_sync == elected.in_sync);
+        assert!(stable().elect_with_loss(member(1, 1)).eligible.is_empty());
     }
 
     #[test]
@@ -302,7 +303,7 @@ mod tests {
     #[test]
     fn changes_that_no_correct_replica_makes_are_refused() {
         let before = stable();
-        let elected = before.elect(member(1, 1), 2);
+        let elected = before.elect(member(1, 1));
         assert_eq!(before.check_next(&elected), Ok(()));
         let check = |next: Record| before.check_next(&next).unwrap_err();
         assert_eq!(check(Record { epoch: 2, ..stable() }), Regression::Epoch { from: 3, to: 2 });
@@ -314,16 +315,16 @@ mod tests {
         assert_eq!(check(next), Regression::MasterWithinEpoch { epoch: 3 });
         // Another start of replica 1 is another member, except where the record says that
         // messages may be lost.
-        let next = before.elect(member(1, 2), 2);
+        let next = before.elect(member(1, 2));
         assert_eq!(check(next), Regression::ElectedOutside(member(1, 2)));
         assert_eq!(before.check_next(&before.elect_with_loss(member(1, 2))), Ok(()));
         assert_eq!(before.check_next(&before.elect_with_loss(member(7, 1))), Ok(()));
-        let next = before.elect(member(7, 1), 2);
+        let next = before.elect(member(7, 1));
         assert_eq!(check(next), Regression::ElectedOutside(member(7, 1)));
         let next = Record { in_sync: Members::default(), ..elected.clone() };
         assert_eq!(check(next), Regression::MasterOutside);
         // The same version, made from another record.
-        let other = before.elect(member(2, 1), 2).serving();
+        let other = before.elect(member(2, 1)).serving();
         assert_eq!(elected.check_next(&elected.serving()), Ok(()));
         assert_eq!(elected.check_next(&other), Err(Regression::TrailBroken));
     }

@@ -56,7 +56,7 @@ impl Replica {
         let elected = match is_with_loss {
             true => record.elect_with_loss(self.me),
             false if self.is_by_quorum(&record) => record.elect_of_quorum(self.me),
-            false => record.elect(self.me, self.settings.needed_in_sync()),
+            false => record.elect(self.me),
         };
         self.ask_to_swap(now, elected);
     }

@@ -238,8 +238,8 @@ fn found(replica: &mut Replica, now: Duration, record: &Record) {
 fn a_record_that_was_restored_is_refused_with_a_reason() {
     let master = report(1).from;
     let third = Member { replica: ReplicaId(2), incarnation: Incarnation(7) };
-    let first = Record::default().elect(master, 2);
-    let second = first.elect(third, 2).serving();
+    let first = Record::default().elect(master);
+    let second = first.elect(third).serving();
     let mut replica = replica(Settings::new(3), promise(0));
     found(&mut replica, at(1_000), &second);
     let follows = Role::Follower { master: third, epoch: 2 };
@@ -252,7 +252,7 @@ fn a_record_that_was_restored_is_refused_with_a_reason() {
         assert_eq!(replica.role(), follows);
     }
     // It was restored, and somebody was elected by it: that is no later record.
-    let other = first.elect(master, 2).serving().elect(master, 2);
+    let other = first.elect(master).serving().elect(master);
     found(&mut replica, at(4_000), &other);
     let complaint = replica.complaint(at(4_000)).unwrap();
     assert!(matches!(complaint, Complaint::Forked { epoch: 3, .. }), "{complaint}");
@@ -276,7 +276,7 @@ fn a_record_that_was_restored_is_refused_with_a_reason() {
 #[test]
 fn a_read_that_began_before_a_swap_was_heard_of_is_no_evidence() {
     let master = report(1).from;
-    let first = Record::default().elect(master, 2);
+    let first = Record::default().elect(master);
     let second = first.serving();
     let mut replica = replica(Settings::new(3), promise(0));
     found(&mut replica, at(1_000), &first);
@@ -310,8 +310,7 @@ fn a_lower_min_in_sync_counts_once_nobody_else_can_be_elected() {
     // Elected alone; both others could be elected as well.
     let others = [report(1).from, Member { replica: ReplicaId(2), incarnation: Incarnation(7) }];
     let all = others.into_iter().chain([replica.me()]).collect();
-    let mut record =
-        Record::default().elect(others[0], 2).with_in_sync(all, 2).elect(replica.me(), 2);
+    let mut record = Record::default().elect(others[0]).with_in_sync(all, 2).elect(replica.me());
     let mut lease = Lease::default();
     found(&mut replica, at(1_000), &record);
     let position = LogPosition { epoch: 2, end: 9, flushed: 9, lacks_state: false };
@@ -333,7 +332,7 @@ fn who_left_the_group_leaves_the_set_once_it_is_large_enough_without() {
     let left = Member { replica: ReplicaId(2), incarnation: Incarnation(7) };
     let set = |members: &[Member]| members.iter().copied().collect::<Members>();
     let me = replica.me();
-    let mut record = Record::default().elect(me, 1).with_in_sync(set(&[me, left]), 1);
+    let mut record = Record::default().elect(me).with_in_sync(set(&[me, left]), 1);
     let mut lease = Lease::default();
     found(&mut replica, at(1_000), &record);
     let position = LogPosition { epoch: 1, end: 9, flushed: 9, lacks_state: false };
@@ -364,7 +363,7 @@ fn who_hears_its_master_reads_what_changed_and_nothing_else() {
     let record = Record {
         master: Some(master),
         in_sync: [master].into_iter().collect(),
-        ..Record::default().elect(master, 1)
+        ..Record::default().elect(master)
     };
     let mut replica = replica(Settings::new(2), promise(0));
     let found = || {
@@ -408,7 +407,7 @@ fn left_alone(settings: Settings) -> (Replica, Record) {
     let master = report(1).from;
     let me = replica.me();
     let set = [master, me].into_iter().collect();
-    let record = Record::default().elect(master, 2).with_in_sync(set, 2).serving();
+    let record = Record::default().elect(master).with_in_sync(set, 2).serving();
     found(&mut replica, at(1_000), &record);
     assert_eq!(replica.role(), Role::Follower { master, epoch: 1 });
     (replica, record)
@@ -444,7 +443,7 @@ fn with_manual_failover_a_master_that_was_started_again_goes_on() {
     let held = Promise::at_start(Some(promise(1)), true, Incarnation(2));
     let mut replica = replica(manual, held);
     let before = Member { incarnation: Incarnation(1), ..replica.me() };
-    let mut record = Record::default().elect(before, 1).serving();
+    let mut record = Record::default().elect(before).serving();
     let mut lease = Lease::default().taken_by(before);
     for step in 0..10 {
         settle(&mut replica, at(60_000 + step * 100), &mut record, &mut lease);
@@ -461,7 +460,7 @@ fn a_loss_has_to_be_accepted_and_is_recorded() {
         let settings = Settings { promotion: Some(promotion), ..Settings::new(3) };
         let mut replica = replica(settings, promise(0));
         // It is in no set.
-        let mut record = Record::default().elect(master, 1).serving();
+        let mut record = Record::default().elect(master).serving();
         let mut lease = Lease::default();
         // As long as somebody follows it waits.
         let follows = Report { promised: 1, follows: Some(1), ..report(1) };

@@ -154,6 +154,7 @@ fn planted_bugs_are_found_by_the_rule_they_break() {
         Plant(Planted::LeaveByWord, is_sync, lost),
         Plant(Planted::ExpandAfterTheSwap, is_ambushed, lost),
         Plant(Planted::ConfirmWithoutTheUnheard, is_sync, lost),
+        Plant(Planted::ServeBesideTheEligible, is_sync, lost),
         Plant(Planted::ObeyAnyHigherEpoch, is_damaged, lost),
         Plant(Planted::ObeyLowerEpochs, is_damaged, &[Rule::EpochStays]),
         Plant(Planted::ActBeforeThePromise, is_damaged_often, &or_epochs_fall),

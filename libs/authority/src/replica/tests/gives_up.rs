@@ -73,7 +73,7 @@ fn a_master_gets_the_time_to_do_without_a_member_only_where_it_can() {
     for (others, seconds) in [(vec![1], 6), (vec![1, 3], 16)] {
         let mut replica = replica(Settings::new(4), promise(0));
         let set = others.into_iter().map(member).chain([replica.me()]).collect();
-        let mut record = Record::default().elect(member(1), 2).with_in_sync(set, 2).serving();
+        let mut record = Record::default().elect(member(1)).with_in_sync(set, 2).serving();
         let mut lease = Lease::default();
         let elected = (1_000..30_000).step_by(100).find(|now| {
             // It renews its lease, and a replica that is not in the set is here.
@@ -110,7 +110,7 @@ fn the_lease_of_a_master_that_gave_its_office_up_is_free() {
     for (is_over, elected) in [(true, 2_000..2_200), (false, 7_800..8_200)] {
         let mut replica = replica(settings.clone(), promise(0));
         let set = [master, replica.me()].into_iter().collect();
-        let mut record = Record::default().elect(master, 2).with_in_sync(set, 2).serving();
+        let mut record = Record::default().elect(master).with_in_sync(set, 2).serving();
         let mut lease = Lease::default();
         let promised =
             Report { promised: 1, promised_version: record.in_sync_version, ..report(1) };

@@ -27,7 +27,7 @@ fn follower() -> (Replica, Record) {
     let mut replica = replica(settings, promise(0));
     let (master, me) = (report(1).from, replica.me());
     let all = [me, master, third()].into_iter().collect();
-    let record = Record::default().elect(master, 1).with_in_sync(all, 1).serving();
+    let record = Record::default().elect(master).with_in_sync(all, 1).serving();
     found(&mut replica, at(1_000), &record);
     replica.heard(at(1_000), leads(&record, 1_000));
     replica.aligned(at(1_000), 1, position(1, 9));
@@ -168,7 +168,7 @@ fn a_master_that_was_the_only_one_and_is_started_again_waits_for_nobody() {
         let position = position(1, 9);
         let mut replica = Replica::new(settings.clone(), ReplicaId(0), held, position, at(60_000));
         let before = Member { incarnation: Incarnation(1), ..replica.me() };
-        let mut record = Record { phase, ..Record::default().elect(before, 1) };
+        let mut record = Record { phase, ..Record::default().elect(before) };
         let mut lease = Lease::default().taken_by(before);
         let is_elected = |now: &u64| {
             settle(&mut replica, at(*now), &mut record, &mut lease);
