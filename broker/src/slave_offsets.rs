@@ -156,16 +156,24 @@ fn key(group: &str, topic: &str, queue: i32) -> Key {
     (group.to_owned(), topic.to_owned(), queue)
 }
 
-/// What the file of `store` says, also of queues that its log does not have yet.
+/// What the file of `store` says, also of queues that its log does not have yet. The version before does not
+/// say what was committed and acknowledged last.
 ///
 /// # Errors
 /// When it is there and cannot be read.
 pub(crate) fn read(store: &Store) -> Result<Vec<CommittedOffset>, StoreError> {
-    let Some(bytes) = store.read_small_file(FILE)? else { return Ok(Vec::new()) };
-    serde_json::from_slice(&bytes).map_err(|error| StoreError::Unreadable {
+    let advised = |reason: String| StoreError::Unreadable {
         path: store.directory().join("weir/user").join(FILE),
-        reason: format!("{error}; without it consumers go on where the master knows them"),
-    })
+        reason: format!(
+            "{reason}; remove it and the one that ends in .last to have consumers go on where the master knows them"
+        ),
+    };
+    let read = store.read_current_small_file(FILE).map_err(|error| match error {
+        StoreError::Unreadable { reason, .. } => advised(reason),
+        other => other,
+    });
+    let Some(bytes) = read? else { return Ok(Vec::new()) };
+    serde_json::from_slice(&bytes).map_err(|error| advised(error.to_string()))
 }
 
 /// Writes the file; durable on return.
@@ -175,7 +183,12 @@ pub(crate) fn write(store: &Store, offsets: &[CommittedOffset]) -> Result<(), St
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use weirmq_store::{Disk as _, OpenMode, SimulatedDisk, SystemClock};
+
     use super::*;
+    use crate::BrokerConfig;
 
     #[test]
     fn an_offset_goes_forward_only_and_is_forgotten_when_the_log_has_it_for_good() {
@@ -233,6 +246,24 @@ mod tests {
         offsets.written(file, false);
         assert!(!offsets.is_durable("g", "t", 0, 7));
         assert_eq!(offsets.take_changed().map(|file| file.len()), Some(1));
+    }
+
+    #[test]
+    fn what_was_committed_before_does_not_stand_in_for_a_damaged_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = BrokerConfig { data_dir: folder.path().into(), ..Default::default() };
+        let (disk, clock) = (Arc::new(SimulatedDisk::new()), Arc::new(SystemClock));
+        let (store, _) = Store::open(config.store_config(), disk.clone(), clock).unwrap();
+        let at = |offset| {
+            vec![CommittedOffset { group: "g".into(), topic: "t".into(), queue: 0, offset }]
+        };
+        write(&store, &at(5)).unwrap();
+        write(&store, &at(7)).unwrap();
+        assert_eq!(read(&store).unwrap(), at(7));
+        let path = store.directory().join("weir/user").join(FILE);
+        disk.open(&path, OpenMode::Write).unwrap().write_all_at(b"?", 20).unwrap();
+        let error = read(&store).unwrap_err();
+        assert!(matches!(error, StoreError::Unreadable { .. }), "{error}");
     }
 
     #[test]
