@@ -121,7 +121,15 @@ impl Broker {
     ) -> Result<(), HandOverError> {
         let Some(replication) = &self.replication else { return Err(HandOverError::NotMaster) };
         let worker = self.clone();
-        let log = move || worker.state.patiently(|| worker.state.log_offsets());
+        let log = move || {
+            // Also what was committed here while this was a slave, which the log is told of only now and then:
+            // the heir does not ask the master before.
+            if !worker.is_slave() {
+                let own = worker.state.offsets.at_slave(|at_slave| at_slave.not_logged());
+                worker.take_slave_offsets(&own);
+            }
+            worker.state.patiently(|| worker.state.log_offsets())
+        };
         if let Ok(Err(error)) = tokio::task::spawn_blocking(log).await {
             tracing::warn!(%error, "consumer offsets not logged before the hand-over");
         }

@@ -19,6 +19,7 @@ use crate::replication::frame::{HEAD_BYTES, Hello, Lead, contents_bytes};
 use crate::replication::handshake::{PROTOCOL, PROTOCOL_MIN, Trust, accept};
 use crate::replication::{ReplicationThread, Restart, RoleStatus, Status};
 use crate::run::open;
+use crate::topics::Topic;
 use crate::{Broker, BrokerConfig};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -261,4 +262,31 @@ async fn a_hand_over_is_answered_by_who_became_master() {
         driver.act_on(Action::Follow { master, epoch: 2 }).await.unwrap();
         assert_eq!(answered.await, Ok(outcome));
     }
+}
+
+/// A new master has not told its log yet what was committed at it as a slave, and its heir does not ask it.
+#[tokio::test]
+async fn a_hand_over_begins_with_what_was_committed_at_this_replica_as_a_slave() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, prepared) = broker_of(&folder);
+    // Nobody carries the hand-over out.
+    drop(prepared);
+    broker.store.open_for_appends(None);
+    broker.state.topics.put(Topic::new("t", 1));
+    broker.store.append_now(&[NewMessage::plain("t", 0, b"one")], &mut Vec::new()).unwrap();
+    broker.store.flush().unwrap();
+    broker.store.watermarks().confirm(broker.store.max_offset());
+    let replication = broker.replication.as_ref().unwrap();
+    for role in [RoleStatus::Slave { master: 1 }, RoleStatus::Master { may_append: true }] {
+        replication.set_status(Status { role, ..replication.status() });
+        if broker.is_slave() {
+            assert!(broker.commit_offset("g", "t", 0, 1).unwrap());
+        }
+        let before = broker.store.max_offset();
+        assert_eq!(broker.hand_over(None).await, Err(HandOverError::NotMaster));
+        let logged = broker.state.offsets.all().len();
+        assert_eq!(logged, usize::from(!broker.is_slave()));
+        assert_eq!(broker.store.max_offset() > before, !broker.is_slave());
+    }
+    assert!(broker.state.offsets.take_dirty().is_empty());
 }
