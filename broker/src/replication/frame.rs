@@ -337,6 +337,7 @@ mod tests {
             promised_version: 9,
             refuses: false,
             leaves: true,
+            hands_over: true,
             position: LogPosition { epoch: 3, end: 200, flushed: 150, lacks_state: false },
             leads: None,
             follows: Some(4),
@@ -400,8 +401,9 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        assert!(!report("").leaves);
+        assert!(!report("").leaves && !report("").hands_over);
         assert!(report("\"leaves\":true,\"later\":[1],").leaves);
+        assert!(report("\"hands_over\":true,").hands_over);
     }
 
     #[test]

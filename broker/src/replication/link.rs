@@ -366,6 +366,7 @@ mod tests {
             promised_version: 1,
             refuses: false,
             leaves: false,
+            hands_over: false,
             position: LogPosition::default(),
             leads: Some(1),
             follows: None,

@@ -21,6 +21,7 @@ pub(crate) struct Status {
     pub(crate) is_self_counted: bool,
     /// Whether it belongs to the group.
     pub(crate) belongs: bool,
+    /// Whether the office of the master is being handed over, here or by the master's word.
     pub(crate) is_handing_over: bool,
     /// Whether another replica can be elected.
     pub(crate) is_elected: bool,
@@ -177,7 +178,7 @@ mod tests {
         let one = Status { in_sync: 1, others: Vec::new(), peers: Vec::new(), ..master.clone() };
         let hand_over = "it is the master; hand over first";
         let catches_up = "it is alone in the in-sync set: replica 1 catches up";
-        let cases: [(&str, Status, &[&str]); 18] = [
+        let cases: [(&str, Status, &[&str]); 19] = [
             ("nothing is known", Status::new(0, 1), &["no master is known"]),
             ("a master with an heir", master.clone(), &[hand_over]),
             ("a master without one", alone.clone(), &[catches_up]),
@@ -206,6 +207,11 @@ mod tests {
                 "it hands over",
                 Status { is_handing_over: true, ..master.clone() },
                 &["the office of the master is being handed over", hand_over],
+            ),
+            (
+                "its master hands over",
+                Status { is_handing_over: true, ..slave.clone() },
+                &["the office of the master is being handed over"],
             ),
             ("a slave that can be spared", slave.clone(), &[]),
             ("one that is needed", needs_two(&slave), &["2 replicas are in sync and heard, and 2"]),

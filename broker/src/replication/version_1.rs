@@ -105,6 +105,7 @@ fn frames_are_read_and_written_as_they_were() {
         promised_version: 12,
         refuses: false,
         leaves: false,
+        hands_over: false,
         position: LogPosition { epoch: 7, end: 4103, flushed: 4096, lacks_state: false },
         leads: None,
         follows: Some(7),

@@ -48,6 +48,10 @@ pub struct Report {
     /// and begins anew. Versions that do not know this neither say nor read it.
     #[serde(default, skip_serializing_if = "is_not_so")]
     pub leaves: bool,
+    /// Whether it is the master and hands its office over ([`crate::Replica::hand_over`]). Versions that do not
+    /// know this neither say nor read it.
+    #[serde(default, skip_serializing_if = "is_not_so")]
+    pub hands_over: bool,
     pub position: LogPosition,
     /// The epoch in which it leads.
     pub leads: Option<u64>,

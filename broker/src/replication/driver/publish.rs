@@ -121,7 +121,7 @@ impl Driver {
             is_self_in_sync,
             is_self_counted: record.is_some_and(|record| record.is_electable(self.replica.me())),
             belongs: self.settings.group.contains(&self.replica.me().replica),
-            is_handing_over: self.leading.is_some() && self.handing_over.is_some(),
+            is_handing_over: self.is_office_handed_over(),
             is_elected: !self.authority.is_by_configuration(),
             role: match self.replica.role() {
                 Role::Waiting => RoleStatus::Waiting,
@@ -140,6 +140,20 @@ impl Driver {
             min_in_sync: self.settings.min_in_sync,
             peers: peers.collect(),
             others: self.others(),
+        }
+    }
+
+    /// Whether the office of the master is being handed over, by this replica or by the word of the one that it
+    /// follows.
+    fn is_office_handed_over(&self) -> bool {
+        match self.replica.role() {
+            Role::Follower { master, .. } => {
+                let report = self.reports.get(&master.replica).map(|(report, _)| report);
+                report.is_some_and(|report| report.from == master && report.hands_over)
+            }
+            Role::Waiting | Role::Master { .. } => {
+                self.leading.is_some() && self.handing_over.is_some()
+            }
         }
     }
 

@@ -101,6 +101,7 @@ impl Slave {
             promised_version: record.in_sync_version,
             refuses: false,
             leaves: false,
+            hands_over: false,
             position: LogPosition { epoch, end, flushed: end, lacks_state: false },
             leads: Some(epoch),
             follows: None,

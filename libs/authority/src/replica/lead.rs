@@ -42,6 +42,10 @@ impl Replica {
             .filter(|member| heir.is_none_or(|heir| heir == member.replica))
             .max_by_key(position);
         leading.heir = chosen.map(|member| (member.replica, now));
+        if chosen.is_some() {
+            // Who wants to restart another replica asks that one.
+            self.tell(now);
+        }
         chosen.is_some()
     }
 

@@ -34,6 +34,7 @@ impl Replica {
             promised_version: self.promise.in_sync_version,
             refuses: self.refused.is_some(),
             leaves: self.is_leaving,
+            hands_over: self.is_handing_over(),
             position: self.position,
             leads,
             follows,

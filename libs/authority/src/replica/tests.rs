@@ -126,6 +126,7 @@ fn report(sent: u64) -> Report {
         promised_version: 0,
         refuses: false,
         leaves: false,
+        hands_over: false,
         position: LogPosition::default(),
         leads: None,
         follows: None,

@@ -93,11 +93,19 @@ fn a_master_goes_on_at_once_when_its_heir_is_gone() {
     let behind = LogPosition { epoch: 1, end: 20, flushed: 20, lacks_state: false };
     replica.log_moved(at(61_450), behind);
     assert!(replica.hand_over(at(61_500), Some(two.from.replica)));
+    // Who asks a slave whether it may be restarted hears of it.
+    let tells = |replica: &mut Replica, hands_over: bool| {
+        let is_it = |action: &Action| matches!(action, Action::Tell(report) if report.hands_over == hands_over);
+        replica.take_actions().iter().any(is_it)
+    };
+    assert!(tells(&mut replica, true));
     settle(&mut replica, at(61_500), &mut record, &mut lease);
     assert!(!replica.standing(at(61_500)).may_append);
     replica.disconnected(two.from);
     settle(&mut replica, at(61_600), &mut record, &mut lease);
     assert!(replica.standing(at(61_600)).may_append);
+    replica.tick(at(62_200));
+    assert!(tells(&mut replica, false));
     assert_eq!(record.epoch, 1);
 }
 
