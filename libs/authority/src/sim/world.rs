@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How long a process takes to begin again at the longest, while nothing goes wrong, in milliseconds.
 const SOON: u64 = 1_000;
 /// How long a mended group has to become whole.
-const HEAL: Duration = Duration::from_secs(120);
+const HEAL: Duration = Duration::from_secs(20);
 
 pub(super) struct World {
     now: Duration,
