@@ -210,6 +210,9 @@ impl Inner {
         }
         self.publish(&mut appender);
         drop(appender);
+        if let Some(cause) = self.flusher.poisoned() {
+            self.stop_for_ever(cause);
+        }
         if let Some(listener) = self.append_listener.read().as_ref() {
             listener();
         }
@@ -275,7 +278,7 @@ impl Inner {
             // A copy of what Apache's broker wrote may reach into the place of proofs. Ours do not.
             let end = piece.position + piece.bytes.len() as u64;
             if segment.is_recycled() && end > segment.records_end() {
-                segment.end_life_before(piece.position).map_err(|error| self.explain(error))?;
+                self.end_life_before(segment, piece.position)?;
             }
         }
         if let Some(segment) = segments.last().filter(|segment| segment.is_recycled()) {
@@ -292,6 +295,16 @@ impl Inner {
             self.prove(batch, &segments)?;
         }
         Ok(())
+    }
+
+    /// Gives the proofs of a recycled segment up, for records that need their place. Whoever syncs a file
+    /// is told of a failed write-back, and nobody else, so no flush comes between the failure and the
+    /// stop, whatever failed.
+    fn end_life_before(&self, segment: &Segment, position: u64) -> Result<(), StoreError> {
+        let _flushing = self.flusher.flushing.lock();
+        self.flusher.check_poison()?;
+        let ended = segment.end_life_before(position);
+        ended.inspect_err(|error| self.flusher.poison(&error.to_string()))
     }
 
     /// Proves what was just written to recycled segments.
@@ -381,6 +394,10 @@ impl Inner {
             };
             for staged in &batch.entries[piece.entries.clone()] {
                 batch.queues[staged.queue].push(&segment, staged.offset, staged.entry);
+            }
+            if let Some(error) = segment.queues.take_failure() {
+                // Not from here: whoever is told may want the append lock.
+                self.flusher.poison(&error.to_string());
             }
             let keys = &batch.keys[piece.keys.clone()];
             if !keys.is_empty() && segment.keys.add(keys) {

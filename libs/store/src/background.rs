@@ -233,6 +233,7 @@ impl Inner {
     /// Completes the derived files of a segment up to `covered`, durably.
     pub(crate) fn seal_segment(&self, segment: &Segment, covered: u64) -> Result<(), StoreError> {
         let parts = self.queues.seal(segment.start);
+        segment.queues.take_failure().map_or(Ok(()), Err)?;
         segment.queues.seal(segment.start, covered, &parts)?;
         segment.keys.seal(segment.start, covered)?;
         for directory in [&self.layout.queues, &self.layout.keys] {
@@ -272,6 +273,27 @@ mod tests {
         inner.do_work(ASIDE);
         inner.check_open().unwrap();
         assert_eq!(disk.list_directories(&inner.layout.aside).unwrap(), ["index"]);
+    }
+
+    #[test]
+    fn a_derived_file_whose_sync_finds_no_room_stops_the_store() {
+        // That of the queues, then that of the keys: data and directory of each.
+        for syncs in 0..4 {
+            let disk = SimulatedDisk::new();
+            let inner = open(&disk);
+            let message = NewMessage::plain("t", 0, &[7; 1000]);
+            for _ in 0..10 {
+                inner.append(&[message], &mut Vec::new()).unwrap();
+            }
+            inner.flush().unwrap();
+            let segment = inner.log.all().remove(0);
+            let before = disk.steps();
+            disk.lose_sync(syncs, std::io::ErrorKind::StorageFull);
+            inner.do_work(SEAL);
+            assert!(disk.steps() > before, "there was nothing to seal");
+            inner.check_open().unwrap_err();
+            assert!(!segment.is_sealed.load(Ordering::Acquire));
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub(crate) fn write(
         let file = disk.open(&path, OpenMode::Replace)?;
         file.set_len(FILE_BYTES)?;
         file.write_all_at(&page, 0)?;
-        file.sync()
+        Ok(file)
     };
-    write().map_err(StoreError::io("write", &path))
+    let file = write().map_err(StoreError::io("write", &path))?;
+    file.sync().map_err(StoreError::io("sync", &path))
 }

@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
+use crate::error::StoreError;
 
 const FOOTER_BYTES: usize = 40;
 /// A directory is read whole; one that is larger was not written by us.
@@ -33,16 +34,17 @@ pub(crate) struct Sealed {
     pub(crate) bytes: u64,
 }
 
-/// Makes the data durable, then the directory behind it at `at`.
+/// Makes the data of the file at `path` durable, then the directory behind it at `at`.
 pub(crate) fn seal(
     file: &dyn DiskFile,
+    path: &Path,
     at: u64,
     magic: [u8; 8],
     start: u64,
     covered: u64,
     directory: &[u8],
-) -> io::Result<()> {
-    file.sync()?;
+) -> Result<(), StoreError> {
+    file.sync().map_err(StoreError::io("sync", path))?;
     let mut bytes = directory.to_vec();
     let footer_at = bytes.len();
     bytes.extend_from_slice(&magic);
@@ -52,10 +54,13 @@ pub(crate) fn seal(
     bytes.extend_from_slice(&crc32fast::hash(directory).to_be_bytes());
     let crc = crc32fast::hash(&bytes[footer_at..]);
     bytes.extend_from_slice(&crc.to_be_bytes());
-    file.write_all_at(&bytes, at)?;
     // Something older may stand behind; the footer must be the end.
-    file.set_len(at + bytes.len() as u64)?;
-    file.sync()
+    let write = || {
+        file.write_all_at(&bytes, at)?;
+        file.set_len(at + bytes.len() as u64)
+    };
+    write().map_err(StoreError::io("complete", path))?;
+    file.sync().map_err(StoreError::io("sync", path))
 }
 
 /// The directory of a file that was sealed and not appended to since. `None` otherwise.
@@ -134,10 +139,11 @@ mod tests {
     fn a_directory_vouches_only_while_it_is_whole_and_last() {
         let disk = SimulatedDisk::new();
         disk.create_directory(Path::new("/d")).unwrap();
-        let file = disk.open(Path::new("/d/f"), OpenMode::Write).unwrap();
+        let path = Path::new("/d/f");
+        let file = disk.open(path, OpenMode::Write).unwrap();
         assert!(read_sealed(&*file, MAGIC, 7).unwrap().is_none());
         file.write_all_at(b"data", 0).unwrap();
-        seal(&*file, 4, MAGIC, 7, 99, b"directory").unwrap();
+        seal(&*file, path, 4, MAGIC, 7, 99, b"directory").unwrap();
         let sealed = read_sealed(&*file, MAGIC, 7).unwrap().unwrap();
         assert_eq!((sealed.covered, sealed.directory.as_slice()), (99, &b"directory"[..]));
         assert!(read_sealed(&*file, MAGIC, 8).unwrap().is_none());

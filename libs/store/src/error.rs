@@ -110,22 +110,30 @@ impl StoreError {
 
     /// Whether the disk failed to take what was written: anything but a lack of space, of
     /// descriptors or of memory, which may pass, and but a failed read, which is its reader's.
+    ///
+    /// A sync that fails for want of space is no different from others: what was written before it is
+    /// lost, and the kernel says so once.
     pub(crate) fn is_disk_failure(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, OutOfMemory, QuotaExceeded, StorageFull};
         match self {
             Self::Io { action, source, .. } => {
                 let passes = [StorageFull, QuotaExceeded, FileTooLarge, OutOfMemory];
-                *action != "read" && !passes.contains(&source.kind()) && !self.lacks_descriptors()
+                *action != "read"
+                    && (*action == "sync" || !passes.contains(&source.kind()))
+                    && !self.lacks_descriptors()
             }
             _ => false,
         }
     }
 
-    /// Whether the disk, or a quota on it, has no room for what was to be written.
-    pub(crate) fn is_no_space(&self) -> bool {
+    /// Whether the disk, or a quota on it, has no room for what was to be written, and said so before
+    /// it took anything.
+    pub fn is_no_space(&self) -> bool {
         use io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
-            Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            Self::Io { action, source, .. } => {
+                *action != "sync" && matches!(source.kind(), StorageFull | QuotaExceeded)
+            }
             Self::Full { .. } => true,
             _ => false,
         }

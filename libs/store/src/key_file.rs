@@ -117,8 +117,8 @@ impl KeyFile {
             let numbers = state.runs.iter().flat_map(|run| [run.at, run.count]);
             (state.end, numbers.flat_map(u64::to_be_bytes).collect::<Vec<u8>>())
         };
-        let seal = || derived_file::seal(&*self.file()?, end, MAGIC, start, covered, &directory);
-        seal().map_err(StoreError::io("complete", &self.path))
+        let file = self.file().map_err(StoreError::io("open", &self.path))?;
+        derived_file::seal(&*file, &self.path, end, MAGIC, start, covered, &directory)
     }
 
     /// Whether the file is complete up to exactly `covered`; its runs are in use then.

@@ -9,6 +9,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -98,6 +99,7 @@ pub(crate) struct QueueFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: Mutex<State>,
+    has_failed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -108,12 +110,14 @@ struct State {
     pending_at: u64,
     /// When to try to write again.
     write_at_bytes: usize,
+    /// The last refusal that does not pass.
+    failure: Option<StoreError>,
 }
 
 impl QueueFile {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
         let state = State { write_at_bytes: PENDING_BYTES, ..State::default() };
-        Self { disk, path, state: Mutex::new(state) }
+        Self { disk, path, state: Mutex::new(state), has_failed: AtomicBool::new(false) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -135,8 +139,21 @@ impl QueueFile {
         {
             tracing::warn!(%error, "queue entries stay in memory until the file can be written");
             state.write_at_bytes = 2 * state.pending.len();
+            if error.is_disk_failure() {
+                state.failure = Some(error);
+                self.has_failed.store(true, Ordering::Release);
+            }
         }
         u32::try_from(at / UNIT_BYTES as u64).expect("a segment's entries take less than 256 GiB")
+    }
+
+    /// Why the disk refused blocks, if that does not pass: the store has to stop. Said once.
+    pub(crate) fn take_failure(&self) -> Option<StoreError> {
+        // Asked after each append.
+        match self.has_failed.load(Ordering::Acquire) {
+            true => self.state.lock().failure.take(),
+            false => None,
+        }
     }
 
     /// Appends the entries of a block to `out`: those at `places` of the `held` that it holds.
@@ -197,13 +214,10 @@ impl QueueFile {
         parts: &[StoredPart],
     ) -> Result<(), StoreError> {
         let mut state = self.state.lock();
-        let seal = |state: &mut State| {
-            self.write_pending(state)?;
-            let file = self.file(state)?;
-            let directory = encode_directory(parts);
-            derived_file::seal(&*file, state.pending_at, MAGIC, start, covered, &directory)
-        };
-        seal(&mut state).map_err(StoreError::io("complete", &self.path))
+        self.write_pending(&mut state)?;
+        let file = self.file(&mut state).map_err(StoreError::io("open", &self.path))?;
+        let (at, directory) = (state.pending_at, encode_directory(parts));
+        derived_file::seal(&*file, &self.path, at, MAGIC, start, covered, &directory)
     }
 
     /// The parts of a file that is complete up to exactly `covered`. `None` otherwise.
@@ -241,12 +255,13 @@ impl QueueFile {
         Ok(Arc::clone(state.file.as_ref().expect("set above")))
     }
 
-    fn write_pending(&self, state: &mut State) -> std::io::Result<()> {
+    fn write_pending(&self, state: &mut State) -> Result<(), StoreError> {
         if state.pending.is_empty() {
             return Ok(());
         }
-        let file = self.file(state)?;
-        file.write_all_at(&state.pending, state.pending_at)?;
+        let write =
+            |state: &mut State| self.file(state)?.write_all_at(&state.pending, state.pending_at);
+        write(state).map_err(StoreError::io("write", &self.path))?;
         state.pending_at += state.pending.len() as u64;
         state.pending = Vec::new();
         state.write_at_bytes = PENDING_BYTES;

@@ -89,7 +89,7 @@ impl Inner {
         let Some(summed) = sum_of(&segment, from, to)? else { return Ok(None) };
         if !matches!(is_intact(&segment, &summed, &mut Vec::new()), Ok(true)) {
             let is_news = self.scrub_range(&segment, from, to)?;
-            self.scrub_news(is_news)?;
+            self.scrub_news(is_news).inspect_err(|error| self.stop_if_disk_failed(error))?;
             return Ok(None);
         }
         let mut bytes = vec![0; (to - from) as usize];
@@ -117,7 +117,7 @@ impl Inner {
         if is_whole {
             self.scrub.count_repaired(to - from);
         }
-        self.scrub_news(is_news)?;
+        self.scrub_news(is_news).inspect_err(|error| self.stop_if_disk_failed(error))?;
         Ok(is_whole)
     }
 

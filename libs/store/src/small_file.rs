@@ -113,19 +113,23 @@ fn head_of(contents: &[u8]) -> String {
 pub(crate) fn write(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<(), StoreError> {
     let mut bytes = head_of(contents).into_bytes();
     bytes.extend_from_slice(contents);
-    let replace = || {
-        let temporary = suffixed(path, ".tmp");
+    let temporary = suffixed(path, ".tmp");
+    let write = || {
         let file = disk.open(&temporary, OpenMode::Replace)?;
         file.write_all_at(&bytes, 0)?;
-        file.sync()?;
+        Ok(file)
+    };
+    let file = write().map_err(StoreError::io("write", path))?;
+    file.sync().map_err(StoreError::io("sync", path))?;
+    let put_in_place = || {
         match disk.rename(path, &last_version(path)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        disk.rename(&temporary, path)?;
-        disk.sync_directory(parent(path))
+        disk.rename(&temporary, path)
     };
-    replace().map_err(StoreError::io("write", path))
+    put_in_place().map_err(StoreError::io("write", path))?;
+    disk.sync_directory(parent(path)).map_err(StoreError::io("sync", path))
 }
 
 /// The folder of a file; of a bare name it is the one where the process is.

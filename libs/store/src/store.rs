@@ -41,8 +41,8 @@ use crate::zero_ahead::ZeroAhead;
 /// Dropping the last clone without [`Store::close`] is like the death of the process: everything
 /// written is found again, and the next open says that the stop was not clean.
 ///
-/// Order of locks: guests, small files, append lock, zero ahead, proof, queue state, queue table, queue, queue
-/// file; each may be taken without those before it.
+/// Order of locks: guests, small files, append lock, zero ahead, flushing, proof, queue state, queue table,
+/// queue, queue file; each may be taken without those before it.
 #[derive(Clone)]
 pub struct Store {
     running: Arc<Running>,
@@ -222,8 +222,8 @@ impl Store {
     pub fn hide_unconfirmed(&self) {
         let inner = self.inner();
         // With both locks, so that neither an append nor a flush makes anything visible meanwhile.
-        let _flushing = inner.flusher.flushing.lock();
         let _appender = inner.appender.lock();
+        let _flushing = inner.flusher.flushing.lock();
         inner.marks.hide_unconfirmed();
         inner.queues.all().iter().for_each(|queue| queue.hide_all());
     }
@@ -500,7 +500,9 @@ impl Store {
     /// record, in a crash or because another replica is master, the next open finds the queues as
     /// they were.
     pub fn delete_queues(&self, topics: &[&str], said_until: u64) -> Result<(), StoreError> {
-        self.inner().delete_queues(topics, said_until)
+        let inner = self.inner();
+        let deleted = inner.delete_queues(topics, said_until);
+        deleted.inspect_err(|error| inner.stop_if_disk_failed(error))
     }
 
     /// Lets retention delete what lies before `position`, and nothing from there on. Until the
@@ -545,7 +547,9 @@ impl Store {
         &self,
         offsets: &BTreeMap<String, BTreeMap<i32, u64>>,
     ) -> Result<(), StoreError> {
-        self.inner().adopt_next_offsets(offsets)
+        let inner = self.inner();
+        let adopted = inner.adopt_next_offsets(offsets);
+        adopted.inspect_err(|error| inner.stop_if_disk_failed(error))
     }
 
     /// The topics that have queues.
@@ -601,6 +605,19 @@ impl Store {
         written.inspect_err(|error| inner.stop_if_disk_failed(error))
     }
 
+    /// Removes a small file of the store's user with the version before it; durable on return.
+    ///
+    /// # Errors
+    /// As [`Store::write_small_file`].
+    pub fn remove_small_file(&self, name: &'static str) -> Result<(), StoreError> {
+        let inner = self.inner();
+        let _closing_waits = inner.guests.read();
+        let _alone = inner.small_files.lock();
+        inner.check_open()?;
+        let removed = small_file::remove(&*inner.disk, &inner.layout.user.join(name));
+        removed.inspect_err(|error| inner.stop_if_disk_failed(error))
+    }
+
     /// Whether an append is under way at this moment, or what was appended is not flushed yet. Waits for
     /// nothing itself, so who asks again and again finds out that the disk stalls.
     pub fn waits_for_disk(&self) -> bool {
@@ -616,11 +633,11 @@ impl Store {
     }
 
     /// Whoever counted on those records does so no more.
+    ///
+    /// # Errors
+    /// As [`Store::write_small_file`].
     pub fn forget_lost(&self) -> Result<(), StoreError> {
-        small_file::remove(
-            &*self.inner().disk,
-            &self.inner().layout.user.join(small_file::LOST_FILE),
-        )
+        self.remove_small_file(small_file::LOST_FILE)
     }
 
     pub fn stats(&self) -> StoreStats {
@@ -654,9 +671,10 @@ impl Store {
     /// [`StoreError::Io`] on the files of the checksums. What the disk does not give of the log is
     /// damage.
     pub fn scrub(&self) -> Result<(), StoreError> {
-        let _closing_waits = self.inner().guests.read();
-        self.inner().check_open()?;
-        self.inner().scrub_all()
+        let inner = self.inner();
+        let _closing_waits = inner.guests.read();
+        inner.check_open()?;
+        inner.scrub_all().inspect_err(|error| inner.stop_if_disk_failed(error))
     }
 
     /// Ranges of the log that are known to be damaged, in order.

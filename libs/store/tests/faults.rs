@@ -476,6 +476,128 @@ fn a_disk_that_refuses_an_append_stops_the_store_but_a_full_one_does_not() {
 }
 
 #[test]
+fn what_the_disk_refuses_beside_the_log_stops_the_store_as_well() {
+    type Act = fn(&Store) -> Result<(), StoreError>;
+    let acts: [(&str, Act); 5] = [
+        ("queues are deleted", |store| store.delete_queues(&["t"], store.max_offset())),
+        ("offsets are adopted", |store| {
+            let queues = std::collections::BTreeMap::from([(0, 5)]);
+            store.adopt_next_offsets(&std::collections::BTreeMap::from([("new".into(), queues)]))
+        }),
+        ("what was lost is forgotten", Store::forget_lost),
+        ("a small file is written", |store| store.write_small_file("notes", b"x")),
+        ("a small file is removed", |store| store.remove_small_file("notes")),
+    ];
+    for (what, act) in acts {
+        let disk = Arc::new(SimulatedDisk::new());
+        let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+        append(&store, &messages(3, 10)).unwrap();
+        store.flush().unwrap();
+        disk.fail_after(0);
+        act(&store).unwrap_err();
+        assert!(store.poisoned().is_some(), "{what}");
+    }
+}
+
+#[test]
+fn a_sync_of_a_small_file_that_finds_no_room_stops_the_store() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let (store, _) = open(&disk, &small_config(FlushMode::ASYNC));
+    disk.limit_space(Some(0));
+    assert!(store.write_small_file("notes", b"x").unwrap_err().is_no_space());
+    assert_eq!(store.poisoned(), None, "nothing was taken, so nothing is lost");
+    disk.limit_space(None);
+    disk.lose_sync(0, std::io::ErrorKind::StorageFull);
+    assert!(!store.write_small_file("notes", b"x").unwrap_err().is_no_space());
+    assert!(store.poisoned().is_some());
+}
+
+#[test]
+fn queue_entries_that_the_disk_refuses_stop_the_store() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config = StoreConfig { segment_bytes: 1 << 20, ..small_config(FlushMode::ASYNC) };
+    let (store, _) = open(&disk, &config);
+    let message = messages(1, 10);
+    append(&store, &message).unwrap();
+    let mut count = 0;
+    while store.poisoned().is_none() {
+        if count % 1000 == 0 {
+            disk.fail_after(1 << 40);
+            store.flush().unwrap();
+        }
+        // The record is written; what else there is to write fails.
+        disk.fail_after(1);
+        append(&store, &message).unwrap();
+        count += 1;
+        assert!(store.max_offset() < 1 << 20, "{count} messages");
+    }
+    let refused = append(&store, &message);
+    assert!(matches!(refused, Err(StoreError::Poisoned { .. })), "{refused:?}");
+}
+
+/// A record that ends where the proofs of a segment stand, as Apache's broker writes them.
+fn reaches_into_proofs(store: &Store, segment_end: u64) -> Vec<u8> {
+    let position = store.max_offset();
+    let next = store.queue_range("t", 0).unwrap().max;
+    let encoded = |bytes: usize| {
+        let message = Message::new("t", 0, vec![7; bytes]);
+        let new = message.as_new();
+        let record = weirmq_message::Record {
+            topic: new.topic,
+            queue_id: new.queue_id,
+            flag: 0,
+            queue_offset: next,
+            physical_offset: position,
+            sys_flag: 0,
+            born_timestamp: 1,
+            born_host: new.born_host,
+            store_timestamp: 1_000_000,
+            store_host: new.store_host,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body: new.body,
+            properties: new.properties,
+        };
+        let mut out = Vec::new();
+        record.encode(&mut out).unwrap();
+        out
+    };
+    encoded((segment_end - 100 - position) as usize - encoded(0).len())
+}
+
+#[test]
+fn a_sync_that_fails_where_proofs_are_given_up_leaves_nothing_to_the_flush() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let clock = Arc::new(weirmq_store::ManualClock::at_ms(1_000_000));
+    let mut config = small_config(FlushMode::ASYNC);
+    config.upkeep.retention = std::time::Duration::from_millis(1);
+    let (store, _) = Store::open(config, disk.clone(), clock.clone()).unwrap();
+    store.protect_from(u64::MAX);
+    append(&store, &messages(150, 1000)).unwrap();
+    clock.advance_ms(1000);
+    let fill_to = |position: u64| {
+        while store.max_offset() < position {
+            append(&store, &messages(1, 1000)).unwrap();
+        }
+        store.flush().unwrap();
+        store.maintain().unwrap();
+    };
+    fill_to(200_000);
+    assert!(store.stats().spare_segments > 0);
+    // The next segment is prepared when half of this one is full.
+    fill_to(240_000);
+    let start = 256 << 10;
+    fill_to(start + 50_000);
+    append(&store, &messages(10, 1000)).unwrap();
+    let record = reaches_into_proofs(&store, start + (64 << 10));
+    disk.lose_sync(0, std::io::ErrorKind::StorageFull);
+    let refused = store.append_copy(store.max_offset(), &record);
+    assert!(refused.is_err(), "the segment is a recycled one");
+    assert!(store.poisoned().is_some());
+    assert!(store.flush().is_err(), "what was unflushed is lost, and the kernel has said so");
+}
+
+#[test]
 fn derived_files_that_cannot_be_written_are_derived_again() {
     let disk = Arc::new(SimulatedDisk::new());
     let config = small_config(FlushMode::ASYNC);

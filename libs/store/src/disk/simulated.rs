@@ -41,7 +41,8 @@ struct State {
     fail_reads: bool,
     /// The one file of which nothing can be read.
     broken: Option<u64>,
-    lose_next_sync: bool,
+    /// How many syncs of files succeed before one loses what it should write, and how that fails.
+    lose_sync: Option<(u32, io::ErrorKind)>,
     hold_syncs: bool,
     free: Option<u64>,
     /// The disk before each step, while steps are recorded.
@@ -92,7 +93,13 @@ impl SimulatedDisk {
     /// The next sync of a file fails as a kernel's does: the error is told once, what was not on
     /// the disk never gets there, and the pages count as clean from then on.
     pub fn lose_next_sync(&self) {
-        self.state.lock().lose_next_sync = true;
+        self.lose_sync(0, io::ErrorKind::Other);
+    }
+
+    /// The same after so many syncs that succeed, with this kind of error: a lack of space where pages
+    /// get their place only when they are written back.
+    pub fn lose_sync(&self, after: u32, kind: io::ErrorKind) {
+        self.state.lock().lose_sync = Some((after, kind));
     }
 
     /// From now on no sync of a file returns, until this is called with `false`.
@@ -404,11 +411,17 @@ impl DiskFile for SimulatedFile {
         if state.fail_syncs {
             return Err(io::Error::other("write-back failed"));
         }
-        let is_lost = std::mem::take(&mut state.lose_next_sync);
+        let lost = match state.lose_sync.take() {
+            Some((0, kind)) => Some(kind),
+            later => {
+                state.lose_sync = later.map(|(after, kind)| (after - 1, kind));
+                None
+            }
+        };
         let image = state.image(self.file);
         let unsynced = std::mem::take(&mut image.unsynced);
-        if is_lost {
-            return Err(io::Error::other("write-back failed"));
+        if let Some(kind) = lost {
+            return Err(io::Error::new(kind, "write-back failed"));
         }
         for change in unsynced {
             Image::apply(&mut image.durable, &change);
