@@ -37,6 +37,7 @@ pub(super) fn take(
             }
             kept::write_epochs(&broker.store, epochs)?;
         }
+        change.iter().try_for_each(|change| broker.state.make_way_for(change))?;
         broker.store.append_copy(position, &rest[..bytes])?;
         if let (Some(change), Some(record)) = (change, &state) {
             let end = position + bytes as u64;

@@ -1,6 +1,6 @@
 //! Appending changes, applying them, and replaying them at the start.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use weirmq_message::Record;
 use weirmq_store::{Appended, NewMessage, ReadLimits, Store, StoreError};
 
-use super::image::Image;
+use super::image::{Image, LastRecord};
 use super::record::{RecordError, StateRecord};
 use crate::delay::DelayProgress;
 use crate::groups::Groups;
@@ -19,7 +19,7 @@ use crate::slave_offsets;
 use crate::topics::{STATE_TOPIC, Topics};
 
 /// The one queue of the state topic.
-const STATE_QUEUE: i32 = 0;
+pub(super) const STATE_QUEUE: i32 = 0;
 /// How much of the state topic one read of the replay takes.
 const REPLAY_READ: ReadLimits = ReadLimits { messages: 1024, bytes: 8 << 20 };
 
@@ -60,6 +60,10 @@ struct Writing {
     next_image: u64,
     /// Entries of the state topic's queue that the tables contain.
     applied: u64,
+    /// The last of them, once this process has read or appended one.
+    last: Option<LastRecord>,
+    /// Topics whose deletion is in the log while their queues are still there, and where its record ends.
+    undeleted: BTreeMap<String, u64>,
     /// Where the last record of this process ends; `None` before the first.
     end: Option<u64>,
     /// Whether the log had no beginning and no image, so that the tables miss something.
@@ -123,6 +127,7 @@ impl State {
         let mut writing = self.turn()?;
         let is_made = match decide() {
             Some(record) => {
+                self.make_way(&mut writing, &record)?;
                 self.append(&mut writing, &record)?;
                 true
             }
@@ -162,11 +167,7 @@ impl State {
         writing.unfinished = None;
         self.order_locks.renew_all(Instant::now());
         let body = StateRecord::Epoch { epoch, replica }.encode();
-        let message = NewMessage::plain(STATE_TOPIC, STATE_QUEUE, &body);
-        self.store.append_while_closed(&[message], &mut writing.appended)?;
-        let appended = writing.appended[0];
-        writing.applied = appended.queue_offset + 1;
-        writing.end = Some(appended.end_offset);
+        let appended = self.append_body(&mut writing, &body, Store::append_while_closed)?;
         Ok(appended.physical_offset)
     }
 
@@ -199,11 +200,13 @@ impl State {
         };
         self.replay_one(change, record.physical_offset..end, &mut writing);
         writing.applied = record.queue_offset + 1;
+        writing.last = Some(LastRecord::of(record));
         writing.end = Some(end);
         // What came out of the log is not news to it.
         self.offsets.take_dirty();
         if let Some(name) = deleted {
-            self.store.delete_queues(&[name.as_str()], end)?;
+            writing.undeleted.insert(name.clone(), end);
+            self.finish_deletion(&mut writing, &name)?;
         }
         if was_incomplete && !writing.is_incomplete {
             return Ok(self.topics.logged().iter().map(|topic| topic.name.clone()).collect());
@@ -218,9 +221,40 @@ impl State {
         if is_made {
             let record = StateRecord::TopicDeleted { name: name.to_owned() };
             let end = self.append(&mut writing, &record)?;
-            self.store.delete_queues(&[name], end)?;
+            writing.undeleted.insert(name.to_owned(), end);
         }
+        self.finish_deletion(&mut writing, name)?;
         Ok(Change { is_made, position: writing.end })
+    }
+
+    /// Has nothing of a topic's life before left when a record makes it anew. Before that is in the log:
+    /// a start that reads it takes the deletion for done.
+    pub(crate) fn make_way_for(&self, change: &StateRecord) -> Result<(), StoreError> {
+        self.make_way(&mut self.writing.lock(), change)
+    }
+
+    fn make_way(&self, writing: &mut Writing, change: &StateRecord) -> Result<(), StoreError> {
+        match change {
+            StateRecord::Topic { topic } => self.finish_deletion(writing, &topic.name),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes the queues of a topic whose deletion is logged, unless that was done. A full disk may
+    /// have refused it when the record was there already.
+    fn finish_deletion(&self, writing: &mut Writing, name: &str) -> Result<(), StoreError> {
+        if let Some(said_until) = writing.undeleted.get(name) {
+            self.store.delete_queues(&[name], *said_until)?;
+            writing.undeleted.remove(name);
+        }
+        Ok(())
+    }
+
+    /// The same for all of them.
+    pub(super) fn finish_deletions(&self) -> Result<(), StoreError> {
+        let mut writing = self.writing.lock();
+        let names: Vec<_> = writing.undeleted.keys().cloned().collect();
+        names.iter().try_for_each(|name| self.finish_deletion(&mut writing, name))
     }
 
     /// Deletes the queues of topics that do not exist, except of those that belong to RocketMQ
@@ -326,7 +360,7 @@ impl State {
         let end = append(&StateRecord::ImageEnd { number }.encode())?.end_offset;
         writing.next_image = number + 1;
         *self.image.lock() = (begin, end);
-        Ok((image.at(writing.applied, end), begin))
+        Ok((image.at(writing.applied, writing.last, end), begin))
     }
 
     /// Whether the log says everything. It does not when somebody else expired the segments that
@@ -413,6 +447,8 @@ impl State {
         append(&self.store, &[message], &mut writing.appended)?;
         let appended = writing.appended[0];
         writing.applied = appended.queue_offset + 1;
+        let Appended { physical_offset, store_timestamp, .. } = appended;
+        writing.last = Some(LastRecord::new(physical_offset, store_timestamp, body));
         writing.end = Some(appended.end_offset);
         Ok(appended)
     }
@@ -454,19 +490,20 @@ impl State {
 
     fn replay(&self) -> Result<(), StateError> {
         let mut writing = self.writing.lock();
+        // Also where the log says nothing of the state any more: it will again.
+        let snapshot = super::snapshot::load(&self.store)?;
         let Some(range) = self.store.queue_range(STATE_TOPIC, STATE_QUEUE) else {
             return Ok(());
         };
         let mut next = range.min;
         writing.is_incomplete = range.min > 0;
-        if let Some(snapshot) = super::snapshot::load(&self.store, &range) {
+        if let Some(snapshot) = snapshot {
             snapshot.records().iter().for_each(|record| self.apply(record));
-            next = snapshot.applied();
+            (next, writing.last) = (snapshot.applied(), snapshot.last());
             let (begin, end) = snapshot.newest_image();
             self.image_is(begin, end);
             writing.is_incomplete = false;
         }
-        let mut deleted = HashMap::new();
         let mut bodies = Vec::new();
         while next < range.max {
             bodies.clear();
@@ -492,10 +529,13 @@ impl State {
                 let record = StateRecord::decode(message.body)
                     .map_err(|error| StateError::Record { entry: message.queue_offset, error })?;
                 match &record {
-                    StateRecord::TopicDeleted { name } => deleted.insert(name.clone(), end),
-                    StateRecord::Topic { topic } => deleted.remove(&topic.name),
+                    StateRecord::TopicDeleted { name } => {
+                        writing.undeleted.insert(name.clone(), end)
+                    }
+                    StateRecord::Topic { topic } => writing.undeleted.remove(&topic.name),
                     _ => None,
                 };
+                writing.last = Some(LastRecord::of(&message));
                 self.replay_one(record, message.physical_offset..end, &mut writing);
             }
             next = read.next;
@@ -503,9 +543,16 @@ impl State {
         writing.applied = next;
         // What came out of the log is not news to it.
         self.offsets.take_dirty();
+        drop(writing);
         // The process may have ended between the record and the deletion of the queues.
-        deleted.iter().try_for_each(|(name, end)| self.store.delete_queues(&[name], *end))?;
-        Ok(())
+        match self.finish_deletions() {
+            // A full disk must open.
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(%error, "queues of deleted topics are deleted later");
+                Ok(())
+            }
+            finished => Ok(finished?),
+        }
     }
 
     fn replay_one(&self, record: StateRecord, at: Range<u64>, writing: &mut Writing) {
@@ -543,7 +590,7 @@ impl State {
     /// A copy of the whole state, for a snapshot.
     pub(super) fn image(&self) -> Image {
         let writing = self.writing.lock();
-        Image::of(self).at(writing.applied, self.store.watermarks().written())
+        Image::of(self).at(writing.applied, writing.last, self.store.watermarks().written())
     }
 }
 
@@ -724,6 +771,58 @@ mod tests {
             lost += u32::from(is_there);
         }
         assert!((1..20).contains(&lost), "{lost} of 20 crashes lost the record");
+    }
+
+    /// A topic with 17 messages whose deletion is in the log of a disk that has no room for the rest.
+    fn half_deleted() -> (SimulatedDisk, Arc<ManualClock>, State) {
+        let disk = SimulatedDisk::new();
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let state = recover(disk.clone(), &clock);
+        let topic = crate::topics::Topic::new("t", 1);
+        state.change(|| Some(StateRecord::Topic { topic })).unwrap();
+        append_elsewhere(&state, "t", 17);
+        while state.store.max_offset() % 4096 > 3000 {
+            append_elsewhere(&state, "filler", 1);
+        }
+        disk.limit_space(Some(0));
+        let refused = state.delete_topic("t");
+        assert!(matches!(refused, Err(StateError::Store(error)) if error.is_no_space()));
+        assert!(state.topics.get("t").is_none());
+        assert_eq!(state.store.queue_range("t", 0).unwrap().max, 17);
+        (disk, clock, state)
+    }
+
+    #[test]
+    fn a_topic_is_made_anew_only_when_the_queues_of_its_life_before_are_gone() {
+        let (disk, clock, mut state) = half_deleted();
+        let make = |state: &State| {
+            let topic = crate::topics::Topic::new("t", 1);
+            state.change(|| Some(StateRecord::Topic { topic }))
+        };
+        for _ in 0..2 {
+            let refused = make(&state);
+            assert!(matches!(refused, Err(StateError::Store(error)) if error.is_no_space()));
+            assert!(state.write_snapshot().is_err());
+            drop(state);
+            state = recover(disk.clone(), &clock);
+        }
+        disk.limit_space(None);
+        assert!(make(&state).unwrap().is_made);
+        append_elsewhere(&state, "t", 1);
+        for _ in 0..2 {
+            assert_eq!(state.store.queue_range("t", 0).unwrap().max, 1);
+            drop(state);
+            state = recover(disk.clone(), &clock);
+        }
+    }
+
+    #[test]
+    fn a_deletion_that_failed_halfway_is_finished_by_the_next() {
+        let (disk, _, state) = half_deleted();
+        assert!(state.delete_topic("t").is_err());
+        disk.limit_space(None);
+        assert!(!state.delete_topic("t").unwrap().is_made);
+        assert!(state.store.queue_range("t", 0).is_none());
     }
 
     #[test]

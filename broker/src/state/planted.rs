@@ -3,24 +3,25 @@
 
 #[cfg(test)]
 thread_local! {
-    static IS_SNAPSHOT_AHEAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static IS_ANY_BELIEVED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Runs `work` on this thread with snapshots that do not wait for the log to be on disk.
+/// Runs `work` on this thread with a start that believes any snapshot whose records the log is long
+/// enough for, and leaves the others where they are.
 #[cfg(test)]
-pub(super) fn with_snapshots_ahead<T>(work: impl FnOnce() -> T) -> T {
-    IS_SNAPSHOT_AHEAD.set(true);
+pub(super) fn with_any_snapshot_believed<T>(work: impl FnOnce() -> T) -> T {
+    IS_ANY_BELIEVED.set(true);
     let result = work();
-    IS_SNAPSHOT_AHEAD.set(false);
+    IS_ANY_BELIEVED.set(false);
     result
 }
 
 #[cfg(test)]
-pub(super) fn is_snapshot_ahead() -> bool {
-    IS_SNAPSHOT_AHEAD.get()
+pub(super) fn is_any_snapshot_believed() -> bool {
+    IS_ANY_BELIEVED.get()
 }
 
 #[cfg(not(test))]
-pub(super) const fn is_snapshot_ahead() -> bool {
+pub(super) const fn is_any_snapshot_believed() -> bool {
     false
 }
