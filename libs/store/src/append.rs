@@ -272,7 +272,11 @@ impl Inner {
         // Files are made before anything is written, so that most errors leave no trace at all.
         let mut segments = Vec::with_capacity(batch.pieces.len());
         for piece in &batch.pieces {
-            segments.push(self.segment_for(piece.position).map_err(|error| self.explain(error))?);
+            let segment = self.segment_for(piece.position).map_err(|error| self.explain(error))?;
+            if !piece.keys.is_empty() {
+                segment.keys.make_room().map_err(|error| self.explain(error))?;
+            }
+            segments.push(segment);
         }
         for (piece, segment) in batch.pieces.iter().zip(&segments) {
             // A copy of what Apache's broker wrote may reach into the place of proofs. Ours do not.

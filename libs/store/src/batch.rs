@@ -57,6 +57,7 @@ impl Batch {
         self.pieces.clear();
         self.entries.clear();
         self.keys.clear();
+        self.keys.shrink_to(BUFFER_BYTES_KEPT / size_of::<KeyEntry>());
         self.queues.clear();
     }
 

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -23,6 +24,9 @@ const PAGE_BYTES: u64 = 8 << 10;
 const PAGE_ENTRIES: usize = 511;
 /// Entries of a run.
 const RUN_ENTRIES: usize = 1 << 16;
+/// With so many entries waiting, 8 MiB, whoever appends more writes a run first. Keys of one letter take
+/// eight times as much here as in the log.
+const WAITING_ENTRIES_MAX: usize = 8 * RUN_ENTRIES;
 
 /// Hash and physical offset; sorted in this order.
 pub(crate) type KeyEntry = (u64, u64);
@@ -40,6 +44,8 @@ pub(crate) struct KeyFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     state: Mutex<State>,
+    /// Entries of the runs that wait to be written.
+    waiting: AtomicUsize,
     /// Held while a run is written, so that runs follow each other.
     writing: Mutex<()>,
 }
@@ -56,8 +62,8 @@ struct State {
 
 impl KeyFile {
     pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
-        let (state, writing) = (Mutex::new(State::default()), Mutex::new(()));
-        Self { disk, path, state, writing }
+        let state = Mutex::new(State::default());
+        Self { disk, path, state, waiting: AtomicUsize::new(0), writing: Mutex::new(()) }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -72,18 +78,37 @@ impl KeyFile {
             return false;
         }
         let full = std::mem::replace(&mut state.gathering, Vec::with_capacity(RUN_ENTRIES + 256));
-        state.full.push(Arc::new(full));
+        self.push_full(&mut state, full);
         true
+    }
+
+    fn push_full(&self, state: &mut State, run: Vec<KeyEntry>) {
+        self.waiting.fetch_add(run.len(), Ordering::Release);
+        state.full.push(Arc::new(run));
+    }
+
+    /// Writes runs until there is room for more entries, which nearly always there is.
+    pub(crate) fn make_room(&self) -> Result<(), StoreError> {
+        while self.waiting.load(Ordering::Acquire) >= WAITING_ENTRIES_MAX {
+            self.write_full_run()?;
+        }
+        Ok(())
     }
 
     /// Sorts and writes the runs that are full.
     pub(crate) fn write_full_runs(&self) -> Result<(), StoreError> {
+        while self.write_full_run()? {}
+        Ok(())
+    }
+
+    /// The same for the oldest of them; `false` when there was none.
+    fn write_full_run(&self) -> Result<bool, StoreError> {
         let _writing = self.writing.lock();
-        loop {
-            let Some(full) = self.state.lock().full.first().map(Arc::clone) else { return Ok(()) };
-            self.write_run(&full)?;
-            self.state.lock().full.remove(0);
-        }
+        let Some(full) = self.state.lock().full.first().map(Arc::clone) else { return Ok(false) };
+        self.write_run(&full)?;
+        self.state.lock().full.remove(0);
+        self.waiting.fetch_sub(full.len(), Ordering::Release);
+        Ok(true)
     }
 
     fn write_run(&self, entries: &[KeyEntry]) -> Result<(), StoreError> {
@@ -108,7 +133,7 @@ impl KeyFile {
             let mut state = self.state.lock();
             let rest = std::mem::take(&mut state.gathering);
             if !rest.is_empty() {
-                state.full.push(Arc::new(rest));
+                self.push_full(&mut state, rest);
             }
         }
         self.write_full_runs()?;
@@ -173,7 +198,9 @@ impl KeyFile {
 
     /// Forgets what was loaded; the file is about to be removed.
     pub(crate) fn reset(&self) {
-        *self.state.lock() = State::default();
+        let forgotten = std::mem::take(&mut *self.state.lock());
+        let waiting: usize = forgotten.full.iter().map(|run| run.len()).sum();
+        self.waiting.fetch_sub(waiting, Ordering::Release);
     }
 
     /// Appends the physical offsets under `hash` to `out`, in no order, until `out` has `max`.
@@ -338,6 +365,34 @@ mod tests {
         assert!(!again.load(0, 1).unwrap());
         assert!(again.load(0, 4096).unwrap());
         check(&again);
+    }
+
+    #[test]
+    fn who_adds_more_than_anybody_writes_has_to_write_first() {
+        let disk = SimulatedDisk::new();
+        disk.create_directory(Path::new("/k")).unwrap();
+        let file = KeyFile::new(Arc::new(disk.clone()), PathBuf::from("/k/0"));
+        let in_memory = || {
+            let state = file.state.lock();
+            state.gathering.len() + state.full.iter().map(|run| run.len()).sum::<usize>()
+        };
+        let batch: Vec<_> = (0..30_000).map(|n| (spread(n), n)).collect();
+        for _ in 0..60 {
+            file.make_room().unwrap();
+            file.add(&batch);
+            assert!(in_memory() <= WAITING_ENTRIES_MAX + RUN_ENTRIES + 2 * batch.len());
+        }
+        assert_eq!(find(&file, spread(7)).len(), 60);
+        // Where it cannot be written there is no room.
+        disk.limit_space(Some(0));
+        let before = in_memory();
+        while file.make_room().is_ok() {
+            file.add(&batch);
+        }
+        assert!(in_memory() >= before && in_memory() <= WAITING_ENTRIES_MAX + 3 * RUN_ENTRIES);
+        disk.limit_space(None);
+        file.seal(0, 4096).unwrap();
+        assert_eq!((in_memory(), file.waiting.load(Ordering::Acquire)), (0, 0));
     }
 
     #[test]
