@@ -287,25 +287,25 @@ pub(crate) fn put_aside(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreErr
     disk.sync_directory(&layout.aside).map_err(StoreError::io("sync", &layout.aside))
 }
 
-/// Removes what was put aside, which may take a while: topic by topic, until `is_stopped` says that
-/// the rest has to wait for the next open.
+/// Removes what was put aside, which may take minutes: topic by topic, one at least, until `is_over` says
+/// that the rest has to wait. Says whether nothing is left.
 pub(crate) fn remove_aside(
     disk: &dyn Disk,
     layout: &Layout,
-    is_stopped: impl Fn() -> bool,
-) -> Result<(), StoreError> {
+    is_over: impl Fn() -> bool,
+) -> Result<bool, StoreError> {
     let remove = |path: &Path| disk.remove_tree(path).map_err(StoreError::io("remove", path));
     for name in directories(disk, &layout.aside)? {
         let path = layout.aside.join(name);
         for topic in directories(disk, &path)? {
-            if is_stopped() {
-                return Ok(());
-            }
             remove(&path.join(topic))?;
+            if is_over() {
+                return Ok(false);
+            }
         }
         remove(&path)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The directories in `path`; none when it does not exist.
@@ -338,9 +338,9 @@ mod tests {
             disk.create_directory(&layout.aside.join("consumequeue").join(topic)).unwrap();
         }
         let left = || directories(&disk, &layout.aside.join("consumequeue")).unwrap();
-        remove_aside(&disk, &layout, || left().len() < 3).unwrap();
+        assert!(!remove_aside(&disk, &layout, || left().len() < 3).unwrap());
         assert_eq!(left(), ["b", "c"]);
-        remove_aside(&disk, &layout, || false).unwrap();
+        assert!(remove_aside(&disk, &layout, || false).unwrap());
         assert!(directories(&disk, &layout.aside).unwrap().is_empty());
     }
 

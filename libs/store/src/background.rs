@@ -32,6 +32,8 @@ pub(crate) const SUSPECTS: u32 = 1 << 10;
 const MARK_BYTES: u64 = 64 << 20;
 /// … or this long after the one before, whichever comes first.
 const MARK_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long what Apache derived is removed before other work has its turn.
+const ASIDE_TURN: Duration = Duration::from_millis(200);
 /// The scrub leaves a start alone, unless it is to be done sooner.
 const SCRUB_AFTER: Duration = Duration::from_secs(60);
 /// How often retention and free space are looked at when nothing else happens.
@@ -150,11 +152,7 @@ impl Inner {
             self.report("seal segment", self.seal_segments());
         }
         if work & ASIDE != 0 {
-            let is_stopped = || self.background.work.load(Ordering::Acquire) & STOP != 0;
-            // Nothing depends on it, so a directory that cannot be removed stops nobody.
-            if let Err(error) = crate::apache::remove_aside(&*self.disk, &self.layout, is_stopped) {
-                tracing::warn!(%error, "what Apache's broker derived stays in weir/aside for now");
-            }
+            self.remove_some_of_aside(ASIDE_TURN);
         }
         if work & SPACE != 0 {
             let had_space = !self.disk_watch.is_full();
@@ -171,9 +169,23 @@ impl Inner {
         }
     }
 
+    /// Removes what Apache derived for about so long; then the rest has to wait until other work is done.
+    fn remove_some_of_aside(&self, turn: Duration) {
+        let begun = Instant::now();
+        let is_over = || begun.elapsed() >= turn;
+        match crate::apache::remove_aside(&*self.disk, &self.layout, is_over) {
+            Ok(true) => {}
+            Ok(false) => self.background.request(ASIDE),
+            // Nothing depends on it, so a directory that cannot be removed stops nobody.
+            Err(error) => {
+                tracing::warn!(%error, "what Apache's broker derived stays in weir/aside for now");
+            }
+        }
+    }
+
     /// See [`crate::Store::maintain`].
     pub(crate) fn maintain(&self) -> Result<(), StoreError> {
-        crate::apache::remove_aside(&*self.disk, &self.layout, || false)?;
+        let _ = crate::apache::remove_aside(&*self.disk, &self.layout, || false)?;
         self.write_key_runs()?;
         self.seal_segments()?;
         self.write_durable_mark()?;
@@ -273,6 +285,26 @@ mod tests {
         inner.do_work(ASIDE);
         inner.check_open().unwrap();
         assert_eq!(disk.list_directories(&inner.layout.aside).unwrap(), ["index"]);
+    }
+
+    #[test]
+    fn what_apache_derived_is_removed_in_turns_with_other_work() {
+        let disk = SimulatedDisk::new();
+        let inner = open(&disk);
+        let aside = inner.layout.aside.join("consumequeue");
+        for topic in ["a", "b", "c"] {
+            disk.create_directory(&aside.join(topic)).unwrap();
+        }
+        let left = || crate::apache::directories(&disk, &aside).unwrap().len();
+        inner.background.work.store(0, Ordering::Release);
+        for expected in [2, 1, 0] {
+            inner.remove_some_of_aside(Duration::ZERO);
+            assert_eq!(left(), expected);
+            assert_eq!(inner.background.work.swap(0, Ordering::AcqRel), ASIDE, "it goes on later");
+        }
+        inner.remove_some_of_aside(Duration::ZERO);
+        assert_eq!(inner.background.work.load(Ordering::Acquire), 0);
+        assert!(disk.list_directories(&inner.layout.aside).unwrap().is_empty());
     }
 
     #[test]
