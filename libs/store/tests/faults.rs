@@ -408,6 +408,51 @@ fn a_first_segment_that_is_missing_is_damage_unless_it_has_expired() {
 }
 
 #[test]
+fn what_is_known_of_queues_without_messages_is_not_replaced_by_what_was_known_before() {
+    let clock = Arc::new(weirmq_store::ManualClock::at_ms(1_000_000));
+    let mut config = small_config(FlushMode::ASYNC);
+    config.upkeep.retention = std::time::Duration::from_millis(1);
+    let disk = Arc::new(SimulatedDisk::new());
+    let open_on =
+        |disk: &Arc<SimulatedDisk>| Store::open(config.clone(), disk.clone(), clock.clone());
+    let (store, _) = open_on(&disk).unwrap();
+    let other = |count: usize| vec![Message::new("other", 0, vec![1; 1000]); count];
+    append(&store, &other(1)).unwrap();
+    store.delete_queues(&["other"], store.max_offset()).unwrap();
+    append(&store, &messages(100, 1000)).unwrap();
+    clock.advance_ms(1000);
+    append(&store, &other(100)).unwrap();
+    store.flush().unwrap();
+    clock.advance_ms(1000);
+    store.protect_from(u64::MAX);
+    store.maintain().unwrap();
+    let kept = store.next_offsets();
+    assert_eq!(kept["t"], [(0, 100)].into());
+    store.close().unwrap();
+    drop(store);
+
+    let path = "/data/weir/queue-state";
+    let whole = common::contents(&disk, path);
+    overwrite(&disk, path, whole.len() as u64 / 2, b"?");
+    for _ in 0..2 {
+        let refused = open_on(&disk).err().unwrap();
+        assert!(matches!(refused, StoreError::Unreadable { .. }), "{refused}");
+        assert!(refused.to_string().contains("remove it and have the version before count"));
+    }
+    assert!(!common::verified(&disk).is_sound);
+    let next = |disk: &Arc<SimulatedDisk>| {
+        let (store, _) = open_on(disk).unwrap();
+        append(&store, &messages(1, 10)).unwrap()[0].queue_offset
+    };
+    // The way out, for who accepts what comes of it.
+    let without = Arc::new(disk.crash(0));
+    without.remove(Path::new(path)).unwrap();
+    assert_eq!(next(&without), 0);
+    common::put(&disk, path, &whole);
+    assert_eq!(next(&disk), 100);
+}
+
+#[test]
 fn a_log_without_its_only_segment_is_damaged_from_its_start() {
     for flush in [true, false] {
         let disk = Arc::new(SimulatedDisk::new());

@@ -334,7 +334,20 @@ pub(crate) fn first_stored_ms(segment: &Segment) -> Option<i64> {
 impl QueueState {
     pub(crate) fn read(disk: &dyn Disk, layout: &Layout) -> Result<Self, StoreError> {
         let path = layout.queue_state();
-        let Some(text) = small_file::read(disk, &path)? else { return Ok(Self::default()) };
+        // The version before lets queues use offsets again that they have used since.
+        let read = small_file::read_current(disk, &path).map_err(|error| match error {
+            StoreError::Unreadable { path, reason } => StoreError::Unreadable {
+                path,
+                reason: format!(
+                    "{reason}; it says where queues go on whose messages have expired and which topics \
+                     were deleted. A replica begins anew from its master when its directory is \
+                     emptied. Without one put the file back, or remove it and have the version before \
+                     count, by which queues may use offsets again and deleted messages come back"
+                ),
+            },
+            other => other,
+        });
+        let Some(text) = read? else { return Ok(Self::default()) };
         serde_json::from_slice(&text)
             .map_err(|error| StoreError::Unreadable { path, reason: error.to_string() })
     }
