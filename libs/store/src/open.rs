@@ -33,6 +33,7 @@ use crate::repair::Suspects;
 use crate::retention::{self, RetentionClock};
 use crate::scrub::Scrub;
 use crate::segment::{Segment, remove_if_there};
+use crate::small_file;
 use crate::spare::SpareSegments;
 use crate::store::Inner;
 use crate::watermarks::Watermarks;
@@ -50,15 +51,18 @@ impl Inner {
         let directory_lock = lock(&*disk, &layout)?;
         layout.directories().iter().try_for_each(|path| make_directory(&*disk, path))?;
         truncate::finish(&disk, &layout)?;
+        if let Ok(None) = Format::read(&*disk, &layout) {
+            make_name_durable(&*disk, &layout.root)?;
+        }
         let format = Format::open(&*disk, &layout, &config)?;
         config.segment_bytes = format.segment_bytes;
         // Other limits of the configuration depend on the length.
         config.validate()?;
-        let was_clean = !has_abort(&*disk, &layout)?;
         let traces = ApacheTraces::read(&*disk, &layout)?;
         let old_mark = DurableMark::read(&*disk, &layout)?;
         // Apache may have cut the log below our mark and written on.
         let mark = old_mark.filter(|_| traces.is_none());
+        let was_clean = was_closed(&*disk, &layout, mark)?;
         let evidence = evidence(&*disk, &layout, mark, was_clean)?;
         // Apache may have deleted what had expired.
         let noted_start = match &traces {
@@ -359,10 +363,38 @@ pub(crate) fn lock(disk: &dyn Disk, layout: &Layout) -> Result<Box<dyn Send + Sy
     })
 }
 
-fn has_abort(disk: &dyn Disk, layout: &Layout) -> Result<bool, StoreError> {
-    match disk.open(&layout.abort(), OpenMode::Read) {
+/// Has the name of a new store's directory survive a power cut, and the names of those above it, which
+/// may be new as well.
+fn make_name_durable(disk: &dyn Disk, root: &Path) -> Result<(), StoreError> {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    let named = root.ancestors().filter(|path| path.parent().is_some());
+    for directory in named.map(small_file::parent) {
+        match disk.sync_directory(directory) {
+            // What was made here can be read and synced; others may not be.
+            Err(error) if [InvalidInput, PermissionDenied, Unsupported].contains(&error.kind()) => {
+            }
+            synced => synced.map_err(StoreError::io("sync", directory))?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether whoever used the directory last has closed it. That `abort` is not there says so of Apache's
+/// broker; of ours only where `checkpoint` is there, which is not while a store is open: `abort` may
+/// have been lost, or somebody has removed it, and what a power cut left would be taken for damage.
+pub(crate) fn was_closed(
+    disk: &dyn Disk,
+    layout: &Layout,
+    mark: Option<DurableMark>,
+) -> Result<bool, StoreError> {
+    let has_checkpoint = mark.is_none() || is_there(disk, &layout.checkpoint())?;
+    Ok(has_checkpoint && !is_there(disk, &layout.abort())?)
+}
+
+fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, StoreError> {
+    match disk.open(path, OpenMode::Read) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(StoreError::io("open", &layout.abort())(error)),
+        Err(error) => Err(StoreError::io("open", path)(error)),
     }
 }

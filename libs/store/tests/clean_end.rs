@@ -97,6 +97,19 @@ fn records_behind_the_end_of_a_log_that_was_not_closed_are_a_torn_tail_as_before
 }
 
 #[test]
+fn that_abort_is_gone_does_not_make_a_power_cut_a_clean_stop() {
+    let (disk, end, long) = short_and_long();
+    drop(open(&disk, &config()));
+    // What was being written: whole records behind one that is lost.
+    put(&disk, &segment(1), &contents(&long, &segment(1)));
+    disk.remove(Path::new("/data/abort")).unwrap();
+    assert!(verified(&disk).is_sound);
+    let (_, report) = open(&disk, &config());
+    assert_eq!((report.log_end, report.was_clean), (end, false));
+    assert!(report.cut_records > 0);
+}
+
+#[test]
 fn damage_above_an_older_mark_is_no_torn_tail_of_a_log_that_was_closed() {
     let (disk, _, _) = short_and_long();
     let (store, _) = open(&disk, &config());

@@ -44,6 +44,20 @@ fn a_directory_serves_one_process_at_a_time() {
 }
 
 #[test]
+fn a_new_directory_is_durable_with_those_above_it() {
+    let disk = Arc::new(SimulatedDisk::new());
+    let config =
+        StoreConfig { directory: "/new/above/data".into(), ..small_config(FlushMode::ASYNC) };
+    open(&disk, &config);
+    for above in ["/", "/new", "/new/above", "/new/above/data"] {
+        assert!(disk.was_synced(Path::new(above)), "{above}");
+    }
+    // A name alone is one in the folder where the process is.
+    open(&disk, &StoreConfig { directory: "data".into(), ..config });
+    assert!(disk.was_synced(Path::new(".")));
+}
+
+#[test]
 fn a_directory_that_cannot_be_made_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");

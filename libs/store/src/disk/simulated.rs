@@ -33,6 +33,7 @@ struct State {
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
     unsynced_names: Vec<NameChange>,
+    synced_directories: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
     steps: u64,
     bytes_read: u64,
@@ -106,6 +107,11 @@ impl SimulatedDisk {
     pub fn hold_syncs(&self, hold: bool) {
         self.state.lock().hold_syncs = hold;
         self.released.notify_all();
+    }
+
+    /// Whether a directory was ever synced. Directories are durable here without it.
+    pub fn was_synced(&self, directory: &Path) -> bool {
+        self.state.lock().synced_directories.contains(directory)
     }
 
     /// Begins or ends keeping the disk as it is before each change. Ending answers with those.
@@ -305,6 +311,7 @@ impl Disk for SimulatedDisk {
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock();
         state.step()?;
+        state.synced_directories.insert(path.to_path_buf());
         let pending = std::mem::take(&mut state.unsynced_names);
         for change in pending {
             if change.directory() == Some(path) {

@@ -14,7 +14,7 @@ use crate::durable_mark::DurableMark;
 use crate::error::StoreError;
 use crate::format::{Format, Layout, parse_file_name, segment_bytes_of};
 use crate::log_start::LogStart;
-use crate::open::evidence;
+use crate::open::{evidence, was_closed};
 use crate::proof::Proofs;
 use crate::queue_table::QueueState;
 use crate::recover::{Evidence, excess_problem, length_problem};
@@ -47,7 +47,7 @@ pub struct Directory {
     pub(super) queue_state: QueueState,
     /// A replica had begun to cut its log, and the next open goes on with that.
     pub(super) pending_cut: Option<truncate::Cut>,
-    /// There is no `abort` file: whoever used the directory last closed it.
+    /// Whoever used the directory last closed it.
     pub(super) was_closed: bool,
     /// Oldest first; there may be gaps.
     pub(super) segments: Vec<Arc<Segment>>,
@@ -97,7 +97,7 @@ impl Directory {
         let pending_cut = tolerate(truncate::pending(&*disk, &layout), &mut problems)?.flatten();
         let mut directory = Self {
             pending_cut,
-            was_closed: !is_there(&*disk, &layout.abort())?,
+            was_closed: was_closed(&*disk, &layout, mark)?,
             segment_bytes: 0,
             segments: Vec::new(),
             unreadable: Arc::default(),
@@ -255,13 +255,5 @@ fn tolerate<T>(
             Ok(None)
         }
         Err(other) => Err(other),
-    }
-}
-
-fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, StoreError> {
-    match disk.open(path, OpenMode::Read) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(StoreError::io("open", path)(error)),
     }
 }
