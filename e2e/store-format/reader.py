@@ -139,6 +139,13 @@ def state_by_snapshot(root, found):
     snapshot = small_file(root / "weir/user/state-snapshot.json")
     if snapshot["position"] > small_file(root / "weir/durable-mark")["flushed"]:
         raise Damage("the snapshot is ahead of the log")
+    last = snapshot["last"]
+    before = [
+        (one["position"], one["storeTimestamp"], zlib.crc32(one["body"])) for one in found
+        if one["topic"] == "weirmq.state" and one["queueOffset"] == snapshot["applied"] - 1
+    ]
+    if before != [(last["position"], last["stored"], last["body_crc"])]:
+        raise Damage("the snapshot is one of another log")
     state = empty_state()
     for change in snapshot["records"]:
         apply(state, change)
