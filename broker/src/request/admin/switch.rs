@@ -76,5 +76,7 @@ fn elected(broker: &Broker, group: ReplicasInfo, out: &mut Vec<u8>, head: &Head)
         }),
         sync_state_set: in_sync.iter().map(|one| one.broker_id).collect(),
     };
-    succeed(out, head, &header, &body.encode());
+    // mqadmin takes this for a `BrokerMemberGroup` and skips what that does not have, which it can where all
+    // names are quoted; the answer of Apache's controller it cannot read.
+    succeed(out, head, &header, &body.encode_strict());
 }
