@@ -35,7 +35,7 @@ LOGBACK = '''<configuration>
 </configuration>
 '''
 # How long a program may take for anything that it is expected to do.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 
 class Failed(Exception):

@@ -38,6 +38,8 @@ class Scenario:
             "brokerIP2=127.0.0.1", f"listenPort={port}", f"namesrvAddr={namesrv}", f"storePathRootDir={self.store}",
             f"storePathCommitLog={self.store}/commitlog", "brokerRole=ASYNC_MASTER", "flushDiskType=ASYNC_FLUSH",
             "autoCreateTopicEnable=true", "autoCreateSubscriptionGroup=true", "fileReservedTime=48",
+            # A JVM that has to wait for a processor is no broker that has to refuse.
+            "waitTimeMillsInSendQueue=10000",
             f"mappedFileSizeCommitLog={SEGMENT_BYTES}", "maxMessageSize=65536", *extra]) + "\n")
         self.weir = Weir(weir, self.work, conf)
         self.apache = Apache(jars[version], self.work, conf, port)
