@@ -34,7 +34,7 @@ pub(crate) struct InSync {
     /// In the record, as far as known.
     pub(crate) committed: Members,
     /// Who can be elected by that record beside them.
-    eligible: Members,
+    pub(crate) eligible: Members,
     /// The version of that record.
     version: u64,
     /// Asked for by swaps of the record's version as it is known: each may yet succeed.

@@ -77,6 +77,8 @@ pub struct Replica {
     started: Duration,
     /// When others were last told that this replica follows.
     told_following: Option<Duration>,
+    /// When they were told so first of the master that it follows.
+    first_told_following: Option<Duration>,
     /// The end of what is known to be confirmed and is in this log.
     confirmed: u64,
     campaigning_since: Option<Duration>,
@@ -160,6 +162,7 @@ impl Replica {
             gave_up: None,
             started: now,
             told_following: None,
+            first_told_following: None,
             campaigning_since: None,
             followed_since: now,
             missing_since: None,
@@ -453,6 +456,7 @@ impl Replica {
 
     fn follow(&mut self, now: Duration, master: Member, epoch: u64) {
         self.part = Part::Follower { master, epoch, is_aligned: false };
+        self.first_told_following = None;
         self.campaigning_since = None;
         self.missing_since = None;
         self.followed_since = now;

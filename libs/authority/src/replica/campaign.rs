@@ -188,7 +188,9 @@ impl Replica {
     /// what was told to that.
     pub(super) fn is_released(&self, now: Duration, record: &Record) -> bool {
         let Part::Follower { master, epoch, .. } = self.part else { return false };
-        let has_followed = now.saturating_sub(self.followed_since) >= self.settings.lease;
+        // From its first word as a follower on: whom that word is for leads by then, and follows nobody.
+        let is_long_ago = |told| now.saturating_sub(told) >= self.settings.lease;
+        let has_followed = self.first_told_following.is_some_and(is_long_ago);
         (Some(master), epoch) == (record.master, record.epoch)
             && has_followed
             && self.has_given_up(record)

@@ -153,12 +153,17 @@ impl Replica {
         if may_append || leading.heir.is_some() {
             leading.served = now;
         }
-        let is_another_there = leading.in_sync.committed.iter().any(|member| {
-            self.peers.get(&member.replica).is_some_and(|peer| {
-                is_following(peer, member.incarnation, leading.epoch, now, &self.settings)
-            })
-        });
-        now.saturating_sub(leading.served) >= self.settings.lease
+        // Who was elected just now is alone in the set, and the others can be elected.
+        let in_sync = &leading.in_sync;
+        let is_another_there =
+            in_sync.committed.iter().chain(in_sync.eligible.iter()).any(|member| {
+                self.peers.get(&member.replica).is_some_and(|peer| {
+                    is_following(peer, member.incarnation, leading.epoch, now, &self.settings)
+                })
+            });
+        // Where roles are by configuration nobody else can be master.
+        !self.settings.is_by_configuration
+            && now.saturating_sub(leading.served) >= self.settings.lease
             && !is_lease_fresh
             && is_another_there
     }

@@ -22,6 +22,7 @@ impl Replica {
             _ => None,
         };
         if follows.is_some() {
+            self.first_told_following.get_or_insert(now);
             self.told_following = Some(now);
         }
         let (leads, confirmed) = match &self.part {
