@@ -423,6 +423,7 @@ pub(crate) fn recover_state(
     let apache = store.stats().recovery.apache;
     state.import(data_dir, apache.is_some())?;
     if let Some(left) = apache {
+        state.finish_deletions_of_before()?;
         for line in state.unserved(data_dir, cluster, &left)? {
             tracing::warn!("kept from Apache's broker, not served: {line}");
         }

@@ -17,6 +17,8 @@ pub(super) fn reads_records(code: RequestCode) -> bool {
         C::QueryMessage
             | C::ViewMessageById
             | C::SearchOffsetByTimestamp
+            | C::GetEarliestMessageStoreTime
+            | C::GetBrokerRuntimeInfo
             | C::GetTopicStatsInfo
             | C::GetConsumeStats
     )

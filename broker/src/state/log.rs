@@ -399,6 +399,14 @@ impl State {
             self.clear();
         }
         changes.iter().for_each(|change| self.apply(change));
+        // What was deleted before they made it anew is not theirs to lose.
+        let mut writing = self.writing.lock();
+        for change in changes {
+            if let StateRecord::Topic { topic } = change {
+                writing.undeleted.remove(&topic.name);
+            }
+        }
+        drop(writing);
         let end = self.append_image()?.position();
         self.writing.lock().is_incomplete = false;
         // After the flush: whoever comes here again after a crash in between finds the same
@@ -544,7 +552,15 @@ impl State {
         // What came out of the log is not news to it.
         self.offsets.take_dirty();
         drop(writing);
-        // The process may have ended between the record and the deletion of the queues.
+        match self.store.stats().recovery.apache {
+            // It may have made topics anew: its files say so.
+            Some(_) => Ok(()),
+            None => self.finish_deletions_of_before(),
+        }
+    }
+
+    /// Deletes the queues of topics whose deletion is logged: the process may have ended in between.
+    pub(crate) fn finish_deletions_of_before(&self) -> Result<(), StateError> {
         match self.finish_deletions() {
             // A full disk must open.
             Err(error) if error.is_no_space() => {
@@ -602,6 +618,7 @@ mod tests {
     use weirmq_store::{FlushMode, ManualClock, SimulatedDisk, StoreConfig, Upkeep};
 
     use super::*;
+    use crate::topics::Topic;
 
     fn recover(disk: SimulatedDisk, clock: &Arc<ManualClock>) -> State {
         let config = StoreConfig {
@@ -823,6 +840,18 @@ mod tests {
         disk.limit_space(None);
         assert!(!state.delete_topic("t").unwrap().is_made);
         assert!(state.store.queue_range("t", 0).is_none());
+    }
+
+    #[test]
+    fn a_topic_that_somebody_made_anew_meanwhile_keeps_its_messages() {
+        let state = recover(SimulatedDisk::new(), &Arc::new(ManualClock::at_ms(1000)));
+        append_elsewhere(&state, "t", 3);
+        let end = state.store.watermarks().written();
+        state.writing.lock().undeleted.insert("t".into(), end);
+        let topic = StateRecord::Topic { topic: Topic::new("t", 4) };
+        state.take_over(&[topic], true).unwrap();
+        state.finish_deletions().unwrap();
+        assert_eq!(state.store.queue_range("t", 0).map(|range| range.max), Some(3));
     }
 
     #[test]

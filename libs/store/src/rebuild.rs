@@ -126,7 +126,11 @@ impl Rebuild<'_> {
         }
         // Each takes as long as the other, and what one has read is in memory for the other.
         std::thread::scope(|scope| {
-            let sums = scope.spawn(|| check_block_sums(segment, covered));
+            let sums = move || check_block_sums(segment, covered);
+            let Ok(sums) = std::thread::Builder::new().spawn_scoped(scope, sums) else {
+                sums()?;
+                return self.derive(queues, segment, covered);
+            };
             let derived = self.derive(queues, segment, covered);
             sums.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(derived)
         })

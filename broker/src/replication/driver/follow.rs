@@ -151,6 +151,10 @@ impl Driver {
                 | StoreError::Busy { .. }
                 | StoreError::TooLarge { .. }),
             )) => self.ask_again_later(error.to_string()),
+            // A deletion that has to be noted first; the copy itself would say `Full`.
+            Err(DriverError::Store(error)) if error.is_no_space() => {
+                self.ask_again_later(error.to_string());
+            }
             Err(error) => return Err(error),
         }
         Ok(())
