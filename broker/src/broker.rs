@@ -76,8 +76,8 @@ pub(crate) struct Broker {
     /// When the broker started, in milliseconds since 1970.
     pub started_ms: i64,
     pub(crate) cold_reads: ColdReads,
-    /// Room for requests that read records on other threads.
-    pub(crate) reads_of_records: Arc<Semaphore>,
+    /// Room for requests that wait for the disk on other threads.
+    pub(crate) waits_for_the_disk: Arc<Semaphore>,
     pub(crate) long_polls: LongPolls,
     pub(crate) acknowledgements: Acknowledgements,
     pub(crate) unique_keys: UniqueKeys,
@@ -133,7 +133,7 @@ impl Broker {
         let now_ms = now_ms();
         Self {
             cold_reads: ColdReads::new(config.limits.cold_read_bytes_per_second),
-            reads_of_records: Arc::new(Semaphore::new(blocking::AT_ONCE_MAX)),
+            waits_for_the_disk: Arc::new(Semaphore::new(blocking::AT_ONCE_MAX)),
             long_polls: LongPolls::new(),
             acknowledgements: Acknowledgements::new(Duration::from_millis(
                 config.limits.flush_timeout_ms,

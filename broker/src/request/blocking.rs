@@ -1,4 +1,4 @@
-//! Requests that read old records, on threads that may wait for the disk.
+//! Requests that wait for the disk, on threads of their own.
 
 use weirmq_remoting::command::Command;
 use weirmq_remoting::net::OwnedCommand;
@@ -9,8 +9,8 @@ use super::{Context, Refusal};
 /// So many are answered at once; each may hold an answer of some MiB.
 pub(crate) const AT_ONCE_MAX: usize = 64;
 
-/// Whether the answer is in records, which may have left memory.
-pub(super) fn reads_records(code: RequestCode) -> bool {
+/// Whether the answer is in records, which may have left memory, or something has to be on the disk first.
+pub(super) fn waits_for_the_disk(code: RequestCode) -> bool {
     use RequestCode as C;
     matches!(
         code,
@@ -21,6 +21,7 @@ pub(super) fn reads_records(code: RequestCode) -> bool {
             | C::GetBrokerRuntimeInfo
             | C::GetTopicStatsInfo
             | C::GetConsumeStats
+            | C::CleanUnusedTopic
     )
 }
 
@@ -31,7 +32,7 @@ impl Context<'_> {
         code: RequestCode,
         request: &Command<'_>,
     ) -> Result<(), Refusal> {
-        let Ok(permit) = self.broker.reads_of_records.clone().try_acquire_owned() else {
+        let Ok(permit) = self.broker.waits_for_the_disk.clone().try_acquire_owned() else {
             let remark = "too many requests wait for the disk; ask again later";
             return Err(Refusal::new(ResponseCode::SystemBusy, remark));
         };

@@ -137,7 +137,7 @@ impl Context<'_> {
     pub(crate) fn answer(&self, request: &Command<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
         match Code::<RequestCode>::from(request.head.code) {
             Code::Known(code) => match permit(code) {
-                Permit::Allowed if blocking::reads_records(code) => {
+                Permit::Allowed if blocking::waits_for_the_disk(code) => {
                     self.check_role(code)?;
                     self.answer_elsewhere(code, request)
                 }
@@ -281,7 +281,7 @@ impl Context<'_> {
             C::ControllerGetSyncStateData => admin::replicas::in_sync_set(self, request, out),
             C::GetBrokerEpochCache => admin::replicas::epochs(self, request, out),
             C::CleanExpiredConsumeQueue => admin::clean::expired_queues(request, out),
-            C::CleanUnusedTopic => admin::clean::unused_topics(self, request),
+            C::CleanUnusedTopic => admin::clean::unused_topics(self, request, out),
             C::DeleteExpiredCommitLog => admin::clean::expired_log(self, request, out),
             // The table of authorisation says which codes come here.
             other => Err(unsupported(&request.head, other.name())),

@@ -662,13 +662,19 @@ mod tests {
         }
     }
 
-    /// Nine segments of messages that have expired, and no image, on a disk that is nearly full.
-    fn full_without_an_image(free: u64) -> (Arc<ManualClock>, State) {
+    /// A state that knows topic `t`, of one queue.
+    fn with_a_topic() -> (SimulatedDisk, Arc<ManualClock>, State) {
         let disk = SimulatedDisk::new();
         let clock = Arc::new(ManualClock::at_ms(1000));
         let state = recover(disk.clone(), &clock);
-        let topic = crate::topics::Topic::new("t", 1);
+        let topic = Topic::new("t", 1);
         state.change(|| Some(StateRecord::Topic { topic })).unwrap();
+        (disk, clock, state)
+    }
+
+    /// Nine segments of messages that have expired, and no image, on a disk that is nearly full.
+    fn full_without_an_image(free: u64) -> (Arc<ManualClock>, State) {
+        let (disk, clock, state) = with_a_topic();
         append_elsewhere(&state, "t", 60);
         state.store.flush().unwrap();
         state.store.maintain().unwrap();
@@ -726,7 +732,7 @@ mod tests {
         };
         is_within(Vec::new(), 500, 1);
         let name = |n: i32| format!("name-{n}");
-        let topic = |n| StateRecord::Topic { topic: crate::topics::Topic::new(name(n), 8) };
+        let topic = |n| StateRecord::Topic { topic: Topic::new(name(n), 8) };
         is_within((10..90).map(topic).collect(), 400 + 7, 80);
         let group = |n| {
             let group_name = name(n);
@@ -768,11 +774,7 @@ mod tests {
 
     #[test]
     fn a_topic_whose_deletion_the_log_lost_has_its_messages() {
-        let disk = SimulatedDisk::new();
-        let clock = Arc::new(ManualClock::at_ms(1000));
-        let state = recover(disk.clone(), &clock);
-        let topic = crate::topics::Topic::new("t", 1);
-        state.change(|| Some(StateRecord::Topic { topic })).unwrap();
+        let (disk, clock, state) = with_a_topic();
         append_elsewhere(&state, "t", 17);
         state.store.flush().unwrap();
         let deleted = state.delete_topic("t").unwrap().position.unwrap();
@@ -792,11 +794,7 @@ mod tests {
 
     /// A topic with 17 messages whose deletion is in the log of a disk that has no room for the rest.
     fn half_deleted() -> (SimulatedDisk, Arc<ManualClock>, State) {
-        let disk = SimulatedDisk::new();
-        let clock = Arc::new(ManualClock::at_ms(1000));
-        let state = recover(disk.clone(), &clock);
-        let topic = crate::topics::Topic::new("t", 1);
-        state.change(|| Some(StateRecord::Topic { topic })).unwrap();
+        let (disk, clock, state) = with_a_topic();
         append_elsewhere(&state, "t", 17);
         while state.store.max_offset() % 4096 > 3000 {
             append_elsewhere(&state, "filler", 1);
@@ -813,7 +811,7 @@ mod tests {
     fn a_topic_is_made_anew_only_when_the_queues_of_its_life_before_are_gone() {
         let (disk, clock, mut state) = half_deleted();
         let make = |state: &State| {
-            let topic = crate::topics::Topic::new("t", 1);
+            let topic = Topic::new("t", 1);
             state.change(|| Some(StateRecord::Topic { topic }))
         };
         for _ in 0..2 {

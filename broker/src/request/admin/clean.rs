@@ -20,36 +20,20 @@ pub(in crate::request) fn expired_queues(
 }
 
 /// Code 316: forgets the queues of topics that do not exist, of this replica: each has its own. It waits for
-/// the disk and for others who change the state, so not on the I/O thread; the answer comes when it is done.
+/// the disk and for others who change the state.
 pub(in crate::request) fn unused_topics(
     context: &Context<'_>,
     request: &Command<'_>,
+    out: &mut Vec<u8>,
 ) -> Result<(), Refusal> {
-    let (head, asker, broker) = (request.head, context.connection.clone(), context.broker.clone());
-    context.broker.runtime.spawn_blocking(move || {
-        let deleted = match broker.state.delete_unused_queues() {
-            Ok(Some(deleted)) => Ok(deleted),
-            Ok(None) => {
-                let remark = "this replica does not know yet which topics there are; ask again";
-                Err(Refusal::new(ResponseCode::SystemBusy, remark))
-            }
-            Err(error) => Err(Refusal::from(error)),
-        };
-        for topic in deleted.iter().flatten() {
-            tracing::info!(topic, "queues of a topic that does not exist are deleted");
-        }
-        let (code, remark) = match &deleted {
-            Ok(_) => (ResponseCode::Success, None),
-            Err(refusal) => {
-                broker.metrics.refused(head.code, refusal.code);
-                (refusal.code, Some(refusal.remark.as_str()))
-            }
-        };
-        if !head.is_one_way() {
-            // An asker that is gone does not want the answer any more.
-            let _ = asker.write(|out| response(out, &head, code, remark).finish(b""));
-        }
-    });
+    let Some(deleted) = context.broker.state.delete_unused_queues()? else {
+        let remark = "this replica does not know yet which topics there are; ask again";
+        return Err(Refusal::new(ResponseCode::SystemBusy, remark));
+    };
+    for topic in deleted {
+        tracing::info!(topic, "queues of a topic that does not exist are deleted");
+    }
+    succeed(request, out);
     Ok(())
 }
 
