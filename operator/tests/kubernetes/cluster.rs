@@ -461,7 +461,7 @@ impl Cluster {
         mine.map(|event| event["note"].as_str().unwrap().to_owned()).collect()
     }
 
-    /// Has the server know a kind of somebody else, of which it looks at nothing.
+    /// Has the server know a kind of somebody else, of which it looks at nothing, and waits until it serves it.
     pub(crate) async fn make_kind(&self, group: &str, version: &str, kind: &str) {
         let plural = format!("{}s", kind.to_lowercase());
         let any = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
@@ -478,6 +478,12 @@ impl Cluster {
             },
         });
         self.send(Method::POST, DEFINITIONS, "application/json", &definition).await;
+        // The server has taken the definition before it answers for the kind.
+        let list = self.list(kind);
+        let code = async || {
+            Some(ask(&self.client, Method::GET, &list, "application/json", &Value::Null).await.0)
+        };
+        self.until_found(&list, code, StatusCode::is_success).await;
     }
 
     /// Takes it away again.
