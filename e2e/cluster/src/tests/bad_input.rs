@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
 
 use super::numbers::metric;
-use super::operator::{BROKER, TOPIC, deploy};
+use super::operator::{BROKER, TOPIC, deploy, install};
 use crate::client;
 use crate::cluster::{Namespace, is_ready, wait};
 
@@ -68,31 +68,53 @@ fn restarts(namespace: &Namespace<'_>) -> anyhow::Result<u64> {
     Ok(counts.map(Option::unwrap_or_default).sum())
 }
 
+/// What the API server refuses, and what it takes though nobody can do it yet.
+pub(crate) fn declaration(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    install(namespace.cluster)?;
+    let refused =
+        namespace.apply(&broker("mq", "nameServers: ['ns:9876'], replication: {minInSync: 4}"));
+    let refused = refused.err().context("a Broker with minInSync 4 of 1 replica was taken")?;
+    let refused = format!("{refused:#}");
+    ensure!(
+        refused.contains("must not be above replicasPerGroup"),
+        "it does not say why: {refused}"
+    );
+    topic_of_no_broker(namespace)?;
+    Ok("a Broker that contradicts itself is refused, a Topic without its Broker says so".to_owned())
+}
+
+fn topic_of_no_broker(namespace: &Namespace<'_>) -> anyhow::Result<()> {
+    namespace.apply(&topic("early", "later", "early"))?;
+    let message = says(namespace, "topic", "early", ("Ready", "False", "BrokerMissing"))?;
+    ensure!(message.contains("later"), "it does not name the Broker: {message}");
+    event(namespace, "early", "BrokerMissing")?;
+    Ok(())
+}
+
+fn topic(name: &str, broker: &str, topic: &str) -> String {
+    format!(
+        "{{apiVersion: weirmq.io/v1alpha1, kind: Topic, metadata: {{name: {name}}}, spec: {{\
+         brokerRef: {{name: {broker}}}, topicName: {topic}, queues: 2}}}}"
+    )
+}
+
+fn broker(name: &str, fields: &str) -> String {
+    format!(
+        "{{apiVersion: weirmq.io/v1alpha1, kind: Broker, metadata: {{name: {name}}}, spec: {{\
+         replicasPerGroup: 1, storage: {{size: 1Gi}}, config: {{segmentSize: 64Mi}}, {fields}}}}}"
+    )
+}
+
 /// Resources that cannot be as they say.
 pub(crate) fn resources(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "")?;
-    let topic = |name: &str, broker: &str, topic: &str| {
-        format!(
-            "{{apiVersion: weirmq.io/v1alpha1, kind: Topic, metadata: {{name: {name}}}, spec: {{\
-             brokerRef: {{name: {broker}}}, topicName: {topic}, queues: 2}}}}"
-        )
-    };
     namespace.apply(&topic("twice", BROKER, TOPIC))?;
     let message = says(namespace, "topic", "twice", ("Ready", "False", "AlreadyDeclared"))?;
     ensure!(message.contains(TOPIC), "it does not name the other: {message}");
     event(namespace, "twice", "AlreadyDeclared")?;
 
-    namespace.apply(&topic("early", "later", "early"))?;
-    let message = says(namespace, "topic", "early", ("Ready", "False", "BrokerMissing"))?;
-    ensure!(message.contains("later"), "it does not name the Broker: {message}");
-    event(namespace, "early", "BrokerMissing")?;
+    topic_of_no_broker(namespace)?;
 
-    let broker = |name: &str, fields: &str| {
-        format!(
-            "{{apiVersion: weirmq.io/v1alpha1, kind: Broker, metadata: {{name: {name}}}, spec: {{\
-             replicasPerGroup: 1, storage: {{size: 1Gi}}, config: {{segmentSize: 64Mi}}, {fields}}}}}"
-        )
-    };
     namespace.apply(&broker("lost", "nameServerRef: {name: nowhere}"))?;
     let message = says(namespace, "broker", "lost", ("Ready", "False", "ReferenceMissing"))?;
     ensure!(message.contains("nowhere"), "it does not name the NameServer: {message}");

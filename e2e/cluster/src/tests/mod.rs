@@ -335,6 +335,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: upgrade::between_programs,
     },
     Test {
+        name: "bad-declaration",
+        about: "the API server refuses what contradicts itself; what is missing is named",
+        smoke: true,
+        run: bad_input::declaration,
+    },
+    Test {
         name: "bad-resources",
         about: "what cannot be as it says is told in a condition and an event, and nothing runs hot",
         smoke: false,
