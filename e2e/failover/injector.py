@@ -5,10 +5,10 @@ import time
 
 from group import BROKER_PORT, FREEZE, NAMESRV_PORT, THAW, until
 
-# What it does, and what to the page cache of the machine.
+# What it does to the master.
 FAULTS = {
-    "kill": "SIGKILL; the page cache stays",
-    "freeze": "SIGSTOP beyond the lease, then SIGCONT; nothing is lost, but it wakes as a master of the past",
+    "kill": "SIGKILL",
+    "freeze": "SIGSTOP beyond the lease, then SIGCONT: it wakes as a master of the past",
     "cut": "cut off from everybody, then back",
     "mute": "what it sends is lost, what others send arrives",
     "api": "cut off from the authority only: nobody has to take its place",
@@ -19,12 +19,14 @@ FAULTS = {
     "switch": "`weir cluster switch`: it hands over and goes on as a slave",
     "roll": "all replicas are started again, each when it says that it may be, the master last, after `weir cluster switch`",
     "again": "SIGKILL, and the next master is killed as soon as it takes messages",
-    "double": "SIGKILL, and within 3 s of the next master, or of one that may become it; the page cache stays",
-    "all": "SIGKILL of all at once; the page cache stays",
-    "stall": "its disk takes nothing for 12 s (FIFREEZE); the page cache stays",
-    "power": "its machine loses power; what was not flushed is gone",
-    "blackout": "all machines lose power at once; what was not flushed is gone",
+    "double": "SIGKILL, and within 3 s of the next master, or of one that may become it",
+    "all": "SIGKILL of all at once",
+    "stall": "its disk takes nothing for 12 s (FIFREEZE)",
+    "power": "its machine loses power",
+    "blackout": "all machines lose power at once",
 }
+# What it does to the page cache of the machine, where it does anything.
+OF_PAGE_CACHE = {"power": "lost where not flushed", "blackout": "lost where not flushed, of all"}
 # Those that need a file system of their own.
 OF_DISKS = {"stall", "power", "blackout"}
 # What is done when nothing else is asked for.
@@ -35,6 +37,10 @@ PROMPT_SECONDS = dict.fromkeys(FAULTS, 6) | dict.fromkeys(
     ["double", "freeze", "cut", "mute", "apart", "thin", "alone", "stall", "again", "all", "blackout"], 15)
 # Nobody takes over from the master, or it hands over.
 HAS_A_MASTER = {"api", "term", "switch", "roll"}
+
+
+def page_cache(fault):
+    return OF_PAGE_CACHE.get(fault, "kept")
 
 
 class Injector:

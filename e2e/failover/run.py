@@ -23,7 +23,7 @@ import network
 import official
 import promises
 import traffic
-from injector import FAULTS, HAS_A_MASTER, OF_DISKS, PROMPT_SECONDS, USUAL, Injector
+from injector import FAULTS, HAS_A_MASTER, OF_DISKS, PROMPT_SECONDS, USUAL, Injector, page_cache
 from group import BROKER_PORT, NAMESRV_PORT, Group, disk
 from counts import Counts, figures
 
@@ -164,7 +164,8 @@ def campaign(options, seed, order, counts, net, folder, commands):
             for client, seconds in times.items():
                 outages.setdefault((fault, client), []).append(seconds)
             said = ", ".join(f"{client} {seconds:.2f} s" for client, seconds in times.items())
-            print(f"{number} of {len(order)}: {fault}, without an acknowledgement: {said}; {load.count()} acknowledged", flush=True)
+            print(f"{number} of {len(order)}: {fault}, page cache {page_cache(fault)}, without an acknowledgement: {said}; "
+                  f"{load.count()} acknowledged", flush=True)
             if max(times.values()) > prompt_seconds(options, fault) + unaware:
                 slow.append({"fault": fault, "after": before} | {client: round(seconds, 2) for client, seconds in times.items()})
                 place = os.path.join(options.failures, f"slow-{seed}-{number}-{fault}-after-{before}")
@@ -215,13 +216,16 @@ def report(options, seed, counts, load, measured, group, address):
     shown = wrong if may_lose else promises.described("acknowledged", lost, compared.found) + wrong
     for line in [] if options.control else shown[:20]:
         print(line)
+    faults = sorted({fault for fault, _ in outages})
+    for fault in faults:
+        print(f"{fault:8} {FAULTS[fault]}; page cache {page_cache(fault)}")
     show("without an acknowledgement", outages)
     show("from acknowledgement to delivery", delays)
     for line in lines:
         print(line)
     print(f"lost {len(lost)} of {load.count()} acknowledged, {len(wrong)} wrong, of {load.begun} sent")
     run = {"seed": seed, "harness": commit(), "sent": load.begun, "acknowledged": load.count(), "lost": len(lost),
-           "wrong": len(wrong), "slow": slow, "notes": lines}
+           "wrong": len(wrong), "slow": slow, "notes": lines, "pageCache": {fault: page_cache(fault) for fault in faults}}
     counts.add(run | ({"lostByFault": by_fault} if may_lose else {}), outages, delays)
     if options.control:
         print("the control lost something, as it has to" if lost else "FAILED: the control lost nothing")
