@@ -411,7 +411,10 @@ impl Driver {
                 if self.refused_by.is_news(peer, &why) {
                     tracing::warn!(replica = peer.replica.0, why, "replica refuses");
                 }
-                if let Some(following) = &mut self.following {
+                // What a former master refuses says nothing of the log that the next one sends.
+                if let Some(following) = &mut self.following
+                    && following.master == peer
+                {
                     // The log may have gone on without what was asked for.
                     following.is_aligned = false;
                 }

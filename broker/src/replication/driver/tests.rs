@@ -239,11 +239,8 @@ async fn a_process_that_was_stopped_does_nothing_as_master_before_its_replica_kn
     assert_eq!(refusal.code, ResponseCode::ServiceNotAvailable);
 }
 
-/// A master that hears of a higher epoch gives its office up, whoever has it by then.
-#[tokio::test]
-async fn a_hand_over_is_answered_by_who_became_master() {
-    let folder = tempfile::tempdir().unwrap();
-    let (broker, _prepared) = broker_of(&folder);
+/// A driver that nobody runs.
+fn driver_of(broker: Arc<Broker>) -> Driver {
     let shared = broker.replication.clone().unwrap();
     let settings = Settings::new(3);
     let (me, now) = (ReplicaId(0), broker.store.clock().uptime());
@@ -251,7 +248,33 @@ async fn a_hand_over_is_answered_by_who_became_master() {
         Replica::new(settings.clone(), me, Promise::default(), LogPosition::default(), now);
     let group = GroupPlace { settings, authority: Authority::AtTheMaster, endpoint: None };
     let answers = mpsc::channel(1).0;
-    let mut driver = Driver::new(broker, shared, group, replica, EpochTable::default(), answers);
+    Driver::new(broker, shared, group, replica, EpochTable::default(), answers)
+}
+
+/// The answer of a former master to whoever has just followed the next one may be late.
+#[tokio::test]
+async fn only_its_master_refuses_a_follower_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    let mut driver = driver_of(broker);
+    let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(9) };
+    let (former, master) = (member(1), member(2));
+    driver.act_on(Action::Follow { master, epoch: 2 }).await.unwrap();
+    driver.following.as_mut().unwrap().is_aligned = true;
+    let started_anew = Member { incarnation: Incarnation(8), ..master };
+    for (from, is_aligned) in [(former, true), (started_anew, true), (master, false)] {
+        let refused = Frame::Refused("this replica does not lead in epoch 2".into());
+        driver.on_frame(from, refused).await.unwrap();
+        assert_eq!(driver.following.as_ref().unwrap().is_aligned, is_aligned, "{from:?}");
+    }
+}
+
+/// A master that hears of a higher epoch gives its office up, whoever has it by then.
+#[tokio::test]
+async fn a_hand_over_is_answered_by_who_became_master() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    let mut driver = driver_of(broker);
     let another = Err(HandOverError::Another(2));
     for (heir, outcome) in [(None, Ok(())), (Some(2), Ok(())), (Some(1), another)] {
         let (answer, mut answered) = oneshot::channel();
