@@ -23,6 +23,9 @@ use crate::offsets::CommittedOffset;
 
 /// The longest frame before the peer has shown who it is.
 pub(super) const STRANGER_BYTES_MAX: usize = 16 << 10;
+/// The longest [`Lead`], which names each queue whose messages have all expired: 200,000 topics, which is
+/// `limits.topics_max`, of 64 queues and the longest names.
+const LEAD_BYTES_MAX: usize = 256 << 20;
 /// Length and kind.
 pub(super) const HEAD_BYTES: usize = 5;
 /// Epoch, position and checksum in front of log bytes.
@@ -183,6 +186,16 @@ pub(super) fn contents_bytes(
         return Err(FrameError::TooLong { bytes, limit });
     }
     Ok((kind, bytes))
+}
+
+/// The same of a peer that has shown who it is: a master's word on its log grows with its queues, and may
+/// be longer than `limit`.
+pub(super) fn contents_bytes_of_peer(
+    head: [u8; HEAD_BYTES],
+    limit: usize,
+) -> Result<(u8, usize), FrameError> {
+    let is_lead = head[HEAD_BYTES - 1] == LEAD;
+    contents_bytes(head, if is_lead { limit.max(LEAD_BYTES_MAX) } else { limit })
 }
 
 impl Frame {

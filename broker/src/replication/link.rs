@@ -14,7 +14,7 @@ use weirmq_authority::{Member, Report};
 use weirmq_store::{LogRead, Store, StoreError};
 
 use super::Shared;
-use super::frame::{Fetch, Frame, FrameError, HEAD_BYTES, contents_bytes, encode_log};
+use super::frame::{Fetch, Frame, FrameError, HEAD_BYTES, contents_bytes_of_peer, encode_log};
 
 /// How much log goes into one frame, at least one record.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -165,9 +165,10 @@ async fn read(
     let mut buffer = BytesMut::new();
     loop {
         while let Some(head) = buffer.first_chunk::<HEAD_BYTES>() {
-            let (kind, bytes) = contents_bytes(*head, limit)?;
+            let (kind, bytes) = contents_bytes_of_peer(*head, limit)?;
             if buffer.len() < HEAD_BYTES + bytes {
-                buffer.reserve(HEAD_BYTES + bytes - buffer.len());
+                // More as it comes: a length is soon said.
+                buffer.reserve((HEAD_BYTES + bytes - buffer.len()).min(FRAME_BYTES));
                 break;
             }
             let contents = buffer.split_to(HEAD_BYTES + bytes).freeze().slice(HEAD_BYTES..);
@@ -336,6 +337,7 @@ mod tests {
 
     use super::*;
     use crate::replication::Status;
+    use crate::replication::frame::contents_bytes;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -1,5 +1,6 @@
 //! A replica and a master that the test plays.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,6 +209,22 @@ async fn a_replica_whose_log_its_master_has_follows() {
     let [first, _] = records();
     let end = slave.broker.store.max_offset();
     let frames = slave.leads(&first, end);
+    slave.say(&frames).await;
+    let follows = tokio::time::timeout(PATIENCE, slave.comes_to_follow(first.epoch)).await;
+    assert!(follows.unwrap());
+    slave.thread.stop();
+}
+
+/// 800,000 queues whose messages have all expired: more than a frame of the log may be.
+#[tokio::test]
+async fn a_master_with_very_many_queues_is_followed() {
+    let mut slave = Slave::start(AckPolicy::All).await;
+    let [first, _] = records();
+    let mut frames = slave.leads(&first, slave.broker.store.max_offset());
+    let [_, _, Frame::Lead(lead)] = &mut frames else { panic!("no lead") };
+    let queues: BTreeMap<i32, u64> = (0..8).map(|queue| (queue, 1)).collect();
+    let topics = (0..100_000).map(|topic| (format!("topic-of-20-le{topic:06}"), queues.clone()));
+    lead.next_offsets = topics.collect();
     slave.say(&frames).await;
     let follows = tokio::time::timeout(PATIENCE, slave.comes_to_follow(first.epoch)).await;
     assert!(follows.unwrap());
