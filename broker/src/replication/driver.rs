@@ -553,6 +553,6 @@ pub(super) fn log_position(broker: &Broker, epochs: &EpochTable) -> LogPosition 
 }
 
 /// A replica, as refusals name it.
-fn named(replica: ReplicaId) -> String {
+pub(super) fn named(replica: ReplicaId) -> String {
     format!("replica {}", replica.0)
 }

@@ -14,7 +14,9 @@ use weirmq_authority::{Member, Report};
 use weirmq_store::{LogRead, Store, StoreError};
 
 use super::Shared;
+use super::driver::named;
 use super::frame::{Fetch, Frame, FrameError, HEAD_BYTES, contents_bytes_of_peer, encode_log};
+use super::refusals::Reason;
 
 /// How much log goes into one frame, at least one record.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -139,6 +141,9 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
         ended = read(reader, peer, number, limit, silence, &events) => ended,
         ended = write(writer, reports, controls, fetches, &sent, store, shared) => ended,
     };
+    if let Err(error @ (LinkError::Frame(_) | LinkError::Protocol(_))) = &ended {
+        shared.counted.refusals.refused(&named(peer.replica), Reason::NoReplica, error);
+    }
     let why = ended.err().map_or_else(String::new, |error| error.to_string());
     let _ = events.send(FromLink::Down { link: number, peer, why }).await;
 }

@@ -45,9 +45,28 @@ struct Slave {
     broker: Arc<Broker>,
     thread: ReplicationThread,
     second: u64,
+    /// Where it dials its master.
+    master: TcpListener,
     /// The connection to its master.
     stream: TcpStream,
     _folder: tempfile::TempDir,
+}
+
+/// The master's part of a handshake with this broker, which dials.
+async fn accept_from(master: &TcpListener, broker: &Broker) -> TcpStream {
+    let (mut stream, _) = master.accept().await.unwrap();
+    let own = Hello {
+        protocol: PROTOCOL,
+        protocol_min: PROTOCOL_MIN,
+        cluster: broker.config().cluster.clone(),
+        group: broker.config().name.clone(),
+        member: MASTER,
+        segment_bytes: broker.store.segment_bytes(),
+        nonce: Uuid::new_v4(),
+        address: String::new(),
+    };
+    accept(&mut stream, &own, &Trust::Anybody).await.unwrap();
+    stream
 }
 
 impl Slave {
@@ -75,19 +94,14 @@ impl Slave {
         let (broker, prepared) =
             open(disk, Configuration::new(config).unwrap(), bound, admin, metrics).unwrap();
         let thread = ReplicationThread::start(prepared.unwrap(), broker.clone(), listener).unwrap();
-        let (mut stream, _) = master.accept().await.unwrap();
-        let own = Hello {
-            protocol: PROTOCOL,
-            protocol_min: PROTOCOL_MIN,
-            cluster: broker.config().cluster.clone(),
-            group: broker.config().name.clone(),
-            member: MASTER,
-            segment_bytes: broker.store.segment_bytes(),
-            nonce: Uuid::new_v4(),
-            address: String::new(),
-        };
-        accept(&mut stream, &own, &Trust::Anybody).await.unwrap();
-        Self { broker, thread, second, stream, _folder: folder }
+        let stream = accept_from(&master, &broker).await;
+        Self { broker, thread, second, master, stream, _folder: folder }
+    }
+
+    /// Its next connection.
+    async fn meet(&mut self) {
+        let met = tokio::time::timeout(PATIENCE, accept_from(&self.master, &self.broker)).await;
+        self.stream = met.unwrap();
     }
 
     /// The frames of a master by this record, whose epoch begins at `start` of its log.
@@ -225,6 +239,55 @@ async fn a_master_with_very_many_queues_is_followed() {
     let queues: BTreeMap<i32, u64> = (0..8).map(|queue| (queue, 1)).collect();
     let topics = (0..100_000).map(|topic| (format!("topic-of-20-le{topic:06}"), queues.clone()));
     lead.next_offsets = topics.collect();
+    slave.say(&frames).await;
+    let follows = tokio::time::timeout(PATIENCE, slave.comes_to_follow(first.epoch)).await;
+    assert!(follows.unwrap());
+    slave.thread.stop();
+}
+
+/// After the handshake as well: the connection ends, which is counted, and the next one serves.
+#[tokio::test]
+async fn what_no_replica_says_ends_its_connection_and_nothing_else() {
+    let mut slave = Slave::start(AckPolicy::All).await;
+    let [first, _] = records();
+    let frames = slave.leads(&first, slave.broker.store.max_offset());
+    let mut whole = Vec::new();
+    frames[1].encode(&mut whole);
+    let framed = |kind: u8, contents: &[u8]| {
+        let length = (contents.len() as u32 + 1).to_be_bytes();
+        [&length[..], &[kind], contents].concat()
+    };
+    let mut of_another = whole.clone();
+    let at = whole.windows(11).position(|it| it == b"\"replica\":0").unwrap();
+    of_another[at + 10] = b'2';
+    let garbage = [
+        vec![0xff; 64],
+        vec![0; 64],
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        // Kinds that nobody knows, longer than may be, and as long as only a `Lead` may be.
+        framed(0, b""),
+        framed(99, b"{}"),
+        vec![0xff, 0xff, 0xff, 0xff, 6],
+        vec![0x08, 0, 0, 0, 8],
+        // Reports, records and leads that are none, log bytes without a head or with another checksum.
+        framed(4, b"{}"),
+        framed(4, &whole[HEAD_BYTES..whole.len() - 1]),
+        framed(6, &[0xc3; 1000]),
+        framed(9, b"[[[[[["),
+        framed(10, b"[{}]"),
+        framed(8, &[0; 19]),
+        framed(8, &[1; 100]),
+        of_another,
+    ];
+    for (count, garbage) in (1..).zip(&garbage) {
+        slave.stream.write_all(garbage).await.unwrap();
+        let ended = async { while slave.hear().await.is_some() {} };
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        assert!(ended.is_ok(), "{garbage:?} does not end the connection");
+        slave.meet().await;
+        let refused = slave.broker.replication.as_ref().unwrap().counted.refusals.counts();
+        assert_eq!(refused, [("NoReplica", count)], "{garbage:?}");
+    }
     slave.say(&frames).await;
     let follows = tokio::time::timeout(PATIENCE, slave.comes_to_follow(first.epoch)).await;
     assert!(follows.unwrap());
