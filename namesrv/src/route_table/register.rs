@@ -9,6 +9,12 @@ use weirmq_remoting::body::{DataVersion, TopicConfigSerializeWrapper};
 
 use super::{BrokerGroup, MASTER_ID, Member, QUEUES_MAX, Queues, RouteTable, Topic};
 
+/// For how long after its last word a master keeps its place from another one of the same epoch. Longer than
+/// the 30 s in which a master that is there says something (Apache's `registerNameServerPeriod`), and not much
+/// longer: where Apache's controller leaves a master that comes back with another address its epoch, that
+/// waits for so long, if the end of the connection before was lost.
+const SAME_EPOCH_KEPT: Duration = Duration::from_secs(40);
+
 /// What a broker tells with code 103, names and addresses proved.
 #[derive(Debug, Clone)]
 pub(crate) struct Registration {
@@ -55,6 +61,12 @@ pub(crate) enum RegistrationError {
     )]
     Outranked { name: ResourceName, id: i64, held_by: String, held: i64, offered: i64 },
     #[error(
+        "broker {name} has a master with the same state version, {state_version}, which is there: {held_by}. An epoch \
+         has one master, so these are two that were started under one name: give one another broker \
+         name, or make it a slave of the other"
+    )]
+    TwoMasters { name: ResourceName, held_by: String, state_version: i64 },
+    #[error(
         "broker {name} at {address} has registered on a newer connection; a registration that is not newer \
          itself and comes on this one is late and refused"
     )]
@@ -81,7 +93,7 @@ impl RouteTable {
         registration: Registration,
         now: Instant,
     ) -> Result<Registered, RegistrationError> {
-        self.check(&registration)?;
+        self.check(&registration, now)?;
         let Registration { cluster, broker_name, broker_id, address, connection, .. } =
             registration;
         let group = self.groups.entry(broker_name.clone()).or_insert_with(|| BrokerGroup {
@@ -144,7 +156,7 @@ impl RouteTable {
         Ok(registered)
     }
 
-    fn check(&self, registration: &Registration) -> Result<(), RegistrationError> {
+    fn check(&self, registration: &Registration, now: Instant) -> Result<(), RegistrationError> {
         let name = &registration.broker_name;
         let group = self.groups.get(name);
         let others = group.into_iter().flat_map(|group| group.members.values());
@@ -191,6 +203,24 @@ impl RouteTable {
                 held_by: holder.address.clone(),
                 held,
                 offered,
+            });
+        }
+        // Each start of a master by configuration, each election and each hand-over begins an epoch, so another
+        // address has the same one only where another process has. 0 is no epoch: brokers that are
+        // alone, and Apache's without a controller, may be anywhere after a restart. Slaves may as well.
+        let is_elsewhere =
+            holder.address != registration.address && holder.connection != registration.connection;
+        let is_there = now < holder.last_heard + SAME_EPOCH_KEPT;
+        if registration.broker_id == MASTER_ID
+            && held == offered
+            && held > 0
+            && is_elsewhere
+            && is_there
+        {
+            return Err(RegistrationError::TwoMasters {
+                name: name.clone(),
+                held_by: holder.address.clone(),
+                state_version: held,
             });
         }
         Ok(())

@@ -307,7 +307,7 @@ fn a_master_of_before_does_not_take_the_place_of_the_next_one_by_the_address_tha
 }
 
 #[test]
-fn of_two_with_one_id_the_higher_state_version_stays_and_equal_ones_replace() {
+fn of_two_with_one_id_the_higher_state_version_stays_and_equal_ones_of_0_replace() {
     let mut table = table();
     let claim = |address: &str, state_version| {
         let mut claim = registration(0, address, &["t", "u"]);
@@ -315,10 +315,14 @@ fn of_two_with_one_id_the_higher_state_version_stays_and_equal_ones_replace() {
         claim
     };
     let now = Instant::now();
+    // A pod of Apache's without a controller has another address after each restart.
+    register(&mut table, Registration { connection: 7, ..claim("h:0", 0) });
+    assert_eq!(register(&mut table, claim("h:1", 0)).replaced.as_deref(), Some("h:0"));
     register(&mut table, claim("h:1", 3));
     let refused = table.register(claim("h:2", 2), now).unwrap_err();
     assert!(matches!(refused, RegistrationError::Outranked { held: 3, offered: 2, .. }));
     assert!(refused.to_string().contains("registered from h:1"), "{refused}");
+    // On the connection that it has registered on: its address was changed.
     let replaced = register(&mut table, claim("h:2", 3));
     assert_eq!((replaced.replaced.as_deref(), replaced.is_new), (Some("h:1"), true));
     assert_eq!(register(&mut table, claim("h:3", 4)).replaced.as_deref(), Some("h:2"));
@@ -332,6 +336,47 @@ fn of_two_with_one_id_the_higher_state_version_stays_and_equal_ones_replace() {
         info.broker_addr_table["broker-a"].broker_addrs,
         BTreeMap::from([(2, "h:3".into())])
     );
+}
+
+/// Two masters by configuration that were started under one name: each would take messages.
+#[test]
+fn a_master_that_is_there_keeps_its_place_from_another_one_of_its_epoch() {
+    let mut table = table();
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let claim = |id, address: &str, connection, state_version| {
+        let mut claim = Registration { connection, ..registration(id, address, &["t", "u"]) };
+        claim.topics.data_version = version(state_version, 1);
+        claim
+    };
+    let shown = |table: &RouteTable, id| {
+        route(table, "t", &VIEW).unwrap().broker_datas[0].broker_addrs[&id].clone()
+    };
+    table.register(claim(0, "h:1", 1, 7), start).unwrap();
+    // It says something each 30 s.
+    for heard in [0, 30, 60] {
+        table.register(claim(0, "h:1", 1, 7), after(heard)).unwrap();
+        let refused = table.register(claim(0, "h:2", 2, 7), after(heard + 39)).unwrap_err();
+        assert!(matches!(refused, RegistrationError::TwoMasters { state_version: 7, .. }));
+        assert!(refused.to_string().contains("which is there: h:1"), "{refused}");
+        assert_eq!(shown(&table, 0), "h:1");
+    }
+    // It connects anew, and is the same: nobody waits for the end of its connection before.
+    table.register(claim(0, "h:1", 3, 7), after(61)).unwrap();
+    // So does the master of a later epoch, wherever it is.
+    table.register(claim(0, "h:2", 4, 8), after(62)).unwrap();
+    // Whose machine lost power has sent no end of its connection, and says nothing.
+    table.register(claim(0, "h:3", 5, 8), after(102)).unwrap();
+    assert_eq!(shown(&table, 0), "h:3");
+    // After its goodbye, or the end of its connection, nobody waits.
+    assert_eq!(table.connection_closed(5).len(), 1);
+    table.register(claim(0, "h:4", 6, 8), after(103)).unwrap();
+    assert_eq!(table.unregister("broker-a", "h:4", 6).len(), 1);
+    table.register(claim(0, "h:5", 7, 8), after(104)).unwrap();
+    // Slaves of one epoch have whichever address their pods have.
+    table.register(claim(1, "h:6", 8, 8), after(105)).unwrap();
+    table.register(claim(1, "h:7", 9, 8), after(106)).unwrap();
+    assert_eq!(shown(&table, 1), "h:7");
 }
 
 #[test]
