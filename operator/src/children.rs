@@ -35,6 +35,7 @@ use crate::context::{Error, MANAGER};
 use crate::deleted_records::DeletedRecords;
 use crate::kinds::BrokerGroup;
 use crate::metrics::Metrics;
+use crate::pods;
 
 /// The label by which the operator's objects are found.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -214,7 +215,7 @@ impl Children {
         wanted["metadata"]["annotations"][APPLIED] = json!(hash);
         let found = self.find(&kind, &namespace, &name);
         if let Some(found) = &found {
-            if !is_of_same_owner(&found.metadata, &wanted) {
+            if !is_ours(&found.metadata, &wanted) {
                 return Err(Error::NameTaken { kind, name });
             }
             let version = found.resource_version().unwrap_or_default();
@@ -237,11 +238,17 @@ impl Children {
             Some(_) => {}
             None => {
                 let there = api.get_opt(&name).await.map_err(Error::kubernetes(what()))?;
-                if there.as_ref().is_some_and(|there| !is_of_same_owner(&there.metadata, &wanted)) {
+                if there.as_ref().is_some_and(|there| !is_ours(&there.metadata, &wanted)) {
                     return Err(Error::NameTaken { kind, name });
                 }
                 let was_there = self.applied.lock().get(&key).is_some_and(|it| it.wanted == hash);
-                somebody = Some("deleted").filter(|_| was_there && there.is_none());
+                somebody = match &there {
+                    None => Some("deleted").filter(|_| was_there),
+                    // The watch sees it by its labels.
+                    Some(there) => {
+                        Some("changed").filter(|_| !is_of_same_owner(&there.metadata, &wanted))
+                    }
+                };
             }
         }
         let parameters = PatchParams::apply(MANAGER).force();
@@ -552,8 +559,14 @@ fn leave_out(object: &mut DynamicObject, is_pod: bool) {
     }
 }
 
+/// By its labels, or by its owner where somebody took them away.
 fn touched(object: &DynamicObject) -> Option<Touched> {
-    let (name, instance) = belongs(&object.metadata)?;
+    let owned = || {
+        let mut owners = object.metadata.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true))?;
+        Some((pods::Role::of_kind(&owner.kind)?.label(), &*owner.name))
+    };
+    let (name, instance) = belongs(&object.metadata).or_else(owned)?;
     let namespace = object.namespace()?;
     Some(Touched { name: name.to_owned(), instance: instance.to_owned(), namespace })
 }
@@ -586,7 +599,13 @@ pub(crate) fn sha256(text: &str) -> String {
     hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether the operator made it for the same resource; it takes nobody else's.
+/// Whether the operator may have it as it is wanted: it made it for the same resource. One from which somebody
+/// took a label still says so by its owner.
+fn is_ours(found: &ObjectMeta, wanted: &Value) -> bool {
+    is_of_same_owner(found, wanted) || is_owned(found, &wanted["metadata"])
+}
+
+/// Whether it has the labels of what the operator makes for the same resource; it takes nobody else's.
 pub(crate) fn is_of_same_owner(found: &ObjectMeta, wanted: &Value) -> bool {
     let labels = &wanted["metadata"]["labels"];
     belongs(found)

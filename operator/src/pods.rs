@@ -29,6 +29,15 @@ pub(crate) enum Role {
 }
 
 impl Role {
+    /// Of the pods that a resource of this kind gets.
+    pub(crate) fn of_kind(kind: &str) -> Option<Self> {
+        match kind {
+            "NameServer" => Some(Self::NameServer),
+            "Broker" => Some(Self::Broker),
+            _ => None,
+        }
+    }
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::NameServer => "weirmq-nameserver",

@@ -418,6 +418,21 @@ impl Cluster {
         self.send(Method::PATCH, &path, "application/merge-patch+json", &patch).await;
     }
 
+    /// Changes such an object as somebody else does.
+    pub(crate) async fn patch_object(&self, kind: &str, name: &str, patch: &Value) {
+        let path = format!("{}/{name}", self.list(kind));
+        self.send(Method::PATCH, &path, "application/merge-patch+json", patch).await;
+    }
+
+    /// Makes a Service that is somebody else's.
+    pub(crate) async fn make_service(&self, name: &str, labels: &Value) {
+        let service = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "labels": labels },
+            "spec": { "ports": [{ "port": 1 }] },
+        });
+        self.send(Method::POST, &self.list("Service"), "application/json", &service).await;
+    }
+
     pub(crate) async fn delete_object(&self, kind: &str, name: &str) {
         let path = format!("{}/{name}", self.list(kind));
         self.send(Method::DELETE, &path, "application/json", &json!({})).await;

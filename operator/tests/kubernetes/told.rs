@@ -32,6 +32,40 @@ async fn any_server_is_told_what_somebody_did_to_objects_that_are_put_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the real API server: `make kube`"]
+async fn any_server_has_labels_put_back_by_which_the_operator_knows_its_objects() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    let is_whole = |set: &Value| {
+        let labels = &set["metadata"]["labels"];
+        labels["app.kubernetes.io/managed-by"] == "weirmq-operator"
+            && labels["app.kubernetes.io/instance"] == "ns"
+    };
+    let before = cluster.until_set("ns-namesrv", is_whole).await;
+    // Without the first one its watch does not see it any more.
+    for label in ["managed-by", "instance"] {
+        let label = format!("app.kubernetes.io/{label}");
+        let without = json!({ "metadata": { "labels": { label: null } } });
+        cluster.patch_object("StatefulSet", "ns-namesrv", &without).await;
+        let after = cluster.until_set("ns-namesrv", is_whole).await;
+        assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+        let changed = "somebody changed StatefulSet ns-namesrv";
+        cluster.until_event("PutBack", changed).await;
+    }
+
+    // One that it did not make stays somebody else's.
+    let somebodys = json!({ "app": "another" });
+    cluster.make_service("other-namesrv", &somebodys).await;
+    cluster.declare("NameServer", "other", "{replicas: 1}").await;
+    let is_taken = "there is a Service other-namesrv that the operator did not make";
+    cluster.until_it_says("NameServer", "other", "Ready", is_taken).await;
+    cluster.until_event("NameTaken", is_taken).await;
+    let left = cluster.until_object("Service", "other-namesrv", |_| true).await;
+    assert_eq!(left["metadata"]["labels"], somebodys);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
 async fn any_server_is_told_of_name_servers_that_cannot_be_reached() {
     // Nobody listens there.
     let nowhere = "127.0.0.1:1";
