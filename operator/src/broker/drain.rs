@@ -52,7 +52,7 @@ impl Round<'_> {
         let mut drained = Vec::new();
         let mut is_last = true;
         for view in views.iter().rev().filter(|view| view.is_draining) {
-            if is_last && dropped.as_ref() == Some(&view.name) && is_read_only(view) {
+            if is_last && dropped.as_ref() == Some(&view.name) && may_be_dropped(view) {
                 let note = format!("{} leaves with what is left on it; its disks stay", view.name);
                 self.event(EventType::Warning, "DroppedUndrained", note).await;
                 drained.push(view.name.clone());
@@ -141,6 +141,12 @@ fn is_read_only(view: &GroupView) -> bool {
     is_as_declared && view.pods.iter().all(|pod| pod.is_up_to_date && pod.is_ready)
 }
 
+/// Whether a group that somebody wants to go with what is left on it takes no messages any more, or has no pod
+/// that could: it may never become ready again, and nothing would help then.
+fn may_be_dropped(view: &GroupView) -> bool {
+    is_read_only(view) || view.pods.iter().all(|pod| !pod.is_ready)
+}
+
 async fn left(admin: &Admin, address: &str) -> Result<Left, Unknown> {
     let mut left = BTreeMap::new();
     // Somebody may have asked it to take messages all the same.
@@ -227,7 +233,22 @@ fn sentence(left: &BTreeMap<String, i64>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::three_replicas;
     use super::*;
+
+    #[test]
+    fn a_group_of_which_no_pod_gets_ready_may_be_dropped() {
+        let mut view = three_replicas();
+        assert!(may_be_dropped(&view));
+        view.is_current = false;
+        assert!(!may_be_dropped(&view), "it still takes messages");
+        view.pods[0].is_ready = false;
+        assert!(!may_be_dropped(&view));
+        view.pods.iter_mut().for_each(|pod| pod.is_ready = false);
+        assert!(may_be_dropped(&view));
+        view.pods.clear();
+        assert!(may_be_dropped(&view));
+    }
 
     #[test]
     fn what_is_left_is_named_and_counted() {
