@@ -59,26 +59,35 @@ async fn grow(context: &Context, children: &Children, wanted: &mut Value) -> Res
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let name = text(&wanted["metadata"]["name"]);
     let namespace = text(&wanted["metadata"]["namespace"]);
-    let Some(there) = children.get::<StatefulSet>("StatefulSet", &namespace, &name) else {
+    let Some(size) = size_of(&wanted["spec"]["volumeClaimTemplates"][0]) else {
         return Ok(Claims::Fit);
+    };
+    let asked = format!("let disks of {namespace}/{name} grow to {}", size.0);
+    let Some(there) = children.get::<StatefulSet>("StatefulSet", &namespace, &name) else {
+        // Disks of a set that was there before were kept, and may be smaller.
+        let Some(refused) = grow_claims(context, &namespace, &name, &size).await? else {
+            return Ok(Claims::Fit);
+        };
+        context.patience.in_vain(&asked, &refused.why, ASK_EVERY);
+        // The set has another size than is wanted as long as a disk has, so that it is asked again.
+        let request = &mut wanted["spec"]["volumeClaimTemplates"][0]["spec"]["resources"];
+        request["requests"]["storage"] = json!(refused.size);
+        return Ok(Claims::Refused(refused.why));
     };
     if there.metadata.deletion_timestamp.is_some() {
         return Ok(Claims::Renewed);
     }
-    let size = size_of(&wanted["spec"]["volumeClaimTemplates"][0]);
     let known = json!(there.spec.as_ref().and_then(|spec| spec.volume_claim_templates.clone()));
-    let (Some(size), Some(known_size)) = (size, size_of(&known[0])) else {
-        return Ok(Claims::Fit);
-    };
-    let asked = format!("let disks of {namespace}/{name} grow to {}", size.0);
+    let Some(known_size) = size_of(&known[0]) else { return Ok(Claims::Fit) };
     if is_same(&size, &known_size) {
         return Ok(Claims::Fit);
     }
     // What was refused is refused until somebody changes the StorageClass, which nobody tells the operator.
     let refused = match context.patience.not_due(&asked) {
         Some(why) => Some(why),
-        None => grow_claims(context, &namespace, &name, &size).await?.inspect(|why| {
-            context.patience.in_vain(&asked, why, ASK_EVERY);
+        None => grow_claims(context, &namespace, &name, &size).await?.map(|refused| {
+            context.patience.in_vain(&asked, &refused.why, ASK_EVERY);
+            refused.why
         }),
     };
     if let Some(why) = refused {
@@ -90,13 +99,21 @@ async fn grow(context: &Context, children: &Children, wanted: &mut Value) -> Res
     Ok(Claims::Renewed)
 }
 
-/// Has every claim of the set ask for `size`. Why one of them may not, if that is so.
+/// A disk that may not grow.
+struct Refused {
+    /// What it has.
+    size: Quantity,
+    why: String,
+}
+
+/// Has every claim of the set ask for `size` that asks for less; also those of replicas that are not there, as
+/// disks are kept.
 async fn grow_claims(
     context: &Context,
     namespace: &str,
     set: &str,
     size: &Quantity,
-) -> Result<Option<String>, Error> {
+) -> Result<Option<Refused>, Error> {
     let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
     let labels = format!("{}={}", crate::children::MANAGED_BY, crate::context::MANAGER);
     let claims = api.list(&ListParams::default().labels(&labels)).await;
@@ -107,16 +124,22 @@ async fn grow_claims(
     });
     for claim in mine {
         let name = claim.name_any();
+        let known = size_of(&json!(claim));
+        let both = known.as_ref().and_then(bytes).zip(bytes(size));
+        if both.is_some_and(|(known, wanted)| known >= wanted) {
+            continue;
+        }
         let patch = json!({ "spec": { "resources": { "requests": { "storage": size } } } });
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(_) => context.metrics.wrote("PersistentVolumeClaim"),
             Err(kube::Error::Api(status)) if status.is_forbidden() || status.is_invalid() => {
-                return Ok(Some(format!(
+                let why = format!(
                     "the disk {name} cannot grow to {}: {}. Everything goes on with the size that \
                      is there; set allowVolumeExpansion of its StorageClass, and it is asked again \
                      within minutes",
                     size.0, status.message
-                )));
+                );
+                return Ok(Some(Refused { size: known.unwrap_or_else(|| size.clone()), why }));
             }
             Err(error) => {
                 return Err(Error::kubernetes(format!("let the disk {name} grow"))(error));

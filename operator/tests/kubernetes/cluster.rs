@@ -27,6 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const BROKER_PORT: u16 = 10_911;
 const ADMIN_PORT: u16 = 10_908;
 const NAME_SERVER_PORT: u16 = 9_876;
+const CLASSES: &str = "/apis/storage.k8s.io/v1/storageclasses";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 
 /// Kinds are the server's, and so all tests'. One that changes them is alone.
@@ -558,15 +559,37 @@ impl Cluster {
         self.patch_status("Pod", pod, &status).await;
     }
 
-    /// A claim as the StatefulSet controller makes it, of a disk that nobody provides.
-    pub(crate) async fn make_claim(&self, name: &str, size: &str) {
+    /// A claim as the StatefulSet controller makes it, of a disk that nobody provides; with a class of one that is
+    /// there.
+    pub(crate) async fn make_claim(&self, name: &str, size: &str, class: Option<&str>) {
         let claim = json!({
             "apiVersion": "v1", "kind": "PersistentVolumeClaim",
             "metadata": { "name": name, "labels": { "app.kubernetes.io/managed-by": "weirmq-operator" } },
-            "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": size } } },
+            "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": class,
+                "resources": { "requests": { "storage": size } },
+            },
         });
-        let path = format!("/api/v1/namespaces/{}/persistentvolumeclaims", self.namespace);
-        self.send(Method::POST, &path, "application/json", &claim).await;
+        let kind = "PersistentVolumeClaim";
+        self.send(Method::POST, &self.list(kind), "application/json", &claim).await;
+        if class.is_some() {
+            self.patch_status(kind, name, &json!({ "phase": "Bound" })).await;
+        }
+    }
+
+    /// A class whose disks may grow; it is of no namespace.
+    pub(crate) async fn make_class(&self) -> String {
+        let class = json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": { "name": self.namespace },
+            "provisioner": "weirmq.io/nobody", "allowVolumeExpansion": true,
+        });
+        self.send(Method::POST, CLASSES, "application/json", &class).await;
+        self.namespace.clone()
+    }
+
+    pub(crate) async fn delete_class(&self, name: &str) {
+        let path = format!("{CLASSES}/{name}");
+        self.send(Method::DELETE, &path, "application/json", &json!({})).await;
     }
 
     /// Writes an authority record, as a replica does, into a group that has none.
@@ -657,6 +680,8 @@ impl Cluster {
             "Service" => ("/api/v1", "services"),
             "ConfigMap" => ("/api/v1", "configmaps"),
             "Pod" => ("/api/v1", "pods"),
+            "PersistentVolumeClaim" => ("/api/v1", "persistentvolumeclaims"),
+            "Lease" => ("/apis/coordination.k8s.io/v1", "leases"),
             "Certificate" => ("/apis/cert-manager.io/v1", "certificates"),
             kind => panic!("where is {kind}?"),
         };

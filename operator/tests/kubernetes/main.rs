@@ -202,7 +202,7 @@ async fn any_server_that_lets_no_disk_grow_is_not_asked_again_and_again() {
     cluster.until_template("ns-namesrv").await;
     cluster.run_pods().await;
     cluster.until_it_says("NameServer", "ns", "Ready", "1 of 1 NameServers are ready").await;
-    cluster.make_claim("data-ns-namesrv-0", "1Gi").await;
+    cluster.make_claim("data-ns-namesrv-0", "1Gi", None).await;
     cluster.declare("NameServer", "ns", &spec("2Gi")).await;
     let refused = "data-ns-namesrv-0 cannot grow to 2Gi";
     cluster.until_it_says("NameServer", "ns", "StorageNotExpanded", refused).await;
@@ -219,6 +219,38 @@ async fn any_server_that_lets_no_disk_grow_is_not_asked_again_and_again() {
     // A list and a patch each time, after 2 s, 4 s, and so on.
     let asked = cluster.requests() - requests;
     assert!(asked < LOOKS as f64 / 2.0, "{asked} requests in {LOOKS} looks");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_lets_disks_grow_that_were_kept_from_a_set_of_before() {
+    let cluster = Cluster::start().await;
+    let class = cluster.make_class().await;
+    let size = "/spec/resources/requests/storage";
+    for (name, kept) in [("small", "1Gi"), ("large", "3Gi")] {
+        let claim = format!("data-{name}-namesrv-0");
+        cluster.make_claim(&claim, kept, Some(&class)).await;
+        let spec = format!("{{replicas: 1, storage: {{size: 2Gi, storageClassName: {class}}}}}");
+        cluster.declare("NameServer", name, &spec).await;
+        cluster.until_template(&format!("{name}-namesrv")).await;
+        let wanted = if kept == "1Gi" { "2Gi" } else { kept };
+        let claim = cluster.until_object("PersistentVolumeClaim", &claim, |_| true).await;
+        assert_eq!(claim.pointer(size).unwrap(), wanted);
+    }
+
+    // Where they may not, it is said for as long as that is so.
+    cluster.make_claim("data-stuck-namesrv-0", "1Gi", None).await;
+    cluster.declare("NameServer", "stuck", "{replicas: 1, storage: {size: 2Gi}}").await;
+    let refused = "data-stuck-namesrv-0 cannot grow to 2Gi";
+    cluster.until_it_says("NameServer", "stuck", "StorageNotExpanded", refused).await;
+    let looked = cluster.reconciles("NameServer");
+    cluster.touch("NameServer", "stuck", 1).await;
+    cluster.until("it is looked at", || cluster.reconciles("NameServer") > looked).await;
+    cluster.until_it_says("NameServer", "stuck", "StorageNotExpanded", refused).await;
+    let set = cluster.until_set("stuck-namesrv", |_| true).await;
+    assert_eq!(set["spec"]["volumeClaimTemplates"][0].pointer(size).unwrap(), "1Gi");
+    cluster.delete_class(&class).await;
     cluster.stop().await;
 }
 
