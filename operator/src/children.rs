@@ -368,7 +368,7 @@ impl Children {
     }
 
     /// Has an object that was made for an earlier resource of the same name go with the present one: the
-    /// garbage collector would take it soon, as its owner is gone. Where the operator may not look at it,
+    /// garbage collector would take it soon, as its owner is gone. One that is to stay by now loses its owner. Where the operator may not look at it,
     /// nothing is done.
     async fn take_over(
         &self,
@@ -377,16 +377,16 @@ impl Children {
         wanted: &Value,
     ) -> kube::Result<()> {
         let owners = &wanted["metadata"]["ownerReferences"];
-        if owners.as_array().is_none_or(Vec::is_empty) {
-            return Ok(());
-        }
+        let is_as_wanted = |found: &ObjectMeta| match owners.is_null() {
+            true => found.owner_references.as_ref().is_none_or(Vec::is_empty),
+            false => is_owned(found, &wanted["metadata"]),
+        };
         let found = match api.get_metadata_opt(name).await {
             Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(()),
             found => found?,
         };
         let Some(found) = found.filter(|found| {
-            is_of_same_owner(&found.metadata, wanted)
-                && !is_owned(&found.metadata, &wanted["metadata"])
+            is_of_same_owner(&found.metadata, wanted) && !is_as_wanted(&found.metadata)
         }) else {
             return Ok(());
         };
@@ -395,7 +395,11 @@ impl Children {
             json!({ "metadata": { "ownerReferences": owners, "resourceVersion": version } });
         match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {
             Ok(_) => {
-                tracing::info!(name, "goes with the resource that is there now");
+                tracing::info!(
+                    name,
+                    stays = owners.is_null(),
+                    "goes with its resource by now, or stays"
+                );
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.is_forbidden() => Ok(()),

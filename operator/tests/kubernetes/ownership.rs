@@ -23,6 +23,23 @@ fn owns(object: &Value, manager: &str, subresource: &str, field: &str) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the real API server: `make kube`"]
+async fn any_server_has_record_and_lease_go_with_the_broker_only_if_its_disks_do() {
+    let cluster = Cluster::start_replicated().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    for (when_deleted, has_owner) in [("Delete", true), ("Retain", false), ("Delete", true)] {
+        let spec = format!(
+            "{{nameServerRef: {{name: ns}}, storage: {{size: 1Gi, whenDeleted: {when_deleted}}}}}"
+        );
+        cluster.declare("Broker", "mq", &spec).await;
+        let is_so = |object: &Value| object["metadata"]["ownerReferences"].is_array() == has_owner;
+        cluster.until_object("Lease", "mq-0", is_so).await;
+        cluster.until_resource("BrokerGroup", "mq-0", is_so).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
 async fn any_server_says_that_the_operator_takes_back_its_own_fields_and_leaves_those_of_others() {
     let cluster = Cluster::start().await;
     let labelled = "{replicas: 1, pod: {template: {metadata: {labels: {team: shop}}}}}";
