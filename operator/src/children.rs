@@ -36,6 +36,7 @@ use crate::deleted_records::DeletedRecords;
 use crate::kinds::BrokerGroup;
 use crate::metrics::Metrics;
 use crate::pods;
+use crate::watch_health::WatchHealth;
 
 /// The label by which the operator's objects are found.
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -114,6 +115,7 @@ impl Children {
         scope: &Scope,
         recorder: Recorder,
         metrics: Metrics,
+        health: &WatchHealth,
     ) -> (Self, impl Stream<Item = Touched> + Send + use<>) {
         let resources = [
             ApiResource::erase::<StatefulSet>(&()),
@@ -142,8 +144,10 @@ impl Children {
             let deleted = is_record.then(|| deleted_records.clone());
             let writer = reflector::store::Writer::new(resource.clone());
             let store = writer.as_reader();
+            let (health, kind) = (health.clone(), resource.kind.clone());
             let stream = watcher(api, config)
                 .default_backoff()
+                .inspect(move |said| health.see(&kind, said))
                 .modify(move |object| leave_out(object, is_pod))
                 .inspect_ok(move |event| {
                     deleted.iter().for_each(|deleted| deleted.see(event));

@@ -29,6 +29,7 @@ mod restart;
 mod run;
 mod storage;
 mod topic;
+mod watch_health;
 mod watches;
 
 pub use run::{Config, RunError, run};

@@ -28,6 +28,7 @@ use crate::leader::{self, Place, Tenure};
 use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::pods::Role;
+use crate::watch_health::WatchHealth;
 use crate::watches::{
     Changes, Declarations, Resources, Touch, Touches, tell_of_brokers, tell_of_name_servers, watch,
     watch_nodes,
@@ -92,6 +93,7 @@ pub async fn run(
     };
     // One that waits its turn is ready as well: there is nothing it could do better.
     leading.ok();
+    let health = WatchHealth::new(admin.check("operator/watches"));
     let tenure = Tenure::default();
     let office = leader::wait(&client, &place, &tenure, &shutdown).await;
     let Some(mut office) = office else { return Ok(()) };
@@ -99,7 +101,8 @@ pub async fn run(
     metrics.leader.set(1);
     let counted = client::client(server, metrics.clone(), tenure.clone());
     let counted = counted.map_err(|error| unusable(&error))?;
-    let controllers = controllers(config, counted, metrics.clone(), tenure, shutdown.clone());
+    let controllers =
+        controllers(config, counted, metrics.clone(), tenure, health, shutdown.clone());
     let too_long = async {
         shutdown.cancelled().await;
         tokio::time::sleep(END_TIMEOUT).await;
@@ -121,25 +124,27 @@ async fn controllers(
     client: Client,
     metrics: Metrics,
     tenure: Tenure,
+    health: WatchHealth,
     shutdown: CancellationToken,
 ) {
     let scope = config.namespace.map_or(Scope::Cluster, Scope::Namespace);
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(config.identity) };
     let recorder = Recorder::new(client.clone(), reporter);
-    let (children, changes) = Children::watch(&client, &scope, recorder.clone(), metrics.clone());
+    let (children, changes) =
+        Children::watch(&client, &scope, recorder.clone(), metrics.clone(), &health);
     let children = Arc::new(children);
     let (nodes, node_changes) = match scope == Scope::Cluster {
         true => {
-            let (store, stream) = watch_nodes(&client);
+            let (store, stream) = watch_nodes(&client, health.clone());
             (Some(store), stream.boxed())
         }
         false => (None, futures::stream::pending().boxed()),
     };
     let touches = Touches::new();
     let (name_servers, name_server_changes) =
-        watch::<NameServer>(scope.api(&client), tell_of_name_servers(touches.clone()));
+        watch(scope.api(&client), health.clone(), tell_of_name_servers(touches.clone()));
     let (brokers, broker_changes) =
-        watch::<Broker>(scope.api(&client), tell_of_brokers(touches.clone()));
+        watch(scope.api(&client), health.clone(), tell_of_brokers(touches.clone()));
     let context = Arc::new(Context {
         client: client.clone(),
         recorder,
@@ -158,8 +163,15 @@ async fn controllers(
         consumer_groups: Known::default(),
         admins: Mutex::default(),
     });
-    let everything =
-        Everything { client, scope, context, children: children.clone(), touches, shutdown };
+    let everything = Everything {
+        client,
+        scope,
+        context,
+        children: children.clone(),
+        touches,
+        health,
+        shutdown,
+    };
     let forwarded = forward(changes, node_changes, &everything.touches);
     tokio::select! {
         () = forwarded => {}
@@ -195,6 +207,7 @@ struct Everything {
     context: Arc<Context>,
     children: Arc<Children>,
     touches: Touches,
+    health: WatchHealth,
     shutdown: CancellationToken,
 }
 
@@ -242,8 +255,9 @@ impl Everything {
         K: Declared + Send + Sync + 'static,
     {
         self.until_listed(&self.context.declared.brokers).await;
-        let touches = self.touches.clone();
-        let (store, changes) = watch::<K>(self.scope.api(&self.client), move |event| match event {
+        let (touches, health) = (self.touches.clone(), self.health.clone());
+        let api = self.scope.api(&self.client);
+        let (store, changes) = watch::<K>(api, health, move |event| match event {
             Event::Delete(DeserializeGuard(Ok(gone))) => touches.tell(Touch::Undeclared {
                 kind: K::kind(&()).into_owned(),
                 namespace: gone.namespace().unwrap_or_default(),

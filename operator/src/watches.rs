@@ -20,6 +20,7 @@ use crate::children::Touched;
 use crate::context::Error;
 use crate::declared::is_ready;
 use crate::kinds::{Broker, NameServer};
+use crate::watch_health::WatchHealth;
 
 /// Changes that wait for a controller that is busy; one that falls behind looks at everything.
 const TOUCHES: usize = 1_024;
@@ -93,6 +94,7 @@ impl Touches {
 /// Watches a kind. `tell` is shown each event once the store has it.
 pub(crate) fn watch<K>(
     api: Api<DeserializeGuard<K>>,
+    health: WatchHealth,
     mut tell: impl FnMut(&Event<DeserializeGuard<K>>) + Send + 'static,
 ) -> (Resources<K>, Changes<K>)
 where
@@ -108,6 +110,7 @@ where
     let store = writer.as_reader();
     let stream = watcher(api, watcher::Config::default())
         .default_backoff()
+        .inspect(move |said| health.see(&K::kind(&()), said))
         // Who wrote which field is often more than the rest.
         .modify(|guard| guard.meta_mut().managed_fields = None)
         .reflect(writer)
@@ -118,13 +121,17 @@ where
 }
 
 /// The nodes, and a stream that says that one was cordoned or taken back into use.
-pub(crate) fn watch_nodes(client: &Client) -> (Store<Node>, impl Stream<Item = ()> + Send + use<>) {
+pub(crate) fn watch_nodes(
+    client: &Client,
+    health: WatchHealth,
+) -> (Store<Node>, impl Stream<Item = ()> + Send + use<>) {
     let api: Api<Node> = Api::all(client.clone());
     let writer = reflector::store::Writer::default();
     let store = writer.as_reader();
     let mut cordoned: BTreeMap<String, bool> = BTreeMap::new();
     let stream = watcher(api, watcher::Config::default())
         .default_backoff()
+        .inspect(move |said| health.see("Node", said))
         .modify(|node| {
             // Of a node nothing else is looked at, and its status is large and often new.
             node.status = None;

@@ -85,6 +85,10 @@ impl Operator {
         self.running.await.unwrap();
     }
 
+    pub(crate) fn is_ready(&self) -> bool {
+        self.admin.is_ready()
+    }
+
     pub(crate) fn is_leader(&self) -> bool {
         self.sum("weirmq_operator_leader", "") > 0.0
     }
@@ -506,6 +510,35 @@ impl Cluster {
     pub(crate) async fn delete_kind(&self, group: &str, kind: &str) {
         let path = format!("{DEFINITIONS}/{}s.{group}", kind.to_lowercase());
         self.send(Method::DELETE, &path, "application/json", &json!({})).await;
+    }
+
+    /// Takes one of the operator's kinds away, with all of its resources, and answers with its definition. For a
+    /// test that is alone.
+    pub(crate) async fn forget_kind(&self, kind: &str) -> Value {
+        let path = format!("{DEFINITIONS}/{}s.weirmq.io", kind.to_lowercase());
+        let found = self.get(&path).await;
+        self.send(Method::DELETE, &path, "application/json", &json!({})).await;
+        let name = found["metadata"]["name"].clone();
+        self.until_served(kind, false).await;
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": { "name": name }, "spec": found["spec"],
+        })
+    }
+
+    /// Brings it back.
+    pub(crate) async fn know_kind(&self, definition: &Value) {
+        self.send(Method::POST, DEFINITIONS, "application/json", definition).await;
+        self.until_served(definition["spec"]["names"]["kind"].as_str().unwrap(), true).await;
+    }
+
+    async fn until_served(&self, kind: &str, is_served: bool) {
+        let path = self.path(kind, "");
+        let list = path.trim_end_matches('/');
+        let code = async || {
+            Some(ask(&self.client, Method::GET, list, "application/json", &Value::Null).await.0)
+        };
+        self.until_found(list, code, |code| code.is_success() == is_served).await;
     }
 
     /// Stores a resource that the schema of its kind refuses, by another schema for a moment. For a test

@@ -79,5 +79,29 @@ async fn any_server_has_brokers_told_the_address_that_a_load_balancer_got() {
         cluster.patch_status("Service", service, &status).await;
         cluster.until_object("ConfigMap", "mq-0-config", |map| says(map, told)).await;
     }
+    let has_one = |broker: &Value| {
+        let mut all = broker["status"]["conditions"].as_array().unwrap().iter();
+        all.all(|one| one["type"] != "ExternalAddressMissing")
+    };
+    cluster.until_resource("Broker", "mq", has_one).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_that_does_not_know_a_kind_has_no_operator_that_is_ready() {
+    let mut cluster = Cluster::start_alone().await;
+    cluster.until("the operator is ready", || cluster.operator().is_ready()).await;
+    let definition = cluster.forget_kind("ConsumerGroup").await;
+    let another = cluster.start_another_operator();
+    cluster.replace_operator(another).await;
+    cluster.until("it acts", || cluster.operator().is_leader()).await;
+    let says_so = || !cluster.operator().is_ready();
+    cluster.until("it is not ready", says_so).await;
+    // The other kinds are looked after.
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    cluster.until_set("ns-namesrv", |_| true).await;
+    cluster.know_kind(&definition).await;
+    cluster.until("the operator is ready again", || cluster.operator().is_ready()).await;
     cluster.stop().await;
 }
