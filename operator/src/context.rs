@@ -110,6 +110,22 @@ impl Error {
         move |error| Self::Broker { what: what.into(), error }
     }
 
+    /// The object of the namespace that it is about, where that is another one: events that differ in their note
+    /// alone are one to Kubernetes.
+    pub(crate) fn about(&self, namespace: Option<String>) -> Option<ObjectReference> {
+        let (kind, name) = match self {
+            Self::Missing { kind, name } => (*kind, name),
+            Self::NameTaken { kind, name } => (&**kind, name),
+            _ => return None,
+        };
+        Some(ObjectReference {
+            kind: Some(kind.to_owned()),
+            name: Some(name.clone()),
+            namespace,
+            ..ObjectReference::default()
+        })
+    }
+
     /// One word for metrics and events.
     pub(crate) fn reason(&self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! The process: waits until it is the one that acts, then runs the controllers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -39,6 +39,8 @@ use crate::{broker, client, declared, name_server};
 const CONCURRENCY: u16 = 8;
 /// How long rounds that are under way may take at the end; what they did not do the next one does.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// Different failures in a row of which events tell: what the API server says may have something new each time.
+const TOLD_MAX: usize = 8;
 /// Many changes of one resource's objects come together.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
@@ -354,7 +356,7 @@ impl Everything {
                 },
                 move |guard, _, _| {
                     let uid = guard.meta().uid.clone().unwrap_or_default();
-                    let count = failed.lock().get(&uid).copied().unwrap_or(1);
+                    let count = failed.lock().get(&uid).map_or(1, |failures| failures.count);
                     Action::requeue(pause_after(count))
                 },
                 Arc::new(()),
@@ -375,12 +377,28 @@ where
         && resource.namespace().as_ref() == Some(&touched.namespace)
 }
 
-/// Counts, and logs a failure that is not the one of last time.
+/// Failures of a resource in a row.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    /// Those that were told, at most [`TOLD_MAX`].
+    told: BTreeSet<String>,
+}
+
+impl Failures {
+    /// Counts one more. Whether it is news: some come and go by turns.
+    fn is_news(&mut self, failure: String) -> bool {
+        self.count += 1;
+        self.told.len() < TOLD_MAX && self.told.insert(failure)
+    }
+}
+
+/// Counts, and tells of a failure that is another one than those before in a row.
 async fn timed<K>(
     context: &Context,
     resource: &K,
     reconciled: impl Future<Output = Result<Action, Error>>,
-    failures: &Mutex<BTreeMap<String, u32>>,
+    failures: &Mutex<BTreeMap<String, Failures>>,
 ) -> Result<Action, Error>
 where
     K: Resource<DynamicType = ()>,
@@ -395,21 +413,34 @@ where
             failures.lock().remove(&uid);
         }
         Some(error) => {
-            let count = {
-                let mut failures = failures.lock();
-                let count = failures.entry(uid).or_insert(0);
-                *count += 1;
-                *count
-            };
+            let is_news = failures.lock().entry(uid).or_default().is_news(error.to_string());
             let (name, namespace) = (resource.name_any(), resource.namespace());
-            if count == 1 {
+            if is_news {
                 tracing::warn!(%kind, name, namespace, %error, "not as it is declared");
                 let type_ = kube::runtime::events::EventType::Warning;
-                context.event(resource, type_, error.reason(), error.to_string()).await;
+                let (about, why) = (error.about(namespace), error.reason());
+                context
+                    .event_about(resource, about, type_, "Reconcile", why, error.to_string())
+                    .await;
             } else {
-                tracing::debug!(%kind, name, namespace, %error, count, "still not as it is declared");
+                tracing::debug!(%kind, name, namespace, %error, "still not as it is declared");
             }
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_in_a_row_is_told_once() {
+        let mut failures = Failures::default();
+        let told = ["a", "a", "b", "a", "b", "c"].map(|one| failures.is_news(one.to_owned()));
+        assert_eq!(told, [true, false, true, false, false, true]);
+        assert_eq!(failures.count, 6);
+        let news = (0..100).filter(|at| failures.is_news(at.to_string())).count();
+        assert_eq!(news, TOLD_MAX - 3, "one that is never the same");
+    }
 }

@@ -58,7 +58,6 @@ async fn any_server_is_asked_nothing_by_an_operator_whose_cluster_is_as_declared
 #[ignore = "needs the real API server: `make kube`"]
 async fn any_server_is_told_of_a_secret_that_is_missing_before_pods_need_it() {
     let cluster = Cluster::start().await;
-    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
     let broker = |secret: &str| {
         format!(
             "{{nameServerRef: {{name: ns}}, replicasPerGroup: 1, storage: {{size: 1Gi}}, \
@@ -67,6 +66,8 @@ async fn any_server_is_told_of_a_secret_that_is_missing_before_pods_need_it() {
     };
     let is_missing = "there is no Secret one";
     cluster.declare("Broker", "mq", &broker("one")).await;
+    cluster.until_event("ReferenceMissing", "there is no NameServer ns").await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
     cluster.until_it_says("Broker", "mq", "Progressing", is_missing).await;
     assert_eq!(cluster.template("mq-0").await, None);
     cluster.until_event("ReferenceMissing", is_missing).await;
@@ -76,6 +77,7 @@ async fn any_server_is_told_of_a_secret_that_is_missing_before_pods_need_it() {
     let template = cluster.template("mq-0").await;
     cluster.declare("Broker", "mq", &broker("other")).await;
     cluster.until_it_says("Broker", "mq", "Progressing", "there is no Secret other").await;
+    cluster.until_event("ReferenceMissing", "there is no Secret other").await;
     assert_eq!(cluster.template("mq-0").await, template);
     cluster.stop().await;
 }
