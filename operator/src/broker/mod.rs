@@ -245,13 +245,17 @@ impl Round<'_> {
     }
 
     /// Makes the Services for clients outside of the cluster, and takes down what they were given.
-    async fn learn_addresses(&self, plan: &mut Plan<'_>) -> Result<(), Error> {
+    async fn learn_addresses(&mut self, plan: &mut Plan<'_>) -> Result<(), Error> {
         let Some(spec) = &self.resource.spec.external else { return Ok(()) };
         for wanted in plan.external_services() {
             let service: Option<Service> = self.children.apply(&wanted).await?;
             let address = service.as_ref().and_then(|service| external::address(service, spec));
-            if let (Some(service), Some(address)) = (service, address) {
-                plan.external.insert(service.name_any(), address);
+            let Some(service) = service else { continue };
+            match address {
+                Some(address) => {
+                    plan.external.insert(service.name_any(), address);
+                }
+                None => self.findings.without_address.push(service.name_any()),
             }
         }
         Ok(())

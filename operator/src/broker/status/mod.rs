@@ -39,6 +39,8 @@ pub(super) struct Findings {
     pub(super) missing_secret: Option<String>,
     /// Why disks cannot grow as they should.
     pub(super) storage: Option<String>,
+    /// Services that have no address from outside yet.
+    pub(super) without_address: Vec<String>,
     /// What cert-manager says of a certificate that it has not issued.
     pub(super) certificate: Option<String>,
     /// Groups whose replicas know more than the authority record.
@@ -83,6 +85,7 @@ pub(super) fn status(
     found.extend(shared_name(resource, findings));
     found.extend(ignored(resource));
     found.extend(scale_in(findings));
+    found.extend(without_address(findings));
     found.extend(findings.storage.as_deref().map(storage::not_expanded));
     found.extend(is_paused(resource).then(Finding::paused));
     let certificate = findings.certificate.as_ref();
@@ -278,6 +281,15 @@ fn ignored(resource: &Broker) -> Option<Finding> {
                        Disabled or a single replica; take it away";
         Finding::new("SettingIgnored", true, "NobodyIsElected", message)
     })
+}
+
+fn without_address(findings: &Findings) -> Option<Finding> {
+    let first = findings.without_address.first()?;
+    let count = findings.without_address.len();
+    let message = format!(
+        "{count} Services for clients outside of the cluster have no address, so that brokers tell them none. A cluster          gives them where something in it provides load balancers; `kubectl describe service {first}` says what it does"
+    );
+    Some(Finding::new("ExternalAddressMissing", true, "NoLoadBalancer", message))
 }
 
 fn scale_in(findings: &Findings) -> Option<Finding> {
