@@ -9,6 +9,7 @@ refused.yaml and accepted.yaml are the tables; each entry is laid over a resourc
 | --- | --- |
 | kind, name, with | the kind, its name (default `a`), and fields of its spec; null takes a field away |
 | from | fields of the spec that is there before; then the entry is a change of it |
+| by | PUT: the whole is replaced, where server-side apply makes null of a map that gets empty |
 | says | words that the refusal has to contain, all of them |
 
 Charts are installed, upgraded and taken away with helm, where it is built. With --weir the operator is
@@ -141,7 +142,12 @@ def judge(server, entry, number):
     code, answer = server.change(before, dry=False)
     if code not in (200, 201):
         return 0, {"message": f"what is there before was refused: {answer['message']}"}
-    return server.change(resource(entry, f"c{number}", entry["from"], entry["with"]))
+    after = resource(entry, f"c{number}", entry["from"], entry["with"])
+    if "by" not in entry:
+        return server.change(after)
+    path = f"{API}/{entry['kind'].lower()}s/c{number}?dryRun=All"
+    after["metadata"]["resourceVersion"] = answer["metadata"]["resourceVersion"]
+    return server.ask(entry["by"], path, after)
 
 
 def tables(server):

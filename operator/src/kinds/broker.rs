@@ -74,6 +74,8 @@ use super::rules::{self, rule};
          "give tls.secret, a certificate for clients, or tls.issuerRef, or neither to have the operator make certificates"),
     rule("self.replicasPerGroup == 1 || (has(self.tls) && !has(self.tls.secret) ? (has(self.tls.issuerRef) ? 2 : 1) : 0) == (has(oldSelf.tls) && !has(oldSelf.tls.secret) ? (has(oldSelf.tls.issuerRef) ? 2 : 1) : 0)",
          "replicas know each other by the certificates of tls, or all of them do without: whether they do, and who issues them, does not change; make another Broker"),
+    rule("!has(oldSelf.tls) || !has(oldSelf.tls.issuerRef) || !has(self.tls) || has(self.tls.secret) || has(self.tls.issuerRef)",
+         "the operator does not make certificates while cert-manager writes them into the same Secret: take tls away, or give tls.secret, delete the Certificate NAME-certificates and then the Secret of this name, and set tls: {} after that"),
     rules::storage_grows_only(),
     rules::storage_class_stays(),
 ]))]
