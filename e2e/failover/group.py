@@ -191,6 +191,10 @@ class Group:
         except OSError as error:
             raise RuntimeError(f"{name} does not say how it is: {error}") from error
 
+    def log(self, name):
+        """What a replica has said so far, in all its starts."""
+        return pathlib.Path(self.folder, f"{name}.log").read_text(errors="replace")
+
     def is_safe_to_restart(self, name):
         """By the replica's own word, which is what an operator goes by."""
         try:

@@ -184,8 +184,9 @@ class Injector:
             self.group.restart(name)
 
     def _stall(self, master):
-        """Meanwhile it has to answer whoever asks how it is, and to say in the end what is wrong."""
-        said = ""
+        """Meanwhile it has to answer whoever asks how it is, and to say in the end what is wrong. An append hangs, so
+        it is silent, and the others replace it: it cannot give its office up before the disk goes on."""
+        said, begin = "", len(self.group.log(master))
         self.group.disks[master].freeze(FREEZE)
         try:
             end = time.monotonic() + STALL_SECONDS
@@ -193,8 +194,11 @@ class Injector:
                 said = self.group.health(master)
                 time.sleep(0.2)
             self._serves_meanwhile()
+            has_resigned = "this master gives its office up" in self.group.log(master)[begin:]
         finally:
             self.group.disks[master].freeze(THAW)
+        if has_resigned:
+            raise RuntimeError(f"{master} gave its office up, where the others have to elect one of them without its word")
         if "the disk has taken nothing for" not in said:
             raise RuntimeError(f"{master} does not say that its disk stalls: {said}")
 
