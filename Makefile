@@ -72,6 +72,7 @@ failover-short: build $(STAND_IN) ## A few faults of a master under load; skippe
 	$(FAILOVER) --count 1
 	$(FAILOVER) --count 1 --faults kill,switch --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000
 	$(FAILOVER) --count 1 --faults kill,switch --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000 --ordered
+	e2e/failover/pair.py --weir $(WEIR) --clients java-5.5.0
 	e2e/failover/emptied.py --weir $(WEIR) --stand-in $(STAND_IN)
 
 failover: build $(STAND_IN) ## 100 faults of each kind and some with official clients, some four hours; goes on where it was stopped
@@ -81,7 +82,6 @@ failover: build $(STAND_IN) ## 100 faults of each kind and some with official cl
 	e2e/failover/test_promises.py
 	$(FAILOVER) --count 20 --replication async --faults kill,double,freeze,cut,mute,api,apart,thin,alone,term,switch,stall,power --results e2e/failover/results/async$(OF_COMMIT)
 	$(FAILOVER) --count 20 --replication async --flush async --faults kill,double,power,all,roll,blackout --results e2e/failover/results/relaxed$(OF_COMMIT)
-	$(FAILOVER) --count 20 --control --results e2e/failover/results/control$(OF_COMMIT)
 	$(FAILOVER) --count 10 --faults again,all,roll --results e2e/failover/results/ends$(OF_COMMIT)
 	$(FAILOVER) --count 10 --ack quorum --faults kill,double,freeze,cut,term,power,all,roll --results e2e/failover/results/quorum$(OF_COMMIT)
 	for ms in 3000 1500; do \
@@ -89,8 +89,10 @@ failover: build $(STAND_IN) ## 100 faults of each kind and some with official cl
 	for min in 1 2; do \
 		$(FAILOVER) --count 5 --replicas 2 --min-in-sync $$min --faults kill,freeze,cut,term,switch,all,power \
 			--results e2e/failover/results/two-replicas-min-$$min$(OF_COMMIT) || exit; done
+	$(FAILOVER) --count 20 --control --results e2e/failover/results/control$(OF_COMMIT)
 	$(FAILOVER) --count 10 --faults kill,freeze,cut,mute,power --clients java-4.9.8,java-5.5.0,go --results e2e/failover/results/official$(OF_COMMIT)
 	$(FAILOVER) --count 10 --faults kill,switch,roll --clients java-4.9.8,java-5.5.0 --route-poll-ms 1000 --ordered --results e2e/failover/results/ordered$(OF_COMMIT)
+	e2e/failover/pair.py --weir $(WEIR)
 	e2e/failover/mqadmin.py --weir $(WEIR) --stand-in $(STAND_IN)
 
 sim: ## Simulated elections and failovers of the seeds in SEEDS (first..=last)

@@ -1,5 +1,5 @@
 """A broker group in network namespaces: its replicas, a NameServer, and a stand-in for the API server of
-Kubernetes by which they elect their master."""
+Kubernetes by which they elect their master; or none, and the first replica is the master by configuration."""
 import fcntl
 import json
 import os
@@ -84,7 +84,7 @@ class Group:
     NAME = "broker-a"
 
     def __init__(self, network, binaries, folder, replicas, flush, min_in_sync, lease_ms, has_images,
-                 store_settings="", ack="all", replication="sync"):
+                 store_settings="", ack="all", replication="sync", is_elected=True, limit_settings=""):
         self.network, self.binaries, self.folder, self.replicas = network, binaries, folder, replicas
         self.flush, self.min_in_sync, self.lease_ms, self.ack = flush, min_in_sync, lease_ms, ack
         self.replication = replication
@@ -92,24 +92,29 @@ class Group:
         clean = {name: value for name, value in os.environ.items()
                  if not name.startswith(("WEIRMQ_", "KUBE")) and name not in ("RUST_LOG", "NAMESRV_ADDR")}
         self.environment = clean | {"KUBECONFIG": os.path.join(folder, "kubeconfig")}
-        with open(self.environment["KUBECONFIG"], "w") as file:
-            file.write(KUBECONFIG.format(address=network.addresses["api"]))
         with open(os.path.join(folder, "secret"), "w") as file:
             file.write("what only these replicas know\n")
         with open(os.path.join(folder, "weir.toml"), "w") as file:
             file.write("[broker.store]\nsegment_bytes = 16777216\nfree_bytes_min = 4096\n"
                        f"retention_disk_percent = 95\n{store_settings}[broker.limits]\nmessage_bytes_max = 131072\n"
-                       f"[broker.replication]\nlease_ms = {lease_ms}\n")
-        self.api = self._process("api", [binaries["kube-stand-in"], "--listen", f"0.0.0.0:{API_PORT}"])
+                       f"{limit_settings}[broker.replication]\nlease_ms = {lease_ms}\n")
+        self.api = self._authority() if is_elected else None
         self.namesrv = self._process("ns", [binaries["weir"], "namesrv", "--bind", "0.0.0.0",
                                             "--namesrv-port", str(NAMESRV_PORT), "--admin-port", str(ADMIN_PORT)])
-        self._create_objects()
         self.disks = {name: Disk(os.path.join(folder, name), has_images) for name in self.names}
         self.brokers = {name: self.start(name) for name in self.names}
 
     def _process(self, node, command):
         log = os.path.join(self.folder, f"{node}.log")
         return Process(self.network.inside(node) + command, log, self.environment)
+
+    def _authority(self):
+        """The stand-in, with the objects by which the replicas elect."""
+        with open(self.environment["KUBECONFIG"], "w") as file:
+            file.write(KUBECONFIG.format(address=self.network.addresses["api"]))
+        api = self._process("api", [self.binaries["kube-stand-in"], "--listen", f"0.0.0.0:{API_PORT}"])
+        self._create_objects()
+        return api
 
     def _create_objects(self):
         spec = {"replicas": self.replicas, "flush": self.flush.capitalize(),
@@ -139,7 +144,11 @@ class Group:
     def start(self, name):
         number = self.names.index(name)
         addresses = self.network.addresses
-        peers = ",".join(f"{addresses[other]}:{BROKER_PORT + 1}" for other in self.names)
+        peers = [f"{addresses[other]}:{BROKER_PORT + 1}" for other in self.names]
+        if self.api:
+            roles = ["--peers", ",".join(peers), "--kubernetes-group", "group"]
+        else:
+            roles = ["--master", peers[0]] if number else []
         program = self.binaries.get("before" if number % 2 else "weir", self.binaries["weir"])
         command = [program, "broker", "--bind", "0.0.0.0", "--name", self.NAME, "-n", f"{addresses['ns']}:{NAMESRV_PORT}",
                    "--broker-port", str(BROKER_PORT), "--admin-port", str(ADMIN_PORT),
@@ -148,7 +157,7 @@ class Group:
                    "--flush", self.flush, "--replication", self.replication, "--min-in-sync", str(self.min_in_sync),
                    "--ack", self.ack,
                    "--replication-secret-file", os.path.join(self.folder, "secret"),
-                   "--peers", peers, "--kubernetes-group", "group"]
+                   *roles]
         return self._process(name, command)
 
     def end(self, name):
@@ -234,7 +243,7 @@ class Group:
             self.brokers[name] = self.start(name)
 
     def stop(self):
-        for process in [*self.brokers.values(), self.namesrv, self.api]:
+        for process in [*self.brokers.values(), self.namesrv, *filter(None, [self.api])]:
             process.kill()
         for place in self.disks.values():
             place.remove()

@@ -83,6 +83,7 @@ class Clients:
         self.is_ordered = is_ordered
         self.is_over = threading.Event()
         self.producers, self.consumers = [], []
+        self.namesrv, self.commands, self.poll_ms, self.folder = namesrv, commands, poll_ms, folder
         if is_ordered:
             kinds = [names[0], names[-1]]
             roles = [("produce-ordered", names[0], "producers")]
@@ -90,18 +91,39 @@ class Clients:
         else:
             roles = [(role, name, f"{role}-{name.replace('.', '-')}") for name in names for role in ("produce", "consume")]
         for number, (role, name, group) in enumerate(roles):
-            instance = f"{role.split('-')[0]}-{name}-{number}"
-            words = [namesrv, role, TOPIC, group, instance.replace(".", "-"), str(number),
-                     str(FIXED_POLL_MS.get(name, poll_ms))]
-            note = self._sent if role.startswith("produce") else self._got
-            program = Program(instance, commands[name] + words, folder, note)
-            program.kind, program.group = name, group
-            (self.producers if role.startswith("produce") else self.consumers).append(program)
+            self._start(number, role, name, group)
         for program in self.producers + self.consumers:
-            if not program.is_ready.wait(60):
-                ended = program.process.poll()
-                ended = "" if ended is None else f": it ended with {ended}, see {program.errors.name}"
-                raise TimeoutError(f"{program.name} did not start within 60 s{ended}")
+            self._await(program)
+
+    def _start(self, number, role, name, group):
+        """Starts a producer or a consumer of this kind; no two have the same number."""
+        instance = f"{role.split('-')[0]}-{name}-{number}"
+        words = [self.namesrv, role, TOPIC, group, instance.replace(".", "-"), str(number),
+                 str(FIXED_POLL_MS.get(name, self.poll_ms))]
+        note = self._sent if role.startswith("produce") else self._got
+        program = Program(instance, self.commands[name] + words, self.folder, note)
+        program.kind, program.group = name, group
+        (self.producers if role.startswith("produce") else self.consumers).append(program)
+        return program
+
+    def _await(self, program):
+        if not program.is_ready.wait(60):
+            ended = program.process.poll()
+            ended = "" if ended is None else f": it ended with {ended}, see {program.errors.name}"
+            raise TimeoutError(f"{program.name} did not start within 60 s{ended}")
+
+    def join(self, kinds_and_groups, first_number):
+        """More consumers, which are numbered from there on."""
+        more = [self._start(number, "consume", *one) for number, one in enumerate(kinds_and_groups, first_number)]
+        for consumer in more:
+            self._await(consumer)
+        return more
+
+    def leave(self, consumer):
+        """Ends it, after it has committed how far it is."""
+        consumer.close()
+        self._ended(consumer)
+        self.consumers.remove(consumer)
 
     def _sent(self, producer, words):
         begin, end, number = int(words[1]) / 1e9, int(words[2]) / 1e9, int(words[3])
