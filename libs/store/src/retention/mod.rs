@@ -44,7 +44,9 @@ impl Inner {
             self.check_space()?;
         }
         if self.queue_state.lock().may_take_back(self.marks.safe()) {
-            // What a deleted topic had must be there if its deletion is taken back. Soon it cannot be.
+            // What a deleted topic had must be there if its deletion is taken back. Soon it cannot be,
+            // and who asked need not ask again.
+            self.expiry_waits.fetch_or(is_asked, Ordering::AcqRel);
             return Ok(0);
         }
         let mut expired = 0;

@@ -534,6 +534,21 @@ fn a_spare_file_that_could_not_be_used_waits_on() {
     assert_eq!(inner.spares.count(), spares - 1);
 }
 
+#[test]
+fn what_somebody_asked_for_expires_once_a_deletion_is_not_taken_back_any_more() {
+    let clock = Arc::new(ManualClock::at_ms(1000));
+    let inner = open_at(&SimulatedDisk::new(), 2, &clock);
+    inner.set_upkeep(Upkeep { retention_hours: Vec::new(), ..(*inner.upkeep()).clone() });
+    append(&inner, 26);
+    append_to(&inner, "u", 1);
+    clock.advance_ms(60_000);
+    delete_topic(&inner, "u");
+    assert_eq!(inner.expire_if_due(true).unwrap(), 0, "the deletion is not flushed");
+    assert_eq!(inner.expire_if_due(false).unwrap(), 0);
+    inner.flush().unwrap();
+    assert_eq!(inner.expire_if_due(false).unwrap(), 3);
+}
+
 /// A record stands for the one that says that the topic is deleted.
 fn delete_topic(inner: &Inner, topic: &str) -> u64 {
     inner.append(&[NewMessage::plain("log", 0, &[9; 100])], &mut Vec::new()).unwrap();
