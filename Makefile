@@ -55,7 +55,8 @@ crash-short: build ## A few power cuts and kills of the real broker; skipped, wi
 	$(CRASH) kills --weir $(WEIR) --count 16 --rounds 4
 	e2e/crash/faults.py --weir $(WEIR)
 
-crash: build ## 1,000 power cuts, 100 as control, 1,000 kills, and all turns with Apache's broker; goes on where it was stopped
+crash: build ## Simulated crashes of ten draws, 1,000 power cuts, 100 as control, 1,000 kills, and all turns with Apache's broker; goes on where it was stopped
+	WEIRMQ_TIMES=10 $(CARGO) test --profile $(PROFILE) -p weirmq-store --lib --test crash -- crash power_cut --nocapture
 	$(CRASH) control --weir $(WEIR) --count 100 $(CRASH_RESULTS)
 	$(CRASH) cuts --weir $(WEIR) --count 1000 $(CRASH_RESULTS)
 	$(CRASH) kills --weir $(WEIR) --count 1000 $(CRASH_RESULTS)

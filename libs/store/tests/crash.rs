@@ -2,8 +2,7 @@
 //!
 //! After each one: nothing flushed is missing, the log is a prefix of what was appended, and
 //! queues and index are what a store without derived files would derive. Each seed is two
-//! crashes, the second in what the first left. `WEIRMQ_SEED=n` tries one seed, `WEIRMQ_STATES=n`
-//! so many.
+//! crashes, the second in what the first left; [`common::seeds`] says which are tried.
 
 mod common;
 
@@ -12,12 +11,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Message, Random, Stored};
+use common::{Message, Random, Stored, seeds};
 use weirmq_store::{
     Disk, FlushMode, ManualClock, QueueEntry, SimulatedDisk, Store, StoreConfig, StoreError,
 };
-
-const STATES: u64 = 2500;
 
 fn topics() -> Vec<String> {
     vec!["a".to_owned(), "bb".to_owned(), "t".repeat(140), "b".to_owned(), "c".to_owned()]
@@ -263,12 +260,9 @@ fn try_state(seed: u64) {
 
 #[test]
 fn no_power_cut_loses_what_was_flushed_or_leaves_queues_that_disagree_with_the_log() {
-    let first: u64 = std::env::var("WEIRMQ_SEED").map_or(0, |seed| seed.parse().unwrap());
-    let states = std::env::var("WEIRMQ_STATES").map_or(STATES, |states| states.parse().unwrap());
-    let states = if std::env::var("WEIRMQ_SEED").is_ok() { 1 } else { states };
-    for seed in first..first + states {
+    for seed in seeds::of(seeds::WORK) {
         if let Err(panic) = std::panic::catch_unwind(|| try_state(seed)) {
-            eprintln!("failed with WEIRMQ_SEED={seed}");
+            eprintln!("failed; repeat with WEIRMQ_SEED={seed}");
             std::panic::resume_unwind(panic);
         }
     }

@@ -7,7 +7,7 @@
 //! [`mutations`] damages files instead.
 //! `planted` shows that the tests bite: each bug that is switched on must be found.
 //!
-//! `WEIRMQ_SEED=n` repeats one sequence; the numbers of failures are printed.
+//! Which seeds are tried, and how one is repeated: [`common::seeds`].
 
 mod faulty_disk;
 mod mutations;
@@ -23,6 +23,7 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use common::seeds;
 use run::Machine;
 
 /// What a campaign did.
@@ -41,30 +42,15 @@ impl Counts {
     }
 }
 
-/// Tries `seeds` on two threads, or the one that the environment names. Panics with the first
-/// that fails.
-fn try_all(seeds: std::ops::Range<u64>, try_one: fn(u64, &Counts)) -> Counts {
+/// Tries the seeds with these numbers on two threads, or the one that the environment names. Panics
+/// with the first that fails.
+fn try_all(numbers: std::ops::Range<u64>, try_one: fn(u64, &Counts)) -> Counts {
     let counts = Counts::default();
-    if let Ok(seed) = std::env::var("WEIRMQ_SEED") {
-        let seed = seed.parse().expect("WEIRMQ_SEED is a number");
-        if seeds.contains(&seed) {
-            match seed {
-                0..1_000_000 => eprintln!("{:?}", sequences::of(seed)),
-                1_000_000..2_000_000 => eprintln!("{:?}", random::of(seed)),
-                _ => {}
-            }
-            try_one(seed, &counts);
-        }
-        return counts;
-    }
-    let next = AtomicU64::new(seeds.start);
+    let seeds = std::sync::Mutex::new(seeds::of(numbers));
     let failed = std::sync::Mutex::new(None);
     let work = || {
         while failed.lock().unwrap().is_none() {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds.end {
-                return;
-            }
+            let Some(seed) = seeds.lock().unwrap().next() else { return };
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| try_one(seed, &counts))) {
                 eprintln!("failed; repeat with WEIRMQ_SEED={seed}");
                 failed.lock().unwrap().get_or_insert(panic);
@@ -81,23 +67,30 @@ fn try_all(seeds: std::ops::Range<u64>, try_one: fn(u64, &Counts)) -> Counts {
     counts
 }
 
+fn try_sound(sequence: &sequences::Sequence, seed: u64, counts: &Counts) {
+    if seeds::only().is_some() {
+        eprintln!("{sequence:?}");
+    }
+    Machine::sound().try_sequence(sequence, seed, counts);
+}
+
 /// At least so many crashes are tried in one run.
 const STATES_MIN: u64 = 20_000;
 
 #[test]
 fn every_crash_in_every_short_sequence_keeps_what_was_promised() {
-    let counts = try_all(0..sequences::count(), |seed, counts| {
-        Machine::sound().try_sequence(&sequences::of(seed), seed, counts);
+    let counts = try_all(seeds::SHORT, |seed, counts| {
+        try_sound(&sequences::of(seed), seed, counts);
     });
     let (states, nested) = (counts.states.into_inner(), counts.nested.into_inner());
     println!("{} sequences, {states} crashes, {nested} crashes in a recovery", sequences::count());
-    assert!(states >= STATES_MIN || std::env::var("WEIRMQ_SEED").is_ok(), "only {states} crashes");
+    assert!(states >= STATES_MIN || seeds::only().is_some(), "only {states} crashes");
 }
 
 #[test]
 fn random_crashes_in_random_sequences_keep_what_was_promised() {
-    let counts = try_all(random::SEEDS, |seed, counts| {
-        Machine::sound().try_sequence(&random::of(seed), seed, counts);
+    let counts = try_all(seeds::RANDOM, |seed, counts| {
+        try_sound(&random::of(seed), seed, counts);
     });
     let (states, nested) = (counts.states.into_inner(), counts.nested.into_inner());
     println!("{states} crashes, {nested} crashes in a recovery");

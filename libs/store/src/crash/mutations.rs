@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::common::{self, EVERYTHING, Message, Random, Stored};
+use super::common::{self, EVERYTHING, Message, Random, Stored, seeds};
 use super::{Counts, try_all};
 use crate::disk::{Disk, OpenMode, SimulatedDisk};
 use crate::planted::{self, Planted};
@@ -15,7 +15,6 @@ use crate::{FlushMode, ManualClock, RecoveryReport, Store, StoreConfig, StoreErr
 
 const PAGE: u64 = 4096;
 const UNFLUSHED_BYTES_MAX: u64 = 16 << 10;
-const SEEDS: std::ops::Range<u64> = 2_000_000..2_006_000;
 const TOPICS: [&str; 2] = ["a", "b"];
 
 fn config() -> StoreConfig {
@@ -327,7 +326,7 @@ fn try_one(seed: u64) -> (PathBuf, Outcome) {
         _ if is_marked => end,
         _ => half_end,
     };
-    if std::env::var("WEIRMQ_SEED").is_ok() {
+    if seeds::only().is_some() {
         eprintln!("{}: {what}, {made:?}", path.display());
     }
     // A block gets its checksum when it is full or the store is closed.
@@ -350,7 +349,7 @@ fn kind_of(path: &Path) -> String {
 fn a_damaged_file_is_refused_reported_or_harmless() {
     static OUTCOMES: std::sync::Mutex<BTreeMap<(String, Outcome), u64>> =
         std::sync::Mutex::new(BTreeMap::new());
-    try_all(SEEDS, |seed, _: &Counts| {
+    try_all(seeds::MUTATIONS, |seed, _: &Counts| {
         let (path, outcome) = try_one(seed);
         *OUTCOMES.lock().unwrap().entry((kind_of(&path), outcome)).or_default() += 1;
     });
@@ -361,7 +360,7 @@ fn a_damaged_file_is_refused_reported_or_harmless() {
 
 #[test]
 fn a_recovery_that_cuts_at_the_first_bad_record_is_found() {
-    let found = SEEDS.enumerate().find(|(_, seed)| {
+    let found = seeds::MUTATIONS.enumerate().find(|(_, seed)| {
         let attempt = || planted::with(Some(Planted::CutAtFirstBadRecord), || try_one(*seed));
         std::panic::catch_unwind(attempt).is_err()
     });

@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use super::common::seeds;
 use super::faulty_disk::Fault;
 use super::run::Machine;
 use super::{Counts, random, sequences};
@@ -15,7 +16,7 @@ fn find(machine: Machine) -> Option<(u64, String)> {
     let counts = Counts::default();
     // Every 37th: near neighbours differ in their first letters only.
     let short = (0..sequences::count()).map(|n| n * 37 % sequences::count());
-    let long = random::SEEDS.start..random::SEEDS.start + 3000;
+    let long = seeds::RANDOM.start..seeds::RANDOM.start + 3000;
     // A bug that needs a disk that fails shows in the random ones only.
     let mut tried = 0;
     for (short, long) in short.zip(long) {

@@ -1,13 +1,8 @@
 //! Random sequences, longer and less even.
 
-use std::ops::Range;
-
 use super::common::Random;
 use super::sequences::{Op, Sequence, Shape, TOPICS};
 use crate::config::FlushMode;
-
-/// Numbers behind those of all short sequences.
-pub(super) const SEEDS: Range<u64> = 1_000_000..1_000_300;
 
 pub(super) fn of(seed: u64) -> Sequence {
     let mut random = Random(seed);

@@ -1,6 +1,6 @@
 //! All short sequences of operations.
 
-use super::common::Message;
+use super::common::{Message, seeds};
 use crate::config::FlushMode;
 
 /// One thing that is done to a store.
@@ -95,8 +95,9 @@ pub(super) fn count() -> u64 {
     words * 4
 }
 
-/// The sequence with a number below [`count`].
-pub(super) fn of(number: u64) -> Sequence {
+/// The sequence with the number of a seed, which is below [`count`].
+pub(super) fn of(seed: u64) -> Sequence {
+    let number = seeds::number(seed);
     let letters = alphabet();
     let flush = if number.is_multiple_of(2) { FlushMode::Sync } else { FlushMode::ASYNC };
     let prefix = prefixes()[(number / 2 % 2) as usize].clone();
@@ -120,5 +121,5 @@ pub(super) fn of(number: u64) -> Sequence {
 fn every_sequence_has_one_number() {
     let all: std::collections::BTreeSet<String> =
         (0..count()).map(|number| format!("{:?}", of(number))).collect();
-    assert_eq!(all.len() as u64, count());
+    assert_eq!((all.len() as u64, 0..count()), (count(), seeds::SHORT));
 }
