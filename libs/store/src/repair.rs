@@ -166,6 +166,8 @@ impl Inner {
         bytes: &[u8],
         needs_sum: bool,
     ) -> Result<(), StoreError> {
+        // Reads through a mapping are of what nobody writes any more.
+        segment.unmap();
         {
             let _appends_wait = self.appender.lock();
             self.check_open()?;
@@ -268,4 +270,46 @@ fn padding_head_end(block: &[u8]) -> Option<usize> {
         word(*at + 4) == MAGIC_BLANK && word(*at) as usize == block.len() - at
     };
     (0..=block.len().checked_sub(BLANK_HEAD_BYTES)?).find(is_head).map(|at| at + BLANK_HEAD_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::{StoreConfig, Upkeep};
+    use crate::disk::RealDisk;
+    use crate::message::NewMessage;
+
+    #[test]
+    fn no_mapping_is_left_of_a_segment_of_which_a_block_was_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            directory: directory.path().to_path_buf(),
+            segment_bytes: 64 << 10,
+            message_bytes_max: 2000,
+            upkeep: Upkeep { free_bytes_min: Some(0), ..Upkeep::default() },
+            threads: false,
+            ..StoreConfig::default()
+        };
+        let clock = Arc::new(ManualClock::at_ms(1000));
+        let inner = Inner::open(config, Arc::new(RealDisk), clock).unwrap();
+        for _ in 0..30 {
+            inner.append(&[NewMessage::plain("t", 0, &[7; 1000])], &mut Vec::new()).unwrap();
+        }
+        inner.flush().unwrap();
+        inner.write_durable_mark().unwrap();
+        let segment = inner.log.newest().unwrap();
+        assert!(segment.append_mapped(0, 100, &mut Vec::new()));
+        let block = inner.read_block(0, BLOCK_BYTES).unwrap().unwrap();
+        segment.write(b"rot", 500).unwrap();
+        inner.suspect(0, 1);
+        inner.look_at_suspects().unwrap();
+        assert!(inner.repair_block(0, &block).unwrap());
+        assert!(!segment.append_mapped(0, 100, &mut Vec::new()));
+        let mut read = vec![0; block.len()];
+        segment.read_exact(&mut read, 0).unwrap();
+        assert!(read == block);
+    }
 }

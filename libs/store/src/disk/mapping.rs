@@ -39,7 +39,8 @@ impl Mapping {
         // `Segment::create` and `Segment::open` alone, before anybody can map it, and there only
         // to lengthen; removing a file leaves its pages to who has them mapped. Nobody writes to
         // the slice while it exists: `Segment::append_mapped` is asked for records below the visible
-        // watermark, and writes go to the append position or behind it, which is never below.
+        // watermark, and writes go to the append position or behind it, which is never below; but for
+        // `Inner::write_again`, which has `Segment::unmap` wait for whoever reads and forbid a new map.
         let bytes = unsafe {
             std::slice::from_raw_parts(self.0.as_ptr().add(range.start), range.end - range.start)
         };
