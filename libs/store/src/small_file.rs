@@ -110,7 +110,17 @@ fn head_of(contents: &[u8]) -> String {
 
 /// Replaces the contents. On return the new version is durable; after an error or a crash the
 /// file is the old version or the new one.
+///
+/// # Errors
+/// [`StoreError::Io`], with nothing written, for contents of more than 256 MiB: nobody could read them
+/// again.
 pub(crate) fn write(disk: &dyn Disk, path: &Path, contents: &[u8]) -> Result<(), StoreError> {
+    let length = HEAD_BYTES + contents.len();
+    if length as u64 > BYTES_MAX {
+        let reason = format!("it would have {length} bytes, the limit is {BYTES_MAX}");
+        let error = io::Error::new(io::ErrorKind::FileTooLarge, reason);
+        return Err(StoreError::io("write", path)(error));
+    }
     let mut bytes = head_of(contents).into_bytes();
     bytes.extend_from_slice(contents);
     let temporary = suffixed(path, ".tmp");
@@ -194,6 +204,19 @@ mod tests {
         assert!(matches!(read_current(&disk, path), Err(StoreError::Unreadable { .. })));
         damage(&disk, "/d/mark.last");
         assert!(matches!(read(&disk, path), Err(StoreError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn what_could_not_be_read_again_is_not_written() {
+        let disk = SimulatedDisk::new();
+        disk.create_directory(Path::new("/d")).unwrap();
+        let path = Path::new("/d/state");
+        write(&disk, path, b"old").unwrap();
+        let too_long = vec![0; BYTES_MAX as usize - HEAD_BYTES + 1];
+        let error = write(&disk, path, &too_long).unwrap_err();
+        assert!(error.to_string().contains("the limit is 268435456"), "{error}");
+        assert!(!error.is_disk_failure() && !error.is_no_space());
+        assert_eq!(read_newest(&disk, path).unwrap().unwrap(), b"old");
     }
 
     #[test]
