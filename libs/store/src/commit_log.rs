@@ -186,8 +186,7 @@ impl CommitLog {
     }
 
     fn sync_names(&self) -> Result<(), StoreError> {
-        let directory = &self.layout.commit_log;
-        self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+        sync_names(&*self.disk, &self.layout)
     }
 
     /// Whether a segment has left those that most consumers read.
@@ -269,6 +268,16 @@ impl CommitLog {
             }
         }
     }
+}
+
+/// Makes the names of segments durable, and that those which were spare files are none any more: where
+/// renames are not atomic a power cut could leave such a one both names, and its next life would take
+/// what was promised in this one.
+pub(crate) fn sync_names(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+    for directory in [&layout.commit_log, &layout.spare] {
+        disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub struct StoreConfig {
     /// Default: [`FlushMode::ASYNC`].
     pub flush: FlushMode,
     /// How far the log may run ahead of the disk. Appends wait at this bound, and recovery tells a
-    /// torn tail from damage by it. `None`: 256 MiB, with synchronous flush 8 MiB.
+    /// torn tail from damage by it. `None`: 256 MiB, with synchronous flush 8 MiB and 8 KiB.
     pub unflushed_bytes_max: Option<u64>,
     /// Body plus properties of one message. Default: 4 MiB.
     pub message_bytes_max: usize,

@@ -211,7 +211,8 @@ fn found_segment_bytes(disk: &dyn Disk, layout: &Layout) -> Result<Option<u64>, 
     let files = disk.list(directory).map_err(StoreError::io("list", directory))?;
     // Apache removes a newest one of no length as well (MappedFileQueue.doLoad).
     let mut lengths = files.iter().filter(|file| parse_file_name(&file.name).is_some());
-    let Some(Listed { name, bytes: first }) = lengths.next().filter(|file| file.bytes > 0) else {
+    let Some(Listed { name, bytes: first, .. }) = lengths.next().filter(|file| file.bytes > 0)
+    else {
         return Ok(None);
     };
     let first = *first;
@@ -282,9 +283,12 @@ mod tests {
     fn most_segments_say_how_long_they_are() {
         const KIB: u64 = 1024;
         let of = |files: &[(u64, u64)]| {
-            let listed = |&(start, bytes): &(u64, u64)| Listed { name: file_name(start), bytes };
+            let listed = |&(start, bytes): &(u64, u64)| {
+                let name = file_name(start);
+                Listed { name, bytes, inode: start }
+            };
             let mut files: Vec<Listed> = files.iter().map(listed).collect();
-            files.push(Listed { name: "notes".to_owned(), bytes: 1 << 20 });
+            files.push(Listed { name: "notes".to_owned(), bytes: 1 << 20, inode: 9 });
             segment_bytes_of(&files)
         };
         assert_eq!(of(&[]), None);

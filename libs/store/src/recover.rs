@@ -17,6 +17,7 @@ use crate::apache_cut::ApacheCut;
 use crate::block_sums::is_intact;
 use crate::block_tail::BlockTail;
 use crate::clean_end::found_behind;
+use crate::commit_log::sync_names;
 use crate::config::StoreConfig;
 use crate::disk::Disk;
 use crate::durable_mark::DurableMark;
@@ -557,7 +558,7 @@ fn make_durable(
     for segment in segments.iter().filter(touched) {
         segment.sync()?;
     }
-    disk.sync_directory(&layout.commit_log).map_err(StoreError::io("sync", &layout.commit_log))?;
+    sync_names(disk, layout)?;
     segments.iter().for_each(|segment| segment.is_listed.store(true, Ordering::Release));
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! Their blocks were written once, so a sync of new records in them has no allocation to journal.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +30,9 @@ pub(crate) struct SpareSegments {
 }
 
 impl SpareSegments {
-    /// Takes over what a former process left; files that are of no use are removed.
+    /// Takes over what a former process left; files that are of no use are removed, and so is the name of
+    /// one that is a segment as well, or a spare file under another name: what a power cut may leave of a
+    /// rename that is not atomic. Its bytes are the log's.
     pub(crate) fn open(
         disk: &Arc<dyn Disk>,
         layout: &Layout,
@@ -37,10 +40,13 @@ impl SpareSegments {
         max: usize,
     ) -> Result<Self, StoreError> {
         let directory = &layout.spare;
+        let commit_log = &layout.commit_log;
+        let segments = disk.list(commit_log).map_err(StoreError::io("list", commit_log))?;
+        let mut known: HashSet<u64> = segments.into_iter().map(|file| file.inode).collect();
         let mut names = Vec::new();
         for file in disk.list(directory).map_err(StoreError::io("list", directory))? {
             let is_segment = parse_file_name(&file.name).is_some() && file.bytes == segment_bytes;
-            if is_segment && names.len() < max {
+            if is_segment && names.len() < max && known.insert(file.inode) {
                 names.push(file.name);
             } else {
                 remove_if_there(&**disk, &directory.join(file.name))?;

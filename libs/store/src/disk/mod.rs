@@ -36,6 +36,8 @@ pub enum OpenMode {
 pub struct Listed {
     pub name: String,
     pub bytes: u64,
+    /// Which file of the file system it is: a file that has two names is listed twice.
+    pub inode: u64,
 }
 
 /// What a file system has, in bytes.
@@ -59,7 +61,8 @@ pub trait Disk: Send + Sync {
     /// The directories in a directory, by name; those with names that are not UTF-8 are left out.
     fn list_directories(&self, directory: &Path) -> io::Result<Vec<String>>;
 
-    /// Renames a file or a directory; replaces a file that stands at `to`.
+    /// Renames a file or a directory; replaces a file that stands at `to`. From one directory to another
+    /// that is two changes, each durable with its own directory: not every file system has a journal.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     fn remove(&self, path: &Path) -> io::Result<()>;

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ impl Disk for RealDisk {
             let entry = entry?;
             let metadata = entry.metadata()?;
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-                files.push(Listed { name, bytes: metadata.len() });
+                files.push(Listed { name, bytes: metadata.len(), inode: metadata.ino() });
             }
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));

@@ -3,8 +3,9 @@
 //! Each file has a durable image and a list of writes since its last sync. A crash keeps a seeded
 //! subset of those writes, decided for each 4 KiB page and torn at 512 bytes, in any order, as
 //! write-back does. Names behave alike: creations, renames and removals are durable when their
-//! directory was synced; until then a crash keeps a seeded subset. A disk can also be told not to
-//! come back from a sync for a while.
+//! directory was synced; until then a crash keeps a seeded subset, in which a file that was moved to
+//! another directory may have both names or none, as on a file system without a journal. A disk can
+//! also be told not to come back from a sync for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash as _, Hasher as _};
@@ -261,7 +262,7 @@ impl Disk for SimulatedDisk {
             .filter_map(|(path, file)| {
                 let name = path.file_name()?.to_str()?.to_owned();
                 let bytes = state.files.get(file).map_or(0, |image| image.current.len() as u64);
-                Some(Listed { name, bytes })
+                Some(Listed { name, bytes, inode: *file })
             })
             .collect())
     }
@@ -284,7 +285,18 @@ impl Disk for SimulatedDisk {
         }
         let file = state.file_at(from)?;
         state.step()?;
-        state.change_name(NameChange::Rename(from.to_path_buf(), to.to_path_buf(), file));
+        if state.names.get(to) == Some(&file) {
+            // As rename(2): two names of one file both stay.
+            return Ok(());
+        }
+        let (old, new) = (from.to_path_buf(), to.to_path_buf());
+        if from.parent() == to.parent() {
+            state.change_name(NameChange::Rename(old, new, file));
+        } else {
+            // A crash may keep either half.
+            state.change_name(NameChange::Set(new, file));
+            state.change_name(NameChange::Remove(old, file));
+        }
         Ok(())
     }
 
@@ -448,6 +460,28 @@ impl DiskFile for SimulatedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crash_may_keep_either_half_of_a_move_to_another_directory() {
+        let disk = SimulatedDisk::new();
+        let (old, new) = (Path::new("/d/file"), Path::new("/e/file"));
+        for path in [old, new] {
+            disk.create_directory(path.parent().unwrap()).unwrap();
+        }
+        disk.open(old, OpenMode::Write).unwrap();
+        disk.sync_directory(Path::new("/d")).unwrap();
+        disk.rename(old, new).unwrap();
+        let after = |disk: &SimulatedDisk| -> BTreeSet<[bool; 2]> {
+            let is_there = |disk: &SimulatedDisk, path| disk.open(path, OpenMode::Read).is_ok();
+            let crashed = (0..100).map(|seed| disk.crash(seed));
+            crashed.map(|disk| [old, new].map(|path| is_there(&disk, path))).collect()
+        };
+        assert_eq!(after(&disk).len(), 4, "{:?}", after(&disk));
+        disk.sync_directory(Path::new("/e")).unwrap();
+        assert_eq!(after(&disk), BTreeSet::from([[false, true], [true, true]]));
+        disk.sync_directory(Path::new("/d")).unwrap();
+        assert_eq!(after(&disk), BTreeSet::from([[false, true]]));
+    }
 
     #[test]
     fn a_crash_keeps_what_was_synced_and_maybe_some_of_the_rest() {

@@ -24,6 +24,7 @@ pub(super) enum Change {
 #[derive(Clone)]
 pub(super) enum NameChange {
     Set(PathBuf, u64),
+    /// Within a directory.
     Rename(PathBuf, PathBuf, u64),
     Remove(PathBuf, u64),
 }

@@ -151,6 +151,63 @@ fn a_flush_while_an_append_waits_to_be_published_costs_no_later_record() {
     }
 }
 
+/// Names of spare files that are segments as well.
+fn spares_in_the_log(disk: &SimulatedDisk) -> Vec<String> {
+    let list = |directory| disk.list(&Path::new("/s").join(directory)).unwrap();
+    let segments: Vec<_> = list("commitlog").into_iter().map(|file| file.inode).collect();
+    let shared = list("weir/spare").into_iter().filter(|file| segments.contains(&file.inode));
+    shared.map(|file| file.name).collect()
+}
+
+#[test]
+fn no_power_cut_leaves_a_flushed_segment_among_the_spare_files() {
+    let (disk, inner) = in_a_recycled_segment(3);
+    assert_eq!(inner.marks.flushed(), inner.marks.written());
+    for seed in 0..50 {
+        assert_eq!(spares_in_the_log(&disk.crash(seed)), [""; 0], "seed {seed}");
+    }
+    // And where the process that wrote it was killed before it synced, once another one has recovered it.
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 2);
+    append(&inner, 26);
+    expire(&inner);
+    inner.maintain().unwrap();
+    let message = NewMessage::plain("t", 0, &[7; 1000]);
+    while !inner.log.newest().unwrap().is_recycled() {
+        inner.append(&[message], &mut Vec::new()).unwrap();
+    }
+    drop(inner);
+    let inner = open(&disk, 2);
+    assert!(inner.log.newest().unwrap().is_recycled());
+    for seed in 0..50 {
+        assert_eq!(spares_in_the_log(&disk.crash(seed)), [""; 0], "seed {seed}");
+    }
+}
+
+#[test]
+fn a_spare_file_that_is_a_segment_as_well_is_not_written_to() {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 2);
+    append(&inner, 26);
+    expire(&inner);
+    inner.maintain().unwrap();
+    let mut seen = 0;
+    for seed in 0..50 {
+        let disk = disk.crash(seed);
+        seen += spares_in_the_log(&disk).len();
+        let inner = open(&disk, 2);
+        assert_eq!(spares_in_the_log(&disk), [""; 0], "seed {seed}");
+        for _ in 0..14 {
+            append(&inner, 1);
+            inner.prepare_next_segment().unwrap();
+        }
+        drop(inner);
+        let inner = open(&disk, 2);
+        assert_eq!(range_of(&inner, "t").unwrap().max, 40, "seed {seed}");
+    }
+    assert!(seen > 0, "no crash left a file both names");
+}
+
 #[test]
 fn a_copy_may_need_the_place_of_the_proofs() {
     // Apache's broker leaves 8 bytes behind the last record for padding, or fills a segment.
