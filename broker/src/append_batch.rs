@@ -266,7 +266,7 @@ impl AppendBatch {
             Err(error) => {
                 let is_lost =
                     matches!(error, StoreError::NotMaster) && broker.is_taken_for_master();
-                self.refuse(broker, sends, &broker.refusal(error));
+                self.refuse(broker, sends, &broker.refusal_of(sends.len(), error));
                 if is_lost {
                     // Closed once its answers are sent; a connection that comes again finds the master.
                     sends.iter().for_each(|send| self.reads[send.read].connection.close());

@@ -135,6 +135,15 @@ fn a_slave_makes_no_change_and_never_says_that_none_was_needed() {
         assert_eq!(answer.code, ResponseCode::ServiceNotAvailable.number(), "{code:?}: {answer:?}");
         assert!(answer.remark.contains("replica 0 is the master"), "{code:?}: {answer:?}");
     }
+    // Sends that come together are one append, and count one by one.
+    let before = fenced();
+    let send = |opaque| ask(Json, Code::SendMessage.number(), opaque, &to_topic, b"body");
+    assert!(socket.send(&(0..64).map(send).collect::<Vec<_>>().concat()));
+    for _ in 0..64 {
+        let answer = socket.answer().unwrap();
+        assert_eq!(answer.code, ResponseCode::ServiceNotAvailable.number(), "{answer:?}");
+    }
+    assert_eq!(fenced(), before + 64);
     group.runtime.block_on(client.shutdown());
 }
 

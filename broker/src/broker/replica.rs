@@ -139,11 +139,16 @@ impl Broker {
 
     /// What a client is told of this error of an append.
     pub(crate) fn refusal(&self, error: StoreError) -> Refusal {
+        self.refusal_of(1, error)
+    }
+
+    /// What the clients of so many requests are told of this error of the append that they shared.
+    pub(crate) fn refusal_of(&self, requests: usize, error: StoreError) -> Refusal {
         let Some(replication) = &self.replication else { return error.into() };
         if !matches!(error, StoreError::NotMaster) {
             return error.into();
         }
-        replication.count_fenced();
+        replication.count_fenced(requests);
         replication.refusal().unwrap_or_else(|| error.into())
     }
 

@@ -91,7 +91,7 @@ pub(crate) enum HandOverError {
 #[derive(Default)]
 pub(crate) struct Counted {
     pub(crate) refusals: refusals::Refusals,
-    /// Appends that were refused because this replica is not the master.
+    /// Requests that were refused because this replica is not the master.
     fenced: AtomicU64,
     /// How long the group was without a master when this replica became one the last time, in
     /// milliseconds; 0 where it never did in another's place.
@@ -202,8 +202,8 @@ impl Shared {
         }
     }
 
-    pub(crate) fn count_fenced(&self) {
-        self.counted.fenced.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_fenced(&self, requests: usize) {
+        self.counted.fenced.fetch_add(requests as u64, Ordering::Relaxed);
     }
 
     /// Names, meanings and values of what is counted here.
@@ -222,7 +222,7 @@ impl Shared {
             ),
             (
                 "weirmq_fenced_appends",
-                "Appends, and changes that would have been one, refused because this is not the master, or too few \
+                "Sends, and changes that would have been an append, refused because this is not the master, or too few \
                  replicas are in sync",
                 self.counted.fenced.load(Ordering::Relaxed),
             ),
