@@ -255,26 +255,37 @@ fn what_was_counted_of_a_replica_stays_when_it_begins_anew() {
     let first = both.iter().position(|it| is(it, "weirmq_is_master", 1)).unwrap();
     let heir = &both[1 - first];
     let counted = |server: &Server| {
-        ["weirmq_fenced_appends", "weirmq_failover_milliseconds"]
-            .map(|name| metric(&server.admin, name).unwrap())
+        let metrics = http(&server.admin, "GET /metrics HTTP/1.0\r\n\r\n");
+        let value = |name: &str, planned: &str| {
+            let planned = format!("planned=\"{planned}\"");
+            let mut of_name = metrics.lines().filter(|line| line.starts_with(name));
+            let line = of_name.find(|line| line.contains(&planned)).unwrap();
+            line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()
+        };
+        let failovers = ["weirmq_failovers_total", "weirmq_failover_milliseconds_total"]
+            .map(|name| ["false", "true"].map(|planned| value(name, planned)));
+        (metric(&server.admin, "weirmq_fenced_appends").unwrap(), failovers)
     };
-    assert_eq!(counted(heir), [0, 0]);
+    let never = [[0, 0], [0, 0]];
+    assert_eq!(counted(heir), (0, never));
     let client = connect(&heir.broker, PATIENCE, Default::default(), |_| NoRequests);
     let client = group.runtime.block_on(client).unwrap();
     let code = RequestCode::LockBatchMessageQueue.number();
     let locked = client.call(SerializeType::Json, code, |_| {}, br#"{"mqSet":[]}"#, PATIENCE);
     let locked = group.runtime.block_on(locked).unwrap().command().unwrap().head.code;
     assert_eq!(locked, ResponseCode::ServiceNotAvailable.number());
-    assert_eq!(counted(heir), [1, 0]);
+    assert_eq!(counted(heir), (1, never));
 
     assert!(both.remove(first).kill().is_empty());
     until("the other takes messages", || is(&both[0], "weirmq_takes_messages", 1));
-    let [fenced, failover] = counted(&both[0]);
+    let (fenced, failovers) = counted(&both[0]);
     // One of two is no majority: it has waited until the lease of the other was over.
-    assert!(fenced == 1 && failover > 0, "{fenced} {failover}");
+    let [numbers, [unplanned, planned]] = failovers;
+    assert!(fenced == 1 && unplanned > 0, "{fenced} {unplanned}");
+    assert_eq!((numbers, planned), ([1, 0], 0));
     both.push(group.start(first as u32, &[]).ready());
     until("two are in sync again", || in_sync(&both));
-    assert_eq!(counted(&both[1]), [0, 0], "its process is another one");
+    assert_eq!(counted(&both[1]), (0, never), "its process is another one");
 
     let switched = weir()
         .args(["cluster", "switch", "broker-a", "--namesrv", &group.namesrv.namesrv])
@@ -288,7 +299,10 @@ fn what_was_counted_of_a_replica_stays_when_it_begins_anew() {
         };
         metrics.lines().any(is_anew) && is(&both[0], "weirmq_is_master", 0)
     });
-    assert_eq!(counted(&both[0]), [fenced, failover]);
+    assert_eq!(counted(&both[0]), (fenced, failovers));
+    until("the other takes messages", || is(&both[1], "weirmq_takes_messages", 1));
+    let (_, [numbers, [unplanned, _]]) = counted(&both[1]);
+    assert_eq!((numbers, unplanned), ([0, 1], 0), "the master before handed over");
     drop(both);
     drop(group.runtime);
 }

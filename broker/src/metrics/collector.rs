@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Metrics;
@@ -115,6 +116,7 @@ impl Collector for BrokerCollector {
             let (end, now) = (marks.written(), broker.store.clock().uptime());
             encode_replica_lag(replication, end, now, &mut encoder)?;
             encode_refusals(replication, &mut encoder)?;
+            encode_failovers(replication, &mut encoder)?;
         }
         encode_lag(&broker, &mut encoder)
     }
@@ -162,6 +164,30 @@ fn encode_refusals(
     let mut descriptor = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
     for (reason, count) in replication.counted.refusals.counts() {
         ConstGauge::new(count).encode(descriptor.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}
+
+fn encode_failovers(
+    replication: &Shared,
+    encoder: &mut DescriptorEncoder<'_>,
+) -> Result<(), fmt::Error> {
+    let failovers = replication.failovers();
+    let [numbers, times] = [
+        failovers.map(|of| of.number),
+        failovers.map(|of| u64::try_from(of.without_master.as_millis()).unwrap_or(u64::MAX)),
+    ];
+    let number = "How often this replica became master in another's place, since the start";
+    let time = "For how long there was no master when this replica became it, all in all";
+    for (name, help, values) in
+        [("weirmq_failovers", number, numbers), ("weirmq_failover_milliseconds", time, times)]
+    {
+        let counter = ConstCounter::new(0u64);
+        let mut descriptor = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        for (is_planned, value) in ["false", "true"].into_iter().zip(values) {
+            let labels = [("planned", is_planned)];
+            ConstCounter::new(value).encode(descriptor.encode_family(&labels)?)?;
+        }
     }
     Ok(())
 }

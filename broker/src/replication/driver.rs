@@ -64,8 +64,8 @@ pub(super) struct Driver {
     links: HashMap<ReplicaId, Link>,
     /// What each replica reported last, and when.
     reports: HashMap<ReplicaId, (Report, Duration)>,
-    /// When the master that this replica followed was heard last.
-    master_heard: Option<Duration>,
+    /// When the master that this replica followed was heard last, and whether it was handing over.
+    master_heard: Option<(Duration, bool)>,
     /// What was published last.
     published: Standing,
     /// Until when the store was told that it takes appends.
@@ -462,7 +462,10 @@ impl Driver {
         self.reports.insert(replica, (report, now));
         let is_master = |following: &Following| following.master == report.from;
         if self.following.as_ref().is_some_and(is_master) {
-            self.master_heard = Some(now);
+            let did_hand_over = self.master_heard.is_some_and(|(_, hands_over)| hands_over);
+            // What it says after its office is not that it hands over, nor that it does not.
+            let hands_over = report.hands_over || report.leads.is_none() && did_hand_over;
+            self.master_heard = Some((now, hands_over));
         }
         self.replica.heard(now, report);
         self.ask_master(false);

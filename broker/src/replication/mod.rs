@@ -93,9 +93,23 @@ pub(crate) struct Counted {
     pub(crate) refusals: refusals::Refusals,
     /// Requests that were refused because this replica is not the master.
     fenced: AtomicU64,
-    /// How long the group was without a master when this replica became one the last time, in
-    /// milliseconds; 0 where it never did in another's place.
-    failover_ms: AtomicU64,
+    /// How often this replica became master in another's place: of one that was gone, and of one that
+    /// handed over, as far as it said so.
+    failovers: Mutex<[Failovers; 2]>,
+}
+
+/// How often, and for how long all in all, the group was without a master.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failovers {
+    pub(crate) number: u64,
+    pub(crate) without_master: Duration,
+}
+
+impl Failovers {
+    fn count(&mut self, without_master: Duration) {
+        self.number += 1;
+        self.without_master += without_master;
+    }
 }
 
 /// What the broker's other threads know of the replica, and what they tell it.
@@ -206,8 +220,13 @@ impl Shared {
         self.counted.fenced.fetch_add(requests as u64, Ordering::Relaxed);
     }
 
+    /// How often this replica became master in the place of one that was gone, and of one that handed over.
+    pub(crate) fn failovers(&self) -> [Failovers; 2] {
+        *self.counted.failovers.lock()
+    }
+
     /// Names, meanings and values of what is counted here.
-    pub(crate) fn gauges(&self) -> [(&'static str, &'static str, u64); 7] {
+    pub(crate) fn gauges(&self) -> [(&'static str, &'static str, u64); 6] {
         let status = self.status.borrow();
         let is_master = matches!(status.role, RoleStatus::Master { .. });
         let may_append = matches!(status.role, RoleStatus::Master { may_append: true });
@@ -231,11 +250,6 @@ impl Shared {
                 "1 where this replica does not do its part, or something is wrong with its group's record; \
                  the log and /readyz say what",
                 u64::from(matches!(*self.said.lock(), Some(Err(_)))),
-            ),
-            (
-                "weirmq_failover_milliseconds",
-                "How long there was no master when this replica became it",
-                self.counted.failover_ms.load(Ordering::Relaxed),
             ),
         ]
     }

@@ -1,6 +1,5 @@
 //! What other threads are told of the replica.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use weirmq_authority::{Member, Replication, Role};
@@ -77,12 +76,12 @@ impl Driver {
     }
 
     /// Notes how long nobody was master, once for each time that this replica became it.
-    fn note_failover(&mut self) {
-        if let Some(last_heard) = self.master_heard.take() {
-            let gone = self.now().saturating_sub(last_heard).as_millis();
-            let gone = u64::try_from(gone).unwrap_or(u64::MAX);
-            self.shared.counted.failover_ms.store(gone, Ordering::Relaxed);
-            tracing::info!(without_master_ms = gone, "this replica takes messages");
+    pub(super) fn note_failover(&mut self) {
+        if let Some((last_heard, is_planned)) = self.master_heard.take() {
+            let gone = self.now().saturating_sub(last_heard);
+            self.shared.counted.failovers.lock()[usize::from(is_planned)].count(gone);
+            let gone = u64::try_from(gone.as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(without_master_ms = gone, is_planned, "this replica takes messages");
         }
     }
 

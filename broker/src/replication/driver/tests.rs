@@ -349,6 +349,46 @@ async fn only_its_master_refuses_a_follower_the_log() {
     }
 }
 
+#[tokio::test]
+async fn a_failover_is_told_from_a_hand_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    let mut driver = driver_of(broker.clone());
+    let master = Member { replica: ReplicaId(2), incarnation: Incarnation(9) };
+    let says = |leads: Option<u64>, hands_over| Report {
+        from: master,
+        promised: 2,
+        promised_version: 1,
+        refuses: false,
+        leaves: false,
+        hands_over,
+        position: LogPosition::default(),
+        leads,
+        follows: None,
+        lost: None,
+        confirmed: 0,
+        sent: Duration::ZERO,
+        echo: None,
+    };
+    let counted = || broker.replication.as_ref().unwrap().failovers().map(|of| of.number);
+    driver.note_failover();
+    assert_eq!(counted(), [0, 0], "it is in nobody's place");
+    for (reports, expected) in [
+        (vec![(Some(2), false)], [1, 0]),
+        // The last word comes after the office.
+        (vec![(Some(2), false), (Some(2), true), (None, false)], [1, 1]),
+        // That came to nothing, and the master went on.
+        (vec![(Some(2), true), (Some(2), false), (None, false)], [2, 1]),
+    ] {
+        driver.act_on(Action::Follow { master, epoch: 2 }).await.unwrap();
+        reports
+            .into_iter()
+            .for_each(|(leads, hands_over)| driver.on_report(says(leads, hands_over)));
+        driver.note_failover();
+        assert_eq!(counted(), expected);
+    }
+}
+
 /// A master that hears of a higher epoch gives its office up, whoever has it by then.
 #[tokio::test]
 async fn a_hand_over_is_answered_by_who_became_master() {
