@@ -302,6 +302,8 @@ impl Shared {
     /// so where it is asked whether it is ready, if its configuration may be the reason: whoever waits
     /// for it would see nothing else.
     fn refused(&self, who: &dyn fmt::Display, reason: Reason, why: &dyn fmt::Display) {
+        // Some of it may be the words of a stranger.
+        let why = &refusals::in_short(why);
         self.counted.refusals.refused(who, reason, why);
         if reason.is_configured() && self.said.lock().is_none() {
             self.check.failing(format!("{who}: {why}"));
@@ -393,5 +395,23 @@ mod tests {
         shared.refused(&"mq-0-0:10912", Reason::Secret, &"the secrets differ");
         assert_eq!(state(), State::Ok);
         assert_eq!(shared.counted.refusals.counts(), [("NoReplica", 1), ("Secret", 2)]);
+    }
+
+    #[test]
+    fn a_stranger_writes_no_lines_of_its_own() {
+        let admin = Admin::new();
+        let (commands, _) = mpsc::channel(1);
+        let check = admin.check("replication");
+        let shared = Shared::new(Status::new(1, 2), commands, check, 0, Arc::default());
+        let why = format!("group g\nERROR the disk failed\u{1b}[2J{}", "\u{7f}g".repeat(8 << 10));
+        shared.refused(&"10.0.0.7", Reason::OtherGroup, &why);
+        let Some(State::Failing(said)) = admin.health().state("replication") else {
+            panic!("nothing is said");
+        };
+        assert!(
+            said.starts_with("10.0.0.7: group g\\nERROR the disk failed\\u{1b}[2J\\u{7f}g"),
+            "{said}"
+        );
+        assert!(said.len() < 700 && !said.contains(char::is_control), "{said}");
     }
 }

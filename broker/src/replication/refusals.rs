@@ -9,6 +9,22 @@ use parking_lot::Mutex;
 /// Who was refused for which reason is remembered so often; then everybody is logged anew.
 const SAID_MAX: usize = 256;
 
+/// So many characters of a reason are said: two groups and two clusters with names as long as may be, and what
+/// stands around them.
+const WHY_CHARS_MAX: usize = 640;
+
+/// A reason as it may be said in a log, and where somebody asks whether this replica is ready: in one line.
+pub(super) fn in_short(why: &dyn fmt::Display) -> String {
+    let mut said = String::new();
+    for letter in why.to_string().chars() {
+        match letter.is_control() {
+            true => said.extend(letter.escape_default()),
+            false => said.push(letter),
+        }
+    }
+    said.chars().take(WHY_CHARS_MAX).collect()
+}
+
 #[derive(Default)]
 pub(crate) struct Refusals(Mutex<Counted>);
 
