@@ -114,12 +114,15 @@ impl Acknowledgements {
         late_answer: impl Fn(u64) -> (ResponseCode, &'static str),
     ) {
         loop {
-            let first = self.waiting.lock().front().map(|first| first.since);
-            match first {
+            let timeout = self.timeout();
+            match self.longest_waiting_since() {
                 None => self.first_added.notified().await,
-                Some(since) => {
-                    let timeout = self.timeout();
-                    tokio::time::sleep_until((since + timeout).into()).await;
+                Some(since) if since.elapsed() < timeout => {
+                    // What is added meanwhile may have waited for longer.
+                    let left = timeout.saturating_sub(since.elapsed());
+                    tokio::time::sleep(left.min(timeout / 8)).await;
+                }
+                Some(_) => {
                     act_on_reached();
                     self.answer_late(timeout, &late_answer);
                     // Entries that only wait to be shown may be old; they need no attention.
@@ -127,6 +130,11 @@ impl Acknowledgements {
                 }
             }
         }
+    }
+
+    /// Which need not be the first in the log: a request may have waited for a disk before it was appended.
+    fn longest_waiting_since(&self) -> Option<Instant> {
+        self.waiting.lock().iter().map(|entry| entry.since).min()
     }
 
     /// Sends the late replies of everything that has waited for so long.
@@ -179,6 +187,18 @@ mod tests {
     use weirmq_remoting::command::{Head, Language, SerializeType, VERSION};
 
     use super::*;
+
+    #[test]
+    fn who_has_waited_longest_is_late_first_wherever_it_stands_in_the_log() {
+        let waiting = Acknowledgements::new(Duration::from_secs(2));
+        assert_eq!(waiting.longest_waiting_since(), None);
+        let now = Instant::now();
+        let before = now - Duration::from_millis(900);
+        for (position, since) in [(30, now), (20, before), (10, now)] {
+            waiting.wait(position, since, Then::Show(Vec::new()));
+        }
+        assert_eq!(waiting.longest_waiting_since(), Some(before));
+    }
 
     #[test]
     fn a_late_reply_has_the_fields_of_the_good_one() {
