@@ -7,7 +7,7 @@ use kube::ResourceExt as _;
 use kube::runtime::events::EventType;
 
 use super::Round;
-use super::observe::GroupView;
+use super::observe::{GroupView, PodView};
 use super::roll::{self, Step};
 use crate::context::Error;
 use crate::restart::{self, Answer};
@@ -159,9 +159,39 @@ impl Round<'_> {
     }
 }
 
-/// Whether a group takes no messages while any replica is away, and none is at the moment.
+/// Whether a group takes no messages while any replica is away, and none is at the moment. With roles by
+/// configuration nobody leaves the in-sync set, so that is so whatever has to be in sync; who is in it the
+/// master says, as there is no record.
 fn needs_all(group: &GroupView) -> bool {
-    group.is_elected
-        && group.min_in_sync >= group.wanted
-        && group.pods.iter().all(|pod| pod.is_ready && group.is_in_sync(pod.replica))
+    let is_whole = |pod: &PodView| match group.is_elected {
+        true => group.is_in_sync(pod.replica),
+        false => pod.keeps_up == Some(true),
+    };
+    (!group.is_elected || group.min_in_sync >= group.wanted)
+        && group.pods.iter().all(|pod| pod.is_ready && is_whole(pod))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::tests::three_replicas;
+
+    #[test]
+    fn a_slave_that_is_never_safe_to_restart_is_restarted_while_all_others_are_there() {
+        let mut elected = three_replicas();
+        assert!(!needs_all(&elected), "one of three can be spared");
+        elected.min_in_sync = 3;
+        assert!(needs_all(&elected));
+        // With `failover.mode: Disabled` slaves know of nobody but their master, which makes two.
+        let mut by_configuration =
+            GroupView { record: None, is_elected: false, ..three_replicas() };
+        assert!(!needs_all(&by_configuration), "nobody knows whether they have caught up");
+        by_configuration.pods.iter_mut().for_each(|pod| pod.keeps_up = Some(true));
+        assert!(needs_all(&by_configuration));
+        by_configuration.pods[1].keeps_up = Some(false);
+        assert!(!needs_all(&by_configuration), "it catches up");
+        by_configuration.pods[1].keeps_up = Some(true);
+        by_configuration.pods[2].is_ready = false;
+        assert!(!needs_all(&by_configuration), "it is away");
+    }
 }

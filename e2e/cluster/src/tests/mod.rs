@@ -221,6 +221,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: settings::at_start,
     },
     Test {
+        name: "roll-disabled",
+        about: "another setting under load where nobody is elected: all pods are started anew, nothing is lost",
+        smoke: false,
+        run: settings::without_elections,
+    },
+    Test {
         name: "live-config",
         about: "settings that brokers take while they run, and NameServers that come, under load: no pod is started anew",
         smoke: false,

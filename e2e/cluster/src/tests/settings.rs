@@ -34,6 +34,21 @@ pub(crate) fn at_start(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     Ok(outcome)
 }
 
+/// The same where nobody is elected: no message is taken while a replica is away, and it ends all the same.
+pub(crate) fn without_elections(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "failover: {mode: Disabled}")?;
+    let group = deployed.group()?;
+    let before = group.uids()?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let begun = moment();
+    deployed.patch("{\"config\":{\"connectionsMax\":777}}")?;
+    group.all_anew(&before, 240)?;
+    done(&deployed, 120)?;
+    load.until_more(200, 60)?;
+    let account = load.end()?;
+    Ok(outcome(namespace, &account, begun))
+}
+
 /// Settings that brokers take while they run, changed under load, and NameServers that come: no pod is started
 /// anew, the Broker says when all have them, and they are in effect.
 pub(crate) fn live(namespace: &Namespace<'_>) -> anyhow::Result<String> {
