@@ -238,7 +238,8 @@ def rights(server, account, others):
     """Of the operator in namespace default, where it makes certificates, and whether it has any in namespace `other`:
     to read Secrets in neither case."""
     allowed = [("patch", "apps", "statefulsets", ""), ("patch", "weirmq.io", "brokers", "status"),
-               ("create", "", "secrets", ""), ("delete", "", "pods", ""), ("create", "events.k8s.io", "events", "")]
+               ("create", "", "secrets", ""), ("delete", "", "pods", ""), ("create", "events.k8s.io", "events", ""),
+               ("list", "", "persistentvolumeclaims", "")]
     for verb, group, kind in (("get", "", "secrets"), ("patch", "", "secrets"), ("patch", "cert-manager.io", "certificates")):
         report(f"{account} may {verb} {kind}", "" if may(server, account, verb, group, kind) else "no")
         report(f"{account} may not {verb} {kind} elsewhere", "yes" if may(server, account, verb, group, kind, "other") else "")

@@ -19,6 +19,9 @@ pub(crate) const ASK_EVERY: Duration = Duration::from_secs(120);
 /// The condition that says so.
 pub(crate) const NOT_EXPANDED: &str = "StorageNotExpanded";
 
+/// The condition that says that a disk goes with its pod, and nobody else has what is on it.
+pub(crate) const CLAIM_DELETED: &str = "ClaimDeleted";
+
 /// What it says, and why.
 pub(crate) fn not_expanded(why: &str) -> Finding {
     Finding::new(NOT_EXPANDED, true, "Refused", why)
@@ -147,6 +150,37 @@ async fn grow_claims(
         }
     }
     Ok(None)
+}
+
+/// The volume of a pod's claim that somebody deleted: it is there until the pod ends, and its data with it.
+/// `None` where nobody did. Of a claim without a volume that is an empty name.
+///
+/// The server is asked each time: whoever is about to end the pod must not go by what was so a moment ago.
+pub(crate) async fn deleted(
+    context: &Context,
+    namespace: &str,
+    pod: &str,
+) -> Result<Option<String>, Error> {
+    let api: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), namespace);
+    let name = format!("data-{pod}");
+    // The right to list them is there for larger disks.
+    let claims = api.list(&ListParams::default().fields(&format!("metadata.name={name}"))).await;
+    let claims = claims.map_err(Error::kubernetes(format!("look for the claim {name}")))?;
+    let mut deleted =
+        claims.into_iter().filter(|claim| claim.metadata.deletion_timestamp.is_some());
+    let volume = |claim: PersistentVolumeClaim| claim.spec.and_then(|spec| spec.volume_name);
+    Ok(deleted.next().map(|claim| volume(claim).unwrap_or_default()))
+}
+
+/// What is said of such a claim where nobody else has what is on the disk.
+pub(crate) fn last_copy(pod: &str, volume: &str) -> Finding {
+    let message = format!(
+        "{pod} is not started anew: somebody deleted its claim data-{pod}, which goes with its disk when the pod \
+         ends, by whatever, and nobody else has all that is on it. Set persistentVolumeReclaimPolicy of the \
+         PersistentVolume {volume} to Retain now, and give it to a new claim (docs/operator.md, \"A claim that \
+         somebody deleted\")"
+    );
+    Finding::new(CLAIM_DELETED, true, "LastCopy", message)
 }
 
 fn size_of(claim: &Value) -> Option<Quantity> {

@@ -11,6 +11,7 @@ use super::observe::{GroupView, PodView};
 use super::roll::{self, Step};
 use crate::context::Error;
 use crate::restart::{self, Answer};
+use crate::storage;
 
 /// A hand-over waits for the heir to have everything; beyond this the next round sees what became of it.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(8);
@@ -73,6 +74,19 @@ impl Round<'_> {
         pod: &str,
         why: &'static str,
     ) -> Result<(), Error> {
+        let deleted = storage::deleted(self.context, &self.namespace(), pod).await?;
+        if let Some(volume) = &deleted {
+            if !has_another_master(group, pod) {
+                let finding = storage::last_copy(pod, volume);
+                self.findings.wait(&group.name, finding.message.clone());
+                self.findings.claim = Some(finding);
+                return Ok(());
+            }
+            let note = format!(
+                "somebody deleted the claim data-{pod}: {pod} gets an empty disk and copies everything from its master"
+            );
+            self.event(EventType::Warning, storage::CLAIM_DELETED, note).await;
+        }
         let found = group.pods.iter().find(|found| found.name == pod);
         let uid = found.and_then(|found| found.uid.clone());
         let changed = found.map_or("", |found| found.changed);
@@ -159,6 +173,11 @@ impl Round<'_> {
     }
 }
 
+/// Whether another replica has all that was acknowledged, and serves.
+fn has_another_master(group: &GroupView, pod: &str) -> bool {
+    group.serving().is_some_and(|master| master.name != pod)
+}
+
 /// Whether a group takes no messages while any replica is away, and none is at the moment. With roles by
 /// configuration nobody leaves the in-sync set, so that is so whatever has to be in sync; who is in it the
 /// master says, as there is no record.
@@ -193,5 +212,20 @@ mod tests {
         by_configuration.pods[1].keeps_up = Some(true);
         by_configuration.pods[2].is_ready = false;
         assert!(!needs_all(&by_configuration), "it is away");
+    }
+
+    #[test]
+    fn a_disk_whose_claim_somebody_deleted_is_given_up_where_a_master_has_everything() {
+        let mut group = three_replicas();
+        assert!(has_another_master(&group, "mq-0-1"));
+        assert!(!has_another_master(&group, "mq-0-0"), "it is the master");
+        group.pods[0].is_ready = false;
+        assert!(!has_another_master(&group, "mq-0-1"), "nobody knows what the master has");
+        let pods = group.pods.split_off(1);
+        assert!(!has_another_master(&group, "mq-0-0"), "it is alone");
+        let mut by_configuration = GroupView { record: None, is_elected: false, pods, ..group };
+        assert!(!has_another_master(&by_configuration, "mq-0-1"), "its master is away");
+        by_configuration.pods[0].replica = 0;
+        assert!(has_another_master(&by_configuration, "mq-0-2"));
     }
 }

@@ -83,10 +83,8 @@ async fn any_server_is_told_of_name_servers_that_cannot_be_reached() {
     cluster.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs the real API server: `make kube`"]
-async fn any_server_is_told_why_a_pod_is_started_anew() {
-    let cluster = Cluster::start().await;
+/// A single broker that runs, of an image before the one that is declared. What is done `before` that is declared.
+async fn run_an_outdated_pod(cluster: &Cluster, before: impl AsyncFn()) {
     let name_server = cluster.name_server_address();
     let declare = async |image: &str| {
         let spec = format!(
@@ -102,10 +100,40 @@ async fn any_server_is_told_why_a_pod_is_started_anew() {
     };
     declare("weirmq:1").await;
     cluster.until_it_says("Broker", "mq", "Ready", "1 groups have a master that serves").await;
+    before().await;
     declare("weirmq:2").await;
     // As the StatefulSet controller: pods are of an earlier revision.
     cluster.patch_status("StatefulSet", "mq-0", &json!({ "updateRevision": "two" })).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_told_why_a_pod_is_started_anew() {
+    let cluster = Cluster::start().await;
+    run_an_outdated_pod(&cluster, async || {}).await;
     cluster.until_event("ImageChanged", "restarted mq-0-0 of mq-0").await;
+    cluster.stop().await;
+}
+
+/// The server keeps a claim that is in use. Here nobody looks whether it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_keeps_a_pod_with_whose_claim_the_last_copy_would_go() {
+    let cluster = Cluster::start().await;
+    let claim = "data-mq-0-0";
+    let delete_claim = async || {
+        cluster.make_claim(claim, "1Gi", None).await;
+        cluster.delete_object("PersistentVolumeClaim", claim).await;
+        let is_ending = |claim: &Value| !claim["metadata"]["deletionTimestamp"].is_null();
+        cluster.until_object("PersistentVolumeClaim", claim, is_ending).await;
+    };
+    run_an_outdated_pod(&cluster, delete_claim).await;
+    let said = "somebody deleted its claim data-mq-0-0";
+    cluster.until_it_says("Broker", "mq", "ClaimDeleted", said).await;
+    cluster.until_it_says("Broker", "mq", "Progressing", said).await;
+    cluster.until_event("ClaimDeleted", said).await;
+    assert_eq!(cluster.events("ImageChanged").await.len(), 0, "the pod was ended");
+    cluster.until_object("Pod", "mq-0-0", |_| true).await;
     cluster.stop().await;
 }
 

@@ -19,8 +19,13 @@ use crate::pods;
 use crate::storage;
 
 /// Conditions that are an event as well when they appear.
-pub(super) const TOLD: [&str; 4] =
-    ["AuthorityRegressed", "PossibleDataLoss", NAME_SHARED, storage::NOT_EXPANDED];
+pub(super) const TOLD: [&str; 5] = [
+    "AuthorityRegressed",
+    "PossibleDataLoss",
+    NAME_SHARED,
+    storage::NOT_EXPANDED,
+    storage::CLAIM_DELETED,
+];
 /// Why a Broker is not ready that no NameServer knows.
 const UNREACHABLE: &str = "NameServersUnreachable";
 /// What a broker says on its admin port that no NameServer takes.
@@ -41,6 +46,8 @@ pub(super) struct Findings {
     pub(super) storage: Option<String>,
     /// Services that have no address from outside yet.
     pub(super) without_address: Vec<String>,
+    /// What is said of a claim that somebody deleted, and whose disk has the last copy.
+    pub(super) claim: Option<Finding>,
     /// What cert-manager says of a certificate that it has not issued.
     pub(super) certificate: Option<String>,
     /// Groups whose replicas know more than the authority record.
@@ -87,6 +94,7 @@ pub(super) fn status(
     found.extend(scale_in(findings));
     found.extend(without_address(findings));
     found.extend(findings.storage.as_deref().map(storage::not_expanded));
+    found.extend(findings.claim.clone());
     found.extend(is_paused(resource).then(Finding::paused));
     let certificate = findings.certificate.as_ref();
     found.extend(certificate.map(|why| Finding::new("CertificateMissing", true, "NotIssued", why)));
