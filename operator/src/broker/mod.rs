@@ -146,14 +146,19 @@ impl Round<'_> {
         // Certificates run out whatever else is missing, and one object that cannot be made must not keep
         // the others' pods from being looked after.
         let certified = self.certify(&plan, learned.is_ok()).await;
-        if let Err(error) = learned {
-            return certified.and(Err(error));
+        let secret = self.missing_secret(&self.seen()).await?;
+        // Also one that is deleted later on leaves templates alone by which no pod would start.
+        let able = match (learned, secret) {
+            (Err(missing @ Error::Missing { .. }), _) => Err(missing),
+            (_, Some(name)) => Err(Error::Missing { kind: "Secret", name }),
+            (learned, None) => learned,
+        };
+        if let Err(Error::Missing { kind, name }) = &able {
+            self.findings.missing = Some(format!("{kind} {name}"));
         }
-        self.findings.missing_secret = self.missing_secret(&self.seen()).await?;
-        let made = match &self.findings.missing_secret {
-            None => self.make(&plan).await,
-            // Also one that is deleted later on leaves templates alone by which no pod would start.
-            Some(name) => Err(Error::Missing { kind: "Secret", name: name.clone() }),
+        let made = match able {
+            Ok(()) => self.make(&plan).await,
+            Err(error) => Err(error),
         };
         let mut made = made.and(certified);
         let mut views = self.seen();

@@ -24,7 +24,7 @@ impl Round<'_> {
     /// The next step of a group, if there is one.
     pub(super) async fn step(&mut self, group: &GroupView) -> Result<(), Error> {
         let cordoned = self.cordoned(group);
-        let missing = self.findings.missing_secret.clone();
+        let missing = self.findings.missing.clone();
         match roll::next(group, |node| cordoned.iter().any(|found| found == node)) {
             Step::Nothing => {
                 if let Some(behind) = group.not_configured() {
@@ -33,8 +33,8 @@ impl Round<'_> {
             }
             Step::Wait(reason) => self.findings.wait(&group.name, reason),
             Step::Restart { pod, .. } | Step::Replace { pod, .. } if missing.is_some() => {
-                let secret = missing.unwrap_or_default();
-                let reason = format!("{pod} is not restarted: there is no Secret {secret}");
+                let missing = missing.unwrap_or_default();
+                let reason = format!("{pod} is not restarted: there is no {missing}");
                 self.findings.wait(&group.name, reason);
             }
             Step::Replace { pod, why } => self.restart(group, &pod, why).await?,

@@ -121,8 +121,12 @@ async fn any_server_has_certificates_renewed_also_while_a_name_server_is_missing
         format!("{{nameServerRef: {{name: ns}}, storage: {{size: 1Gi}}, tls: {{}}, {outside}}}");
     cluster.declare("Broker", "mq", &spec).await;
     let before = cluster.until_secret("mq-certificates", |_| true).await;
+    cluster.until_template("mq-0").await;
     cluster.delete("NameServer", "ns").await;
     cluster.until_it_says("Broker", "mq", "Progressing", "there is no NameServer ns").await;
+    // Its groups are looked after all the same.
+    cluster.annotate("Broker", "mq", "weirmq.io/switch-over", "mq-7").await;
+    cluster.until_event("SwitchoverRefused", "there is no group mq-7; there are: mq-0").await;
     // Certificates count in seconds: one of this second is not from before it.
     let made_by = jiff::Timestamp::now().as_second();
     cluster.until("the second is over", || jiff::Timestamp::now().as_second() > made_by).await;

@@ -40,8 +40,8 @@ pub(super) struct Findings {
     waits: BTreeMap<String, String>,
     /// Groups that have the topics of the others.
     pub(super) with_topics: Vec<String>,
-    /// A Secret that pods need and that is not there, so that none is ended.
-    pub(super) missing_secret: Option<String>,
+    /// What pods need and is not there, so that none is ended: a kind and a name.
+    pub(super) missing: Option<String>,
     /// Why disks cannot grow as they should.
     pub(super) storage: Option<String>,
     /// Services that have no address from outside yet.
