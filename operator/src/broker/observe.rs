@@ -155,16 +155,20 @@ impl GroupView {
         self.is_by_quorum && self.pods.iter().any(|pod| pod.keeps_up.is_none())
     }
 
-    /// What each lacks of the log that is best, where nobody serves, so that nobody writes: by the ends of the
-    /// logs. One that knows nothing of the last epoch cannot be compared by them.
+    /// What each lacks of the log that is best, where nobody serves: by the ends of the logs. One that knows
+    /// nothing of the last epoch cannot be compared by them.
     pub(super) fn compare_logs(&mut self) {
         if self.serving().is_some() {
             return;
         }
+        // A master that answers may write, though no NameServer knows it and so nobody calls it ready.
+        let master = self.master().and_then(|master| self.pod(master));
+        let is_master_there = master.is_some_and(|master| master.position.is_some());
         let Some(best) = self.pods.iter().filter_map(|pod| pod.position).max() else { return };
         for pod in &mut self.pods {
             let same_epoch = pod.position.filter(|(epoch, _)| *epoch == best.0);
-            pod.lag_bytes = same_epoch.and_then(|(_, end)| i64::try_from(best.1 - end).ok());
+            let lag = same_epoch.and_then(|(_, end)| i64::try_from(best.1 - end).ok());
+            pod.lag_bytes = if is_master_there { lag.map(rounded) } else { lag };
         }
     }
 
@@ -206,6 +210,18 @@ impl GroupView {
 
     pub(super) fn in_sync_count(&self) -> usize {
         self.pods.iter().filter(|pod| self.is_in_sync(pod.replica)).count()
+    }
+}
+
+/// Up to the next power of two, and 0 below 1 MiB: a status that changes with each message would be
+/// written each time.
+pub(super) fn rounded(lag: i64) -> i64 {
+    match u64::try_from(lag) {
+        Ok(lag) if lag >= 1 << 20 => lag
+            .checked_next_power_of_two()
+            .and_then(|lag| i64::try_from(lag).ok())
+            .unwrap_or(i64::MAX),
+        _ => 0,
     }
 }
 

@@ -9,7 +9,7 @@ use kube::Resource as _;
 use kube::ResourceExt as _;
 
 use super::build::{ROLE, is_elected, is_manual, min_in_sync, tls};
-use super::observe::{GroupView, PodView};
+use super::observe::{GroupView, PodView, rounded};
 use super::regressed::Regressed;
 use crate::annotations::is_paused;
 use crate::conditions::{self, Finding};
@@ -348,24 +348,12 @@ fn replica_status(view: &GroupView, pod: &PodView) -> ReplicaStatus {
         node: pod.node.clone(),
         role: role.to_owned(),
         ready: pod.is_ready,
-        // While nobody serves nobody writes either, and who has most is told by the last byte.
+        // Where nobody writes who has most is told by the last byte (`GroupView::compare_logs`).
         lag_bytes: match view.serving() {
             Some(_) => pod.lag_bytes.map(rounded),
             None => pod.lag_bytes,
         },
         up_to_date: pod.is_up_to_date,
-    }
-}
-
-/// Up to the next power of two, and 0 below 1 MiB: a status that changes with each message would be
-/// written each time.
-fn rounded(lag: i64) -> i64 {
-    match u64::try_from(lag) {
-        Ok(lag) if lag >= 1 << 20 => lag
-            .checked_next_power_of_two()
-            .and_then(|lag| i64::try_from(lag).ok())
-            .unwrap_or(i64::MAX),
-        _ => 0,
     }
 }
 
@@ -432,5 +420,24 @@ mod tests {
         };
         let found = degradation(&[view]);
         assert!(found.status && found.message.contains("192.0.2.1:9876"), "{found:?}");
+    }
+
+    #[test]
+    fn a_status_stays_while_a_master_writes_whom_no_name_server_knows() {
+        let resource = broker(&format!("{{{COMMON}}}"));
+        let said = |master: Option<u64>, slave: u64| {
+            let mut view = crate::broker::tests::three_replicas();
+            view.pods[0].is_ready = false;
+            view.pods[0].position = master.map(|end| (4, end));
+            view.pods[1].position = Some((4, slave));
+            view.compare_logs();
+            group_status(&view, &Findings::default(), resource.status.as_ref())
+        };
+        // Each round finds other positions, and a status that differs is a reason for another round.
+        assert_eq!(said(Some(9_000), 8_000), said(Some(12_000), 11_500));
+        assert_eq!(said(Some(9 << 20), 1 << 20).replicas[1].lag_bytes, Some(8 << 20));
+        // Its position was not asked, or it did not answer.
+        assert_eq!(said(Some(9_000), 8_000).replicas[2].lag_bytes, None);
+        assert_ne!(said(None, 8_000), said(Some(9_000), 8_000), "it is gone");
     }
 }
