@@ -13,16 +13,17 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use weirmq_client::{Admin, ClientConfig};
+use weirmq_client::Admin;
 
-use crate::broker::{Certified, Slaves};
+use crate::admins::Admins;
+use crate::broker::{Certified, Slaves, client_name_servers};
 use crate::conditions;
 use crate::consumer_group::Known;
 use crate::leader::Tenure;
 use crate::metrics::Metrics;
 use crate::patience::Patience;
 use crate::restart::Configuration;
-use crate::watches::Declarations;
+use crate::watches::{Declarations, understood};
 
 /// The field manager of everything that the operator writes.
 pub(crate) const MANAGER: &str = "weirmq-operator";
@@ -56,7 +57,8 @@ pub(crate) struct Context {
     pub(crate) slaves: Slaves,
     /// Consumer groups of masters.
     pub(crate) consumer_groups: Known,
-    pub(crate) admins: Mutex<BTreeMap<String, Arc<Admin>>>,
+    /// Clients of the admin protocol.
+    pub(crate) admins: Admins,
 }
 
 /// Why a resource could not be made as it is declared.
@@ -148,16 +150,13 @@ impl Context {
         if self.tenure.is_over() {
             return Err(Error::TenureOver);
         }
-        let mut admins = self.admins.lock();
-        if let Some(admin) = admins.get(name_servers) {
-            return Ok(admin.clone());
-        }
-        let config = ClientConfig::new(name_servers);
-        let client = weirmq_client::Client::start(config)
-            .map_err(Error::broker(format!("start a client of {name_servers}")))?;
-        let admin = Arc::new(Admin::new(&client));
-        admins.insert(name_servers.to_owned(), admin.clone());
-        Ok(admin)
+        let named = || {
+            let brokers = self.declared.brokers.state();
+            let brokers = understood(&brokers);
+            brokers.map(|broker| client_name_servers(broker, &self.cluster_domain)).collect()
+        };
+        let admin = self.admins.get(name_servers, named);
+        admin.map_err(Error::broker(format!("start a client of {name_servers}")))
     }
 
     /// Writes an event about `object`. One that cannot be written is only logged.

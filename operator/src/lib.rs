@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admins;
 pub mod annotations;
 mod broker;
 mod certificates;

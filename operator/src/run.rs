@@ -163,7 +163,7 @@ async fn controllers(
         patience: Patience::default(),
         slaves: Default::default(),
         consumer_groups: Known::default(),
-        admins: Mutex::default(),
+        admins: Default::default(),
     });
     let everything = Everything {
         client,
