@@ -647,7 +647,8 @@ impl Cluster {
         self.get(&self.path(kind, name)).await["metadata"]["uid"].clone()
     }
 
-    /// What the StatefulSet controller and a kubelet do: one pod of each set, which runs at once.
+    /// What the StatefulSet controller and a kubelet do: the pods of each set, which run at once, all at the
+    /// same address.
     pub(crate) async fn run_pods(&self) {
         let sets = format!("/apis/apps/v1/namespaces/{}/statefulsets", self.namespace);
         let pods = format!("/api/v1/namespaces/{}/pods", self.namespace);
@@ -661,27 +662,30 @@ impl Cluster {
             if set["status"]["observedGeneration"] == *generation {
                 continue;
             }
-            let mut pod = set["spec"]["template"].clone();
-            pod["apiVersion"] = json!("v1");
-            pod["kind"] = json!("Pod");
-            pod["metadata"]["name"] = json!(format!("{name}-0"));
-            pod["metadata"]["labels"]["controller-revision-hash"] = json!("one");
-            // There are no volumes here.
-            pod["spec"]["volumes"] = json!([]);
-            pod["spec"]["containers"][0]["volumeMounts"] = json!([]);
-            if !names.contains(&&pod["metadata"]["name"]) {
-                self.send(Method::POST, &pods, "application/json", &pod).await;
+            let replicas = set["spec"]["replicas"].as_u64().unwrap();
+            for replica in 0..replicas {
+                let mut pod = set["spec"]["template"].clone();
+                pod["apiVersion"] = json!("v1");
+                pod["kind"] = json!("Pod");
+                pod["metadata"]["name"] = json!(format!("{name}-{replica}"));
+                pod["metadata"]["labels"]["controller-revision-hash"] = json!("one");
+                // There are no volumes here.
+                pod["spec"]["volumes"] = json!([]);
+                pod["spec"]["containers"][0]["volumeMounts"] = json!([]);
+                if !names.contains(&&pod["metadata"]["name"]) {
+                    self.send(Method::POST, &pods, "application/json", &pod).await;
+                }
+                let status = json!({ "status": {
+                    "phase": "Running",
+                    "podIP": self.address, "podIPs": [{ "ip": self.address }],
+                    "conditions": [{ "type": "Ready", "status": "True" }],
+                } });
+                let path = format!("{pods}/{name}-{replica}/status");
+                self.send(Method::PATCH, &path, "application/merge-patch+json", &status).await;
             }
             let status = json!({ "status": {
-                "phase": "Running",
-                "podIP": self.address, "podIPs": [{ "ip": self.address }],
-                "conditions": [{ "type": "Ready", "status": "True" }],
-            } });
-            let path = format!("{pods}/{name}-0/status");
-            self.send(Method::PATCH, &path, "application/merge-patch+json", &status).await;
-            let status = json!({ "status": {
-                "observedGeneration": generation, "replicas": 1, "readyReplicas": 1,
-                "updatedReplicas": 1, "currentRevision": "one", "updateRevision": "one",
+                "observedGeneration": generation, "replicas": replicas, "readyReplicas": replicas,
+                "updatedReplicas": replicas, "currentRevision": "one", "updateRevision": "one",
             } });
             let path = format!("{sets}/{name}/status");
             self.send(Method::PATCH, &path, "application/merge-patch+json", &status).await;

@@ -18,12 +18,41 @@ const LOOKS: u64 = 20;
 #[ignore = "needs the real API server: `make kube`"]
 async fn any_server_is_asked_nothing_by_an_operator_whose_cluster_is_as_declared() {
     let cluster = Cluster::start().await;
+    let broker = "{nameServerRef: {name: ns}, replicasPerGroup: 1, storage: {size: 1Gi}}";
+    declare_everything(&cluster, broker).await;
+    is_asked_nothing(cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_asked_nothing_of_three_replicas_that_elected_their_master() {
+    let cluster = Cluster::start_replicated().await;
+    declare_everything(&cluster, "{nameServerRef: {name: ns}, storage: {size: 1Gi}, tls: {}}")
+        .await;
+    cluster.until_resource("BrokerGroup", "mq-0", |_| true).await;
+    let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(7) };
+    let record = Record {
+        epoch: 1,
+        phase: Phase::Stable,
+        master: Some(member(0)),
+        in_sync: (0..3).map(member).collect(),
+        in_sync_version: 1,
+        ..Record::default()
+    };
+    cluster.write_record("mq-0", &record).await;
+    is_asked_nothing(cluster).await;
+}
+
+async fn declare_everything(cluster: &Cluster, broker: &str) {
     // Before the Broker, which has to wake them.
     cluster.declare("Topic", "orders", "{brokerRef: {name: mq}}").await;
     cluster.declare("ConsumerGroup", "billing", "{brokerRef: {name: mq}}").await;
-    let broker = "{nameServerRef: {name: ns}, replicasPerGroup: 1, storage: {size: 1Gi}}";
     cluster.declare("Broker", "mq", broker).await;
     cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+}
+
+/// Once everything is as it is declared.
+async fn is_asked_nothing(cluster: Cluster) {
     cluster.until_ready().await;
 
     let (requests, writes) = (cluster.requests(), cluster.sum("weirmq_operator_writes_total", ""));
