@@ -120,7 +120,16 @@ impl Replica {
         let is_first = self.record().is_none_or(|record| record.epoch == 0);
         let Some(holder) = lease.holder else { return is_first || is_over };
         let is_own = holder.replica == self.me.replica && self.starts.contains(&holder.incarnation);
-        is_own || is_over || self.has_given_up_lease(holder)
+        is_own && self.has_listened(now) || is_over || self.has_given_up_lease(holder)
+    }
+
+    /// Whether the record's master would have been heard by now. An earlier start may have handed its office
+    /// over: the lease is in its name until whom it was given to takes it, and that one is not connected
+    /// when this one starts.
+    fn has_listened(&self, now: Duration) -> bool {
+        let master = self.record().and_then(|record| record.master);
+        master.is_none_or(|master| master.replica == self.me.replica)
+            || now.saturating_sub(self.started) >= self.settings.link_timeout
     }
 
     /// Whether the holder is the record's master and gave that office up. It never needs a lease again, and a

@@ -454,6 +454,30 @@ fn with_manual_failover_a_master_that_was_started_again_goes_on() {
 }
 
 #[test]
+fn who_handed_over_and_was_started_again_listens_before_it_takes_its_lease_back() {
+    let held = Promise::at_start(Some(promise(1)), true, Incarnation(2));
+    let mut replica =
+        Replica::new(Settings::new(2), ReplicaId(0), held, LogPosition::default(), at(60_000));
+    let before = Member { incarnation: Incarnation(1), ..replica.me() };
+    let heir = report(1).from;
+    // Both stay in the set, which is at its minimum.
+    let all = [before, heir].into_iter().collect();
+    let record = Record::default().elect(before).with_in_sync(all, 2).serving();
+    let mut record = record.hand_over(heir, 2);
+    let mut lease = Lease::default().taken_by(before);
+    for now in (60_000..62_000).step_by(100) {
+        settle(&mut replica, at(now), &mut record, &mut lease);
+        assert_eq!((record.epoch, record.master), (2, Some(heir)), "at {now}");
+        assert_eq!(lease.holder, Some(before), "at {now}");
+    }
+    // Nobody came.
+    for now in (62_000..63_000).step_by(100) {
+        settle(&mut replica, at(now), &mut record, &mut lease);
+    }
+    assert_eq!((record.epoch, record.master), (3, Some(replica.me())));
+}
+
+#[test]
 fn a_loss_has_to_be_accepted_and_is_recorded() {
     let master = report(1).from;
     let outside = |accepts_loss| {
