@@ -45,7 +45,7 @@ pub(crate) struct Segment {
 enum Map {
     NotYet,
     Here(Mapping),
-    /// The disk gives none, or the segment is too old for one.
+    /// The disk gives none, the segment is too old for one, or what was read is being written again.
     Never,
 }
 
@@ -225,6 +225,16 @@ impl Segment {
         drop(old);
     }
 
+    /// Writes what readers may have seen, while none reads through the mapping, which is back
+    /// afterwards. One caller at a time.
+    pub(crate) fn write_again(&self, bytes: &[u8], position: u64) -> Result<(), StoreError> {
+        // Waits for whoever reads. Not under the lock afterwards: who finds no mapping need not wait.
+        let map = std::mem::replace(&mut *self.map.write(), Map::Never);
+        let written = self.write(bytes, position);
+        *self.map.write() = map;
+        written
+    }
+
     pub(crate) fn write(&self, bytes: &[u8], position: u64) -> Result<(), StoreError> {
         self.file
             .write_all_at(bytes, position - self.start)
@@ -305,5 +315,74 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, path: &Path) -> Result<(), StoreE
             Err(StoreError::io("remove", path)(error))
         }
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::sync::Weak;
+
+    use super::*;
+    use crate::disk::RealDisk;
+
+    /// Tries to read through its segment's mapping while it is written to.
+    struct Watching {
+        file: Arc<dyn DiskFile>,
+        segment: OnceLock<Weak<Segment>>,
+        was_read: AtomicBool,
+    }
+
+    impl DiskFile for Watching {
+        fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+            let segment = self.segment.get().unwrap().upgrade().unwrap();
+            self.was_read.store(segment.append_mapped(0, 1, &mut Vec::new()), Ordering::Relaxed);
+            self.file.write_all_at(bytes, at)
+        }
+
+        fn map(&self, bytes: u64) -> Option<Mapping> {
+            self.file.map(bytes)
+        }
+
+        fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+            self.file.read_at(bytes, at)
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn size(&self) -> io::Result<u64> {
+            unreachable!()
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn next_data(&self, _: u64) -> io::Result<Option<Range<u64>>> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn nobody_reads_through_the_mapping_while_what_was_read_is_written_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::under(directory.path());
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+        let file = disk.open(&directory.path().join("segment"), OpenMode::Write).unwrap();
+        file.set_len(8192).unwrap();
+        let (segment, was_read) = (OnceLock::new(), AtomicBool::new(false));
+        let watching = Arc::new(Watching { file, segment, was_read });
+        let segment = Arc::new(Segment::look_at(&disk, &layout, 0, 8192, watching.clone()));
+        watching.segment.set(Arc::downgrade(&segment)).unwrap();
+        let was_read = |written: Result<(), StoreError>| {
+            written.unwrap();
+            watching.was_read.load(Ordering::Relaxed)
+        };
+        assert!(was_read(segment.write(b"one", 0)));
+        assert!(!was_read(segment.write_again(b"two", 0)));
+        let mut read = Vec::new();
+        assert!(segment.append_mapped(0, 3, &mut read) && read == b"two");
     }
 }

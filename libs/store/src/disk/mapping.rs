@@ -40,7 +40,7 @@ impl Mapping {
         // to lengthen; removing a file leaves its pages to who has them mapped. Nobody writes to
         // the slice while it exists: `Segment::append_mapped` is asked for records below the visible
         // watermark, and writes go to the append position or behind it, which is never below; but for
-        // `Inner::write_again`, which has `Segment::unmap` wait for whoever reads and forbid a new map.
+        // `Segment::write_again`, which waits for whoever reads and keeps the map to itself meanwhile.
         let bytes = unsafe {
             std::slice::from_raw_parts(self.0.as_ptr().add(range.start), range.end - range.start)
         };
