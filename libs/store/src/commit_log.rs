@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::format::Layout;
 use crate::read_ahead::Announcements;
 use crate::segment::Segment;
-use crate::spare::SpareSegments;
+use crate::spare::{self, SpareSegments};
 
 /// So many of the newest segments are read through mappings.
 const MAPPED_SEGMENTS: usize = 2;
@@ -274,10 +274,9 @@ impl CommitLog {
 /// renames are not atomic a power cut could leave such a one both names, and its next life would take
 /// what was promised in this one.
 pub(crate) fn sync_names(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
-    for directory in [&layout.commit_log, &layout.spare] {
-        disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
-    }
-    Ok(())
+    let directory = &layout.commit_log;
+    disk.sync_directory(directory).map_err(StoreError::io("sync", directory))?;
+    spare::sync_names(disk, layout)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Their blocks were written once, so a sync of new records in them has no allocation to journal.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -82,8 +83,7 @@ impl SpareSegments {
             remove_if_there(&*self.disk, path)?;
             return self.sync(&self.layout.commit_log);
         }
-        let to = self.layout.spare.join(name);
-        self.disk.rename(path, &to).map_err(StoreError::io("rename", path))?;
+        self.move_here(path, name).map_err(StoreError::io("rename", path))?;
         self.sync(&self.layout.spare)?;
         self.sync(&self.layout.commit_log)?;
         // Not before: a file that changes must not come back under the name it had in the log.
@@ -91,28 +91,50 @@ impl SpareSegments {
         Ok(())
     }
 
-    /// A file whose start is made safe for a segment at `start`, durably, and which still waits
-    /// under its old name. It takes a while, so it is done without any lock.
-    pub(crate) fn make_ready(&self, start: u64) -> Result<Option<ReadySpare>, StoreError> {
-        let Some(name) = self.pop() else { return Ok(None) };
-        match self.make_file_ready(&name, start) {
-            Ok(segment) => Ok(Some(ReadySpare { segment, name })),
-            Err(error) => {
-                self.names.lock().push(name);
-                Err(error)
+    fn move_here(&self, path: &Path, name: &str) -> io::Result<()> {
+        let to = self.layout.spare.join(name);
+        match self.disk.rename(path, &to) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.disk.create_directory(&self.layout.spare)?;
+                self.disk.rename(path, &to)
             }
+            renamed => renamed,
         }
     }
 
-    fn make_file_ready(&self, name: &str, start: u64) -> Result<Segment, StoreError> {
+    /// A file whose start is made safe for a segment at `start`, durably, and which still waits
+    /// under its old name. It takes a while, so it is done without any lock.
+    pub(crate) fn make_ready(&self, start: u64) -> Result<Option<ReadySpare>, StoreError> {
+        while let Some(name) = self.pop() {
+            match self.make_file_ready(&name, start) {
+                Ok(Some(segment)) => return Ok(Some(ReadySpare { segment, name })),
+                Ok(None) => tracing::warn!(name, "somebody else has removed a spare file"),
+                Err(error) => {
+                    self.names.lock().push(name);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn make_file_ready(&self, name: &str, start: u64) -> Result<Option<Segment>, StoreError> {
         let path = self.layout.spare.join(name);
-        let file = self.disk.open(&path, OpenMode::Write).map_err(StoreError::io("open", &path))?;
+        let file = match self.disk.open(&path, OpenMode::Write) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(StoreError::io("open", &path))?,
+        };
+        if file.size().map_err(StoreError::io("read", &path))? != self.segment_bytes {
+            // Opened, it is there again, of no length.
+            remove_if_there(&*self.disk, &path)?;
+            return Ok(None);
+        }
         let segment = Segment::of_spare(&self.disk, &self.layout, start, self.segment_bytes, file);
         segment.write_zeros(start, start + HEAD_BYTES.min(self.segment_bytes))?;
         // Nobody knows here how far the log before it is on disk.
         proof::begin(&segment, start, 0)?;
         segment.sync()?;
-        Ok(segment)
+        Ok(Some(segment))
     }
 
     /// Gives the file its new name, which is durable with the segment's first flush.
@@ -141,7 +163,7 @@ impl SpareSegments {
             removed += 1;
         }
         if removed > 0 {
-            self.sync(&self.layout.spare)?;
+            sync_names(&*self.disk, &self.layout)?;
         }
         Ok(removed)
     }
@@ -152,6 +174,15 @@ impl SpareSegments {
 
     fn sync(&self, directory: &std::path::Path) -> Result<(), StoreError> {
         self.disk.sync_directory(directory).map_err(StoreError::io("sync", directory))
+    }
+}
+
+/// Makes durable which spare files there are. Without the directory there are none: whoever needs the
+/// space may remove it.
+pub(crate) fn sync_names(disk: &dyn Disk, layout: &Layout) -> Result<(), StoreError> {
+    match disk.sync_directory(&layout.spare) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        synced => synced.map_err(StoreError::io("sync", &layout.spare)),
     }
 }
 

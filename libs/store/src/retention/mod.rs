@@ -17,6 +17,7 @@ use crate::queue_table::{Deletion, QueueState};
 use crate::read::{RecordHead, read_head};
 use crate::segment::{Segment, remove_if_there};
 use crate::small_file;
+use crate::spare;
 use crate::store::Inner;
 
 pub(crate) use clock::RetentionClock;
@@ -196,12 +197,12 @@ impl Inner {
     fn remove_left_behind(&self) -> Result<(), StoreError> {
         let mut left_behind = self.left_behind.lock();
         let Some(start) = *left_behind else { return Ok(()) };
-        let Layout { queues, keys, blocks, spare, commit_log, .. } = &self.layout;
-        for directory in [queues, keys, blocks, spare, commit_log] {
+        let Layout { queues, keys, blocks, commit_log, .. } = &self.layout;
+        for directory in [queues, keys, blocks, &self.layout.spare, commit_log] {
             remove_if_there(&*self.disk, &directory.join(file_name(start)))?;
         }
         // The file may have been on its way from one directory to the other.
-        self.sync_directory(spare)?;
+        spare::sync_names(&*self.disk, &self.layout)?;
         self.sync_directory(commit_log)?;
         *left_behind = None;
         Ok(())

@@ -5,7 +5,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::config::FlushMode;
 use crate::consume_queue::QueueRange;
-use crate::disk::SimulatedDisk;
+use crate::disk::{RealDisk, SimulatedDisk};
 use crate::message::NewMessage;
 
 fn open(disk: &SimulatedDisk, spare_segments_max: usize) -> Inner {
@@ -27,15 +27,19 @@ pub(super) fn open_with(
     config: StoreConfig,
     clock: &Arc<ManualClock>,
 ) -> Inner {
+    let config = StoreConfig { directory: "/s".into(), ..config };
+    open_on(Arc::new(disk.clone()), config, clock)
+}
+
+fn open_on(disk: Arc<dyn Disk>, config: StoreConfig, clock: &Arc<ManualClock>) -> Inner {
     let config = StoreConfig {
-        directory: "/s".into(),
         segment_bytes: 8192,
         message_bytes_max: 2000,
         upkeep: Upkeep { free_bytes_min: Some(0), ..config.upkeep },
         threads: false,
         ..config
     };
-    let inner = Inner::open(config, Arc::new(disk.clone()), clock.clone()).unwrap();
+    let inner = Inner::open(config, disk, clock.clone()).unwrap();
     inner.protected_from.store(u64::MAX, Ordering::Release);
     inner
 }
@@ -598,6 +602,47 @@ fn a_spare_file_that_could_not_be_used_waits_on() {
     disk.fail_after(1 << 40);
     inner.log.prepare_next(&inner.spares).unwrap();
     assert_eq!(inner.spares.count(), spares - 1);
+}
+
+#[test]
+fn whoever_needs_their_space_may_remove_the_spare_files_of_an_open_store() {
+    for directory_stays in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = StoreConfig {
+            directory: directory.path().to_path_buf(),
+            // However full the disk of this machine is.
+            upkeep: Upkeep {
+                spare_segments_max: 2,
+                retention_disk_percent: 95,
+                ..Upkeep::default()
+            },
+            ..StoreConfig::default()
+        };
+        let inner = open_on(Arc::new(RealDisk), config, &Arc::new(ManualClock::at_ms(1000)));
+        let remove_spares = || {
+            assert_eq!(inner.spares.count(), 2);
+            std::fs::remove_dir_all(&inner.layout.spare).unwrap();
+            if directory_stays {
+                std::fs::create_dir(&inner.layout.spare).unwrap();
+            }
+        };
+        append(&inner, 26);
+        expire(&inner);
+        remove_spares();
+        for _ in 0..14 {
+            append(&inner, 1);
+            inner.prepare_next_segment().unwrap();
+        }
+        for segment in inner.log.all() {
+            assert_eq!(std::fs::metadata(&segment.path).unwrap().len(), 8192);
+        }
+        // There are new ones, which may go as well.
+        expire(&inner);
+        remove_spares();
+        assert_eq!(inner.spares.remove_all().unwrap(), 2);
+        append(&inner, 14);
+        assert_eq!(inner.flusher.poisoned(), None);
+    }
 }
 
 #[test]
