@@ -142,9 +142,10 @@ fn is_read_only(view: &GroupView) -> bool {
 }
 
 /// Whether a group that somebody wants to go with what is left on it takes no messages any more, or has no pod
-/// that could: it may never become ready again, and nothing would help then.
+/// that could: it may never become ready again, and nothing would help then. In either case the StatefulSet
+/// controller has seen the newest set first: by that its disks stay, also with `whenDeleted: Delete`.
 fn may_be_dropped(view: &GroupView) -> bool {
-    is_read_only(view) || view.pods.iter().all(|pod| !pod.is_ready)
+    is_read_only(view) || view.is_current && view.pods.iter().all(|pod| !pod.is_ready)
 }
 
 async fn left(admin: &Admin, address: &str) -> Result<Left, Unknown> {
@@ -240,13 +241,17 @@ mod tests {
     fn a_group_of_which_no_pod_gets_ready_may_be_dropped() {
         let mut view = three_replicas();
         assert!(may_be_dropped(&view));
-        view.is_current = false;
+        view.pods[0].is_up_to_date = false;
         assert!(!may_be_dropped(&view), "it still takes messages");
         view.pods[0].is_ready = false;
         assert!(!may_be_dropped(&view));
         view.pods.iter_mut().for_each(|pod| pod.is_ready = false);
         assert!(may_be_dropped(&view));
+        view.is_current = false;
+        assert!(!may_be_dropped(&view), "its disks may be about to go with its set");
         view.pods.clear();
+        assert!(!may_be_dropped(&view));
+        view.is_current = true;
         assert!(may_be_dropped(&view));
     }
 
