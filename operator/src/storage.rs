@@ -110,7 +110,7 @@ struct Refused {
 }
 
 /// Has every claim of the set ask for `size` that asks for less; also those of replicas that are not there, as
-/// disks are kept.
+/// disks are kept. One that goes is nobody's disk any more: the next pod gets another.
 async fn grow_claims(
     context: &Context,
     namespace: &str,
@@ -122,7 +122,8 @@ async fn grow_claims(
     let claims = api.list(&ListParams::default().labels(&labels)).await;
     let claims = claims.map_err(Error::kubernetes("list the claims"))?;
     let prefix = format!("data-{set}-");
-    let mine = claims.iter().filter(|claim| {
+    let stays = claims.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none());
+    let mine = stays.filter(|claim| {
         claim.name_any().strip_prefix(&prefix).is_some_and(|rest| rest.parse::<u32>().is_ok())
     });
     for claim in mine {

@@ -285,6 +285,16 @@ async fn any_server_lets_disks_grow_that_were_kept_from_a_set_of_before() {
     cluster.until_it_says("NameServer", "stuck", "StorageNotExpanded", refused).await;
     let set = cluster.until_set("stuck-namesrv", |_| true).await;
     assert_eq!(set["spec"]["volumeClaimTemplates"][0].pointer(size).unwrap(), "1Gi");
+
+    // One that is about to go does not count. The server keeps it while it may be in use.
+    let claim = "data-anew-namesrv-0";
+    cluster.make_claim(claim, "1Gi", None).await;
+    cluster.delete_object("PersistentVolumeClaim", claim).await;
+    let is_ending = |claim: &Value| !claim["metadata"]["deletionTimestamp"].is_null();
+    cluster.until_object("PersistentVolumeClaim", claim, is_ending).await;
+    cluster.declare("NameServer", "anew", "{replicas: 1, storage: {size: 2Gi}}").await;
+    let set = cluster.until_set("anew-namesrv", |_| true).await;
+    assert_eq!(set["spec"]["volumeClaimTemplates"][0].pointer(size).unwrap(), "2Gi");
     cluster.delete_class(&class).await;
     cluster.stop().await;
 }
