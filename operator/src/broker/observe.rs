@@ -161,15 +161,18 @@ impl GroupView {
         if self.serving().is_some() {
             return;
         }
-        // A master that answers may write, though no NameServer knows it and so nobody calls it ready.
-        let master = self.master().and_then(|master| self.pod(master));
-        let is_master_there = master.is_some_and(|master| master.position.is_some());
         let Some(best) = self.pods.iter().filter_map(|pod| pod.position).max() else { return };
         for pod in &mut self.pods {
             let same_epoch = pod.position.filter(|(epoch, _)| *epoch == best.0);
-            let lag = same_epoch.and_then(|(_, end)| i64::try_from(best.1 - end).ok());
-            pod.lag_bytes = if is_master_there { lag.map(rounded) } else { lag };
+            pod.lag_bytes = same_epoch.and_then(|(_, end)| i64::try_from(best.1 - end).ok());
         }
+    }
+
+    /// Whether somebody may write, so that what others lack changes all the time: a master that serves, or one
+    /// that answers, though no NameServer knows it and so nobody calls it ready.
+    pub(super) fn may_be_written(&self) -> bool {
+        let master = self.master().and_then(|master| self.pod(master));
+        self.serving().is_some() || master.is_some_and(|master| master.position.is_some())
     }
 
     /// Whether the group goes on to take messages when any one pod is taken away. True also where that is

@@ -237,6 +237,11 @@ mod tests {
         gone.compare_logs();
         assert_eq!((gone.pods[1].lag_bytes, gone.pods[2].lag_bytes), (None, Some(0)));
         assert!(how_to_promote(&manual, &gone).contains("the first: 2, 1. To promote"));
+        // A master that answers and is not ready makes the status round, not the choice.
+        (gone.pods[0].position, gone.pods[1].position) = (Some((4, 95)), Some((4, 70)));
+        gone.compare_logs();
+        assert!(gone.may_be_written());
+        assert!(how_to_promote(&manual, &gone).contains("the first: 2, 1. To promote"));
     }
 
     #[test]

@@ -349,9 +349,9 @@ fn replica_status(view: &GroupView, pod: &PodView) -> ReplicaStatus {
         role: role.to_owned(),
         ready: pod.is_ready,
         // Where nobody writes who has most is told by the last byte (`GroupView::compare_logs`).
-        lag_bytes: match view.serving() {
-            Some(_) => pod.lag_bytes.map(rounded),
-            None => pod.lag_bytes,
+        lag_bytes: match view.may_be_written() {
+            true => pod.lag_bytes.map(rounded),
+            false => pod.lag_bytes,
         },
         up_to_date: pod.is_up_to_date,
     }
