@@ -71,7 +71,8 @@ async fn any_server_has_brokers_told_the_address_that_a_load_balancer_got() {
         |map: &Value, text: &str| map["data"]["broker.toml"].as_str().unwrap().contains(text);
     let map = cluster.until_object("ConfigMap", "mq-0-config", |_| true).await;
     assert!(!says(&map, "advertise_of_replicas"), "{map:#}");
-    let what_to_do = "kubectl describe service mq-0-0-external";
+    let what_to_do = "A cluster gives them where something in it provides load balancers; \
+                      `kubectl describe service mq-0-0-external`";
     cluster.until_it_says("Broker", "mq", "ExternalAddressMissing", what_to_do).await;
     for (ingress, told) in [
         (json!({ "ip": "192.0.2.7" }), "external = [\"192.0.2.7:10911\"]"),

@@ -295,7 +295,8 @@ fn without_address(findings: &Findings) -> Option<Finding> {
     let first = findings.without_address.first()?;
     let count = findings.without_address.len();
     let message = format!(
-        "{count} Services for clients outside of the cluster have no address, so that brokers tell them none. A cluster          gives them where something in it provides load balancers; `kubectl describe service {first}` says what it does"
+        "{count} Services for clients outside of the cluster have no address, so that brokers tell them none. A cluster \
+         gives them where something in it provides load balancers; `kubectl describe service {first}` says what it does"
     );
     Some(Finding::new("ExternalAddressMissing", true, "NoLoadBalancer", message))
 }
