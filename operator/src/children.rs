@@ -456,7 +456,8 @@ impl Children {
     }
 
     /// Deletes what belongs to a resource and is not wanted any more; never pods, which their
-    /// StatefulSets delete, nor authority records, which live as long as the disks.
+    /// StatefulSets delete, nor authority records, which live as long as the disks, nor what another
+    /// resource owns and somebody gave the labels of this one.
     pub(crate) async fn delete_others(
         &self,
         namespace: &str,
@@ -472,7 +473,7 @@ impl Children {
                 let name = object.name_any();
                 let key = (kind.clone(), namespace.to_owned(), name.clone());
                 if object.namespace().as_deref() != Some(namespace)
-                    || belongs(&object.metadata) != Some(owner)
+                    || resource_of(&object.metadata) != Some(owner)
                     || object.metadata.deletion_timestamp.is_some()
                     || wanted.contains(&key)
                 {
@@ -567,16 +568,21 @@ fn leave_out(object: &mut DynamicObject, is_pod: bool) {
     }
 }
 
-/// By its labels, or by its owner where somebody took them away.
+/// By its resource where that owns it, as somebody may have changed its labels or taken them away; otherwise, as
+/// of pods, by its labels.
 fn touched(object: &DynamicObject) -> Option<Touched> {
-    let owned = || {
-        let mut owners = object.metadata.owner_references.iter().flatten();
-        let owner = owners.find(|owner| owner.controller == Some(true))?;
-        Some((pods::Role::of_kind(&owner.kind)?.label(), &*owner.name))
-    };
-    let (name, instance) = belongs(&object.metadata).or_else(owned)?;
+    let (name, instance) = resource_of(&object.metadata).or_else(|| belongs(&object.metadata))?;
     let namespace = object.namespace()?;
     Some(Touched { name: name.to_owned(), instance: instance.to_owned(), namespace })
+}
+
+/// Whose it is: by its controlling owner, or by its labels where it has none.
+fn resource_of(metadata: &ObjectMeta) -> Option<(&str, &str)> {
+    let mut owners = metadata.owner_references.iter().flatten();
+    match owners.find(|owner| owner.controller == Some(true)) {
+        Some(owner) => Some((pods::Role::of_kind(&owner.kind)?.label(), &owner.name)),
+        None => belongs(metadata),
+    }
 }
 
 /// The kind's name and the resource's, of an object that the operator made.

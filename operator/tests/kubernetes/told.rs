@@ -35,22 +35,31 @@ async fn any_server_is_told_what_somebody_did_to_objects_that_are_put_back() {
 async fn any_server_has_labels_put_back_by_which_the_operator_knows_its_objects() {
     let cluster = Cluster::start().await;
     cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    cluster.declare("NameServer", "another", "{replicas: 1}").await;
+    cluster.until_set("another-namesrv", |_| true).await;
     let is_whole = |set: &Value| {
         let labels = &set["metadata"]["labels"];
         labels["app.kubernetes.io/managed-by"] == "weirmq-operator"
+            && labels["app.kubernetes.io/name"] == "weirmq-nameserver"
             && labels["app.kubernetes.io/instance"] == "ns"
     };
     let before = cluster.until_set("ns-namesrv", is_whole).await;
-    // Without the first one its watch does not see it any more.
-    for label in ["managed-by", "instance"] {
+    // Without the first one its watch does not see it any more. The last ones say that it is another's, who
+    // does not want it.
+    for (label, value) in [
+        ("managed-by", None),
+        ("instance", None),
+        ("instance", Some("another")),
+        ("name", Some("weirmq-broker")),
+    ] {
         let label = format!("app.kubernetes.io/{label}");
-        let without = json!({ "metadata": { "labels": { label: null } } });
-        cluster.patch_object("StatefulSet", "ns-namesrv", &without).await;
+        let changed = json!({ "metadata": { "labels": { label: value } } });
+        cluster.patch_object("StatefulSet", "ns-namesrv", &changed).await;
         let after = cluster.until_set("ns-namesrv", is_whole).await;
         assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
-        let changed = "somebody changed StatefulSet ns-namesrv";
-        cluster.until_event("PutBack", changed).await;
     }
+    // That is said of the first one, and of no label else: the generation stays.
+    cluster.until_event("PutBack", "somebody changed StatefulSet ns-namesrv").await;
 
     // One that it did not make stays somebody else's.
     let somebodys = json!({ "app": "another" });
