@@ -8,6 +8,9 @@ use kube::runtime::watcher::{self, Event};
 use parking_lot::Mutex;
 use weirmq_admin::Check;
 
+/// A role of somebody's own may leave out nodes: without them a cordon hands nothing over, and all else goes on.
+const OPTIONAL: &str = "Node";
+
 /// Cheap to clone; clones are the same.
 #[derive(Clone)]
 pub(crate) struct WatchHealth {
@@ -30,7 +33,6 @@ impl WatchHealth {
         match said {
             Err(watcher::Error::InitialListFailed(error)) => {
                 let why = format!("{kind} cannot be listed: {}{}", error, remedy(error));
-                self.check.failing(&why);
                 // The following attempts are no news.
                 if failing.insert(kind.to_owned(), why.clone()).is_none() {
                     tracing::warn!(
@@ -39,6 +41,7 @@ impl WatchHealth {
                         "nothing is done about these until they can be listed"
                     );
                 }
+                self.say(&failing);
             }
             // Each attempt begins with it.
             Err(_) | Ok(Event::Init) => {}
@@ -47,11 +50,15 @@ impl WatchHealth {
                     return;
                 }
                 tracing::info!(kind, "these can be listed again");
-                match failing.values().next() {
-                    Some(why) => self.check.failing(why),
-                    None => self.check.ok(),
-                }
+                self.say(&failing);
             }
+        }
+    }
+
+    fn say(&self, failing: &BTreeMap<String, String>) {
+        match failing.iter().find(|(kind, _)| *kind != OPTIONAL) {
+            Some((_, why)) => self.check.failing(why),
+            None => self.check.ok(),
         }
     }
 }
@@ -86,6 +93,8 @@ mod tests {
             health.see::<()>(kind, &Ok(Event::Init));
             health.see::<()>(kind, &Err(error));
         };
+        fails("Node", 403);
+        assert!(admin.is_ready(), "it goes on without");
         fails("Broker", 404);
         fails("Topic", 403);
         fails("Broker", 404);
