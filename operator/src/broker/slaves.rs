@@ -34,9 +34,16 @@ struct Known {
     said: Option<(Instant, Said)>,
 }
 
-/// What a master says of its slaves, by the pod's name: how many bytes it lacks, and whether it is in sync.
-/// Of one that is not there it knows nothing.
-type Said = BTreeMap<String, (i64, bool)>;
+/// What a master says of its slaves: how many bytes it lacks, and whether it is in sync. Of one that is not there
+/// it knows nothing, nor of one that was started anew since.
+type Said = BTreeMap<Slave, (i64, bool)>;
+
+/// The pod's name and uid.
+type Slave = (String, Option<String>);
+
+fn slave(pod: &PodView) -> Slave {
+    (pod.name.clone(), pod.uid.clone())
+}
 
 impl Slaves {
     fn is_due(&self, now: Instant, key: &(String, String), master: (u64, u32)) -> bool {
@@ -67,7 +74,7 @@ impl Slaves {
         let known = all.get(&key).filter(|known| known.master == (view.epoch(), master));
         let Some((_, said)) = known.and_then(|known| known.said.as_ref()) else { return };
         for pod in &mut view.pods {
-            let (lag, keeps_up) = match said.get(&pod.name) {
+            let (lag, keeps_up) = match said.get(&slave(pod)) {
                 _ if pod.replica == master => (Some(0), true),
                 Some((lag, is_in_sync)) => (Some(*lag), *is_in_sync),
                 None => (None, false),
@@ -106,8 +113,8 @@ fn said(answer: &HaRuntimeInfo, pods: &[PodView]) -> Said {
     let of_pod = |pod: &PodView| {
         let host = format!("{}.", pod.name);
         let mut slaves = answer.ha_connection_info.iter();
-        let slave = slaves.find(|slave| slave.addr.starts_with(&host))?;
-        Some((pod.name.clone(), (slave.diff.max(0), slave.in_sync)))
+        let found = slaves.find(|slave| slave.addr.starts_with(&host))?;
+        Some((slave(pod), (found.diff.max(0), found.in_sync)))
     };
     pods.iter().filter_map(of_pod).collect()
 }
@@ -122,7 +129,7 @@ mod tests {
     }
 
     fn one(lag: i64, is_in_sync: bool) -> Said {
-        BTreeMap::from([("mq-0-1".to_owned(), (lag, is_in_sync))])
+        BTreeMap::from([(slave(&three_replicas().pods[1]), (lag, is_in_sync))])
     }
 
     fn told(slaves: &Slaves) -> Vec<(Option<i64>, Option<bool>)> {
@@ -155,6 +162,12 @@ mod tests {
         assert_eq!(told(&slaves), known);
         slaves.note(now + KEPT, key(), master, None);
         assert_eq!(told(&slaves), [(None, None); 3]);
+        // A pod that was started anew does not count as the one before did.
+        let mut view = three_replicas();
+        slaves.note(now, key(), master, Some(one(5, true)));
+        view.pods[1].uid = Some("another".to_owned());
+        slaves.tell("shop", &mut view);
+        assert_eq!((view.pods[1].lag_bytes, view.pods[1].keeps_up), (None, Some(false)));
         // Of another master nothing is known.
         slaves.note(now, key(), (3, 0), Some(one(5, true)));
         assert_eq!(told(&slaves), [(None, None); 3]);

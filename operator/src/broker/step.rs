@@ -179,15 +179,15 @@ fn has_another_master(group: &GroupView, pod: &str) -> bool {
 }
 
 /// Whether a group takes no messages while any replica is away, and none is at the moment. With roles by
-/// configuration nobody leaves the in-sync set, so that is so whatever has to be in sync; who is in it the
-/// master says, as there is no record.
+/// configuration nobody leaves the in-sync set, so that is so where anybody but the master has to be in sync; who
+/// is in it the master says, as there is no record.
 fn needs_all(group: &GroupView) -> bool {
     let is_whole = |pod: &PodView| match group.is_elected {
         true => group.is_in_sync(pod.replica),
         false => pod.keeps_up == Some(true),
     };
-    (!group.is_elected || group.min_in_sync >= group.wanted)
-        && group.pods.iter().all(|pod| pod.is_ready && is_whole(pod))
+    let pauses_from = if group.is_elected { group.wanted } else { 2 };
+    group.min_in_sync >= pauses_from && group.pods.iter().all(|pod| pod.is_ready && is_whole(pod))
 }
 
 #[cfg(test)]
@@ -207,6 +207,9 @@ mod tests {
         assert!(!needs_all(&by_configuration), "nobody knows whether they have caught up");
         by_configuration.pods.iter_mut().for_each(|pod| pod.keeps_up = Some(true));
         assert!(needs_all(&by_configuration));
+        by_configuration.min_in_sync = 1;
+        assert!(!needs_all(&by_configuration), "a slave says itself that it can be spared");
+        by_configuration.min_in_sync = 2;
         by_configuration.pods[1].keeps_up = Some(false);
         assert!(!needs_all(&by_configuration), "it catches up");
         by_configuration.pods[1].keeps_up = Some(true);
