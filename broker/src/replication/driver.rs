@@ -28,7 +28,7 @@ use weirmq_store::StoreError;
 use super::authority::{Authority, Found, MasterService};
 use super::frame::{Follow, Frame};
 use super::link::{FromLink, Link};
-use super::refusals::Reason;
+use super::refusals::{Reason, in_short};
 use super::{Command, HandOverError, Shared, copy, kept};
 use crate::Broker;
 use follow::{Following, OFFSETS_PER_FRAME};
@@ -408,6 +408,7 @@ impl Driver {
             Frame::Fetch(fetch) => self.on_fetch(peer, fetch),
             Frame::Log(log) => self.on_log(peer, log)?,
             Frame::Refused(why) => {
+                let why = in_short(&why);
                 if self.refused_by.is_news(peer, &why) {
                     tracing::warn!(replica = peer.replica.0, why, "replica refuses");
                 }

@@ -16,7 +16,7 @@ use weirmq_store::{LogRead, Store, StoreError};
 use super::Shared;
 use super::driver::named;
 use super::frame::{Fetch, Frame, FrameError, HEAD_BYTES, contents_bytes_of_peer, encode_log};
-use super::refusals::Reason;
+use super::refusals::{Reason, in_short};
 
 /// How much log goes into one frame, at least one record.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -144,7 +144,8 @@ pub(super) async fn run<S: AsyncRead + AsyncWrite + Send>(
     if let Err(error @ (LinkError::Frame(_) | LinkError::Protocol(_))) = &ended {
         shared.counted.refusals.refused(&named(peer.replica), Reason::NoReplica, error);
     }
-    let why = ended.err().map_or_else(String::new, |error| error.to_string());
+    // With words of the peer, where a frame of its is none.
+    let why = ended.err().map_or_else(String::new, |error| in_short(&error));
     let _ = events.send(FromLink::Down { link: number, peer, why }).await;
 }
 

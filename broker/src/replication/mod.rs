@@ -302,10 +302,10 @@ impl Shared {
     /// so where it is asked whether it is ready, if its configuration may be the reason: whoever waits
     /// for it would see nothing else.
     fn refused(&self, who: &dyn fmt::Display, reason: Reason, why: &dyn fmt::Display) {
-        // Some of it may be the words of a stranger.
-        let why = &refusals::in_short(why);
         self.counted.refusals.refused(who, reason, why);
         if reason.is_configured() && self.said.lock().is_none() {
+            // Some of it may be the words of a stranger.
+            let why = refusals::in_short(why);
             self.check.failing(format!("{who}: {why}"));
         }
     }

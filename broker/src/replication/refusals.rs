@@ -67,21 +67,29 @@ pub(crate) enum Reason {
 }
 
 impl Refusals {
-    /// `who` is an address, or the number of a replica that has shown who it is.
+    /// `who` is an address, or the number of a replica that has shown who it is. Some of `why` may be its
+    /// own words.
     pub(super) fn refused(&self, who: &dyn fmt::Display, reason: Reason, why: &dyn fmt::Display) {
-        let who = who.to_string();
-        let is_new = {
-            let mut counted = self.0.lock();
-            *counted.counts.entry(reason).or_default() += 1;
-            if counted.said.len() >= SAID_MAX {
-                counted.said.clear();
-            }
-            counted.said.insert((who.clone(), reason))
-        };
-        if is_new {
-            let reason = reason.name();
-            tracing::warn!(who, reason, %why, "refused; said once until it is accepted");
+        if let Some(why) = self.count(who, reason, why) {
+            let (who, reason) = (who.to_string(), reason.name());
+            tracing::warn!(who, reason, why, "refused; said once until it is accepted");
         }
+    }
+
+    /// Counts it; returns what is to be said, if anything is.
+    fn count(
+        &self,
+        who: &dyn fmt::Display,
+        reason: Reason,
+        why: &dyn fmt::Display,
+    ) -> Option<String> {
+        let mut counted = self.0.lock();
+        *counted.counts.entry(reason).or_default() += 1;
+        if counted.said.len() >= SAID_MAX {
+            counted.said.clear();
+        }
+        let is_new = counted.said.insert((who.to_string(), reason));
+        is_new.then(|| in_short(why))
     }
 
     /// Should it be refused again, that is news; but not where it was caught in saying what cannot be, which
@@ -140,6 +148,16 @@ impl Reason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_peer_says_is_said_once_and_in_one_short_line() {
+        let refusals = Refusals::default();
+        let why = format!("no variant `x\nERROR the disk failed{}`", "y".repeat(8 << 10));
+        let said = refusals.count(&"replica 2", Reason::NoReplica, &why).unwrap();
+        assert!(said.starts_with("no variant `x\\nERROR the disk failedy"), "{said}");
+        assert!(said.len() <= WHY_CHARS_MAX && !said.contains(char::is_control), "{said}");
+        assert_eq!(refusals.count(&"replica 2", Reason::NoReplica, &why), None);
+    }
 
     #[test]
     fn each_refusal_counts_and_what_is_remembered_of_them_is_bounded() {

@@ -16,6 +16,7 @@ use weirmq_store::DamagedRange;
 use super::Driver;
 use super::said::Said;
 use crate::replication::frame::{Frame, Lacking, LogBytes, Lost};
+use crate::replication::refusals::in_short;
 
 /// From this version of the protocol on it has frames for that.
 const PROTOCOL: u32 = 2;
@@ -191,6 +192,7 @@ impl Driver {
         if start > from {
             self.repairs.begins.insert(peer.replica, start);
         }
+        let why = in_short(&why);
         if self.repairs.useless.lock().is_news((from, peer.replica), &why) {
             let replica = peer.replica.0;
             tracing::error!(
