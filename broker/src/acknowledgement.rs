@@ -200,6 +200,22 @@ mod tests {
         assert_eq!(waiting.longest_waiting_since(), Some(before));
     }
 
+    #[tokio::test]
+    async fn what_is_late_is_answered_at_once_behind_what_is_not() {
+        let waiting = Acknowledgements::new(Duration::from_secs(300));
+        let now = Instant::now();
+        for (position, since) in [(10, now), (20, now - Duration::from_secs(301))] {
+            waiting.wait(position, since, Then::Show(Vec::new()));
+        }
+        let acted = Notify::new();
+        let late = |_| (ResponseCode::FlushDiskTimeout, "unknown");
+        tokio::select! {
+            () = waiting.expire(|| acted.notify_one(), late) => {}
+            () = acted.notified() => {}
+            () = tokio::time::sleep(Duration::from_secs(30)) => panic!("it waits for the first one"),
+        }
+    }
+
     #[test]
     fn a_late_reply_has_the_fields_of_the_good_one() {
         for serialize in [SerializeType::Json, SerializeType::Binary] {
