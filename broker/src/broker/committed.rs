@@ -12,7 +12,7 @@ impl Broker {
     /// Notes an offset; `true` where it went to the offsets that a slave keeps.
     ///
     /// # Errors
-    /// When those are too many.
+    /// When those are too many, and at a master of before until it has begun anew: nobody would ask it for them.
     pub(crate) fn commit_offset(
         &self,
         group: &str,
@@ -26,6 +26,10 @@ impl Broker {
                 self.offsets_committed.notify_one();
             }
             return Ok(false);
+        }
+        if self.replication.as_ref().is_some_and(|replication| replication.was_master()) {
+            let remark = "this replica is not the master any more; commit at the next one";
+            return Err(Refusal::new(ResponseCode::SystemBusy, remark));
         }
         let marks = self.store.watermarks();
         let safe = marks.visible().min(marks.flushed());

@@ -137,6 +137,8 @@ pub(crate) struct Shared {
     offsets_heard: AtomicU64,
     /// Whether this replica has once had all that its master had, or is the master.
     knows_state: AtomicBool,
+    /// Whether it is or was the master, since it began.
+    has_led: AtomicBool,
 }
 
 impl Shared {
@@ -161,6 +163,7 @@ impl Shared {
             check,
             offsets_heard: AtomicU64::new(0),
             knows_state: AtomicBool::new(false),
+            has_led: AtomicBool::new(false),
         }
     }
 
@@ -272,7 +275,17 @@ impl Shared {
         self.status.subscribe()
     }
 
+    /// Whether this replica was the master and is none any more: it is about to begin anew, and the next master
+    /// does not ask what was committed here meanwhile.
+    pub(crate) fn was_master(&self) -> bool {
+        let is_master = matches!(self.role(), RoleStatus::Master { .. });
+        !is_master && self.has_led.load(Ordering::Acquire)
+    }
+
     pub(crate) fn set_status(&self, status: Status) {
+        if matches!(status.role, RoleStatus::Master { .. }) {
+            self.has_led.store(true, Ordering::Release);
+        }
         self.status.send_if_modified(|known| {
             let is_new = *known != status;
             if is_new {

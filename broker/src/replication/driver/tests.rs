@@ -434,3 +434,19 @@ async fn a_hand_over_begins_with_what_was_committed_at_this_replica_as_a_slave()
     }
     assert!(broker.state.offsets.take_dirty().is_empty());
 }
+
+/// The next master asks all others what was committed at them, and not the one before.
+#[tokio::test]
+async fn nothing_is_committed_at_a_master_of_before_until_it_has_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    broker.state.topics.put(Topic::new("t", 1));
+    let replication = broker.replication.as_ref().unwrap();
+    let commits_as = |role| {
+        replication.set_status(Status { role, ..replication.status() });
+        broker.commit_offset("g", "t", 0, 1).map_err(|refusal| refusal.code)
+    };
+    assert_eq!(commits_as(RoleStatus::Slave { master: 1 }), Ok(true));
+    assert_eq!(commits_as(RoleStatus::Master { may_append: true }), Ok(false));
+    assert_eq!(commits_as(RoleStatus::Slave { master: 1 }), Err(ResponseCode::SystemBusy));
+}
