@@ -15,7 +15,7 @@ import sys
 
 import network
 import traffic
-from group import BROKER_PORT, NAMESRV_PORT, Group, until
+from group import NAMESRV_PORT, Group, until
 
 wire = traffic.wire
 TOPICS = {f"topic-{number}": 1 + number % 7 for number in range(40)}
@@ -85,7 +85,7 @@ def promoted(group):
 
 
 def connect(group, name):
-    return wire.Link(f"{group.network.addresses[name]}:{BROKER_PORT}", 20)
+    return wire.Link(group.address(name), 20)
 
 
 def fill(link):

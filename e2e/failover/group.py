@@ -212,6 +212,10 @@ class Group:
             return False
         return True
 
+    def address(self, name):
+        """Where clients find a replica."""
+        return f"{self.network.addresses[name]}:{BROKER_PORT}"
+
     def masters(self):
         """The replicas that take messages, by their own word."""
         return [name for name in self.names if self.metrics(name).get("weirmq_takes_messages") == 1]

@@ -3,7 +3,7 @@ import signal
 import subprocess
 import time
 
-from group import BROKER_PORT, FREEZE, NAMESRV_PORT, THAW, until
+from group import FREEZE, NAMESRV_PORT, THAW, until
 
 # What it does to the master.
 FAULTS = {

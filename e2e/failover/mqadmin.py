@@ -20,7 +20,7 @@ import urllib.request
 import network
 import traffic
 from emptied import connect, send
-from group import API_PORT, BROKER_PORT, NAMESRV_PORT, Group, until
+from group import API_PORT, NAMESRV_PORT, Group, until
 from official import programs
 
 wire = traffic.wire
@@ -173,7 +173,7 @@ class Look:
         return self.group.names.index(name) + 1
 
     def address(self, name):
-        return f"{self.group.network.addresses[name]}:{BROKER_PORT}"
+        return self.group.address(name)
 
     def settle(self, candidates):
         """Waits until one of these is master and has all that run in sync; says which."""

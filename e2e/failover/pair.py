@@ -19,7 +19,7 @@ import network
 import official
 import promises
 import traffic
-from group import BROKER_PORT, NAMESRV_PORT, Group, until
+from group import NAMESRV_PORT, Group, until
 
 wire = traffic.wire
 MASTER, SLAVE = "r0", "r1"
@@ -54,7 +54,7 @@ def main():
         clients = None
         try:
             pair.settle()
-            link = wire.Link(address(pair, MASTER))
+            link = wire.Link(pair.address(MASTER))
             # On a busy machine a slave may take longer than the half second that LIMITS gives it.
             until("the topic is made", lambda: wire.create_topic(link, traffic.TOPIC, traffic.QUEUES)["code"] == 0, 30)
             link.close()
@@ -84,7 +84,7 @@ def campaign(pair, clients, kinds):
     without_master(pair, clients, commits, kinds)
     clients.end()
     commits.end()
-    compared = promises.compare(address(pair, MASTER), traffic.TOPIC, clients)
+    compared = promises.compare(pair.address(MASTER), traffic.TOPIC, clients)
     lines = list(clients.explain(compared))
     wrong = compared.wrong + promises.described("acknowledged", compared.lost, compared.found)
     wrong += promises.described("seen by a consumer", compared.vanished, compared.found)
@@ -136,7 +136,7 @@ def without_master(pair, clients, commits, kinds):
 
 def shown(pair, name):
     """Where the queues end for consumers of this replica."""
-    link = wire.Link(address(pair, name))
+    link = wire.Link(pair.address(name))
     places = [{"topic": traffic.TOPIC, "queueId": str(queue)} for queue in range(traffic.QUEUES)]
     ends = [int(link.call(wire.MAX_OFFSET, place)[0]["extFields"]["offset"]) for place in places]
     link.close()
@@ -161,10 +161,6 @@ def served(clients):
     until("everybody is served", lambda: clients.is_served_since(mark), 60)
 
 
-def address(pair, name):
-    return f"{pair.network.addresses[name]}:{BROKER_PORT}"
-
-
 class Commits(threading.Thread):
     """Asks both replicas again and again how far each group is. What one has said it never takes back, and a master that
     comes back knows with its first answer what was committed at its slave until then. What is committed there later it
@@ -185,7 +181,7 @@ class Commits(threading.Thread):
             for name in self.pair.names:
                 try:
                     if name not in links:
-                        links[name] = wire.Link(address(self.pair, name), 1)
+                        links[name] = wire.Link(self.pair.address(name), 1)
                     self._ask(name, links[name])
                 except (wire.Gone, AssertionError):
                     if name in links:

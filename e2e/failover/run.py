@@ -24,7 +24,7 @@ import official
 import promises
 import traffic
 from injector import FAULTS, HAS_A_MASTER, OF_DISKS, PROMPT_SECONDS, USUAL, Injector, page_cache
-from group import BROKER_PORT, NAMESRV_PORT, Group, disk
+from group import NAMESRV_PORT, Group, disk
 from counts import Counts, figures
 
 ROUND = 10
@@ -143,7 +143,7 @@ def campaign(options, seed, order, counts, net, folder, commands):
     load = None
     try:
         master = group.settle()
-        link = traffic.wire.Link(f"{net.addresses[master]}:{BROKER_PORT}")
+        link = traffic.wire.Link(group.address(master))
         answer = traffic.wire.create_topic(link, traffic.TOPIC, traffic.QUEUES)
         assert answer["code"] == 0, answer
         link.close()
@@ -173,7 +173,7 @@ def campaign(options, seed, order, counts, net, folder, commands):
             before = fault
         load.end()
         master = group.settle()
-        return report(options, seed, counts, load, (outages, slow, over), group, f"{net.addresses[master]}:{BROKER_PORT}")
+        return report(options, seed, counts, load, (outages, slow, over), group, group.address(master))
     except (TimeoutError, AssertionError, RuntimeError) as error:
         print(f"FAILED: {error}")
         for name in group.names:

@@ -372,8 +372,8 @@ impl Children {
     }
 
     /// Has an object that was made for an earlier resource of the same name go with the present one: the
-    /// garbage collector would take it soon, as its owner is gone. One that is to stay by now loses its owner. Where the operator may not look at it,
-    /// nothing is done.
+    /// garbage collector would take it soon, as its owner is gone. One that is to stay by now loses its
+    /// owner. Where the operator may not look at it, nothing is done.
     async fn take_over(
         &self,
         api: &Api<DynamicObject>,

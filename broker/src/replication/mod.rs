@@ -392,12 +392,18 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_replica_that_has_not_begun_says_who_does_not_know_it() {
+    /// Of a slave, and who is asked how it is.
+    fn shared() -> (Admin, Shared) {
         let admin = Admin::new();
         let (commands, _) = mpsc::channel(1);
         let check = admin.check("replication");
         let shared = Shared::new(Status::new(1, 2), commands, check, 0, Arc::default());
+        (admin, shared)
+    }
+
+    #[test]
+    fn a_replica_that_has_not_begun_says_who_does_not_know_it() {
+        let (admin, shared) = shared();
         let state = || admin.health().state("replication").unwrap();
         shared.refused(&"10.0.0.7", Reason::NoReplica, &"what a stranger says");
         assert_eq!(state(), State::Starting);
@@ -412,10 +418,7 @@ mod tests {
 
     #[test]
     fn a_stranger_writes_no_lines_of_its_own() {
-        let admin = Admin::new();
-        let (commands, _) = mpsc::channel(1);
-        let check = admin.check("replication");
-        let shared = Shared::new(Status::new(1, 2), commands, check, 0, Arc::default());
+        let (admin, shared) = shared();
         let why = format!("group g\nERROR the disk failed\u{1b}[2J{}", "\u{7f}g".repeat(8 << 10));
         shared.refused(&"10.0.0.7", Reason::OtherGroup, &why);
         let Some(State::Failing(said)) = admin.health().state("replication") else {

@@ -216,18 +216,6 @@ impl GroupView {
     }
 }
 
-/// Up to the next power of two, and 0 below 1 MiB: a status that changes with each message would be
-/// written each time.
-pub(super) fn rounded(lag: i64) -> i64 {
-    match u64::try_from(lag) {
-        Ok(lag) if lag >= 1 << 20 => lag
-            .checked_next_power_of_two()
-            .and_then(|lag| i64::try_from(lag).ok())
-            .unwrap_or(i64::MAX),
-        _ => 0,
-    }
-}
-
 /// The groups that are there, by name: those that have a StatefulSet, also one that is being made anew around its
 /// pods (see [`crate::storage`]), and those whose pods have none at the moment.
 pub(super) fn groups_there(children: &Children, namespace: &str, broker: &str) -> BTreeSet<String> {

@@ -31,6 +31,16 @@ pub(super) fn open_with(
     open_on(Arc::new(disk.clone()), config, clock)
 }
 
+/// A store of which some segments have expired and wait for their next life.
+fn with_spares() -> (SimulatedDisk, Inner) {
+    let disk = SimulatedDisk::new();
+    let inner = open(&disk, 2);
+    append(&inner, 26);
+    expire(&inner);
+    inner.maintain().unwrap();
+    (disk, inner)
+}
+
 fn open_on(disk: Arc<dyn Disk>, config: StoreConfig, clock: &Arc<ManualClock>) -> Inner {
     let config = StoreConfig {
         segment_bytes: 8192,
@@ -125,11 +135,7 @@ fn an_expired_segment_has_another_life_under_another_name() {
 
 /// A store whose newest segment is recycled, with so many messages in it.
 fn in_a_recycled_segment(count: usize) -> (SimulatedDisk, Inner) {
-    let disk = SimulatedDisk::new();
-    let inner = open(&disk, 2);
-    append(&inner, 26);
-    expire(&inner);
-    inner.maintain().unwrap();
+    let (disk, inner) = with_spares();
     append(&inner, count);
     assert!(inner.log.newest().unwrap().is_recycled());
     (disk, inner)
@@ -171,11 +177,7 @@ fn no_power_cut_leaves_a_flushed_segment_among_the_spare_files() {
         assert_eq!(spares_in_the_log(&disk.crash(seed)), [""; 0], "seed {seed}");
     }
     // And where the process that wrote it was killed before it synced, once another one has recovered it.
-    let disk = SimulatedDisk::new();
-    let inner = open(&disk, 2);
-    append(&inner, 26);
-    expire(&inner);
-    inner.maintain().unwrap();
+    let (disk, inner) = with_spares();
     let message = NewMessage::plain("t", 0, &[7; 1000]);
     while !inner.log.newest().unwrap().is_recycled() {
         inner.append(&[message], &mut Vec::new()).unwrap();
@@ -190,11 +192,7 @@ fn no_power_cut_leaves_a_flushed_segment_among_the_spare_files() {
 
 #[test]
 fn a_spare_file_that_is_a_segment_as_well_is_not_written_to() {
-    let disk = SimulatedDisk::new();
-    let inner = open(&disk, 2);
-    append(&inner, 26);
-    expire(&inner);
-    inner.maintain().unwrap();
+    let (disk, inner) = with_spares();
     let message = NewMessage::plain("t", 0, &[7; 1000]);
     for _ in 0..5 {
         inner.append(&[message], &mut Vec::new()).unwrap();

@@ -9,7 +9,7 @@ use kube::Resource as _;
 use kube::ResourceExt as _;
 
 use super::build::{ROLE, is_elected, is_manual, min_in_sync, tls};
-use super::observe::{GroupView, PodView, rounded};
+use super::observe::{GroupView, PodView};
 use super::regressed::Regressed;
 use crate::annotations::is_paused;
 use crate::conditions::{self, Finding};
@@ -355,6 +355,18 @@ fn replica_status(view: &GroupView, pod: &PodView) -> ReplicaStatus {
             false => pod.lag_bytes,
         },
         up_to_date: pod.is_up_to_date,
+    }
+}
+
+/// Up to the next power of two, and 0 below 1 MiB: a status that changes with each message would be
+/// written each time.
+fn rounded(lag: i64) -> i64 {
+    match u64::try_from(lag) {
+        Ok(lag) if lag >= 1 << 20 => lag
+            .checked_next_power_of_two()
+            .and_then(|lag| i64::try_from(lag).ok())
+            .unwrap_or(i64::MAX),
+        _ => 0,
     }
 }
 
