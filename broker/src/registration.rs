@@ -98,8 +98,8 @@ async fn keep_registered(broker: Arc<Broker>, address: String, shutdown: Cancell
         let told = tokio::select! {
             () = shutdown.cancelled() => break,
             told = async {
-                let id = role.known(&broker).await;
-                peer.tell(id).await
+                let known = role.known(&broker).await;
+                peer.tell(known).await
             } => told,
         };
         let next_time = match told {
@@ -169,6 +169,8 @@ struct NameServer<'a> {
     told: Told,
     /// The id that it knows this broker by.
     id: i64,
+    /// The group's epoch in which the broker has that id.
+    epoch: u64,
 }
 
 /// What the broker is in its group, as its registration goes by it.
@@ -184,17 +186,24 @@ impl Role {
         Self { status, told: (None, 0) }
     }
 
-    /// Waits until it is known, and says which id that is.
-    async fn known(&mut self, broker: &Broker) -> i64 {
+    /// The id and its epoch.
+    fn now(broker: &Broker) -> (Option<i64>, u64) {
+        // In this order: a master's id never comes with an epoch in which another one leads.
+        let epoch = broker.epoch();
+        (broker.registration_id(), epoch)
+    }
+
+    /// Waits until it is known, and says which id that is in which epoch.
+    async fn known(&mut self, broker: &Broker) -> (i64, u64) {
         loop {
             if let Some(status) = &mut self.status {
                 status.borrow_and_update();
             }
-            self.told = (broker.registration_id(), broker.epoch());
-            if let Some(id) = self.told.0 {
-                return id;
+            self.told = Self::now(broker);
+            if let (Some(id), epoch) = self.told {
+                return (id, epoch);
             }
-            let Some(status) = &mut self.status else { return 0 };
+            let Some(status) = &mut self.status else { return (0, 0) };
             if status.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -204,7 +213,7 @@ impl Role {
     /// Waits until it is another one than was known.
     async fn changed(&mut self, broker: &Broker) {
         let Some(status) = &mut self.status else { return std::future::pending().await };
-        while (broker.registration_id(), broker.epoch()) == self.told {
+        while Self::now(broker) == self.told {
             if status.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -249,6 +258,7 @@ impl<'a> NameServer<'a> {
             takes_parts: false,
             told: Told::Nothing,
             id: 0,
+            epoch: 0,
         }
     }
 
@@ -291,12 +301,13 @@ impl<'a> NameServer<'a> {
     }
 
     /// Tells everything that this NameServer has to hear now. What changes meanwhile comes with the
-    /// next call; while a large table goes out, between its parts.
-    async fn tell(&mut self, id: i64) -> Result<(), String> {
+    /// next call; while a large table goes out, between its parts. Not so the epoch: who is no master any more
+    /// would register in the next one's place.
+    async fn tell(&mut self, (id, epoch): (i64, u64)) -> Result<(), String> {
         if self.id != id {
             self.say_goodbye().await;
         }
-        self.id = id;
+        (self.id, self.epoch) = (id, epoch);
         if self.connection.as_ref().is_some_and(Connection::is_closed) {
             if self.is_registered() && self.connected_at.elapsed() < RETRY_MAX {
                 return Err("the NameServer closed the connection soon after it answered".into());
@@ -417,7 +428,7 @@ impl<'a> NameServer<'a> {
         let data_version = DataVersion {
             counter: self.counter,
             // A NameServer knows by this which of two masters is the later one.
-            state_version: i64::try_from(broker.epoch()).unwrap_or(i64::MAX),
+            state_version: i64::try_from(self.epoch).unwrap_or(i64::MAX),
             timestamp: broker.started_ms,
         };
         let body = RegisterBrokerBody {

@@ -62,9 +62,10 @@ async fn broker(name_server: &TcpListener) -> Running {
     Running { address, shutdown, ended }
 }
 
-/// What a registration says: its topics, and whether they are all.
+/// What a registration says: its topics, and whether they are all; and in which epoch the broker is what it is.
 struct Registration {
     topics: BTreeMap<String, TopicConfig>,
+    epoch: i64,
     is_part: bool,
 }
 
@@ -86,8 +87,9 @@ async fn answer(peer: &mut TcpStream, settings: &str) -> Registration {
             assert_eq!(command.head.code, RequestCode::RegisterBroker.number());
             let is_part = command.ext.get("isPart").is_some_and(|part| part.to_cow() == "true");
             let body = RegisterBrokerBody::decode(command.body).unwrap();
-            let topics = body.topic_config_serialize_wrapper.topic_config_table;
-            return Registration { topics, is_part };
+            let table = body.topic_config_serialize_wrapper;
+            let (topics, epoch) = (table.topic_config_table, table.data_version.state_version);
+            return Registration { topics, epoch, is_part };
         }
         assert!(peer.read_buf(&mut bytes).await.unwrap() > 0, "the broker hung up");
     }
@@ -233,13 +235,15 @@ async fn an_address_that_the_next_master_has_is_left_without_a_word() {
     let mut peer = NameServer::new(&broker, &address);
     let registers = async || {
         let (mut stream, _) = name_server.accept().await.unwrap();
-        answer(&mut stream, "").await;
-        stream
+        let registration = answer(&mut stream, "").await;
+        (registration.epoch, stream)
     };
-    let (told, mut first) = tokio::join!(peer.tell(0), registers());
+    // The group has no epoch as far as this broker knows by now.
+    let (told, (epoch, mut first)) = tokio::join!(peer.tell((0, 1)), registers());
     told.unwrap();
+    assert_eq!(epoch, 1);
     // It is a slave now. What would name the address would take it from whoever registered it since.
-    let moved = async { tokio::join!(peer.tell(2), registers()) };
+    let moved = async { tokio::join!(peer.tell((2, 2)), registers()) };
     let (told, _second) = tokio::time::timeout(PATIENCE, moved).await.expect("a new connection");
     told.unwrap();
     let mut rest = Vec::new();
@@ -260,14 +264,14 @@ async fn what_a_name_server_did_not_answer_does_not_come_late() {
         open(disk, Configuration::new(config).unwrap(), address, admin, metrics).unwrap();
     let address = address.to_string();
     let mut peer = NameServer::new(&broker, &address);
-    let (told, mut stream) = tokio::join!(peer.tell(0), async {
+    let (told, mut stream) = tokio::join!(peer.tell((0, 0)), async {
         let (mut stream, _) = name_server.accept().await.unwrap();
         answer(&mut stream, "").await;
         stream
     });
     told.unwrap();
     // Nobody answers any more, for as long as a goodbye and a call wait.
-    let reason = peer.tell(2).await.unwrap_err();
+    let reason = peer.tell((2, 0)).await.unwrap_err();
     assert!(reason.contains("no answer"), "{reason}");
     peer.not_registered(reason);
     let ended = stream.read_to_end(&mut Vec::new()).await.map_err(|error| error.kind());
