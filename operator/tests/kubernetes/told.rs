@@ -44,8 +44,7 @@ async fn any_server_has_labels_put_back_by_which_the_operator_knows_its_objects(
             && labels["app.kubernetes.io/instance"] == "ns"
     };
     let before = cluster.until_set("ns-namesrv", is_whole).await;
-    // Without the first one its watch does not see it any more. The last ones say that it is another's, who
-    // does not want it.
+    // Without the first one its watch does not see it any more.
     for (label, value) in [
         ("managed-by", None),
         ("instance", None),
@@ -70,6 +69,34 @@ async fn any_server_has_labels_put_back_by_which_the_operator_knows_its_objects(
     cluster.until_event("NameTaken", is_taken).await;
     let left = cluster.until_object("Service", "other-namesrv", |_| true).await;
     assert_eq!(left["metadata"]["labels"], somebodys);
+    cluster.stop().await;
+}
+
+/// Labels do not say whose an object is: its owner does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_keeps_what_has_the_labels_of_a_resource_that_does_not_own_it() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    cluster.declare("NameServer", "another", "{replicas: 1}").await;
+    cluster.until_set("another-namesrv", |_| true).await;
+    let before = cluster.until_set("ns-namesrv", |_| true).await;
+    // Nobody puts them back.
+    cluster.annotate("NameServer", "ns", "weirmq.io/paused", "true").await;
+    cluster.until_it_says("NameServer", "ns", "Paused", "nothing is changed").await;
+    let instance = json!({ "metadata": { "labels": { "app.kubernetes.io/instance": "another" } } });
+    cluster.patch_object("StatefulSet", "ns-namesrv", &instance).await;
+    // A round that undoes this saw the labels in the same watch, and the second one begins once the first has
+    // deleted what it would delete.
+    for _ in 0..2 {
+        let five = json!({ "spec": { "replicas": 5 } });
+        cluster.apply_to_set("somebody", "another-namesrv", &five).await;
+        cluster.until_set("another-namesrv", |set| set["spec"]["replicas"] == 1).await;
+    }
+    let after = cluster.until_set("ns-namesrv", |_| true).await;
+    assert_eq!(before["metadata"]["uid"], after["metadata"]["uid"]);
+    assert_eq!(after["metadata"]["labels"]["app.kubernetes.io/instance"], "another");
+    assert!(after["metadata"]["deletionTimestamp"].is_null());
     cluster.stop().await;
 }
 
