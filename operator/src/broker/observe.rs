@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod};
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::{AckPolicy, Promote};
 use weirmq_authority::{Phase, Record};
@@ -71,8 +71,12 @@ pub(super) struct PodView {
     pub(super) keeps_up: Option<bool>,
     /// The last epoch of its log and where that ends, where it was asked.
     pub(super) position: Option<(u64, u64)>,
-    /// Why it is not running, where the kubelet or the scheduler says so.
+    /// Why it is not running, or another of its containers, where the kubelet or the scheduler says so.
     pub(super) trouble: Option<String>,
+    /// Its broker does not run for a reason that waiting does not take away.
+    pub(super) is_stuck: bool,
+    /// Its broker is ready, and another container keeps the pod from being so.
+    pub(super) is_held_up: bool,
     /// Why it runs and is not ready, as it says itself.
     pub(super) complaint: Option<String>,
     pub(super) image: Option<String>,
@@ -83,6 +87,11 @@ pub(super) struct PodView {
 impl PodView {
     pub(super) fn why_not_ready(&self) -> Option<&String> {
         self.trouble.as_ref().or(self.complaint.as_ref())
+    }
+
+    /// Whether its broker is ready, whatever else is in the pod.
+    pub(super) fn has_broker(&self) -> bool {
+        self.is_ready || self.is_held_up
     }
 }
 
@@ -101,7 +110,7 @@ impl GroupView {
     /// Which replica is master and serves.
     pub(super) fn master(&self) -> Option<u32> {
         if !self.is_elected {
-            return self.pods.iter().find(|pod| pod.replica == 0 && pod.is_ready).map(|_| 0);
+            return self.pods.iter().find(|pod| pod.replica == 0 && pod.has_broker()).map(|_| 0);
         }
         let record = self.record.as_ref().filter(|record| record.phase == Phase::Stable)?;
         record.master.map(|master| master.replica.0)
@@ -341,16 +350,17 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>, newest: &Marks) -> O
     let unscheduled = condition("PodScheduled")
         .filter(|scheduled| scheduled.status == "False")
         .and_then(|scheduled| scheduled.message.clone());
-    let containers = status.and_then(|status| status.container_statuses.as_ref());
-    let waiting = containers.and_then(|all| {
-        all.iter().find_map(|container| {
-            let waiting = container.state.as_ref()?.waiting.as_ref()?;
-            let reason = waiting.reason.clone().filter(|reason| reason != "ContainerCreating")?;
-            let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-            let code = last.map(|last| format!(" (exit code {})", last.exit_code));
-            Some(format!("{reason}{}", code.unwrap_or_default()))
-        })
-    });
+    let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or(&[]);
+    let before = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or(&[]);
+    let own = containers.iter().find(|container| container.name == ROLE.container());
+    // Containers that come before it are its trouble as long as it waits for them.
+    let waiting = own.filter(|own| is_waiting(own));
+    let waiting = waiting.and_then(|own| trouble(own).or_else(|| before.iter().find_map(trouble)));
+    let is_stuck = unscheduled.is_some() || waiting.is_some();
+    let of_others = || containers.iter().chain(before).find_map(trouble);
+    // Of a node that is gone it is said that its pods are not ready, and nothing new of their containers.
+    let are_ready = condition("ContainersReady").is_none_or(|ready| ready.status == "True");
+    let is_held_up = !is_ready && !are_ready && own.is_some_and(|own| own.ready);
     Some(PodView {
         uid: pod.uid(),
         replica,
@@ -366,11 +376,28 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>, newest: &Marks) -> O
         lag_bytes: None,
         keeps_up: None,
         position: None,
-        trouble: unscheduled.or(waiting),
+        trouble: unscheduled.or(waiting).or_else(of_others),
+        is_stuck,
+        is_held_up,
         complaint: None,
         configuration: Configuration::Unknown,
         name,
     })
+}
+
+fn is_waiting(container: &ContainerStatus) -> bool {
+    container.state.as_ref().is_some_and(|state| state.waiting.is_some())
+}
+
+/// Why a container does not run, where that is more than that its turn has not come.
+fn trouble(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let is_its_turn =
+        |reason: &String| reason != "ContainerCreating" && reason != "PodInitializing";
+    let reason = waiting.reason.clone().filter(is_its_turn)?;
+    let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
+    let code = last.map(|last| format!(" (exit code {})", last.exit_code));
+    Some(format!("{reason}{}", code.unwrap_or_default()))
 }
 
 /// Asks pods that run and are not ready what they wait for: Kubernetes does not know.
@@ -464,6 +491,45 @@ mod tests {
         let gone = set(&format!("name: mq-1{deleted}"));
         assert!(names(vec![gone], vec![pod("mq-1-0", "mq-1", owned)]).is_empty());
         assert!(names(vec![], vec![pod("mq-1-0", "mq-1", deleted)]).is_empty());
+    }
+
+    #[test]
+    fn a_pod_is_stuck_by_its_broker_and_not_by_what_runs_beside_it() {
+        let look = |containers: &str, before: &str| {
+            let condition = |type_: &str| format!("{{type: {type_}, status: 'False'}}");
+            let conditions = [condition("Ready"), condition("ContainersReady")].join(", ");
+            let status = format!(
+                "status: {{conditions: [{conditions}], containerStatuses: [{containers}], \
+                 initContainerStatuses: [{before}]}}"
+            );
+            let pod = format!("{{metadata: {{name: mq-0-1}}, {status}}}");
+            let pod =
+                pod_view(&serde_yaml::from_str(&pod).unwrap(), "mq-0", None, &Marks::default());
+            let pod = pod.unwrap();
+            (pod.is_stuck, pod.is_held_up, pod.trouble)
+        };
+        let one = |name: &str, ready: bool, state: &str| {
+            let image = "image: x, imageID: x, restartCount: 0";
+            format!("{{name: {name}, ready: {ready}, {image}, state: {{{state}}}}}")
+        };
+        let waits = |reason: &str| format!("waiting: {{reason: {reason}}}");
+        let [broken, initializing] = [waits("CrashLoopBackOff"), waits("PodInitializing")];
+        let told = |text: &str| Some(text.to_owned());
+        let sidecar = one("a", false, &broken);
+        let with_sidecar = |broker: String| look(&format!("{sidecar}, {broker}"), "");
+        let running = "running: {}";
+        let beside = (false, true, told("CrashLoopBackOff"));
+        assert_eq!(with_sidecar(one("broker", true, running)), beside);
+        // It may be reading its store.
+        let reads = (false, false, told("CrashLoopBackOff"));
+        assert_eq!(with_sidecar(one("broker", false, running)), reads);
+        let pull = one("broker", false, &waits("ImagePullBackOff"));
+        assert_eq!(with_sidecar(pull), (true, false, told("ImagePullBackOff")));
+        let starts = one("broker", false, &initializing);
+        assert_eq!(look(&starts, &one("before", false, running)), (false, false, None));
+        let before = one("before", false, &broken);
+        assert_eq!(look(&starts, &before), (true, false, told("CrashLoopBackOff")));
+        assert_eq!(look(&one("broker", true, running), &before), beside);
     }
 
     #[test]

@@ -31,14 +31,15 @@ pub(super) fn next(group: &GroupView, is_leaving: impl Fn(&str) -> bool) -> Step
     if let Some(pod) = group.pods.iter().find(|pod| pod.is_terminating) {
         return Step::Wait(format!("{} is ending", pod.name));
     }
-    // A pod that does not run gets no better by waiting for it, and ending it ends nothing. One that
+    // A broker that does not run gets no better by waiting for it, and ending its pod ends nothing. One that
     // runs and is not ready may be reading its store.
-    let stuck =
-        group.pods.iter().filter(outdated).find(|pod| !pod.is_ready && pod.trouble.is_some());
+    let stuck = group.pods.iter().filter(outdated).find(|pod| !pod.is_ready && pod.is_stuck);
     if let Some(pod) = stuck {
         return Step::Replace { pod: pod.name.clone(), why: "OutdatedAndNotRunning" };
     }
-    if let Some(pod) = group.pods.iter().find(|pod| !pod.is_ready) {
+    // Where only what runs beside a broker is not ready, the new template may be what mends that.
+    let is_there = |pod: &PodView| pod.is_ready || pod.is_held_up && !pod.is_up_to_date;
+    if let Some(pod) = group.pods.iter().find(|pod| !is_there(pod)) {
         let trouble = pod.trouble.as_deref().unwrap_or("not ready");
         return Step::Wait(format!("{}: {trouble}", pod.name));
     }
@@ -164,9 +165,34 @@ mod tests {
         let mut broken = group(0, &[2]);
         broken.pods[2].is_ready = false;
         assert!(matches!(next(&broken, |_| false), Step::Wait(_)), "it may be reading its store");
-        broken.pods[2].trouble = Some("ImagePullBackOff".to_owned());
+        broken.pods[2].is_stuck = true;
         let why = "OutdatedAndNotRunning";
         assert_eq!(next(&broken, |_| false), Step::Replace { pod: "mq-0-2".to_owned(), why });
+    }
+
+    #[test]
+    fn what_does_not_run_beside_brokers_is_mended_one_by_one() {
+        let mut broken = group(0, &[0, 1, 2]);
+        for pod in &mut broken.pods {
+            (pod.is_ready, pod.is_held_up) = (false, true);
+            pod.trouble = Some("CrashLoopBackOff".to_owned());
+        }
+        let why = "ImageChanged";
+        let restart = |pod: &str| Step::Restart { pod: pod.to_owned(), why };
+        let wanted = [
+            restart("mq-0-2"),
+            restart("mq-0-1"),
+            Step::HandOver { to: 1, why },
+            restart("mq-0-0"),
+        ];
+        assert_eq!(steps(broken.clone()), wanted);
+        // The new template does not mend it: that is seen at the first pod.
+        broken.pods[2].is_up_to_date = true;
+        assert!(matches!(next(&broken, |_| false), Step::Wait(_)));
+        // One alone has nobody to hand over to.
+        broken.pods.truncate(1);
+        (broken.is_elected, broken.record, broken.wanted) = (false, None, 1);
+        assert_eq!(next(&broken, |_| false), restart("mq-0-0"));
     }
 
     #[test]

@@ -122,7 +122,9 @@ impl Round<'_> {
         );
         let waiting = format!("the master hands over to {heir}: {why}");
         self.findings.wait(&group.name, waiting.clone());
-        let Some(address) = group.master_address() else { return };
+        let master = group.master().and_then(|master| group.pod(master));
+        let master = master.filter(|pod| pod.has_broker() && !pod.is_terminating);
+        let Some(address) = master.and_then(PodView::broker_address) else { return };
         // Another master, another heir or another reason is another thing to try. Somebody who asks is
         // never put off: the words are gone by now.
         let what =
@@ -187,7 +189,8 @@ fn needs_all(group: &GroupView) -> bool {
         false => pod.keeps_up == Some(true),
     };
     let pauses_from = if group.is_elected { group.wanted } else { 2 };
-    group.min_in_sync >= pauses_from && group.pods.iter().all(|pod| pod.is_ready && is_whole(pod))
+    group.min_in_sync >= pauses_from
+        && group.pods.iter().all(|pod| pod.has_broker() && is_whole(pod))
 }
 
 #[cfg(test)]
