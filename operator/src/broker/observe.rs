@@ -47,6 +47,8 @@ pub(super) struct GroupView {
     pub(super) file: Option<String>,
     /// The image for which its template has the hash of everything.
     pub(super) hashed_whole: Option<String>,
+    /// With roles by configuration: the replicas that its master counts on, as it says itself.
+    pub(super) counted: Option<BTreeSet<u32>>,
     /// By ordinal.
     pub(super) pods: Vec<PodView>,
 }
@@ -220,6 +222,20 @@ impl GroupView {
         behind.next()
     }
 
+    /// With roles by configuration and synchronous replication: how many replicas are there that messages wait for,
+    /// and how many have to be. Who is counted on stays so while it is away; until the master says who that is,
+    /// it is everybody.
+    pub(super) fn acknowledging(&self) -> (usize, usize) {
+        let counted = self.counted.clone().unwrap_or_else(|| (0..self.wanted).collect());
+        let is_there = |pod: &PodView| pod.has_broker() && pod.keeps_up != Some(false);
+        let there = counted.iter().filter(|replica| self.pod(**replica).is_some_and(is_there));
+        let needed = match self.is_by_quorum {
+            true => self.wanted as usize / 2 + 1,
+            false => counted.len(),
+        };
+        (there.count(), needed.max(self.min_in_sync as usize))
+    }
+
     pub(super) fn in_sync_count(&self) -> usize {
         self.pods.iter().filter(|pod| self.is_in_sync(pod.replica)).count()
     }
@@ -334,6 +350,7 @@ pub(super) fn group(
         promote,
         file,
         hashed_whole,
+        counted: None,
         pods,
     }
 }

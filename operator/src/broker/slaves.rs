@@ -4,7 +4,7 @@
 //! was written is a reason for the next round: slaves that are now a little behind and now not would have the
 //! operator write as fast as it can.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -34,9 +34,15 @@ struct Known {
     said: Option<(Instant, Said)>,
 }
 
-/// What a master says of its slaves: how many bytes it lacks, and whether it is in sync. Of one that is not there
-/// it knows nothing, nor of one that was started anew since.
-type Said = BTreeMap<Slave, (i64, bool)>;
+/// What a master says of its slaves.
+#[derive(Default)]
+struct Said {
+    /// How many bytes it lacks, and whether it is in sync. Of one that is not there a master knows nothing, nor of
+    /// one that was started anew since.
+    slaves: BTreeMap<Slave, (i64, bool)>,
+    /// With roles by configuration: whom it counts on, also those that are away. There is no record that would say so.
+    counted: Option<BTreeSet<u32>>,
+}
 
 /// The pod's name and uid.
 type Slave = (String, Option<String>);
@@ -73,8 +79,9 @@ impl Slaves {
         let all = self.0.lock();
         let known = all.get(&key).filter(|known| known.master == (view.epoch(), master));
         let Some((_, said)) = known.and_then(|known| known.said.as_ref()) else { return };
+        view.counted.clone_from(&said.counted);
         for pod in &mut view.pods {
-            let (lag, keeps_up) = match said.get(&slave(pod)) {
+            let (lag, keeps_up) = match said.slaves.get(&slave(pod)) {
                 _ if pod.replica == master => (Some(0), true),
                 Some((lag, is_in_sync)) => (Some(*lag), *is_in_sync),
                 None => (None, false),
@@ -97,19 +104,27 @@ impl Round<'_> {
                 return;
             }
             let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return };
-            let said = ask(&admin, &address, &view.pods).await;
+            let said = ask(&admin, &address, &view).await;
             slaves.note(Instant::now(), key, master, said);
         });
         join_all(asked).await;
     }
 }
 
-async fn ask(admin: &Admin, master: &str, pods: &[PodView]) -> Option<Said> {
+async fn ask(admin: &Admin, master: &str, view: &GroupView) -> Option<Said> {
     let answer = tokio::time::timeout(ASK_TIMEOUT, admin.ha_status(master)).await.ok()?.ok()?;
-    answer.master.then(|| said(&answer, pods))
+    let counted = if view.is_elected { None } else { counted(admin, master, &view.name).await };
+    answer.master.then(|| Said { slaves: said(&answer, &view.pods), counted })
 }
 
-fn said(answer: &HaRuntimeInfo, pods: &[PodView]) -> Said {
+/// Whom a master by configuration counts on. Its slaves have their numbers for ids.
+async fn counted(admin: &Admin, master: &str, group: &str) -> Option<BTreeSet<u32>> {
+    let asked = tokio::time::timeout(ASK_TIMEOUT, admin.in_sync_set(master, group)).await;
+    let members = asked.ok()?.ok()?.in_sync_replicas;
+    Some(members.iter().filter_map(|member| u32::try_from(member.broker_id).ok()).collect())
+}
+
+fn said(answer: &HaRuntimeInfo, pods: &[PodView]) -> BTreeMap<Slave, (i64, bool)> {
     let of_pod = |pod: &PodView| {
         let host = format!("{}.", pod.name);
         let mut slaves = answer.ha_connection_info.iter();
@@ -129,7 +144,8 @@ mod tests {
     }
 
     fn one(lag: i64, is_in_sync: bool) -> Said {
-        BTreeMap::from([(slave(&three_replicas().pods[1]), (lag, is_in_sync))])
+        let slaves = BTreeMap::from([(slave(&three_replicas().pods[1]), (lag, is_in_sync))]);
+        Said { slaves, counted: Some(BTreeSet::from([0, 1])) }
     }
 
     fn told(slaves: &Slaves) -> Vec<(Option<i64>, Option<bool>)> {
@@ -168,6 +184,7 @@ mod tests {
         view.pods[1].uid = Some("another".to_owned());
         slaves.tell("shop", &mut view);
         assert_eq!((view.pods[1].lag_bytes, view.pods[1].keeps_up), (None, Some(false)));
+        assert_eq!(view.counted, Some(BTreeSet::from([0, 1])), "also who was started anew");
         // Of another master nothing is known.
         slaves.note(now, key(), (3, 0), Some(one(5, true)));
         assert_eq!(told(&slaves), [(None, None); 3]);

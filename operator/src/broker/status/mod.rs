@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::ResourceExt as _;
+use weirmq_authority::kubernetes::ReplicationMode;
 
 use super::build::{ROLE, is_elected, is_manual, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
@@ -189,6 +190,14 @@ fn is_ready(
             );
             return Finding::new("Ready", false, "TooFewInSync", message);
         }
+        let (there, needed) = view.acknowledging();
+        if !view.is_elected && waits_for_slaves(resource) && there < needed {
+            let message = format!(
+                "{name} takes no messages: {there} of {needed} replicas that have to acknowledge are there and in \
+                 sync, and with failover.mode Disabled nobody is left out for being away; get them back"
+            );
+            return Finding::new("Ready", false, "TooFewInSync", message);
+        }
     }
     Finding::new(
         "Ready",
@@ -196,6 +205,11 @@ fn is_ready(
         "Serving",
         format!("{} groups have a master that serves", views.len()),
     )
+}
+
+fn waits_for_slaves(resource: &Broker) -> bool {
+    let spec = &resource.spec;
+    spec.replicas_per_group > 1 && spec.replication.mode == ReplicationMode::Sync
 }
 
 fn progress(
@@ -433,6 +447,52 @@ mod tests {
         };
         let found = degradation(&[view]);
         assert!(found.status && found.message.contains("192.0.2.1:9876"), "{found:?}");
+    }
+
+    #[test]
+    fn a_group_by_configuration_is_not_ready_while_messages_wait_for_who_is_away() {
+        let whole = || {
+            let record = None;
+            let whole = crate::broker::tests::three_replicas();
+            let mut whole = GroupView { is_elected: false, record, ..whole };
+            whole.pods.iter_mut().for_each(|pod| pod.keeps_up = Some(true));
+            whole.counted = Some((0..3).collect());
+            whole
+        };
+        let reason = |more: &str, change: &dyn Fn(&mut GroupView)| {
+            let spec = format!("{{{COMMON}, failover: {{mode: Disabled}}, {more}}}");
+            let resource = broker(&spec);
+            let mut view = whole();
+            view.min_in_sync = min_in_sync(&resource);
+            view.is_by_quorum = more.contains("Quorum");
+            change(&mut view);
+            is_ready(&resource, &[view], &Findings::default(), None).reason
+        };
+        let sync = "replication: {}";
+        let gone = |view: &mut GroupView| drop(view.pods.pop());
+        assert_eq!(reason(sync, &|_| ()), "Serving");
+        assert_eq!(reason(sync, &gone), "TooFewInSync");
+        assert_eq!(reason(sync, &|view| view.pods[1].is_ready = false), "TooFewInSync");
+        assert_eq!(reason(sync, &|view| view.pods[2].keeps_up = Some(false)), "TooFewInSync");
+        // What the master counts on decides, whatever `minInSync` is.
+        assert_eq!(reason("replication: {minInSync: 1}", &gone), "TooFewInSync");
+        let left = |view: &mut GroupView| {
+            view.counted = Some((0..2).collect());
+            view.pods.pop();
+        };
+        assert_eq!(reason(sync, &left), "Serving", "it said that it goes, and two are enough");
+        assert_eq!(reason("replication: {minInSync: 3}", &left), "TooFewInSync");
+        let unknown = |view: &mut GroupView| {
+            view.counted = None;
+            view.pods.iter_mut().for_each(|pod| pod.keeps_up = None);
+        };
+        assert_eq!(reason(sync, &unknown), "Serving", "nothing speaks against it");
+        // A quorum goes on without one of three, and nobody waits with asynchronous replication.
+        let quorum = "replication: {ackPolicy: Quorum}";
+        assert_eq!(reason(quorum, &gone), "Serving");
+        assert_eq!(reason(quorum, &|view| view.pods.truncate(1)), "TooFewInSync");
+        let alone = |view: &mut GroupView| view.pods.truncate(1);
+        assert_eq!(reason("replication: {mode: Async}", &alone), "Serving");
     }
 
     #[test]
