@@ -149,10 +149,12 @@ impl Plan<'_> {
         })
     }
 
-    /// Of record and lease: they live as long as the disks, because replicas remember what they agreed on.
+    /// Of record and lease: they live as long as the disks, because replicas remember what they agreed on. Disks
+    /// of a group that leaves stay in any case (`pods::claim_retention`).
     fn record_metadata(&self, group: &str) -> Value {
         let mut metadata = self.group_metadata(group, group);
-        if self.resource.spec.storage.when_deleted == WhenDeleted::Retain
+        let leaves = self.groups.iter().any(|known| known.name == group && known.is_draining);
+        if (leaves || self.resource.spec.storage.when_deleted == WhenDeleted::Retain)
             && let Some(metadata) = metadata.as_object_mut()
         {
             metadata.remove("ownerReferences");

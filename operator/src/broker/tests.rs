@@ -203,7 +203,20 @@ fn the_authority_record_lives_as_long_as_the_disks() {
         find(&objects, "BrokerGroup", "mq-0").unwrap()["metadata"]["ownerReferences"].clone()
     };
     assert!(owners("storage: {size: 1Gi}").is_null());
-    assert_eq!(owners("storage: {size: 1Gi, whenDeleted: Delete}")[0]["kind"], "Broker");
+    let deleted = "storage: {size: 1Gi, whenDeleted: Delete}";
+    assert_eq!(owners(deleted)[0]["kind"], "Broker");
+    // Those of a group that leaves stay in any case.
+    let made = made(&broker(&format!("{{nameServerRef: {{name: ns}}, {deleted}}}")), 1);
+    for kind in ["BrokerGroup", "Lease"] {
+        let owners = |name| &find(&made, kind, name).unwrap()["metadata"]["ownerReferences"];
+        assert_eq!(owners("mq-0")[0]["kind"], "Broker", "{kind}");
+        assert!(owners("mq-1").is_null(), "{kind}");
+    }
+    let retention = "persistentVolumeClaimRetentionPolicy";
+    assert_eq!(
+        find(&made, "StatefulSet", "mq-1").unwrap()["spec"][retention]["whenDeleted"],
+        "Retain"
+    );
 }
 
 #[test]
