@@ -35,14 +35,17 @@ pub(crate) enum Configuration {
     Unknown,
     /// It read its file at the start and does not look at it again: it is of a version before.
     AsStarted,
-    /// The SHA-256 of what it goes by; `None`: no file. And why it does not go by a later one.
-    File { sha256: Option<String>, error: Option<String> },
+    /// The SHA-256 of what it goes by; `None`: no file. Why it does not go by a later one, and whether some of it
+    /// counts at its next start only.
+    File { sha256: Option<String>, error: Option<String>, needs_restart: bool },
 }
 
 #[derive(Deserialize)]
 struct File {
     sha256: Option<String>,
     error: Option<String>,
+    #[serde(default)]
+    needs_restart: Vec<String>,
 }
 
 /// What the admin port answers.
@@ -75,7 +78,9 @@ pub(crate) async fn configuration(address: &str) -> Configuration {
     match tokio::time::timeout(TIMEOUT, get(address, "/config")).await {
         Ok(Ok((StatusCode::NOT_FOUND, _))) => Configuration::AsStarted,
         Ok(Ok((_, body))) => match serde_json::from_slice(&body) {
-            Ok(File { sha256, error }) => Configuration::File { sha256, error },
+            Ok(File { sha256, error, needs_restart }) => {
+                Configuration::File { sha256, error, needs_restart: !needs_restart.is_empty() }
+            }
             Err(_) => Configuration::Unknown,
         },
         Ok(Err(_)) | Err(_) => Configuration::Unknown,

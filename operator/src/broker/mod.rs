@@ -343,6 +343,7 @@ impl Round<'_> {
         let mut view = observe::group(self.children, self.resource, name, is_draining);
         self.context.slaves.tell(&self.namespace(), &mut view);
         view.pods.iter_mut().for_each(|pod| observe::recall_configuration(pod, self.context));
+        view.note_restarts_needed();
         view
     }
 

@@ -198,6 +198,21 @@ impl GroupView {
         able > self.min_in_sync as usize
     }
 
+    /// Has pods count as outdated whose brokers have read the newest file and say that some of it counts at their
+    /// next start: what the template has no hash of, as a port that Kubernetes gave. One that was started by this file
+    /// says nothing of the kind.
+    pub(super) fn note_restarts_needed(&mut self) {
+        let Some(wanted) = self.file.as_deref().map(sha256) else { return };
+        for pod in self.pods.iter_mut().filter(|pod| pod.is_up_to_date) {
+            if let Configuration::File { sha256: Some(sha256), needs_restart: true, .. } =
+                &pod.configuration
+                && *sha256 == wanted
+            {
+                (pod.is_up_to_date, pod.changed) = (false, "ConfigurationChanged");
+            }
+        }
+    }
+
     /// Which pod does not go by the newest file, though it can while it runs, and why.
     pub(super) fn not_configured(&self) -> Option<String> {
         let wanted = &sha256(self.file.as_ref()?);
@@ -437,6 +452,8 @@ pub(super) async fn ask_for_configurations(view: &mut GroupView, context: &Conte
     let asked = view.pods.iter_mut().map(async |pod| {
         recall_configuration(pod, context);
         let is_known = match &pod.configuration {
+            // Its container may have been started anew since.
+            Configuration::File { needs_restart: true, .. } => false,
             Configuration::File { sha256, .. } => *sha256 == wanted,
             Configuration::AsStarted => true,
             Configuration::Unknown => false,

@@ -7,6 +7,7 @@ use weirmq_broker::BrokerConfig;
 
 use super::build::{self, Group, Plan};
 use super::observe::{GroupView, PodView};
+use super::roll::{self, Step};
 use crate::annotations::RESTARTED_AT;
 use crate::children::sha256;
 use crate::kinds::Broker;
@@ -301,7 +302,8 @@ fn what_restarts_nobody_is_what_brokers_take_while_they_run() {
 fn who_does_not_go_by_the_newest_file_is_named() {
     let said = |sha256: Option<&str>, error: Option<&str>| {
         let text = |text: &str| text.to_owned();
-        Configuration::File { sha256: sha256.map(text), error: error.map(text) }
+        let needs_restart = false;
+        Configuration::File { sha256: sha256.map(text), error: error.map(text), needs_restart }
     };
     let new = sha256("new");
     let behind = |configuration: Configuration| {
@@ -317,6 +319,22 @@ fn who_does_not_go_by_the_newest_file_is_named() {
     assert!(behind(Configuration::Unknown).unwrap().starts_with("mq-0-1 does not say"));
     assert!(behind(said(Some("old"), None)).unwrap().contains("has not read"));
     assert!(behind(said(Some("old"), Some("x is y"))).unwrap().ends_with(": x is y"));
+}
+
+#[test]
+fn a_pod_that_says_of_the_newest_file_that_it_needs_a_restart_is_outdated() {
+    let said = |text: &str, needs_restart| {
+        let mut group = three_replicas();
+        group.file = Some("new".to_owned());
+        group.pods[1].configuration =
+            Configuration::File { sha256: Some(sha256(text)), error: None, needs_restart };
+        group.note_restarts_needed();
+        roll::next(&group, |_| false)
+    };
+    let why = "ConfigurationChanged";
+    assert_eq!(said("new", true), Step::Restart { pod: "mq-0-1".to_owned(), why });
+    assert_eq!(said("new", false), Step::Nothing, "it was started by it");
+    assert_eq!(said("old", true), Step::Nothing, "perhaps what it has yet to read takes that back");
 }
 
 #[test]
