@@ -1,6 +1,6 @@
 //! Client pods: one that sends and receives all the time, and one to run `weir` in.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -97,15 +97,6 @@ impl<'a> Load<'a> {
             bail!("queues with {} acknowledged messages are in no route any more", account.left);
         }
         kept(account)
-    }
-
-    /// The same where no send may have failed either; the [`outcome`] since `time_ms`.
-    pub(crate) fn end_without_failures(self, time_ms: u64) -> anyhow::Result<String> {
-        let namespace = self.namespace;
-        let account = self.end()?;
-        let outcome = outcome(namespace, &account, time_ms);
-        ensure!(account.failed == 0, "{outcome}");
-        Ok(outcome)
     }
 
     /// As [`Load::end`] where broker groups may have left, once everything in them was consumed.

@@ -4,13 +4,12 @@ use anyhow::{Context as _, ensure};
 
 use super::bad_input::event;
 use super::faults::others;
-use super::lifecycle::smooth;
+use super::lifecycle::end_smoothly;
 use super::operator::{BROKER, TOPIC, deploy};
-use crate::client::{Load, moment, outcome};
+use crate::client::{Load, moment};
 use crate::cluster::Namespace;
 
-/// `kubectl drain` of the master's node: it hands over, its pod goes elsewhere or waits, and nothing is
-/// lost.
+/// `kubectl drain` of the master's node: it hands over, and its pod goes elsewhere or waits.
 pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     let deployed = deploy(namespace, "")?;
     let group = deployed.group()?;
@@ -38,7 +37,7 @@ pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<S
     group.settled(120).context("after the node takes pods again")?;
     deployed.ready("broker", BROKER, 60)?;
     load.until_more(200, 60)?;
-    load.end_without_failures(begun)
+    end_smoothly(namespace, load, begun)
 }
 
 /// `kubectl cordon` of the master's node, without a drain: it hands over before anybody evicts it, and all pods
@@ -65,8 +64,5 @@ pub(crate) fn cordon_alone(namespace: &Namespace<'_>) -> anyhow::Result<String> 
     let settled = group.settled(60)?;
     ensure!(settled == next, "{settled:?} took the office of {next:?} for no reason");
     ensure!(group.uids()? == before, "a pod was started anew for a cordon");
-    let account = load.end()?;
-    let outcome = outcome(namespace, &account, begun);
-    smooth(&account, begun)?;
-    Ok(outcome)
+    end_smoothly(namespace, load, begun)
 }

@@ -40,10 +40,7 @@ pub(crate) fn roll_image(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     all_run(&deployed, NEXT, 180)?;
     deployed.ready("broker", BROKER, 60)?;
     deployed.group()?.settled(60)?;
-    let account = load.end()?;
-    let outcome = outcome(namespace, &account, begun);
-    smooth(&account, begun)?;
-    Ok(outcome)
+    end_smoothly(namespace, load, begun)
 }
 
 /// Nobody can ask the API server for a minute: messages go on, and nobody loses office.
@@ -234,8 +231,20 @@ pub(super) fn all_run(deployed: &Deployed<'_>, wanted: &str, seconds: u64) -> an
     })
 }
 
+/// Ends a load of which only planned changes have been asked, and says what became of it.
+pub(super) fn end_smoothly(
+    namespace: &Namespace<'_>,
+    load: Load<'_>,
+    since_ms: u64,
+) -> anyhow::Result<String> {
+    let account = load.end()?;
+    let outcome = outcome(namespace, &account, since_ms);
+    smooth(&account, since_ms)?;
+    Ok(outcome)
+}
+
 /// A planned change costs short pauses and no message.
-pub(super) fn smooth(account: &Account, since_ms: u64) -> anyhow::Result<()> {
+fn smooth(account: &Account, since_ms: u64) -> anyhow::Result<()> {
     let outage = account.outage_ms_since(since_ms);
     let pause_max = if is_busy() { BUSY_PAUSE_MS } else { PLANNED_PAUSE_MS };
     if outage >= pause_max || account.failed > 0 {

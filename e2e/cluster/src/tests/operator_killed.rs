@@ -4,12 +4,12 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use super::OPERATOR_NAMESPACE;
-use super::lifecycle::{all_run, images, smooth};
+use super::lifecycle::{all_run, end_smoothly, images};
 use super::operator::{BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, scale_operator};
 use super::operator_away::OPERATOR_PODS;
 use super::scale::end_after_a_group;
 use super::sizes::{asked, expansion, grown, of_replicas};
-use crate::client::{Load, moment, outcome};
+use crate::client::{Load, moment};
 use crate::cluster::{Cluster, Namespace, is_ready, wait};
 use crate::group::Group;
 use crate::images::{NEXT, WEIR};
@@ -30,7 +30,7 @@ pub(crate) fn in_a_roll(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     next_operator(namespace.cluster)?;
     all_run(&deployed, NEXT, 180)?;
     deployed.group()?.settled(60)?;
-    let outcome = smoothly(namespace, load, begun)?;
+    let outcome = end_smoothly(namespace, load, begun)?;
     Ok(format!("killed with {left} pods to go; {outcome}"))
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn in_a_change(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     group.all_anew(&before, 180)?;
     deployed.ready("broker", BROKER, 60)?;
     group.settled(60)?;
-    let outcome = smoothly(namespace, load, begun)?;
+    let outcome = end_smoothly(namespace, load, begun)?;
     Ok(format!("killed with {left} pods to go; {outcome}"))
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn with_replicas(namespace: &Namespace<'_>) -> anyhow::Result<String>
     of_replicas(&deployed, 3)?.settled(120).context("with three replicas again")?;
     deployed.ready("broker", BROKER, 60)?;
     load.until_more(200, 60)?;
-    smoothly(namespace, load, begun)
+    end_smoothly(namespace, load, begun)
 }
 
 fn kill_while_they_leave(deployed: &Deployed<'_>, pods: &[String]) -> anyhow::Result<()> {
@@ -185,7 +185,7 @@ pub(crate) fn without_a_set(namespace: &Namespace<'_>) -> anyhow::Result<String>
     let after = group.settled(60)?;
     ensure!(after == before, "{after:?} took the office of {before:?} without need");
     load.until_more(200, 60)?;
-    smoothly(namespace, load, begun)
+    end_smoothly(namespace, load, begun)
 }
 
 fn grow(
@@ -228,14 +228,6 @@ fn finalizers(namespace: &Namespace<'_>, kind: &str, name: &str, list: &str) -> 
 
 fn is_ready_pod(namespace: &Namespace<'_>, pod: &str) -> anyhow::Result<bool> {
     Ok(namespace.object("pod", pod)?.is_some_and(|pod| is_ready(&pod)))
-}
-
-/// Ends a load of which only planned changes have been asked, and what became of it.
-fn smoothly(namespace: &Namespace<'_>, load: Load<'_>, since_ms: u64) -> anyhow::Result<String> {
-    let account = load.end()?;
-    let outcome = outcome(namespace, &account, since_ms);
-    smooth(&account, since_ms)?;
-    Ok(outcome)
 }
 
 /// What the Broker says of a group of this name; `None` where it has none.

@@ -6,8 +6,9 @@ use std::time::Instant;
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
+use super::lifecycle::end_smoothly;
 use super::operator::{BROKER, TOPIC, deploy};
-use crate::client::{Load, moment, outcome};
+use crate::client::{Load, moment};
 use crate::cluster::Namespace;
 
 /// Looks, switches over, restarts and reports, while clients send and receive.
@@ -35,7 +36,7 @@ pub(crate) fn plugin(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     ensure!(after.pod == group.pods[heir], "{after:?} is master, not replica {heir}");
     ensure!(master(&weir(&["status", BROKER, "-o", "json"])?)? == after.pod, "status is behind");
     load.until_more(200, 60)?;
-    let account = load.end()?;
+    let outcome = end_smoothly(namespace, load, begun)?;
 
     let again = weir(&["switchover", BROKER, &group.name, "--to", &heir.to_string()]);
     let error = again.err().context("it was switched to its own master")?.to_string();
@@ -46,7 +47,6 @@ pub(crate) fn plugin(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     group.all_anew(&old, 180)?;
     group.settled(60)?;
     report(&weir, folder.path())?;
-    let outcome = outcome(namespace, &account, begun);
     Ok(format!("switched over in {took:.1} s; {outcome}"))
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::bad_input::event;
-use super::lifecycle::smooth;
+use super::lifecycle::end_smoothly;
 use super::operator::{BROKER, Deployed, TOPIC, deploy};
 use crate::client::{self, Load, moment, outcome};
 use crate::cluster::{Namespace, condition, output_of, wait};
@@ -28,10 +28,7 @@ pub(crate) fn at_start(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     group.all_anew(&before, 180)?;
     deployed.ready("broker", BROKER, 60)?;
     group.settled(60)?;
-    let account = load.end()?;
-    let outcome = outcome(namespace, &account, begun);
-    smooth(&account, begun)?;
-    Ok(outcome)
+    end_smoothly(namespace, load, begun)
 }
 
 /// The same where nobody is elected: no message is taken while a replica is away, and it ends all the same.
@@ -89,9 +86,7 @@ pub(crate) fn live(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     })?;
 
     load.until_more(200, 60)?;
-    let account = load.end()?;
-    let outcome = outcome(namespace, &account, begun);
-    smooth(&account, begun)?;
+    let outcome = end_smoothly(namespace, load, begun)?;
     let after = (group.uids()?, group.settled(60)?);
     ensure!(after == before, "pods or office changed: {before:?}, {after:?}");
     Ok(outcome)

@@ -4,6 +4,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::bad_input::says;
+use super::lifecycle::end_smoothly;
 use super::operator::{BROKER, Deployed, TOPIC, deploy};
 use crate::client::{Load, moment, outcome};
 use crate::cluster::{Namespace, condition, wait};
@@ -35,7 +36,7 @@ pub(crate) fn replicas(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     three.settled(120).context("with three replicas again")?;
     deployed.ready("broker", BROKER, 60)?;
     load.until_more(200, 60)?;
-    load.end_without_failures(begun)
+    end_smoothly(namespace, load, begun)
 }
 
 /// The only group, once the Broker says that it has so many replicas.

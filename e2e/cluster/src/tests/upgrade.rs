@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, ensure};
 
 use super::OPERATOR_NAMESPACE;
-use super::lifecycle::{all_run, smooth};
+use super::lifecycle::{all_run, end_smoothly};
 use super::operator::{
     BROKER, DEPLOYMENT, Deployed, TOPIC, deploy, deploy_only, install, install_chart, uninstall,
 };
@@ -78,9 +78,7 @@ pub(crate) fn between_programs(namespace: &Namespace<'_>) -> anyhow::Result<Stri
         deployed.group()?.settled(90).with_context(|| format!("all run {image}"))?;
         load.until_more(200, 60)?;
     }
-    let account = load.end()?;
-    let outcome = outcome(namespace, &account, begun);
-    smooth(&account, begun)?;
+    let outcome = end_smoothly(namespace, load, begun)?;
     Ok(format!("{changed}; {outcome}"))
 }
 
