@@ -125,6 +125,10 @@ pub(crate) fn resources(namespace: &Namespace<'_>) -> anyhow::Result<String> {
         "secretless",
         "nameServerRef: {name: ns}, tls: {secret: {name: nowhere}}",
     ))?;
+    let message = says(namespace, "broker", "secretless", ("Ready", "False", "ReferenceMissing"))?;
+    ensure!(message.contains("Secret nowhere"), "it does not name the Secret: {message}");
+    let note = event(namespace, "secretless", "ReferenceMissing")?;
+    ensure!(note.contains("Secret nowhere"), "its event does not name the Secret: {note}");
     let deaf = names(namespace, "deaf", "192.0.2.1:9876")?;
 
     let (rounds, writes) = counts(namespace)?;
