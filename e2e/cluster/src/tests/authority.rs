@@ -47,10 +47,10 @@ fn promote_after(
     std::thread::sleep(NOBODY_TAKES_OVER);
     let now = group.master()?.context("nobody stands in the record")?;
     ensure!(now == *before, "{now:?} took over from {before:?} and nobody said so");
-    let command = format!("kubectl weir promote {BROKER} {};", group.name);
+    let (namespace, cluster) = (deployed.namespace, deployed.namespace.cluster);
+    let command = format!("kubectl weir -n {} promote {BROKER} {};", namespace.name, group.name);
     ensure!(says.contains(&command), "the Broker does not say {command}: {says}");
     let folder = tempfile::tempdir().context("make a folder")?;
-    let (namespace, cluster) = (deployed.namespace, deployed.namespace.cluster);
     cluster.link_plugin(folder.path())?;
     let words = ["promote", "-n", &namespace.name, BROKER, &group.name, "--yes", "-o", "json"];
     let said = cluster.kubectl_weir(folder.path(), &words)?;
