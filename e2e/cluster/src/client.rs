@@ -56,9 +56,8 @@ fn start_on(
 /// Producers and consumers at work in a pod of their own.
 pub(crate) struct Load<'a> {
     namespace: &'a Namespace<'a>,
+    pod: &'static str,
 }
-
-const POD: &str = "load";
 
 impl<'a> Load<'a> {
     /// Starts it, on `node` if one is named, and waits until messages go through.
@@ -69,14 +68,37 @@ impl<'a> Load<'a> {
         node: Option<&str>,
     ) -> anyhow::Result<Self> {
         let arguments = ["load", "run", "--namesrv", namesrv, "--topic", topic];
-        start_on(namespace, POD, &arguments, node)?;
-        let load = Self { namespace };
+        Self::start_as(namespace, "load", &arguments, node)
+    }
+
+    /// Another one beside it, on `node`, that sends to the broker at `address` alone, whoever is master. The topic
+    /// has to be of no other load.
+    pub(crate) fn start_beside(
+        namespace: &'a Namespace<'a>,
+        namesrv: &str,
+        topic: &str,
+        node: &str,
+        address: &str,
+    ) -> anyhow::Result<Self> {
+        let arguments = ["load", "run", "--namesrv", namesrv, "--topic", topic];
+        let more = ["--address", address, "--producers", "2", "--rate", "25"];
+        Self::start_as(namespace, "beside", &[&arguments[..], &more].concat(), Some(node))
+    }
+
+    fn start_as(
+        namespace: &'a Namespace<'a>,
+        pod: &'static str,
+        arguments: &[&str],
+        node: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        start_on(namespace, pod, arguments, node)?;
+        let load = Self { namespace, pod };
         load.until_more(100, 60).context("messages go through")?;
         Ok(load)
     }
 
     pub(crate) fn status(&self) -> anyhow::Result<Account> {
-        let text = self.namespace.exec(POD, &["/e2e-cluster", "load", "status"])?;
+        let text = self.namespace.exec(self.pod, &["/e2e-cluster", "load", "status"])?;
         serde_json::from_str(&text).context("read the status of the load")
     }
 
@@ -106,9 +128,9 @@ impl<'a> Load<'a> {
 
     /// Ends it, whatever became of the promises.
     pub(crate) fn close(self) -> anyhow::Result<Account> {
-        let text = self.namespace.exec(POD, &["/e2e-cluster", "load", "end"])?;
+        let text = self.namespace.exec(self.pod, &["/e2e-cluster", "load", "end"])?;
         let account: Account = serde_json::from_str(&text).context("read the account")?;
-        self.namespace.kubectl(&["delete", "pod", POD, "--wait=true"])?;
+        self.namespace.kubectl(&["delete", "pod", self.pod, "--wait=true"])?;
         Ok(account)
     }
 }

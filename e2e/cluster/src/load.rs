@@ -20,6 +20,8 @@ use weirmq_client::{
     SendStatus,
 };
 
+use crate::direct::Direct;
+
 /// The shortest time without an acknowledgement that is noted.
 const GAP: Duration = Duration::from_millis(100);
 /// A producer that failed waits so long before its next message.
@@ -57,6 +59,9 @@ struct RunArgs {
     /// Most messages a second and producer
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
+    /// Send to the broker at this address, `host:port`, and to no other, whoever is master
+    #[arg(long)]
+    address: Option<String>,
     #[command(flatten)]
     state: StateArgs,
 }
@@ -93,6 +98,8 @@ pub(crate) struct Account {
     pub(crate) gaps: Vec<Gap>,
     /// Why sends failed, and how often; at most [`FAILURES_MAX`] kinds.
     pub(crate) failures: BTreeMap<String, u64>,
+    /// Of a load with `--address`: the seconds since 1970 in which that broker answered without an acknowledgement.
+    pub(crate) refused_s: BTreeSet<u64>,
 }
 
 /// A time without an acknowledgement.
@@ -123,6 +130,16 @@ impl Account {
     /// The gaps that had not ended at `time_ms`, or began later, in their order.
     pub(crate) fn gaps_since(&self, time_ms: u64) -> impl Iterator<Item = &Gap> {
         self.gaps.iter().filter(move |gap| gap.from_ms + gap.length_ms >= time_ms)
+    }
+
+    /// Whether nothing was acknowledged from the one time to the other.
+    pub(crate) fn is_silent(&self, from_ms: u64, to_ms: u64) -> bool {
+        self.gaps.iter().any(|gap| gap.from_ms <= from_ms && gap.from_ms + gap.length_ms >= to_ms)
+    }
+
+    /// How many whole seconds from the one time to the other are among [`Account::refused_s`].
+    pub(crate) fn seconds_refused(&self, from_ms: u64, to_ms: u64) -> usize {
+        self.refused_s.iter().filter(|s| **s * 1000 >= from_ms && (**s + 1) * 1000 <= to_ms).count()
     }
 }
 
@@ -227,8 +244,15 @@ async fn load(args: RunArgs) -> anyhow::Result<()> {
     let producer = Producer::start(&client, ProducerConfig::default())?;
     for number in 0..args.producers {
         let every = Duration::from_secs(1) / args.rate;
-        let (topic, notes) = (args.topic.clone(), notes.clone());
-        tasks.spawn(produce(producer.clone(), topic, number << 40, every, notes, is_over.clone()));
+        let (base, notes, is_over) = (number << 40, notes.clone(), is_over.clone());
+        if let Some(address) = &args.address {
+            let broker = Direct::new(address.clone());
+            let queues = producer.queues(&args.topic).await?;
+            tasks.spawn(produce_at(broker, queues, base, every, notes, is_over));
+        } else {
+            let topic = args.topic.clone();
+            tasks.spawn(produce(producer.clone(), topic, base, every, notes, is_over));
+        }
     }
     tasks.spawn(read_along(client.clone(), args.topic.clone(), notes.clone(), is_over.clone()));
     while !args.state.file("end").exists() {
@@ -275,9 +299,7 @@ async fn produce(
     while !is_over.load(Ordering::Relaxed) {
         ticks.tick().await;
         number += 1;
-        let mut body = number.to_be_bytes().to_vec();
-        body.resize(8 + (number * 37 % 900) as usize, b'.');
-        match producer.send(Message::new(&topic, body)).await {
+        match producer.send(Message::new(&topic, body(number))).await {
             Ok(result) if result.status == SendStatus::Ok => {
                 notes.lock().acknowledge(result.queue, result.queue_offset, number);
             }
@@ -296,10 +318,48 @@ async fn produce(
     }
 }
 
-/// A consumer group of one, as applications have it.
+/// As [`produce`], to one broker alone, whatever it answers.
+async fn produce_at(
+    mut broker: Direct,
+    queues: Vec<MessageQueue>,
+    base: u64,
+    every: Duration,
+    notes: Shared,
+    is_over: Arc<AtomicBool>,
+) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut number = base;
+    for queue in queues.iter().cycle() {
+        if is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        ticks.tick().await;
+        number += 1;
+        let answer = broker.send(queue, &body(number)).await;
+        let mut notes = notes.lock();
+        match answer {
+            Ok(Ok(offset)) => notes.acknowledge(queue.clone(), offset, number),
+            Ok(Err(refusal)) => {
+                notes.account.refused_s.insert(now_ms() / 1000);
+                notes.fail(refusal);
+            }
+            Err(error) => notes.fail(format!("{error:#}")),
+        }
+    }
+}
+
+/// A message's number, and up to 900 bytes more.
+fn body(number: u64) -> Vec<u8> {
+    let mut body = number.to_be_bytes().to_vec();
+    body.resize(8 + (number * 37 % 900) as usize, b'.');
+    body
+}
+
+/// A consumer group of one, as applications have it; each topic has its own.
 async fn consume(client: &Client, topic: &str, notes: &Shared) -> anyhow::Result<PushConsumer> {
     let config = PushConsumerConfig {
-        group: "load".to_owned(),
+        group: topic.to_owned(),
         subscriptions: vec![(topic.to_owned(), "*".into())],
         consume_from: ConsumeFrom::First,
         ..PushConsumerConfig::default()

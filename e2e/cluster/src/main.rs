@@ -9,6 +9,7 @@
 
 mod client;
 mod cluster;
+mod direct;
 mod evidence;
 mod group;
 mod images;

@@ -8,6 +8,7 @@ use super::by_hand;
 use crate::client::{Load, moment, outcome};
 use crate::cluster::Namespace;
 use crate::group::{Group, Master};
+use crate::load::Account;
 
 /// What is done to the master.
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +27,18 @@ pub(crate) enum Fault {
     Freeze,
 }
 
-/// How long a freeze lasts: twice the lease.
-const FREEZE: Duration = Duration::from_secs(12);
+/// After so long without a renewal no master acknowledges anything.
+const LEASE: Duration = Duration::from_secs(6);
+/// How long a freeze lasts, and a partition from the peers only.
+const TWO_LEASES: Duration = Duration::from_secs(12);
 /// How long a partition lasts: until brokers have told NameServers everything again, in vain where those are
 /// cut off, and Kubernetes does without the node.
 const PARTITION: Duration = Duration::from_secs(35);
+
+/// The topic of the clients beside a master that is cut off.
+const BESIDE: &str = "beside";
+/// In so many seconds at least such a master has to refuse something, or its silence shows nothing.
+const REFUSED_MIN: usize = 3;
 
 /// Longer than that nobody may be without a master, whatever happened to the one before.
 const OUTAGE_MAX_MS: u64 = 12_000;
@@ -40,8 +48,8 @@ impl Fault {
     fn lasts(self) -> Duration {
         match self {
             Self::Partition => PARTITION,
-            Self::Freeze => FREEZE,
-            Self::Kill | Self::Crash | Self::PowerLoss | Self::PeersOnly => Duration::ZERO,
+            Self::Freeze | Self::PeersOnly => TWO_LEASES,
+            Self::Kill | Self::Crash | Self::PowerLoss => Duration::ZERO,
         }
     }
 
@@ -87,7 +95,7 @@ pub(crate) fn others<'a>(
 
 /// Does `fault` to the master of `group` while clients on another node are at work: somebody else
 /// becomes master, what was acknowledged stays, nobody else writes, and the one that was hit comes
-/// back as a slave.
+/// back as a slave. One that is cut off and runs on is asked to write all the while, by clients on its node.
 pub(crate) fn strike(
     group: &Group<'_>,
     namesrv: &str,
@@ -98,9 +106,14 @@ pub(crate) fn strike(
     let master = group.settled(120)?;
     let node = others(namespace, &master.node).next().context("there is one node only")?;
     let load = Load::start(namespace, namesrv, topic, Some(node))?;
+    let beside = match fault {
+        Fault::Partition | Fault::PeersOnly => Some(start_beside(namespace, namesrv, &master)?),
+        _ => None,
+    };
     let struck = moment();
     fault.begin(namespace, &master)?;
     let struck_at = std::time::Instant::now();
+    let cut = moment();
     let after = (|| {
         let next = match fault {
             // Kubernetes starts the process again at once: it may come back before it is missed.
@@ -111,6 +124,7 @@ pub(crate) fn strike(
         std::thread::sleep(fault.lasts().saturating_sub(struck_at.elapsed()));
         anyhow::Ok(next)
     })();
+    let mended = moment();
     // Mended whatever happened, or no other test could run.
     fault.end(namespace, &master)?;
     let next = after?;
@@ -126,11 +140,94 @@ pub(crate) fn strike(
     let outage = account.outage_ms_since(struck);
     let outcome = outcome(namespace, &account, struck);
     ensure!(outage <= OUTAGE_MAX_MS, "longer than {OUTAGE_MAX_MS} ms: {outcome}");
-    Ok(outcome)
+    let Some(beside) = beside else { return Ok(outcome) };
+    let account = beside.end().context("what was sent to the master that was cut off")?;
+    let refused = nobody_wrote(&account, cut, mended)?;
+    namespace.measured("beside_acknowledged", account.acknowledged as f64);
+    namespace.measured("beside_refused_s", refused as f64);
+    Ok(format!(
+        "{outcome}; of what was sent to the one that was cut off {} kept, and none after the lease, in {refused} s of \
+         which it refused",
+        account.acknowledged
+    ))
+}
+
+/// Clients on the master's own node that know its address and send nowhere else.
+fn start_beside<'a>(
+    namespace: &'a Namespace<'a>,
+    namesrv: &str,
+    master: &Master,
+) -> anyhow::Result<Load<'a>> {
+    let create = ["/weir", "topic", "create", BESIDE, "--queues", "4", "--namesrv", namesrv];
+    namespace.exec(&master.pod, &create)?;
+    let pod = namespace.object("pod", &master.pod)?.context("the master's pod is gone")?;
+    let address = pod["status"]["podIP"].as_str().context("the master's pod has no address")?;
+    Load::start_beside(namespace, namesrv, BESIDE, &master.node, &format!("{address}:10911"))
+}
+
+/// A master that was cut off from `cut_ms` to `mended_ms` acknowledged nothing once its lease was over; in how many
+/// seconds of that time it said so.
+fn nobody_wrote(beside: &Account, cut_ms: u64, mended_ms: u64) -> anyhow::Result<usize> {
+    let over_ms = cut_ms + LEASE.as_millis() as u64;
+    ensure!(
+        beside.is_silent(over_ms, mended_ms),
+        "there was a second writer: the master that was cut off acknowledged something between {over_ms} and \
+         {mended_ms}; pauses: {:?}",
+        beside.gaps
+    );
+    let refused = beside.seconds_refused(over_ms, mended_ms);
+    ensure!(
+        refused >= REFUSED_MIN,
+        "the master that was cut off was hardly asked: it refused something in {refused} s; {}",
+        beside.causes()
+    );
+    Ok(refused)
 }
 
 /// A fault of a master that no operator looks after.
 pub(crate) fn by_hand(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
     let group = by_hand::replicated(namespace)?;
     strike(&group, by_hand::NAMESRV, by_hand::TOPIC, fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Gap;
+
+    /// Cut off at 100 s and mended at 135 s: the lease is over at 106 s.
+    fn judge(gaps: &[(u64, u64)], refused_s: std::ops::Range<u64>) -> anyhow::Result<usize> {
+        let gap =
+            |(from_ms, to_ms): &(u64, u64)| Gap { from_ms: *from_ms, length_ms: to_ms - from_ms };
+        let account = Account {
+            gaps: gaps.iter().map(gap).collect(),
+            refused_s: refused_s.collect(),
+            ..Account::default()
+        };
+        nobody_wrote(&account, 100_000, 135_000)
+    }
+
+    #[test]
+    fn an_acknowledgement_after_the_lease_is_a_second_writer() {
+        assert_eq!(judge(&[(105_900, 180_000)], 104..140).unwrap(), 29);
+        for two in [
+            // In the middle, just after the lease, and just before the end.
+            &[(101_000, 120_000), (120_000, 180_000)][..],
+            &[(106_001, 180_000)],
+            &[(101_000, 134_999)],
+            // It went on as if nothing had happened.
+            &[],
+        ] {
+            let error = judge(two, 104..140).unwrap_err().to_string();
+            assert!(error.contains("a second writer"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_silence_of_a_master_that_nobody_reached_shows_nothing() {
+        for seldom in [0..0, 90..106, 135..180, 106..108] {
+            let error = judge(&[(101_000, 180_000)], seldom).unwrap_err().to_string();
+            assert!(error.contains("hardly asked"), "{error}");
+        }
+    }
 }
