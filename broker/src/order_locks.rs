@@ -105,13 +105,13 @@ impl OrderLocks {
         self.by_group.lock().remove(group);
     }
 
-    /// The locks that are still held.
+    /// All owners, also those whose lease seems to be over: a slave does not hear of renewals, and a master that
+    /// was frozen heard of none.
     pub(crate) fn records(&self) -> Vec<StateRecord> {
         let groups = self.by_group.lock();
         let mut records = Vec::new();
         for (group, locks) in groups.iter() {
-            let held = locks.iter().filter(|(_, lock)| lock.renewed.elapsed() <= LEASE);
-            records.extend(held.map(|((topic, queue), lock)| StateRecord::QueueLock {
+            records.extend(locks.iter().map(|((topic, queue), lock)| StateRecord::QueueLock {
                 group: group.clone(),
                 topic: topic.clone(),
                 queue: *queue,
@@ -144,5 +144,22 @@ mod tests {
         locks.apply("g", "t", 0, None);
         assert_eq!(locks.attempt("g", "t", 0, "b", start), Attempt::Free);
         assert!(locks.records().is_empty());
+    }
+
+    /// As at a slave whose process ends in good order: its next start may be that of a master.
+    #[test]
+    fn an_owner_is_written_down_whose_renewals_nobody_heard() {
+        let locks = OrderLocks::default();
+        locks.apply("g", "t", 0, Some("a"));
+        let long_ago = Instant::now().checked_sub(LEASE * 2).unwrap();
+        locks.by_group.lock().values_mut().flat_map(HashMap::values_mut).for_each(|lock| {
+            lock.renewed = long_ago;
+        });
+        let started = OrderLocks::default();
+        for record in locks.records() {
+            let StateRecord::QueueLock { group, topic, queue, owner } = record else { panic!() };
+            started.apply(&group, &topic, queue, owner.as_deref());
+        }
+        assert_eq!(started.attempt("g", "t", 0, "b", Instant::now()), Attempt::Taken);
     }
 }
