@@ -371,8 +371,11 @@ impl Driver {
                     return Ok(());
                 }
                 tracing::info!(replica = replica.0, "replica connected");
+                // What others' connections do says nothing of the master's.
+                let is_masters =
+                    self.following.as_ref().is_some_and(|following| following.master == link.peer);
                 self.links.insert(replica, link);
-                self.ask_master(true);
+                self.ask_master(is_masters);
                 self.publish_status();
             }
             FromLink::Down { link, peer, why } => {

@@ -18,7 +18,7 @@ use crate::configuration::Configuration;
 use crate::metrics::Metrics;
 use crate::replication::frame::{HEAD_BYTES, Hello, Lead, contents_bytes};
 use crate::replication::handshake::{PROTOCOL, PROTOCOL_MIN, Trust, accept};
-use crate::replication::{ReplicationThread, Restart, RoleStatus, Status};
+use crate::replication::{ReplicationThread, Restart, RoleStatus, Status, link};
 use crate::run::open;
 use crate::topics::Topic;
 use crate::{Broker, BrokerConfig};
@@ -345,6 +345,30 @@ async fn only_its_master_refuses_a_follower_the_log() {
     for (from, is_aligned) in [(former, true), (started_anew, true), (master, false)] {
         let refused = Frame::Refused("this replica does not lead in epoch 2".into());
         driver.on_frame(from, refused).await.unwrap();
+        assert_eq!(driver.following.as_ref().unwrap().is_aligned, is_aligned, "{from:?}");
+    }
+}
+
+#[tokio::test]
+async fn only_a_connection_of_its_master_has_a_follower_ask_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    let store = broker.store.clone();
+    let mut driver = driver_of(broker);
+    let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(9) };
+    let (other, master) = (member(1), member(2));
+    driver.act_on(Action::Follow { master, epoch: 2 }).await.unwrap();
+    driver.following.as_mut().unwrap().is_aligned = true;
+    for (from, is_aligned) in [(other, true), (master, false)] {
+        let (here, _there) = tokio::io::duplex(1 << 20);
+        let (events, mut links) = mpsc::channel(4);
+        let shared = driver.shared.clone();
+        let serve = link::run(here, (from, 2), &store, &shared, PATIENCE, events);
+        let up = async { driver.on_link(links.recv().await.unwrap()).await.unwrap() };
+        tokio::select! {
+            () = serve => panic!("the connection ended"),
+            () = up => {}
+        }
         assert_eq!(driver.following.as_ref().unwrap().is_aligned, is_aligned, "{from:?}");
     }
 }
