@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -15,6 +15,10 @@ use weirmq_remoting::command::{Command, response};
 use weirmq_remoting::frame::split_written;
 use weirmq_remoting::net::Connection;
 use weirmq_store::{Appended, NewMessage};
+
+/// Where so many entries wait until they are visible no sends are taken: some 100 MB, if each was sent alone. They
+/// wait for as long as a replica that may not leave the in-sync set is away.
+pub(crate) const NOT_VISIBLE_MAX: usize = 500_000;
 
 /// What happens when a position is reached.
 pub(crate) enum Then {
@@ -63,14 +67,20 @@ struct Waiting {
 /// Everything that waits, in the order of the log.
 pub(crate) struct Acknowledgements {
     waiting: Mutex<VecDeque<Waiting>>,
+    /// Entries that are not visible yet.
+    not_visible: AtomicUsize,
     first_added: Notify,
     timeout_ms: AtomicU64,
 }
 
 impl Acknowledgements {
     pub(crate) fn new(timeout: Duration) -> Self {
-        let timeout_ms = AtomicU64::new(0);
-        let new = Self { waiting: Mutex::default(), first_added: Notify::new(), timeout_ms };
+        let new = Self {
+            waiting: Mutex::default(),
+            not_visible: AtomicUsize::new(0),
+            first_added: Notify::new(),
+            timeout_ms: AtomicU64::new(0),
+        };
         new.set_timeout(timeout);
         new
     }
@@ -87,6 +97,9 @@ impl Acknowledgements {
 
     /// Lets `then` wait for `position`; `since` when its request has waited already.
     pub(crate) fn wait(&self, position: u64, since: Instant, then: Then) {
+        if let Then::Show(entries) = &then {
+            self.not_visible.fetch_add(entries.len(), Ordering::Relaxed);
+        }
         let mut waiting = self.waiting.lock();
         let is_first = waiting.is_empty();
         // Several I/O threads append, so neighbours may come in the wrong order.
@@ -102,7 +115,19 @@ impl Acknowledgements {
     pub(crate) fn take_reached(&self, reached: u64) -> Vec<Then> {
         let mut waiting = self.waiting.lock();
         let due = waiting.partition_point(|w| w.position <= reached);
-        waiting.drain(..due).map(|w| w.then).collect()
+        let due: Vec<Then> = waiting.drain(..due).map(|w| w.then).collect();
+        drop(waiting);
+        let shown = due.iter().map(|then| match then {
+            Then::Show(entries) => entries.len(),
+            Then::Answer { .. } => 0,
+        });
+        self.not_visible.fetch_sub(shown.sum(), Ordering::Relaxed);
+        due
+    }
+
+    /// Entries that wait until they are visible.
+    pub(crate) fn not_visible(&self) -> usize {
+        self.not_visible.load(Ordering::Relaxed)
     }
 
     /// Sends the late replies of everything that waited too long; runs for ever. What is only to

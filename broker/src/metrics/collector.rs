@@ -70,6 +70,11 @@ impl Collector for BrokerCollector {
                 broker.acknowledgements.requests() as u64,
             ),
             (
+                "weirmq_entries_not_visible",
+                "Entries of queues that nobody sees before they may be acknowledged",
+                broker.acknowledgements.not_visible() as u64,
+            ),
+            (
                 "weirmq_log_damaged_bytes",
                 "Bytes of the commit log that are known to be damaged",
                 stats.damaged_bytes,

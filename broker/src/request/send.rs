@@ -11,6 +11,7 @@ use weirmq_remoting::header::SendMessageHeader;
 use weirmq_remoting::{RequestCode, ResourceName, ResponseCode};
 
 use super::{Context, Refusal, fields};
+use crate::acknowledgement::NOT_VISIBLE_MAX;
 use crate::append_batch::{AppendBatch, PendingMessage, PendingSend};
 use crate::delay::{self, DelayLevel};
 use crate::topics::{self, TEMPLATE_TOPIC, Topic};
@@ -247,6 +248,7 @@ fn target_topic(
         let remark = format!("the broker[{}] sending message is forbidden", broker.config().name);
         return Err(Refusal::new(ResponseCode::NoPermission, remark));
     }
+    check_not_visible(broker)?;
     let topic = match broker.state.topics.get(&name) {
         Some(topic) => topic,
         None => create_at_send(broker, &name, header)?,
@@ -321,6 +323,18 @@ fn check_transaction(sys_flag: i32) -> Result<(), Refusal> {
     }
 }
 
+/// No more messages are taken while very many wait for a replica or the disk: they stay in memory until then.
+fn check_not_visible(broker: &Broker) -> Result<(), Refusal> {
+    let waiting = broker.acknowledgements.not_visible();
+    if waiting >= NOT_VISIBLE_MAX {
+        let remark = format!(
+            "{waiting} messages wait until all replicas in sync have them on disk, no more are taken"
+        );
+        return Err(Refusal::new(ResponseCode::SystemBusy, remark));
+    }
+    Ok(())
+}
+
 fn check_size(broker: &Broker, bytes: usize) -> Result<(), Refusal> {
     let limit = broker.config().limits.message_bytes_max;
     if bytes > limit {
@@ -336,4 +350,31 @@ fn properties_too_long(length: usize) -> Refusal {
         "the message is illegal: properties take {length} bytes, the limit is {PROPERTIES_BYTES_MAX}"
     );
     Refusal::new(ResponseCode::MessageIllegal, remark)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::acknowledgement::{Arrival, Then};
+    use crate::replication::broker_of;
+
+    #[tokio::test]
+    async fn no_more_is_taken_while_very_much_waits_to_be_acknowledged() {
+        let folder = tempfile::tempdir().unwrap();
+        let (broker, _prepared) = broker_of(&folder);
+        let entries = |count: usize| {
+            let topic: Arc<str> = Arc::from("t");
+            let entry = |offset| Arrival { topic: topic.clone(), queue: 0, offset, tag_hash: 0 };
+            Then::Show((0..count as u64).map(entry).collect())
+        };
+        for (count, is_taken) in [(NOT_VISIBLE_MAX - 1, true), (1, false)] {
+            broker.acknowledgements.wait(7, Instant::now(), entries(count));
+            assert_eq!(check_not_visible(&broker).is_ok(), is_taken);
+        }
+        assert_eq!(check_not_visible(&broker).unwrap_err().code, ResponseCode::SystemBusy);
+        broker.acknowledgements.take_reached(7);
+        assert!(check_not_visible(&broker).is_ok());
+    }
 }
