@@ -181,20 +181,43 @@ impl Children {
         parsed(&object)
     }
 
-    /// All of a kind that belong to a resource.
+    /// All of a kind that belong to a resource, and are `wanted` by their metadata.
     pub(crate) fn of<K: DeserializeOwned>(
         &self,
         kind: &str,
         namespace: &str,
-        (name, instance): (&str, &str),
+        owner: (&str, &str),
+        wanted: impl Fn(&ObjectMeta) -> bool,
     ) -> Vec<K> {
+        let objects = self.objects_of(kind, namespace, owner);
+        let wanted = objects.iter().filter(|object| wanted(&object.metadata));
+        wanted.filter_map(|object| parsed(object)).collect()
+    }
+
+    /// The metadata alone.
+    pub(crate) fn metadata_of(
+        &self,
+        kind: &str,
+        namespace: &str,
+        owner: (&str, &str),
+    ) -> Vec<ObjectMeta> {
+        let objects = self.objects_of(kind, namespace, owner);
+        objects.iter().map(|object| object.metadata.clone()).collect()
+    }
+
+    fn objects_of(
+        &self,
+        kind: &str,
+        namespace: &str,
+        owner: (&str, &str),
+    ) -> Vec<Arc<DynamicObject>> {
         let Some(watched) = self.watched.get(kind) else { return Vec::new() };
-        let objects = watched.store.state();
-        let mine = objects.iter().filter(|object| {
+        let mut objects = watched.store.state();
+        objects.retain(|object| {
             object.namespace().as_deref() == Some(namespace)
-                && belongs(&object.metadata) == Some((name, instance))
+                && belongs(&object.metadata) == Some(owner)
         });
-        mine.filter_map(|object| parsed(object)).collect()
+        objects
     }
 
     /// Makes `wanted` so, by server-side apply, unless it is, and answers with the object as it is
@@ -228,7 +251,14 @@ impl Children {
                 .lock()
                 .get(&key)
                 .is_some_and(|applied| applied.wanted == hash && applied.version == version);
-            if is_known || holds(&serde_json::to_value(&**found).unwrap_or_default(), &wanted) {
+            if is_known {
+                return Ok(parsed(found));
+            }
+            if holds(&serde_json::to_value(&**found).unwrap_or_default(), &wanted) {
+                // So that this version need not be compared again.
+                let mut applied = self.applied.lock();
+                let generation = applied.get(&key).and_then(|applied| applied.generation);
+                applied.insert(key, Applied { wanted: hash, version, generation });
                 return Ok(parsed(found));
             }
         }

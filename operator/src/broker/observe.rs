@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::{AckPolicy, Promote};
 use weirmq_authority::{Phase, Record};
@@ -260,18 +261,25 @@ impl GroupView {
 /// pods (see [`crate::storage`]), and those whose pods have none at the moment.
 pub(super) fn groups_there(children: &Children, namespace: &str, broker: &str) -> BTreeSet<String> {
     let owner = (ROLE.label(), broker);
-    there(children.of("StatefulSet", namespace, owner), children.of("Pod", namespace, owner))
+    let sets = children.metadata_of("StatefulSet", namespace, owner);
+    there(&sets, &children.metadata_of("Pod", namespace, owner))
 }
 
-fn there(sets: Vec<StatefulSet>, pods: Vec<Pod>) -> BTreeSet<String> {
+fn there(sets: &[ObjectMeta], pods: &[ObjectMeta]) -> BTreeSet<String> {
     // The garbage collector takes this finalizer off once the pods have no owner any more.
-    let is_orphaning = |set: &StatefulSet| set.finalizers().iter().any(|it| it == "orphan");
-    let stays = |set: &&StatefulSet| set.metadata.deletion_timestamp.is_none() || is_orphaning(set);
-    let is_orphan =
-        |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && pod.owner_references().is_empty();
-    let with_set = sets.iter().filter(stays).map(|set| set.name_any());
-    let without = pods.iter().filter(is_orphan).filter_map(|pod| pod.labels().get(GROUP).cloned());
+    let is_orphaning = |set: &ObjectMeta| set.finalizers.iter().flatten().any(|it| it == "orphan");
+    let stays = |set: &&ObjectMeta| set.deletion_timestamp.is_none() || is_orphaning(set);
+    let is_orphan = |pod: &&ObjectMeta| {
+        pod.deletion_timestamp.is_none() && pod.owner_references.as_ref().is_none_or(Vec::is_empty)
+    };
+    let with_set = sets.iter().filter(stays).filter_map(|set| set.name.clone());
+    let without = pods.iter().filter(is_orphan).filter_map(group_of).map(str::to_owned);
     with_set.chain(without).collect()
+}
+
+/// Which group a pod is of, by its label.
+fn group_of(pod: &ObjectMeta) -> Option<&str> {
+    pod.labels.as_ref()?.get(GROUP).map(String::as_str)
 }
 
 /// How many replicas the StatefulSet keeps: what is wanted, and meanwhile those that the authority
@@ -289,8 +297,8 @@ pub(super) fn replicas_to_keep(
         Some(replicas) => replicas,
         // One that is being made anew: its pods go on.
         None => {
-            let pods: Vec<Pod> = children.of("Pod", namespace, (ROLE.label(), broker));
-            replicas_of(&pods, group)
+            let pods = children.metadata_of("Pod", namespace, (ROLE.label(), broker));
+            replicas_of(pods.iter().filter_map(|pod| pod.name.as_deref()), group)
         }
     };
     if there <= wanted {
@@ -309,9 +317,9 @@ pub(super) fn replicas_to_keep(
     needed.clamp(wanted, there)
 }
 
-/// How many replicas a group has by its pods.
-fn replicas_of(pods: &[Pod], group: &str) -> u32 {
-    let replicas = pods.iter().filter_map(|pod| replica_of(&pod.name_any(), group));
+/// How many replicas a group has by the names of its pods.
+fn replicas_of<'a>(pods: impl Iterator<Item = &'a str>, group: &str) -> u32 {
+    let replicas = pods.filter_map(|pod| replica_of(pod, group));
     replicas.map(|replica| replica.saturating_add(1)).max().unwrap_or_default()
 }
 
@@ -339,13 +347,16 @@ pub(super) fn group(
     let status = set.and_then(|set| set.status);
     let revision = status.as_ref().and_then(|status| status.update_revision.clone());
     let observed = status.and_then(|status| status.observed_generation);
-    let pods: Vec<Pod> = children.of("Pod", namespace, (ROLE.label(), &resource.name_any()));
+    let owner = (ROLE.label(), &*resource.name_any());
+    let pods: Vec<Pod> = children
+        .of("Pod", namespace, owner, |pod| group_of(pod).is_some_and(|group| group == name));
     // While the set is made anew its pods go on.
     let wanted = replicas.and_then(|replicas| u32::try_from(replicas).ok());
-    let wanted = wanted.unwrap_or_else(|| replicas_of(&pods, name));
-    let mine = pods.iter().filter(|pod| pod.labels().get(GROUP).is_some_and(|group| group == name));
+    let wanted = wanted.unwrap_or_else(|| {
+        replicas_of(pods.iter().filter_map(|pod| pod.metadata.name.as_deref()), name)
+    });
     let mut pods: Vec<PodView> =
-        mine.filter_map(|pod| pod_view(pod, name, revision.as_deref(), &newest)).collect();
+        pods.iter().filter_map(|pod| pod_view(pod, name, revision.as_deref(), &newest)).collect();
     pods.sort_by_key(|pod| pod.replica);
     let authority: Option<BrokerGroup> =
         is_elected.then(|| children.get("BrokerGroup", namespace, name)).flatten();
@@ -500,13 +511,12 @@ async fn position(admin: &Admin, address: &str) -> Option<(u64, u64)> {
 mod tests {
     use super::*;
 
-    fn set(metadata: &str) -> StatefulSet {
-        serde_yaml::from_str(&format!("metadata: {{{metadata}}}")).unwrap()
+    fn set(metadata: &str) -> ObjectMeta {
+        serde_yaml::from_str(&format!("{{{metadata}}}")).unwrap()
     }
 
-    fn pod(name: &str, group: &str, more: &str) -> Pod {
-        let labels = format!("labels: {{{GROUP}: {group}}}");
-        serde_yaml::from_str(&format!("metadata: {{name: {name}, {labels}{more}}}")).unwrap()
+    fn pod(name: &str, group: &str, more: &str) -> ObjectMeta {
+        set(&format!("name: {name}, labels: {{{GROUP}: {group}}}{more}"))
     }
 
     #[test]
@@ -514,8 +524,8 @@ mod tests {
         let deleted = ", deletionTimestamp: '2026-11-28T09:00:00Z'";
         let owned =
             ", ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: x, uid: x}]";
-        let names = |sets: Vec<StatefulSet>, pods| -> Vec<String> {
-            there(sets, pods).into_iter().collect()
+        let names = |sets: Vec<ObjectMeta>, pods: Vec<ObjectMeta>| -> Vec<String> {
+            there(&sets, &pods).into_iter().collect()
         };
         assert_eq!(names(vec![set("name: mq-0")], vec![]), ["mq-0"]);
         let orphaning = set(&format!("name: mq-1, finalizers: [orphan]{deleted}"));
@@ -568,9 +578,8 @@ mod tests {
 
     #[test]
     fn without_a_set_the_pods_say_how_many_replicas_there_are() {
-        let pods =
-            [pod("mq-1-0", "mq-1", ""), pod("mq-1-4", "mq-1", ""), pod("mq-10-6", "mq-10", "")];
-        assert_eq!(replicas_of(&pods, "mq-1"), 5);
-        assert_eq!(replicas_of(&pods, "mq-2"), 0);
+        let pods = ["mq-1-0", "mq-1-4", "mq-10-6"];
+        assert_eq!(replicas_of(pods.into_iter(), "mq-1"), 5);
+        assert_eq!(replicas_of(pods.into_iter(), "mq-2"), 0);
     }
 }
