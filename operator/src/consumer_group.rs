@@ -80,14 +80,13 @@ impl Declared for ConsumerGroup {
     async fn delete(
         &self,
         admin: &Admin,
-        masters: &[String],
-        cluster: &str,
+        masters: &BTreeMap<String, String>,
+        _: &str,
     ) -> Result<(), ClientError> {
-        // A master that is new may not be known to the NameServers yet.
-        for master in masters {
+        for master in masters.values() {
             admin.delete_group_on(master, &self.declared_name(), true).await?;
         }
-        admin.delete_group(cluster, &self.declared_name(), true).await
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What topics and consumer groups have in common: somebody declares a thing, and the masters of a
 //! Broker's groups are told, by the admin protocol, wherever theirs is another.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,11 +63,12 @@ pub(crate) trait Declared:
         master: &str,
     ) -> impl Future<Output = Result<(), ClientError>> + Send;
 
-    /// Deletes it at these masters, and wherever else in the cluster it is.
+    /// Deletes it at the masters of the Broker's groups, by group, and nowhere else: what other brokers of the same
+    /// cluster have is not this resource's.
     fn delete(
         &self,
         admin: &Admin,
-        masters: &[String],
+        masters: &BTreeMap<String, String>,
         cluster: &str,
     ) -> impl Future<Output = Result<(), ClientError>> + Send;
 }
@@ -86,7 +88,7 @@ pub(crate) async fn reconcile<K: Declared>(
     }
     let place = place(resource, others, context, children)?;
     if is_deleted {
-        return end(resource, others, place.ok(), context).await;
+        return end(resource, others, place, context).await;
     }
     keep_finalizer(resource, context).await?;
     let (mut groups, mut waits) = (Vec::new(), Vec::new());
@@ -157,12 +159,18 @@ async fn declare<K: Declared>(
 async fn end<K: Declared>(
     resource: &K,
     others: &[Arc<DeserializeGuard<K>>],
-    place: Option<Place>,
+    place: Result<Place, Refusal>,
     context: &Context,
 ) -> Result<Action, Error> {
     let goes = has_finalizer(resource) && resource.goes_with_it();
-    // Without a Broker there is nobody to delete it at.
-    if let Some(place) = place.filter(|_| goes) {
+    if let (true, Err(Refusal::NoBroker(broker))) = (goes, &place) {
+        let name = resource.declared_name();
+        let note = format!(
+            "there is no Broker {broker} any more to delete {name} at: it is there again where its disks are"
+        );
+        context.event(resource, EventType::Warning, "NotDeleted", note).await;
+    }
+    if let Some(place) = place.ok().filter(|_| goes) {
         let mut heirs = understood(others).filter(|other| is_same_thing(*other, resource));
         if let Some(heir) = heirs.find(|heir| !is_ending(*heir)) {
             let note = format!("{} has it from now on: nothing is deleted", heir.name_any());
@@ -186,14 +194,15 @@ async fn end<K: Declared>(
 /// Deletes it everywhere, or says why not: somewhere it would come back with its master.
 async fn delete<K: Declared>(resource: &K, place: &Place, context: &Context) -> Result<(), String> {
     let (kind, name) = (K::kind(&()), resource.declared_name());
-    let away = place.masters.iter().filter(|(_, master)| master.is_none());
+    let groups = place.masters.iter().chain(&place.leaving);
+    let away = groups.clone().filter(|(_, master)| master.is_none());
     let away: Vec<&str> = away.map(|(group, _)| group.as_str()).collect();
     if !away.is_empty() {
         let groups = away.join(", ");
         return Err(format!("{name} is deleted once each group has a master; {groups} has none"));
     }
-    let masters: Vec<String> =
-        place.masters.iter().filter_map(|(_, master)| master.clone()).collect();
+    let masters = groups.filter_map(|(group, master)| Some((group.clone(), master.clone()?)));
+    let masters = masters.collect();
     let admin = context.admin(&place.name_servers).map_err(|error| error.to_string())?;
     let deleted = resource.delete(&admin, &masters, &place.cluster);
     match tokio::time::timeout(DELETE_TIMEOUT, deleted).await {
@@ -224,6 +233,8 @@ struct Place {
     cluster: String,
     /// A group without an address has no master at the moment.
     masters: Vec<(String, Option<String>)>,
+    /// The same of groups that are to go and are there still.
+    leaving: Vec<(String, Option<String>)>,
 }
 
 /// Why a resource cannot be acted upon, which is for its owner to mend.
@@ -273,10 +284,12 @@ fn place<K: Declared>(
     let Some(broker) = context.declared.broker(&namespace, broker_name)? else {
         return Ok(Err(Refusal::NoBroker(broker_name.to_owned())));
     };
+    let (masters, leaving) = broker::masters(&broker, children);
     Ok(Ok(Place {
         name_servers: broker::client_name_servers(&broker, &context.cluster_domain),
         cluster: broker::cluster(&broker),
-        masters: broker::masters(&broker, children),
+        masters,
+        leaving,
     }))
 }
 

@@ -1,6 +1,6 @@
 //! `Topic` at the brokers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
@@ -82,14 +82,37 @@ impl Declared for Topic {
     async fn delete(
         &self,
         admin: &Admin,
-        masters: &[String],
+        masters: &BTreeMap<String, String>,
         cluster: &str,
     ) -> Result<(), ClientError> {
-        // A master that is new may not be known to the NameServers yet.
-        for master in masters {
-            admin.delete_topic_on(master, &self.declared_name()).await?;
+        let name = self.declared_name();
+        let route = match admin.route(&name).await {
+            Err(ClientError::TopicNotFound { .. }) => None,
+            route => Some(route?),
+        };
+        let mut there = route.iter().flat_map(|route| &route.broker_datas);
+        let is_shared =
+            there.any(|one| one.cluster == cluster && !masters.contains_key(&one.broker_name));
+        for master in masters.values() {
+            if is_shared {
+                close(admin, master, &name).await?;
+            }
+            admin.delete_topic_on(master, &name).await?;
         }
-        admin.delete_topic(cluster, &self.declared_name()).await
+        match is_shared {
+            true => Ok(()),
+            false => admin.forget_topic(cluster, &name).await,
+        }
+    }
+}
+
+/// Has clients neither send to the topic at this master nor read it there. NameServers go on to name the brokers that
+/// had a topic until they are to forget all of it in the cluster, and other brokers have it still.
+async fn close(admin: &Admin, master: &str, topic: &str) -> Result<(), ClientError> {
+    match admin.topic_config(master, topic).await {
+        Ok(found) => admin.create_topic_on(master, &TopicConfig { perm: 0, ..found }).await,
+        Err(ClientError::Refused { code: Code::Known(ResponseCode::TopicNotExist), .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

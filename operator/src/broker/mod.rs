@@ -98,17 +98,24 @@ pub(crate) fn client_name_servers(resource: &Broker, domain: &str) -> String {
     }
 }
 
-/// The groups that are to stay, and where their masters take requests at the moment.
-pub(crate) fn masters(resource: &Broker, children: &Children) -> Vec<(String, Option<String>)> {
+/// The groups that are to stay, and those that are to go and are there still; with where their masters take requests
+/// at the moment.
+pub(crate) fn masters(resource: &Broker, children: &Children) -> (Masters, Masters) {
     let name = resource.name_any();
-    let groups = (0..resource.spec.groups).map(|index| build::group_name(&name, index));
-    groups
-        .map(|group| {
-            let view = observe::group(children, resource, &group, false);
-            (group, view.master_address())
-        })
-        .collect()
+    let stay: Vec<String> =
+        (0..resource.spec.groups).map(|index| build::group_name(&name, index)).collect();
+    let mut leave =
+        observe::groups_there(children, &resource.namespace().unwrap_or_default(), &name);
+    leave.retain(|group| !stay.contains(group));
+    let master = |group: String| {
+        let view = observe::group(children, resource, &group, false);
+        (group, view.master_address())
+    };
+    (stay.into_iter().map(master).collect(), leave.into_iter().map(master).collect())
 }
+
+/// By group.
+type Masters = Vec<(String, Option<String>)>;
 
 struct Round<'a> {
     resource: &'a Broker,

@@ -199,6 +199,25 @@ impl Cluster {
         }
     }
 
+    /// A broker of the same cluster that no resource declares: its address, and its directory.
+    pub(crate) async fn start_somebodys_broker(&self, name: &str) -> (String, tempfile::TempDir) {
+        let main = TcpListener::bind((self.address, 0)).await.unwrap();
+        let (address, data) =
+            (main.local_addr().unwrap().to_string(), tempfile::tempdir().unwrap());
+        let config = BrokerConfig {
+            name: name.to_owned(),
+            cluster: "mq".to_owned(),
+            data_dir: data.path().to_owned(),
+            name_servers: vec![self.name_server_address()],
+            ..BrokerConfig::default()
+        };
+        let listeners = Listeners { main, vip: None, replication: None };
+        let (configuration, shutdown) =
+            (Configuration::new(config).unwrap(), self.shutdown.clone());
+        tokio::spawn(weirmq_broker::run(configuration, listeners, Admin::new(), shutdown));
+        (address, data)
+    }
+
     /// Another operator beside the one that is there.
     pub(crate) fn start_another_operator(&self) -> Operator {
         Operator::start(&self.namespace, "another")

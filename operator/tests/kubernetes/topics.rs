@@ -116,6 +116,8 @@ async fn any_server_has_a_topic_adopted_with_the_queues_that_it_has() {
 #[ignore = "needs the real API server: `make kube`"]
 async fn any_server_has_what_was_declared_deleted_or_kept_as_its_policy_says() {
     let cluster = with_broker().await;
+    // A broker of the same cluster that is no group of this Broker.
+    let (others, _data) = cluster.start_somebodys_broker("others").await;
     for (name, policy) in [("goes", "Delete"), ("stays", "Retain")] {
         let spec = format!("{{brokerRef: {{name: mq}}, deletionPolicy: {policy}}}");
         for kind in ["Topic", "ConsumerGroup"] {
@@ -124,9 +126,20 @@ async fn any_server_has_what_was_declared_deleted_or_kept_as_its_policy_says() {
         }
     }
     let (admin, master) = (cluster.broker_admin(), cluster.broker_address());
-    let names = async || {
-        let topics = admin.topic_configs(&master).await.unwrap().into_keys();
-        let groups = admin.groups(&master).await.unwrap();
+    let topic = admin.topic_config(&master, "goes").await.unwrap();
+    admin.create_topic_on(&others, &topic).await.unwrap();
+    let group = SubscriptionGroupConfig { group_name: "goes".to_owned(), ..Default::default() };
+    admin.create_group_on(&others, &group).await.unwrap();
+    // Which brokers clients would go to.
+    let brokers = async || {
+        let route = admin.route("goes").await.unwrap();
+        let open = route.queue_datas.into_iter().filter(|queues| queues.perm > 0);
+        Some(open.map(|queues| queues.broker_name).collect::<Vec<_>>())
+    };
+    cluster.until_found("brokers", &brokers, |found| found.len() == 2).await;
+    let names = async |broker: &str| {
+        let topics = admin.topic_configs(broker).await.unwrap().into_keys();
+        let groups = admin.groups(broker).await.unwrap();
         let groups =
             groups.into_values().map(|SubscriptionGroupConfig { group_name, .. }| group_name);
         let all =
@@ -134,7 +147,7 @@ async fn any_server_has_what_was_declared_deleted_or_kept_as_its_policy_says() {
         let mine = all.filter(|(_, name)| name == "goes" || name == "stays");
         Some(mine.collect::<std::collections::BTreeSet<_>>())
     };
-    assert_eq!(names().await.unwrap().len(), 4);
+    assert_eq!(names(&master).await.unwrap().len(), 4);
     for kind in ["Topic", "ConsumerGroup"] {
         for name in ["stays", "goes"] {
             cluster.delete(kind, name).await;
@@ -142,12 +155,26 @@ async fn any_server_has_what_was_declared_deleted_or_kept_as_its_policy_says() {
     }
     let wanted = ["Topic", "ConsumerGroup"].map(|kind| (kind, "stays".to_owned()));
     let wanted = std::collections::BTreeSet::from(wanted);
-    cluster.until_found("what is left", &names, |found| *found == wanted).await;
+    cluster
+        .until_found("what is left", async || names(&master).await, |found| *found == wanted)
+        .await;
     for kind in ["Topic", "ConsumerGroup"] {
         for name in ["stays", "goes"] {
             cluster.until_gone(kind, name).await;
         }
     }
-    assert_eq!(names().await.unwrap(), wanted);
+    assert_eq!(names(&master).await.unwrap(), wanted);
+    let theirs = ["Topic", "ConsumerGroup"].map(|kind| (kind, "goes".to_owned()));
+    assert_eq!(names(&others).await.unwrap(), std::collections::BTreeSet::from(theirs));
+    cluster.until_found("brokers", &brokers, |found| *found == ["others"]).await;
+
+    // Nobody can delete it without its Broker.
+    cluster.declare("Topic", "late", "{brokerRef: {name: mq}, deletionPolicy: Delete}").await;
+    cluster.until_it_says("Topic", "late", "Ready", "all 1 groups have it").await;
+    cluster.delete("Broker", "mq").await;
+    cluster.until_gone("Broker", "mq").await;
+    cluster.delete("Topic", "late").await;
+    cluster.until_event("NotDeleted", "there is no Broker mq any more to delete late at").await;
+    cluster.until_gone("Topic", "late").await;
     cluster.stop().await;
 }

@@ -104,6 +104,12 @@ impl Admin {
                 _ => {}
             }
         }
+        self.forget_topic(cluster, topic).await
+    }
+
+    /// Has all NameServers forget where a topic is in `cluster` (code 216). Brokers that have it still register
+    /// it again with their next registration.
+    pub async fn forget_topic(&self, cluster: &str, topic: &str) -> Result<(), ClientError> {
         let fields = |writer: &mut HeaderWriter<'_>| {
             DeleteTopicHeader { topic: Text::from(topic), cluster_name: Some(Text::from(cluster)) }
                 .encode(writer);
