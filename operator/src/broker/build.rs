@@ -56,6 +56,8 @@ pub(super) struct Group {
     pub(super) replicas: u32,
     /// Whether a drain may take one of them away.
     pub(super) may_lose_one: bool,
+    /// Whether a drain may take those away at least that are not ready.
+    pub(super) may_lose_unready: bool,
     /// What its brokers' file says now.
     pub(super) file: Option<String>,
     /// Images of pods that read their file at the start only.

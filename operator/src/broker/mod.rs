@@ -242,6 +242,7 @@ impl Round<'_> {
             is_draining,
             replicas,
             may_lose_one: view.may_lose_one(),
+            may_lose_unready: view.may_lose_unready(),
             file: view.file.clone(),
             not_rereading: images.collect(),
             hashed_whole: view.hashed_whole.clone(),

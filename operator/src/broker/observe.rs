@@ -195,8 +195,17 @@ impl GroupView {
         if !was_anybody_elected || is_never_safe {
             return true;
         }
-        let able = self.pods.iter().filter(|pod| self.can_take_over(pod)).count();
-        able > self.min_in_sync as usize
+        self.able() > self.min_in_sync as usize
+    }
+
+    /// Whether the group takes messages without those pods that are not ready.
+    pub(super) fn may_lose_unready(&self) -> bool {
+        self.serving().is_some() && self.able() >= self.min_in_sync as usize
+    }
+
+    /// How many could be master.
+    fn able(&self) -> usize {
+        self.pods.iter().filter(|pod| self.can_take_over(pod)).count()
     }
 
     /// Has pods count as outdated whose brokers have read the newest file and say that some of it counts at their

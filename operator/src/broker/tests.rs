@@ -65,6 +65,7 @@ fn objects(resource: &Broker) -> Vec<Value> {
             is_draining: false,
             replicas,
             may_lose_one: true,
+            may_lose_unready: true,
             ..Group::default()
         })
         .collect();
@@ -87,6 +88,7 @@ pub(crate) fn made(resource: &Broker, leaving: u32) -> Vec<Value> {
         is_draining: index >= resource.spec.groups,
         replicas: resource.spec.replicas_per_group,
         may_lose_one: true,
+        may_lose_unready: true,
         ..Group::default()
     };
     let groups: Vec<Group> = (0..resource.spec.groups + leaving).map(group).collect();
@@ -246,6 +248,7 @@ fn brokers_that_do_not_read_their_file_again_are_restarted_for_everything() {
                 name: "mq-0".to_owned(),
                 replicas: 3,
                 may_lose_one: true,
+                may_lose_unready: true,
                 file: file.map(str::to_owned),
                 not_rereading: as_started.iter().map(|image| (*image).to_owned()).collect(),
                 hashed_whole: hashed_whole.map(str::to_owned),
@@ -376,6 +379,7 @@ fn a_certificate_is_for_every_host_under_which_brokers_are_reached() {
         is_draining: false,
         replicas: 3,
         may_lose_one: true,
+        may_lose_unready: true,
         ..Group::default()
     };
     let outside = [
@@ -439,6 +443,7 @@ fn a_group_that_leaves_takes_no_messages() {
         is_draining,
         replicas: 3,
         may_lose_one: true,
+        may_lose_unready: true,
         ..Group::default()
     };
     let permission = |is_draining| {

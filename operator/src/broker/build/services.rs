@@ -47,16 +47,21 @@ pub(in crate::broker) fn endpoint_slice(plan: &Plan<'_>, group: &str) -> Value {
     })
 }
 
-/// Kubernetes counts pods that are ready; a replica that is and catches up can take nothing over.
+/// Kubernetes counts pods that are ready; a replica that is and catches up can take nothing over. One that is not
+/// ready and not needed may leave its node, also when none of the others can be spared.
 pub(super) fn disruption_budget(plan: &Plan<'_>, group: &Group) -> Value {
     let name = &group.name;
+    let mut spec = json!({
+        "maxUnavailable": u32::from(group.may_lose_one),
+        "selector": { "matchLabels": group_selector(&plan.name(), name) },
+    });
+    if !group.may_lose_one && group.may_lose_unready {
+        spec["unhealthyPodEvictionPolicy"] = json!("AlwaysAllow");
+    }
     json!({
         "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
         "metadata": plan.group_metadata(name, name),
-        "spec": {
-            "maxUnavailable": u32::from(group.may_lose_one),
-            "selector": { "matchLabels": group_selector(&plan.name(), name) },
-        },
+        "spec": spec,
     })
 }
 

@@ -208,6 +208,17 @@ mod tests {
     }
 
     #[test]
+    fn a_drain_takes_replicas_that_are_not_ready_where_the_others_are_enough() {
+        let mut broken = view(2);
+        assert!(broken.may_lose_unready());
+        broken.pods[1].is_ready = false;
+        assert!(!broken.may_lose_unready(), "one more than is missing already");
+        let mut nobody = view(3);
+        nobody.pods[0].is_ready = false;
+        assert!(!nobody.may_lose_unready(), "its master may write, though nobody calls it ready");
+    }
+
+    #[test]
     fn who_promotes_by_hand_is_told_whom_and_how() {
         let manual = with_failover("Manual");
         assert_eq!(possible(&manual, &[view(3)]).reason, "Manual");
