@@ -371,9 +371,11 @@ impl Driver {
                     return Ok(());
                 }
                 tracing::info!(replica = replica.0, "replica connected");
-                // What others' connections do says nothing of the master's.
+                // What others' connections do says nothing of the master's. Another start of the master is
+                // nobody to go on with either.
+                let following = self.following.as_ref();
                 let is_masters =
-                    self.following.as_ref().is_some_and(|following| following.master == link.peer);
+                    following.is_some_and(|following| following.master.replica == replica);
                 self.links.insert(replica, link);
                 self.ask_master(is_masters);
                 self.publish_status();

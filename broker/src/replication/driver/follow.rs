@@ -226,6 +226,7 @@ impl Driver {
             && following.is_aligned
             && self.broker.store.max_offset() >= following.caught_up_at
             && let Some(link) = self.links.get(&following.master.replica)
+            && link.peer == following.master
         {
             // The rest has its turn when these are in the log.
             let all = not_logged();

@@ -358,8 +358,9 @@ async fn only_a_connection_of_its_master_has_a_follower_ask_anew() {
     let member = |replica| Member { replica: ReplicaId(replica), incarnation: Incarnation(9) };
     let (other, master) = (member(1), member(2));
     driver.act_on(Action::Follow { master, epoch: 2 }).await.unwrap();
-    driver.following.as_mut().unwrap().is_aligned = true;
-    for (from, is_aligned) in [(other, true), (master, false)] {
+    let started_anew = Member { incarnation: Incarnation(10), ..master };
+    for (from, is_aligned) in [(other, true), (started_anew, false), (master, false)] {
+        driver.following.as_mut().unwrap().is_aligned = true;
         let (here, _there) = tokio::io::duplex(1 << 20);
         let (events, mut links) = mpsc::channel(4);
         let shared = driver.shared.clone();
