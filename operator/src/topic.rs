@@ -90,9 +90,14 @@ impl Declared for Topic {
             Err(ClientError::TopicNotFound { .. }) => None,
             route => Some(route?),
         };
-        let mut there = route.iter().flat_map(|route| &route.broker_datas);
-        let is_shared =
-            there.any(|one| one.cluster == cluster && !masters.contains_key(&one.broker_name));
+        // One that was closed is one that was deleted.
+        let is_shared = route.is_some_and(|route| {
+            let is_open = |broker: &str| {
+                route.queue_datas.iter().any(|one| one.broker_name == broker && one.perm > 0)
+            };
+            let mut there = route.broker_datas.iter().filter(|one| one.cluster == cluster);
+            there.any(|one| !masters.contains_key(&one.broker_name) && is_open(&one.broker_name))
+        });
         for master in masters.values() {
             if is_shared {
                 close(admin, master, &name).await?;

@@ -123,6 +123,11 @@ impl GroupView {
         self.pods.iter().find(|pod| pod.replica == replica)
     }
 
+    /// The master's pod, if its broker answers, whatever else is in it.
+    pub(super) fn answering_master(&self) -> Option<&PodView> {
+        self.pod(self.master()?).filter(|pod| pod.has_broker() && !pod.is_terminating)
+    }
+
     /// The master's pod, if it is there and ready.
     pub(super) fn serving(&self) -> Option<&PodView> {
         self.pod(self.master()?).filter(|pod| pod.is_ready && !pod.is_terminating)

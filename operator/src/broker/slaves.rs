@@ -17,6 +17,8 @@ use super::observe::{ASK_TIMEOUT, GroupView, PodView};
 
 /// A master is asked again after this long.
 const FRESH: Duration = Duration::from_secs(10);
+/// The same where messages seem to wait for a slave.
+const FRESH_IN_DOUBT: Duration = Duration::from_secs(1);
 /// What it said stands for so long while it does not answer.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -52,20 +54,32 @@ fn slave(pod: &PodView) -> Slave {
 }
 
 impl Slaves {
-    fn is_due(&self, now: Instant, key: &(String, String), master: (u64, u32)) -> bool {
+    fn is_due(
+        &self,
+        now: Instant,
+        key: &(String, String),
+        master: (u64, u32),
+        fresh: Duration,
+    ) -> bool {
         let all = self.0.lock();
         let fresh =
-            |known: &&Known| known.master == master && now.duration_since(known.asked) < FRESH;
+            |known: &&Known| known.master == master && now.duration_since(known.asked) < fresh;
         all.get(key).filter(fresh).is_none()
     }
 
     fn note(&self, now: Instant, key: (String, String), master: (u64, u32), said: Option<Said>) {
         let mut all = self.0.lock();
         let before = all.remove(&key).filter(|known| known.master == master);
-        let said = said.map(|said| (now, said)).or_else(|| {
-            let (since, said) = before?.said?;
-            (now.duration_since(since) < KEPT).then_some((since, said))
-        });
+        let before = before.and_then(|known| known.said);
+        let before = before.filter(|(since, _)| now.duration_since(*since) < KEPT);
+        let said = match (said, before) {
+            // It answered the first question only.
+            (Some(said), Some((_, before))) if said.counted.is_none() => {
+                Some((now, Said { counted: before.counted, ..said }))
+            }
+            (Some(said), _) => Some((now, said)),
+            (None, before) => before,
+        };
         if all.len() >= REMEMBERED {
             all.retain(|_, known| now.duration_since(known.asked) < KEPT);
         }
@@ -96,11 +110,14 @@ impl Round<'_> {
     pub(super) async fn hear_masters(&self) {
         let (slaves, namespace) = (&self.context.slaves, self.namespace());
         let asked = self.seen().into_iter().filter(|view| view.pods.len() > 1).map(async |view| {
-            let (Some(address), Some(master)) = (view.master_address(), view.master()) else {
-                return;
-            };
-            let (key, master) = ((namespace.clone(), view.name.clone()), (view.epoch(), master));
-            if !slaves.is_due(Instant::now(), &key, master) {
+            let Some(pod) = view.answering_master() else { return };
+            let Some(address) = pod.broker_address() else { return };
+            let (key, master) =
+                ((namespace.clone(), view.name.clone()), (view.epoch(), pod.replica));
+            // A slave that ends in good order is counted on no more: not by a master of a moment ago.
+            let (there, needed) = view.acknowledging();
+            let fresh = if !view.is_elected && there < needed { FRESH_IN_DOUBT } else { FRESH };
+            if !slaves.is_due(Instant::now(), &key, master, fresh) {
                 return;
             }
             let Ok(admin) = self.context.admin(&self.client_name_servers()) else { return };
@@ -157,14 +174,34 @@ mod tests {
     #[test]
     fn a_master_is_asked_once_in_a_while_however_often_somebody_looks() {
         let (slaves, now, master) = (Slaves::default(), Instant::now(), (4, 0));
-        assert!(slaves.is_due(now, &key(), master));
+        assert!(slaves.is_due(now, &key(), master, FRESH));
         slaves.note(now, key(), master, Some(one(5, true)));
-        assert!(!slaves.is_due(now + FRESH / 2, &key(), master));
-        assert!(slaves.is_due(now + FRESH, &key(), master));
-        assert!(slaves.is_due(now, &key(), (5, 1)), "another master");
+        assert!(!slaves.is_due(now + FRESH / 2, &key(), master, FRESH));
+        assert!(slaves.is_due(now + FRESH, &key(), master, FRESH));
+        assert!(slaves.is_due(now, &key(), (5, 1), FRESH), "another master");
         // Also one that does not answer.
         slaves.note(now + FRESH, key(), master, None);
-        assert!(!slaves.is_due(now + FRESH, &key(), master));
+        assert!(!slaves.is_due(now + FRESH, &key(), master, FRESH));
+    }
+
+    #[test]
+    fn a_master_that_answers_one_question_only_counts_on_whom_it_did() {
+        let (slaves, now, master) = (Slaves::default(), Instant::now(), (4, 0));
+        slaves.note(now, key(), master, Some(one(5, true)));
+        slaves.note(now, key(), master, Some(Said { counted: None, ..one(7, true) }));
+        let mut view = three_replicas();
+        slaves.tell("shop", &mut view);
+        assert_eq!((view.pods[1].lag_bytes, view.counted), (Some(7), Some(BTreeSet::from([0, 1]))));
+    }
+
+    #[test]
+    fn a_master_is_asked_that_only_a_sidecar_keeps_unready() {
+        let mut view = three_replicas();
+        (view.pods[0].is_ready, view.pods[0].is_held_up) = (false, true);
+        assert!(view.serving().is_none());
+        assert_eq!(view.answering_master().map(|pod| pod.replica), Some(0));
+        view.pods[0].is_terminating = true;
+        assert!(view.answering_master().is_none());
     }
 
     #[test]

@@ -122,8 +122,7 @@ impl Round<'_> {
         );
         let waiting = format!("the master hands over to {heir}: {why}");
         self.findings.wait(&group.name, waiting.clone());
-        let master = group.master().and_then(|master| group.pod(master));
-        let master = master.filter(|pod| pod.has_broker() && !pod.is_terminating);
+        let master = group.answering_master();
         let Some(address) = master.and_then(PodView::broker_address) else { return };
         // Another master, another heir or another reason is another thing to try. Somebody who asks is
         // never put off: the words are gone by now.

@@ -172,7 +172,7 @@ async fn any_server_has_what_was_declared_deleted_or_kept_as_its_policy_says() {
     cluster.declare("Topic", "late", "{brokerRef: {name: mq}, deletionPolicy: Delete}").await;
     cluster.until_it_says("Topic", "late", "Ready", "all 1 groups have it").await;
     cluster.delete("Broker", "mq").await;
-    cluster.until_gone("Broker", "mq").await;
+    cluster.until_it_says("Topic", "late", "Ready", "there is no Broker mq").await;
     cluster.delete("Topic", "late").await;
     cluster.until_event("NotDeleted", "there is no Broker mq any more to delete late at").await;
     cluster.until_gone("Topic", "late").await;
