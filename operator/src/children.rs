@@ -194,18 +194,8 @@ impl Children {
         wanted.filter_map(|object| parsed(object)).collect()
     }
 
-    /// The metadata alone.
-    pub(crate) fn metadata_of(
-        &self,
-        kind: &str,
-        namespace: &str,
-        owner: (&str, &str),
-    ) -> Vec<ObjectMeta> {
-        let objects = self.objects_of(kind, namespace, owner);
-        objects.iter().map(|object| object.metadata.clone()).collect()
-    }
-
-    fn objects_of(
+    /// The same as they were seen, for who looks at their metadata alone.
+    pub(crate) fn objects_of(
         &self,
         kind: &str,
         namespace: &str,

@@ -194,15 +194,15 @@ async fn end<K: Declared>(
 /// Deletes it everywhere, or says why not: somewhere it would come back with its master.
 async fn delete<K: Declared>(resource: &K, place: &Place, context: &Context) -> Result<(), String> {
     let (kind, name) = (K::kind(&()), resource.declared_name());
-    let groups = place.masters.iter().chain(&place.leaving);
-    let away = groups.clone().filter(|(_, master)| master.is_none());
+    let away = place.masters.iter().filter(|(_, master)| master.is_none());
     let away: Vec<&str> = away.map(|(group, _)| group.as_str()).collect();
     if !away.is_empty() {
         let groups = away.join(", ");
         return Err(format!("{name} is deleted once each group has a master; {groups} has none"));
     }
-    let masters = groups.filter_map(|(group, master)| Some((group.clone(), master.clone()?)));
-    let masters = masters.collect();
+    let masters = place.masters.iter();
+    let masters =
+        masters.filter_map(|(group, master)| Some((group.clone(), master.clone()?))).collect();
     let admin = context.admin(&place.name_servers).map_err(|error| error.to_string())?;
     let deleted = resource.delete(&admin, &masters, &place.cluster);
     match tokio::time::timeout(DELETE_TIMEOUT, deleted).await {
@@ -231,10 +231,9 @@ fn is_same_thing<K: Declared>(other: &K, resource: &K) -> bool {
 struct Place {
     name_servers: String,
     cluster: String,
-    /// A group without an address has no master at the moment.
+    /// A group without an address has no master at the moment. For what is to be deleted also those of groups
+    /// that are to go.
     masters: Vec<(String, Option<String>)>,
-    /// The same of groups that are to go and are there still.
-    leaving: Vec<(String, Option<String>)>,
 }
 
 /// Why a resource cannot be acted upon, which is for its owner to mend.
@@ -284,12 +283,14 @@ fn place<K: Declared>(
     let Some(broker) = context.declared.broker(&namespace, broker_name)? else {
         return Ok(Err(Refusal::NoBroker(broker_name.to_owned())));
     };
-    let (masters, leaving) = broker::masters(&broker, children);
+    let mut masters = broker::masters(&broker, children);
+    if is_ending(resource) {
+        masters.extend(broker::masters_that_leave(&broker, children));
+    }
     Ok(Ok(Place {
         name_servers: broker::client_name_servers(&broker, &context.cluster_domain),
         cluster: broker::cluster(&broker),
         masters,
-        leaving,
     }))
 }
 

@@ -60,8 +60,8 @@ impl Declared for Topic {
     async fn declare(&self, _: &Context, admin: &Admin, master: &str) -> Result<(), ClientError> {
         let mut wanted = config(self);
         let mut without = Vec::new();
-        match admin.topic_config(master, &wanted.topic_name).await {
-            Ok(found) => {
+        match found_at(admin, master, &wanted.topic_name).await? {
+            Some(found) => {
                 without.extend(dropped(self).filter(|key| found.attributes.contains_key(*key)));
                 if without.is_empty() && is_so(&found, &wanted) {
                     return Ok(());
@@ -71,10 +71,7 @@ impl Declared for Topic {
                 wanted.write_queue_nums = wanted.write_queue_nums.max(found.write_queue_nums);
                 tracing::info!(topic = wanted.topic_name, master, "topic is put right");
             }
-            Err(ClientError::Refused {
-                code: Code::Known(ResponseCode::TopicNotExist), ..
-            }) => tracing::info!(topic = wanted.topic_name, master, "topic is created"),
-            Err(error) => return Err(error),
+            None => tracing::info!(topic = wanted.topic_name, master, "topic is created"),
         }
         admin.change_topic_on(master, &wanted, &without).await
     }
@@ -114,10 +111,23 @@ impl Declared for Topic {
 /// Has clients neither send to the topic at this master nor read it there. NameServers go on to name the brokers that
 /// had a topic until they are to forget all of it in the cluster, and other brokers have it still.
 async fn close(admin: &Admin, master: &str, topic: &str) -> Result<(), ClientError> {
+    match found_at(admin, master, topic).await? {
+        Some(found) => admin.create_topic_on(master, &TopicConfig { perm: 0, ..found }).await,
+        None => Ok(()),
+    }
+}
+
+/// The topic as this master has it.
+async fn found_at(
+    admin: &Admin,
+    master: &str,
+    topic: &str,
+) -> Result<Option<TopicConfig>, ClientError> {
     match admin.topic_config(master, topic).await {
-        Ok(found) => admin.create_topic_on(master, &TopicConfig { perm: 0, ..found }).await,
-        Err(ClientError::Refused { code: Code::Known(ResponseCode::TopicNotExist), .. }) => Ok(()),
-        Err(error) => Err(error),
+        Err(ClientError::Refused { code: Code::Known(ResponseCode::TopicNotExist), .. }) => {
+            Ok(None)
+        }
+        found => found.map(Some),
     }
 }
 

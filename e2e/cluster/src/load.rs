@@ -285,6 +285,13 @@ async fn load(args: RunArgs) -> anyhow::Result<()> {
     std::future::pending().await
 }
 
+/// When a producer sends; what it came too late for is left out.
+fn ticks(every: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
+
 async fn produce(
     producer: Producer,
     topic: String,
@@ -293,8 +300,7 @@ async fn produce(
     notes: Shared,
     is_over: Arc<AtomicBool>,
 ) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = ticks(every);
     let mut number = base;
     while !is_over.load(Ordering::Relaxed) {
         ticks.tick().await;
@@ -327,8 +333,7 @@ async fn produce_at(
     notes: Shared,
     is_over: Arc<AtomicBool>,
 ) {
-    let mut ticks = tokio::time::interval(every);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ticks = ticks(every);
     let mut number = base;
     for queue in queues.iter().cycle() {
         if is_over.load(Ordering::Relaxed) {

@@ -19,6 +19,7 @@ mod switch_over;
 pub(crate) mod tests;
 mod topics;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -98,24 +99,39 @@ pub(crate) fn client_name_servers(resource: &Broker, domain: &str) -> String {
     }
 }
 
-/// The groups that are to stay, and those that are to go and are there still; with where their masters take requests
-/// at the moment.
-pub(crate) fn masters(resource: &Broker, children: &Children) -> (Masters, Masters) {
-    let name = resource.name_any();
-    let stay: Vec<String> =
-        (0..resource.spec.groups).map(|index| build::group_name(&name, index)).collect();
-    let mut leave =
-        observe::groups_there(children, &resource.namespace().unwrap_or_default(), &name);
-    leave.retain(|group| !stay.contains(group));
-    let master = |group: String| {
-        let view = observe::group(children, resource, &group, false);
-        (group, view.master_address())
-    };
-    (stay.into_iter().map(master).collect(), leave.into_iter().map(master).collect())
+/// The groups that are to stay, and where their masters take requests at the moment.
+pub(crate) fn masters(resource: &Broker, children: &Children) -> Vec<(String, Option<String>)> {
+    masters_of(resource, children, groups_that_stay(resource))
 }
 
-/// By group.
-type Masters = Vec<(String, Option<String>)>;
+/// The same of groups that are to go and are there still.
+pub(crate) fn masters_that_leave(
+    resource: &Broker,
+    children: &Children,
+) -> Vec<(String, Option<String>)> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let there = observe::groups_there(children, &namespace, &resource.name_any());
+    let stay: BTreeSet<String> = groups_that_stay(resource).collect();
+    masters_of(resource, children, (&there - &stay).into_iter())
+}
+
+fn groups_that_stay(resource: &Broker) -> impl Iterator<Item = String> {
+    let name = resource.name_any();
+    (0..resource.spec.groups).map(move |index| build::group_name(&name, index))
+}
+
+fn masters_of(
+    resource: &Broker,
+    children: &Children,
+    groups: impl Iterator<Item = String>,
+) -> Vec<(String, Option<String>)> {
+    groups
+        .map(|group| {
+            let view = observe::group(children, resource, &group, false);
+            (group, view.master_address())
+        })
+        .collect()
+}
 
 struct Round<'a> {
     resource: &'a Broker,

@@ -275,19 +275,23 @@ impl GroupView {
 /// pods (see [`crate::storage`]), and those whose pods have none at the moment.
 pub(super) fn groups_there(children: &Children, namespace: &str, broker: &str) -> BTreeSet<String> {
     let owner = (ROLE.label(), broker);
-    let sets = children.metadata_of("StatefulSet", namespace, owner);
-    there(&sets, &children.metadata_of("Pod", namespace, owner))
+    let sets = children.objects_of("StatefulSet", namespace, owner);
+    let pods = children.objects_of("Pod", namespace, owner);
+    there(sets.iter().map(|set| &set.metadata), pods.iter().map(|pod| &pod.metadata))
 }
 
-fn there(sets: &[ObjectMeta], pods: &[ObjectMeta]) -> BTreeSet<String> {
+fn there<'a>(
+    sets: impl Iterator<Item = &'a ObjectMeta>,
+    pods: impl Iterator<Item = &'a ObjectMeta>,
+) -> BTreeSet<String> {
     // The garbage collector takes this finalizer off once the pods have no owner any more.
     let is_orphaning = |set: &ObjectMeta| set.finalizers.iter().flatten().any(|it| it == "orphan");
     let stays = |set: &&ObjectMeta| set.deletion_timestamp.is_none() || is_orphaning(set);
     let is_orphan = |pod: &&ObjectMeta| {
         pod.deletion_timestamp.is_none() && pod.owner_references.as_ref().is_none_or(Vec::is_empty)
     };
-    let with_set = sets.iter().filter(stays).filter_map(|set| set.name.clone());
-    let without = pods.iter().filter(is_orphan).filter_map(group_of).map(str::to_owned);
+    let with_set = sets.filter(stays).filter_map(|set| set.name.clone());
+    let without = pods.filter(is_orphan).filter_map(group_of).map(str::to_owned);
     with_set.chain(without).collect()
 }
 
@@ -311,8 +315,8 @@ pub(super) fn replicas_to_keep(
         Some(replicas) => replicas,
         // One that is being made anew: its pods go on.
         None => {
-            let pods = children.metadata_of("Pod", namespace, (ROLE.label(), broker));
-            replicas_of(pods.iter().filter_map(|pod| pod.name.as_deref()), group)
+            let pods = children.objects_of("Pod", namespace, (ROLE.label(), broker));
+            replicas_of(pods.iter().filter_map(|pod| pod.metadata.name.as_deref()), group)
         }
     };
     if there <= wanted {
@@ -539,7 +543,7 @@ mod tests {
         let owned =
             ", ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: x, uid: x}]";
         let names = |sets: Vec<ObjectMeta>, pods: Vec<ObjectMeta>| -> Vec<String> {
-            there(&sets, &pods).into_iter().collect()
+            there(sets.iter(), pods.iter()).into_iter().collect()
         };
         assert_eq!(names(vec![set("name: mq-0")], vec![]), ["mq-0"]);
         let orphaning = set(&format!("name: mq-1, finalizers: [orphan]{deleted}"));
