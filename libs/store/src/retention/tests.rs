@@ -608,15 +608,12 @@ fn whoever_needs_their_space_may_remove_the_spare_files_of_an_open_store() {
         let directory = tempfile::tempdir().unwrap();
         let config = StoreConfig {
             directory: directory.path().to_path_buf(),
-            // However full the disk of this machine is.
-            upkeep: Upkeep {
-                spare_segments_max: 2,
-                retention_disk_percent: 95,
-                ..Upkeep::default()
-            },
+            upkeep: Upkeep { spare_segments_max: 2, ..Upkeep::default() },
             ..StoreConfig::default()
         };
         let inner = open_on(Arc::new(RealDisk), config, &Arc::new(ManualClock::at_ms(1000)));
+        // However full the disk of this machine is: the most that a configuration may say are 95.
+        inner.set_upkeep(Upkeep { retention_disk_percent: 101, ..(*inner.upkeep()).clone() });
         let remove_spares = || {
             assert_eq!(inner.spares.count(), 2);
             std::fs::remove_dir_all(&inner.layout.spare).unwrap();
