@@ -48,11 +48,22 @@ impl Broker {
     /// where it is greater. Of a queue that is not there, or ends before it, nothing is taken: the
     /// sender asks again until the log says what it wants.
     pub(crate) fn take_slave_offsets(&self, offsets: &[CommittedOffset]) {
+        self.take_offsets(offsets, |topic, queue| {
+            self.store.queue_range(topic, queue).map_or(0, |range| range.max)
+        });
+    }
+
+    /// The same of what was committed here, at a replica that becomes the master: nobody cuts its log any more,
+    /// so what is in it counts, and not only what it has heard to be confirmed.
+    pub(crate) fn take_own_slave_offsets(&self, offsets: &[CommittedOffset]) {
+        self.take_offsets(offsets, |topic, queue| self.store.queue_end(topic, queue));
+    }
+
+    fn take_offsets(&self, offsets: &[CommittedOffset], end: impl Fn(&str, i32) -> u64) {
         let mut is_first = false;
         for CommittedOffset { group, topic, queue, offset } in offsets {
-            let end = self.store.queue_range(topic, *queue).map_or(0, |range| range.max);
             let is_there = self.has_queue(topic, *queue)
-                && u64::try_from(*offset).is_ok_and(|offset| offset <= end);
+                && u64::try_from(*offset).is_ok_and(|offset| offset <= end(topic, *queue));
             if is_there && self.group_or_create(group).is_ok() {
                 is_first |= self.state.offsets.commit_forward(group, topic, *queue, *offset);
             }

@@ -465,13 +465,17 @@ impl Driver {
         }
         let (now, end) = (self.now(), report.position.end);
         self.shared.peers.reported(replica.0, now, end, self.position.end);
-        self.reports.insert(replica, (report, now));
+        let before = self.reports.insert(replica, (report, now)).map(|(before, _)| before);
+        self.note_new_master(&report, before.as_ref());
         let is_master = |following: &Following| following.master == report.from;
         if self.following.as_ref().is_some_and(is_master) {
             let did_hand_over = self.master_heard.is_some_and(|(_, hands_over)| hands_over);
             // What it says after its office is not that it hands over, nor that it does not.
             let hands_over = report.hands_over || report.leads.is_none() && did_hand_over;
-            self.master_heard = Some((now, hands_over));
+            // Since it said so first it takes no messages.
+            if !(hands_over && did_hand_over) {
+                self.master_heard = Some((now, hands_over));
+            }
         }
         self.replica.heard(now, report);
         self.ask_master(false);

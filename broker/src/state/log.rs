@@ -160,14 +160,19 @@ impl State {
     }
 
     /// Logs that this replica is master from here on, although nobody else may append yet; says
-    /// where that record begins.
+    /// where that record begins. Behind it stand the offsets that were committed and not logged. Where the log
+    /// does not take these they are told it with the next ones.
     pub(crate) fn begin_epoch(&self, epoch: u64, replica: u32) -> Result<u64, StateError> {
         let mut writing = self.writing.lock();
         // An image that the master before began and did not end says nothing.
         writing.unfinished = None;
         self.order_locks.renew_all(Instant::now());
         let body = StateRecord::Epoch { epoch, replica }.encode();
-        let appended = self.append_body(&mut writing, &body, Store::append_while_closed)?;
+        let append = Store::append_while_closed;
+        let appended = self.append_body(&mut writing, &body, append)?;
+        if let Err(error) = self.append_offsets(&mut writing, append) {
+            tracing::warn!(%error, "what was committed here as a slave is logged later");
+        }
         Ok(appended.physical_offset)
     }
 
@@ -287,15 +292,20 @@ impl State {
 
     fn log_offsets_by(&self, append: Append) -> Result<Option<u64>, StateError> {
         let mut writing = self.turn()?;
+        self.append_offsets(&mut writing, append)?;
+        Ok(writing.end)
+    }
+
+    fn append_offsets(&self, writing: &mut Writing, append: Append) -> Result<(), StateError> {
         let offsets = self.offsets.take_dirty();
         for chunk in offsets.chunks(super::image::OFFSETS_PER_RECORD) {
             let record = StateRecord::Offsets { offsets: chunk.to_vec() };
-            if let Err(error) = self.append_body(&mut writing, &record.encode(), append) {
+            if let Err(error) = self.append_body(writing, &record.encode(), append) {
                 self.offsets.put_back(&offsets);
                 return Err(error);
             }
         }
-        Ok(writing.end)
+        Ok(())
     }
 
     /// Reads what was committed at this replica while it was no master, before anything of the log

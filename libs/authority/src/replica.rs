@@ -111,7 +111,7 @@ struct Leading {
     in_sync: InSync,
     /// The master of the epoch before.
     predecessor: Option<Member>,
-    /// The end of the log after the epoch record.
+    /// The end of the log after what the epoch begins with.
     base: Option<u64>,
     /// Since when the office is to be handed over, and to whom.
     heir: Option<(ReplicaId, Duration)>,

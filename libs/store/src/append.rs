@@ -52,7 +52,7 @@ enum Appending {
     Messages,
     /// What has to be in the log before anything of it can be freed: on a full disk too.
     FromReserve,
-    /// The record with which a master's time begins: while the gate is closed as well.
+    /// What a master's time begins with: while the gate is closed as well.
     Epoch,
 }
 

@@ -250,7 +250,7 @@ impl Store {
     }
 
     /// Appends although [`Store::close_for_appends`] was called, and also when the disk is short of
-    /// space: the record with which a master's time begins, without which nobody is served.
+    /// space: what a master's time begins with, without which nobody is served.
     ///
     /// # Errors
     /// As [`Store::append`].
@@ -369,6 +369,12 @@ impl Store {
         let queue = self.inner().queues.find(topic, queue_id)?;
         let range = queue.range(self.inner().marks.visible());
         Some(range).filter(|range| range.max > 0)
+    }
+
+    /// Where a queue ends in the log, whether that can be read yet or not; 0 for one that never had a message.
+    pub fn queue_end(&self, topic: &str, queue_id: i32) -> u64 {
+        let written = self.inner().marks.written();
+        self.inner().queues.find(topic, queue_id).map_or(0, |queue| queue.range(written).max)
     }
 
     /// Appends the records of a queue to `out`, in stored format, from offset `from` on, as far as

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weirmq_authority::Member;
+use weirmq_authority::{Member, Report};
 use weirmq_store::StoreError;
 
 use super::{Driver, DriverError, copy, kept, log_position};
@@ -48,6 +48,20 @@ impl Driver {
         {
             following.asked = Some(now);
             link.send(Frame::Follow(Follow { epoch: following.epoch }));
+        }
+    }
+
+    /// The master may say in this report for the first time that it leads. Whoever asked it before, having heard
+    /// of its epoch from the authority or another replica, was refused, and asks again at once.
+    pub(super) fn note_new_master(&mut self, report: &Report, before: Option<&Report>) {
+        let said_so = |following: &Following, report: &Report| {
+            report.from == following.master && report.leads == Some(following.epoch)
+        };
+        if let Some(following) = &mut self.following
+            && said_so(following, report)
+            && !before.is_some_and(|before| said_so(following, before))
+        {
+            following.asked = None;
         }
     }
 

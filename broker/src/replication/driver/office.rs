@@ -14,6 +14,10 @@ use crate::replication::refusals::Reason;
 /// Consumers wait for 5 s (Java's `queryConsumerOffset`), and slaves connect again within 2 s.
 const OFFSETS_WITHIN: Duration = Duration::from_secs(3);
 
+/// So many offsets that were committed here as a slave a new master logs before anything else, while the others
+/// hear nothing from it; more have their turn with those of the others.
+const OFFSETS_AT_ONCE: usize = 10_000;
+
 impl Driver {
     pub(super) fn lead(&mut self, epoch: u64) -> Result<(), DriverError> {
         tracing::info!(epoch, replica = self.replica.me().replica.0, "master");
@@ -22,6 +26,11 @@ impl Driver {
         self.leading = Some(epoch);
         let start = self.broker.store.close_for_appends();
         self.note_epoch(epoch, start)?;
+        // They stand behind the beginning of the epoch, so in the log before anybody is served: if this master
+        // dies soon, the next one does not ask it.
+        let own = self.broker.state.offsets.at_slave(|at_slave| at_slave.not_logged());
+        let soon = own.len().min(OFFSETS_AT_ONCE);
+        self.broker.take_own_slave_offsets(&own[..soon]);
         let began = self.broker.state.begin_epoch(epoch, self.replica.me().replica.0)?;
         if began != start {
             // The record did not fit into its segment.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 use weirmq_authority::{EpochTable, Incarnation, LogPosition, Member, Promise, Record, Report};
@@ -146,12 +146,7 @@ impl Slave {
 
     /// The next frame; nothing once the connection has ended.
     async fn hear(&mut self) -> Option<Frame> {
-        let mut head = [0; HEAD_BYTES];
-        self.stream.read_exact(&mut head).await.ok()?;
-        let (kind, length) = contents_bytes(head, 1 << 20).unwrap();
-        let mut contents = vec![0; length];
-        self.stream.read_exact(&mut contents).await.ok()?;
-        Some(Frame::decode(kind, contents.into()).unwrap())
+        hear(&mut self.stream).await
     }
 
     /// Whether it comes to follow in this epoch, before its connection ends.
@@ -165,6 +160,16 @@ impl Slave {
         }
         false
     }
+}
+
+/// The next frame; nothing once the connection has ended.
+async fn hear(stream: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+    let mut head = [0; HEAD_BYTES];
+    stream.read_exact(&mut head).await.ok()?;
+    let (kind, length) = contents_bytes(head, 1 << 20).unwrap();
+    let mut contents = vec![0; length];
+    stream.read_exact(&mut contents).await.ok()?;
+    Some(Frame::decode(kind, contents.into()).unwrap())
 }
 
 fn records() -> [Record; 2] {
@@ -374,19 +379,15 @@ async fn only_a_connection_of_its_master_has_a_follower_ask_anew() {
     }
 }
 
-#[tokio::test]
-async fn a_failover_is_told_from_a_hand_over() {
-    let folder = tempfile::tempdir().unwrap();
-    let (broker, _prepared) = broker_of(&folder);
-    let mut driver = driver_of(broker.clone());
-    let master = Member { replica: ReplicaId(2), incarnation: Incarnation(9) };
-    let says = |leads: Option<u64>, hands_over| Report {
-        from: master,
+/// What a master says that has no log yet.
+fn report_of(from: Member, leads: Option<u64>) -> Report {
+    Report {
+        from,
         promised: 2,
         promised_version: 1,
         refuses: false,
         leaves: false,
-        hands_over,
+        hands_over: false,
         position: LogPosition::default(),
         leads,
         follows: None,
@@ -394,7 +395,51 @@ async fn a_failover_is_told_from_a_hand_over() {
         confirmed: 0,
         sent: Duration::ZERO,
         echo: None,
+    }
+}
+
+/// It may hear of the epoch before its master leads in it.
+#[tokio::test]
+async fn who_was_refused_asks_again_as_soon_as_its_master_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    let store = broker.store.clone();
+    let mut driver = driver_of(broker);
+    let master = Member { replica: ReplicaId(2), incarnation: Incarnation(9) };
+    driver.act_on(Action::Follow { master, epoch: 2 }).await.unwrap();
+    let (here, mut there) = tokio::io::duplex(1 << 20);
+    let (events, mut links) = mpsc::channel(4);
+    let shared = driver.shared.clone();
+    let serve = link::run(here, (master, 2), &store, &shared, PATIENCE, events);
+    let asked_again = async {
+        driver.on_link(links.recv().await.unwrap()).await.unwrap();
+        let refused = Frame::Refused("this replica does not lead in epoch 2".into());
+        driver.on_frame(master, refused).await.unwrap();
+        // Not by the time that has passed.
+        let asked = Some(driver.now() + PATIENCE);
+        driver.following.as_mut().unwrap().asked = asked;
+        for (leads, is_new) in [(None, false), (Some(1), false), (Some(2), true)] {
+            driver.on_report(report_of(master, leads));
+            assert_eq!(driver.following.as_ref().unwrap().asked != asked, is_new, "{leads:?}");
+        }
+        for _ in 0..2 {
+            let asked = hear(&mut there).await;
+            assert!(matches!(asked, Some(Frame::Follow(Follow { epoch: 2 }))), "{asked:?}");
+        }
     };
+    tokio::select! {
+        () = serve => panic!("the connection ended"),
+        asked = tokio::time::timeout(PATIENCE, asked_again) => asked.unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn a_failover_is_told_from_a_hand_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    let mut driver = driver_of(broker.clone());
+    let master = Member { replica: ReplicaId(2), incarnation: Incarnation(9) };
+    let says = |leads, hands_over| Report { hands_over, ..report_of(master, leads) };
     let counted = || broker.replication.as_ref().unwrap().failovers().map(|of| of.number);
     driver.note_failover();
     assert_eq!(counted(), [0, 0], "it is in nobody's place");
@@ -458,6 +503,30 @@ async fn a_hand_over_begins_with_what_was_committed_at_this_replica_as_a_slave()
         assert_eq!(broker.store.max_offset() > before, !broker.is_slave());
     }
     assert!(broker.state.offsets.take_dirty().is_empty());
+}
+
+#[tokio::test]
+async fn a_master_begins_with_what_was_committed_at_it_as_a_slave() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, _prepared) = broker_of(&folder);
+    let state = &broker.state;
+    broker.store.open_for_appends(None);
+    state.topics.put(Topic::new("t", 1));
+    broker.group_or_create("g").unwrap();
+    broker.store.append_now(&[NewMessage::plain("t", 0, b"one")], &mut Vec::new()).unwrap();
+    broker.store.flush().unwrap();
+    let replication = broker.replication.as_ref().unwrap();
+    let role = RoleStatus::Slave { master: 1 };
+    replication.set_status(Status { role, ..replication.status() });
+    // Its master had confirmed the message, which this replica has not heard yet.
+    assert_eq!(broker.store.queue_range("t", 0), None);
+    assert!(broker.commit_offset("g", "t", 0, 1).unwrap());
+    let mut driver = driver_of(broker.clone());
+    driver.act_on(Action::Lead { epoch: 1 }).await.unwrap();
+    assert_eq!(state.offsets.all().len(), 1);
+    assert!(state.offsets.take_dirty().is_empty(), "the log says it");
+    let refused = broker.store.append_now(&[NewMessage::plain("t", 0, b"2")], &mut Vec::new());
+    assert!(matches!(refused, Err(StoreError::NotMaster)), "it took messages before");
 }
 
 /// The next master asks all others what was committed at them, and not the one before.
