@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -35,6 +35,10 @@ const OFFSETS_WITHIN: Duration = Duration::from_millis(200);
 const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(2);
 /// A broker that ends waits so long until who asked for a hand-over is told what became of it.
 const HAND_OVERS_TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// So long a master that handed over at its end refuses connections where a Service leads clients to the master.
+/// kube-proxy writes its rules once a second. Until it has, clients come here, and packets to an address that is
+/// gone are swallowed, which clients notice after their connect timeout only.
+const REFUSES_FOR: Duration = Duration::from_secs(2);
 /// With a longer `limits.flush_timeout_ms` clients give up before they are told.
 const FLUSH_TIMEOUT_TOLD_MS: u64 = 2_600;
 /// Pause after a failed write of the offsets that a slave keeps.
@@ -102,6 +106,7 @@ pub(crate) async fn run_on(
     configuration.set_check(admin.check("broker/configuration"));
     let shown = configuration.clone();
     admin.show_configuration(move || shown.report());
+    let mut relieved = None;
     loop {
         let life = Life {
             disk: disk.clone(),
@@ -111,7 +116,19 @@ pub(crate) async fn run_on(
             admin: admin.clone(),
             metrics: metrics.clone(),
         };
-        let Some(restart) = life.live(&shutdown).await? else { return Ok(()) };
+        let lived = life.live(&shutdown).await?;
+        relieved = lived.relieved.or(relieved);
+        let Some(restart) = lived.restart else {
+            // Connections would be taken that nobody serves.
+            drop(sockets);
+            let group = configuration.now().replication.kubernetes.clone();
+            let has_service = group.is_some_and(|group| group.master_service.is_some());
+            if let Some(relieved) = relieved.filter(|_| has_service) {
+                tracing::info!("closed; clients that still come are refused for a moment");
+                tokio::time::sleep(REFUSES_FOR.saturating_sub(relieved.elapsed())).await;
+            }
+            return Ok(());
+        };
         tracing::info!(?restart, "the broker begins anew");
         let (disk, data_dir) = (disk.clone(), configuration.now().data_dir.clone());
         in_background("cut the log", move || begin_anew(&disk, &data_dir, restart)).await??;
@@ -139,6 +156,14 @@ impl Sockets {
     }
 }
 
+/// What came of a broker's life.
+struct Lived {
+    /// Why it begins anew, without the process.
+    restart: Option<Restart>,
+    /// When another one took its place as master, if nobody waits until it is back.
+    relieved: Option<Instant>,
+}
+
 /// One life of a broker: from opening its store to closing it.
 struct Life<'a> {
     disk: Arc<dyn Disk>,
@@ -151,7 +176,7 @@ struct Life<'a> {
 
 impl Life<'_> {
     /// Lives until `shutdown`, or until the broker has to begin anew.
-    async fn live(self, shutdown: &CancellationToken) -> Result<Option<Restart>, BrokerError> {
+    async fn live(self, shutdown: &CancellationToken) -> Result<Lived, BrokerError> {
         let Self { disk, configuration, sockets, tls, admin, metrics } = self;
         let recovered = admin.check("broker/recovered");
         let listening = admin.check("broker/listening");
@@ -219,9 +244,12 @@ impl Life<'_> {
             () = shutdown.cancelled() => None,
             end = broker.ended() => Some(end),
         };
-        if ended.is_none() {
-            leave_before_the_end(&broker).await;
-        }
+        let others_are_enough = match ended {
+            None => leave_before_the_end(&broker).await,
+            Some(_) => has_others_enough(&broker),
+        };
+        let was_master = broker.replication.as_ref().is_some_and(|it| it.was_master());
+        let relieved = (was_master && others_are_enough).then(Instant::now);
         request::pull::end_held(&broker);
         // This end may be the answer that they wait for.
         broker.hand_overs.close();
@@ -240,31 +268,31 @@ impl Life<'_> {
             None => None,
         };
         in_background("close the store", move || close(&broker, replication)).await??;
-        Ok(restart)
+        Ok(Lived { restart, relieved })
     }
 }
 
 /// Sees to it that nobody waits for a replica that is told to end: a master gives its office to the
 /// slave that has most, a slave leaves the in-sync set. One that cannot ends all the same, and the
-/// others find out.
-async fn leave_before_the_end(broker: &Arc<Broker>) {
-    let Some(replication) = &broker.replication else { return };
+/// others find out. Says whether nobody waits until it is back.
+async fn leave_before_the_end(broker: &Arc<Broker>) -> bool {
+    let Some(replication) = &broker.replication else { return false };
     let status = replication.status();
     if !status.is_elected || !status.peers.iter().any(|peer| peer.is_connected) {
-        return;
+        return false;
     }
     let is_master = || matches!(replication.role(), RoleStatus::Master { .. });
     let leave = async || {
         // Beyond that the others do without it.
         let patience = Duration::from_millis(broker.config().replication.lease_ms) / 3;
-        match replication.leave(patience).await {
+        let is_free = replication.leave(patience).await;
+        match is_free {
             true => tracing::info!("nobody waits for this replica"),
             false => tracing::warn!("this replica ends and is still counted on"),
         }
+        is_free
     };
-    if !is_master() {
-        leave().await;
-    }
+    let mut is_free = !is_master() && leave().await;
     // Also one to which a master has handed over a moment ago.
     if is_master() {
         let mut handed_over = broker.hand_over(None).await;
@@ -276,14 +304,20 @@ async fn leave_before_the_end(broker: &Arc<Broker>) {
             handed_over = if is_master() { broker.hand_over(None).await } else { Ok(()) };
         }
         match handed_over {
-            Ok(()) => {
-                tracing::info!("handed over before the end");
-                // It follows its heir, who would take it into the set again, and wait for it when it is gone.
-                leave().await;
-            }
+            Ok(()) => tracing::info!("handed over before the end"),
             Err(error) => tracing::warn!(%error, "not handed over before the end"),
         }
+        // It follows its heir, or whoever was elected instead, who would take it into the set again, and wait for it
+        // when it is gone.
+        is_free = !is_master() && leave().await;
     }
+    is_free
+}
+
+/// Whether the others of the group are enough to acknowledge without this replica, if they keep up.
+fn has_others_enough(broker: &Broker) -> bool {
+    let status = broker.replication.as_ref().map(|replication| replication.status());
+    status.is_some_and(|status| status.others.len() >= status.min_in_sync)
 }
 
 /// Everything that a broker does beside answering requests.

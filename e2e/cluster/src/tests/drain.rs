@@ -4,10 +4,17 @@ use anyhow::{Context as _, ensure};
 
 use super::bad_input::event;
 use super::faults::others;
-use super::lifecycle::end_smoothly;
+use super::lifecycle::{PLANNED_PAUSE_MS, end_smoothly, end_within, pause_max_ms};
+use super::numbers::metric_of_pod;
 use super::operator::{BROKER, TOPIC, deploy};
 use crate::client::{Load, moment};
 use crate::cluster::Namespace;
+use crate::group::Master;
+
+/// So much longer than another planned change a drain may take: it ends other pods as well, for whose addresses
+/// kube-proxy has just written its rules, and it waits for a second until it writes them again. Only then clients
+/// find the next master.
+const LONGER_MS: u64 = 500;
 
 /// `kubectl drain` of the master's node: it hands over, and its pod goes elsewhere or waits.
 pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<String> {
@@ -34,10 +41,24 @@ pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<S
     cluster.kubectl(&["uncordon", &master.node])?;
     let next = after?;
     ensure!(next.node != master.node, "the master is still on {}", next.node);
+    let without_master = without_master_ms(namespace, &next)?;
     group.settled(120).context("after the node takes pods again")?;
     deployed.ready("broker", BROKER, 60)?;
     load.until_more(200, 60)?;
-    end_smoothly(namespace, load, begun)
+    let note = end_within(namespace, load, begun, pause_max_ms() + LONGER_MS)?;
+    Ok(format!("without a master for {without_master} ms; {note}"))
+}
+
+/// How many milliseconds passed from the word of the master before that it hands over until this one took messages,
+/// by its own account. It is less than [`PLANNED_PAUSE_MS`], on a busy machine as well.
+fn without_master_ms(namespace: &Namespace<'_>, master: &Master) -> anyhow::Result<f64> {
+    let of_planned = |name: &str| metric_of_pod(namespace, &master.pod, name, "planned=\"true\"");
+    let number = of_planned("weirmq_failovers_total")?;
+    ensure!(number == 1.0, "{} was handed its office {number} times", master.pod);
+    let took = of_planned("weirmq_failover_milliseconds_total")?;
+    namespace.measured("without_master_ms", took);
+    ensure!(took < PLANNED_PAUSE_MS as f64, "there was no master for {took} ms");
+    Ok(took)
 }
 
 /// `kubectl cordon` of the master's node, without a drain: it hands over before anybody evicts it, and all pods

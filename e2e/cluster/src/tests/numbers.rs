@@ -120,8 +120,18 @@ fn metric_of(cluster: &Cluster, name: &str, label: &str) -> anyhow::Result<f64> 
     let pods = system.objects("pods", "app.kubernetes.io/name=weirmq-operator")?;
     let pod = pods.iter().find(|pod| is_ready(pod)).context("no operator is ready")?;
     let pod = pod["metadata"]["name"].as_str().context("a pod without a name")?;
-    let path = format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/pods/{pod}:10908/proxy/metrics");
-    let text = cluster.kubectl(&["get", "--raw", &path])?;
+    metric_of_pod(&system, pod, name, label)
+}
+
+/// The sum of a metric of one pod over all its labels that contain this.
+pub(crate) fn metric_of_pod(
+    namespace: &Namespace<'_>,
+    pod: &str,
+    name: &str,
+    label: &str,
+) -> anyhow::Result<f64> {
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}:10908/proxy/metrics", namespace.name);
+    let text = namespace.cluster.kubectl(&["get", "--raw", &path])?;
     let of_name =
         |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
     let values: Vec<f64> = text
@@ -130,6 +140,6 @@ fn metric_of(cluster: &Cluster, name: &str, label: &str) -> anyhow::Result<f64> 
         .map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<f64>())
         .collect::<Result<_, _>>()
         .with_context(|| format!("read {name}"))?;
-    ensure!(!values.is_empty(), "the operator has no metric {name}");
+    ensure!(!values.is_empty(), "{pod} has no metric {name}");
     Ok(values.iter().sum())
 }
