@@ -36,6 +36,7 @@ use crate::deleted_records::DeletedRecords;
 use crate::kinds::BrokerGroup;
 use crate::metrics::Metrics;
 use crate::pods;
+use crate::typed::Typed;
 use crate::watch_health::WatchHealth;
 
 /// The label by which the operator's objects are found.
@@ -88,6 +89,7 @@ pub(crate) struct Children {
     metrics: Metrics,
     watched: BTreeMap<String, Watched>,
     applied: Mutex<BTreeMap<Key, Applied>>,
+    typed: Typed,
     /// Of groups that somebody deleted.
     pub(crate) deleted_records: Arc<DeletedRecords>,
 }
@@ -158,8 +160,8 @@ impl Children {
             streams.push(Box::pin(stream));
             watched.insert(resource.kind.clone(), Watched { resource, store });
         }
-        let (client, applied) = (client.clone(), Mutex::default());
-        (Self { client, recorder, metrics, watched, applied, deleted_records }, streams)
+        let (client, applied, typed) = (client.clone(), Mutex::default(), Typed::default());
+        (Self { client, recorder, metrics, watched, applied, typed, deleted_records }, streams)
     }
 
     /// Returns once every kind was listed once.
@@ -171,27 +173,26 @@ impl Children {
     }
 
     /// One of the operator's objects as it was seen last.
-    pub(crate) fn get<K: DeserializeOwned>(
+    pub(crate) fn get<K: DeserializeOwned + Send + Sync + 'static>(
         &self,
         kind: &str,
         namespace: &str,
         name: &str,
-    ) -> Option<K> {
-        let object = self.find(kind, namespace, name)?;
-        parsed(&object)
+    ) -> Option<Arc<K>> {
+        self.typed.of(&self.find(kind, namespace, name)?)
     }
 
     /// All of a kind that belong to a resource, and are `wanted` by their metadata.
-    pub(crate) fn of<K: DeserializeOwned>(
+    pub(crate) fn of<K: DeserializeOwned + Send + Sync + 'static>(
         &self,
         kind: &str,
         namespace: &str,
         owner: (&str, &str),
         wanted: impl Fn(&ObjectMeta) -> bool,
-    ) -> Vec<K> {
+    ) -> Vec<Arc<K>> {
         let objects = self.objects_of(kind, namespace, owner);
         let wanted = objects.iter().filter(|object| wanted(&object.metadata));
-        wanted.filter_map(|object| parsed(object)).collect()
+        wanted.filter_map(|object| self.typed.of(object)).collect()
     }
 
     /// The same as they were seen, for who looks at their metadata alone.
@@ -215,10 +216,7 @@ impl Children {
     ///
     /// # Errors
     /// Also when there is an object of this name that the operator did not make.
-    pub(crate) async fn apply<K: DeserializeOwned>(
-        &self,
-        wanted: &Value,
-    ) -> Result<Option<K>, Error> {
+    pub(crate) async fn apply(&self, wanted: &Value) -> Result<Arc<DynamicObject>, Error> {
         let key = key(wanted);
         let (kind, namespace, name) = key.clone();
         let what = || format!("apply {kind} {name}");
@@ -242,14 +240,14 @@ impl Children {
                 .get(&key)
                 .is_some_and(|applied| applied.wanted == hash && applied.version == version);
             if is_known {
-                return Ok(parsed(found));
+                return Ok(found.clone());
             }
             if holds(&serde_json::to_value(&**found).unwrap_or_default(), &wanted) {
                 // So that this version need not be compared again.
                 let mut applied = self.applied.lock();
                 let generation = applied.get(&key).and_then(|applied| applied.generation);
                 applied.insert(key, Applied { wanted: hash, version, generation });
-                return Ok(parsed(found));
+                return Ok(found.clone());
             }
         }
         let api: Api<DynamicObject> =
@@ -291,7 +289,7 @@ impl Children {
             self.tell(&wanted, did).await;
         }
         self.applied.lock().insert(key, Applied { wanted: hash, version, generation });
-        Ok(parsed(&applied))
+        Ok(Arc::new(applied))
     }
 
     /// Whether what was applied is another one than what was there, and not what the watch has yet to show. A
@@ -562,17 +560,6 @@ impl Children {
         let watched = self.watched.get(kind)?;
         let reference = ObjectRef::new_with(name, watched.resource.clone()).within(namespace);
         watched.store.get(&reference)
-    }
-}
-
-fn parsed<K: DeserializeOwned>(object: &DynamicObject) -> Option<K> {
-    let value = serde_json::to_value(object).ok()?;
-    match serde_json::from_value(value) {
-        Ok(object) => Some(object),
-        Err(error) => {
-            tracing::warn!(%error, name = object.name_any(), "object not understood");
-            None
-        }
     }
 }
 

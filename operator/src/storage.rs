@@ -6,7 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ pub(crate) async fn apply(
             Claims::Refused(why) => refused = Some(why),
         }
     }
-    children.apply::<DynamicObject>(wanted).await?;
+    children.apply(wanted).await?;
     Ok(refused)
 }
 

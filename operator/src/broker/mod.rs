@@ -20,6 +20,7 @@ pub(crate) mod tests;
 mod topics;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
@@ -277,14 +278,14 @@ impl Round<'_> {
     async fn learn_addresses(&mut self, plan: &mut Plan<'_>) -> Result<(), Error> {
         let Some(spec) = &self.resource.spec.external else { return Ok(()) };
         for wanted in plan.external_services() {
-            let service: Option<Service> = self.children.apply(&wanted).await?;
-            let address = service.as_ref().and_then(|service| external::address(service, spec));
-            let Some(service) = service else { continue };
-            match address {
+            let service = self.children.apply(&wanted).await?;
+            let name = service.name_any();
+            let service: Option<Service> = (*service).clone().try_parse().ok();
+            match service.and_then(|service| external::address(&service, spec)) {
                 Some(address) => {
-                    plan.external.insert(service.name_any(), address);
+                    plan.external.insert(name, address);
                 }
-                None => self.findings.without_address.push(service.name_any()),
+                None => self.findings.without_address.push(name),
             }
         }
         Ok(())
@@ -338,10 +339,10 @@ impl Round<'_> {
     /// Which settings change without a restart by this ConfigMap, as a sentence.
     fn changed_settings(&self, wanted: &Value) -> Option<String> {
         let name = wanted["metadata"]["name"].as_str().filter(|_| wanted["kind"] == "ConfigMap")?;
-        let known: ConfigMap = self.children.get("ConfigMap", &self.namespace(), name)?;
-        let before = known.data?.remove(build::config::FILE)?;
+        let known: Arc<ConfigMap> = self.children.get("ConfigMap", &self.namespace(), name)?;
+        let before = known.data.as_ref()?.get(build::config::FILE)?;
         let now = wanted["data"][build::config::FILE].as_str()?;
-        let changed = build::config::changed(&before, now);
+        let changed = build::config::changed(before, now);
         (!changed.is_empty()).then(|| {
             format!(
                 "{name}: {}; brokers take it while they run, within a minute or two",

@@ -1,6 +1,7 @@
 //! What there is of a group: pods, their state, and the authority record.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -309,8 +310,8 @@ pub(super) fn replicas_to_keep(
     is_elected: bool,
     wanted: u32,
 ) -> u32 {
-    let set: Option<StatefulSet> = children.get("StatefulSet", namespace, group);
-    let replicas = set.and_then(|set| set.spec?.replicas);
+    let set: Option<Arc<StatefulSet>> = children.get("StatefulSet", namespace, group);
+    let replicas = set.and_then(|set| set.spec.as_ref()?.replicas);
     let there = match replicas.and_then(|replicas| u32::try_from(replicas).ok()) {
         Some(replicas) => replicas,
         // One that is being made anew: its pods go on.
@@ -322,9 +323,9 @@ pub(super) fn replicas_to_keep(
     if there <= wanted {
         return wanted;
     }
-    let record: Option<BrokerGroup> = children.get("BrokerGroup", namespace, group);
-    let record = record.and_then(|group| group.status).map(|status| status.record);
-    let Some(record) = record else {
+    let record: Option<Arc<BrokerGroup>> = children.get("BrokerGroup", namespace, group);
+    let record = record.as_ref().and_then(|group| group.status.as_ref());
+    let Some(record) = record.map(|status| &status.record) else {
         // Who is counted on is not known.
         return if is_elected { there } else { wanted };
     };
@@ -355,18 +356,20 @@ pub(super) fn group(
 ) -> GroupView {
     let namespace = &*resource.namespace().unwrap_or_default();
     let is_elected = build::is_elected(resource);
-    let set: Option<StatefulSet> = children.get("StatefulSet", namespace, name);
-    let generation = set.as_ref().and_then(|set| set.metadata.generation);
-    let replicas = set.as_ref().and_then(|set| set.spec.as_ref()?.replicas);
-    let hashed_whole = set.as_ref().and_then(build::hashed_whole);
-    let newest = set.as_ref().map(|set| Marks::of_template(ROLE, set)).unwrap_or_default();
-    let file: Option<ConfigMap> = children.get("ConfigMap", namespace, &build::config::name(name));
-    let file = file.and_then(|file| file.data?.remove(build::config::FILE));
-    let status = set.and_then(|set| set.status);
-    let revision = status.as_ref().and_then(|status| status.update_revision.clone());
+    let set: Option<Arc<StatefulSet>> = children.get("StatefulSet", namespace, name);
+    let set = set.as_deref();
+    let generation = set.and_then(|set| set.metadata.generation);
+    let replicas = set.and_then(|set| set.spec.as_ref()?.replicas);
+    let hashed_whole = set.and_then(build::hashed_whole);
+    let newest = set.map(|set| Marks::of_template(ROLE, set)).unwrap_or_default();
+    let file: Option<Arc<ConfigMap>> =
+        children.get("ConfigMap", namespace, &build::config::name(name));
+    let file = file.and_then(|file| file.data.as_ref()?.get(build::config::FILE).cloned());
+    let status = set.and_then(|set| set.status.as_ref());
+    let revision = status.and_then(|status| status.update_revision.as_deref());
     let observed = status.and_then(|status| status.observed_generation);
     let owner = (ROLE.label(), &*resource.name_any());
-    let pods: Vec<Pod> = children
+    let pods: Vec<Arc<Pod>> = children
         .of("Pod", namespace, owner, |pod| group_of(pod).is_some_and(|group| group == name));
     // While the set is made anew its pods go on.
     let wanted = replicas.and_then(|replicas| u32::try_from(replicas).ok());
@@ -374,9 +377,9 @@ pub(super) fn group(
         replicas_of(pods.iter().filter_map(|pod| pod.metadata.name.as_deref()), name)
     });
     let mut pods: Vec<PodView> =
-        pods.iter().filter_map(|pod| pod_view(pod, name, revision.as_deref(), &newest)).collect();
+        pods.iter().filter_map(|pod| pod_view(pod, name, revision, &newest)).collect();
     pods.sort_by_key(|pod| pod.replica);
-    let authority: Option<BrokerGroup> =
+    let authority: Option<Arc<BrokerGroup>> =
         is_elected.then(|| children.get("BrokerGroup", namespace, name)).flatten();
     let promote = authority.as_ref().and_then(|group| group.spec.promote.clone());
     GroupView {
@@ -390,7 +393,7 @@ pub(super) fn group(
         is_current: generation.is_some()
             && generation == observed
             && generation >= children.applied_generation("StatefulSet", namespace, name),
-        record: authority.and_then(|group| group.status).map(|status| status.record),
+        record: authority.and_then(|group| Some(group.status.as_ref()?.record.clone())),
         promote,
         file,
         hashed_whole,

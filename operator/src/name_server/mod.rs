@@ -80,8 +80,8 @@ fn restart(wanted: &Value, children: &Children) -> Option<&'static str> {
         _ => return None,
     };
     let namespace = wanted.namespace().unwrap_or_default();
-    let found: StatefulSet = children.get("StatefulSet", &namespace, &wanted.name_any())?;
-    let [before, now] = [&found, &wanted].map(|set| Marks::of_template(Role::NameServer, set));
+    let found = children.get("StatefulSet", &namespace, &wanted.name_any())?;
+    let [before, now] = [&*found, &wanted].map(|set| Marks::of_template(Role::NameServer, set));
     (before != now).then(|| before.change_to(&now))
 }
 
@@ -94,9 +94,10 @@ fn status(
     made: &Result<Option<String>, Error>,
 ) -> NameServerStatus {
     let generation = resource.meta().generation.unwrap_or_default();
-    let set: Option<StatefulSet> = children.get("StatefulSet", namespace, &build::set_name(name));
+    let set: Option<Arc<StatefulSet>> =
+        children.get("StatefulSet", namespace, &build::set_name(name));
     let set_generation = set.as_ref().and_then(|set| set.metadata.generation);
-    let set_status = set.and_then(|set| set.status).unwrap_or_default();
+    let set_status = set.and_then(|set| set.status.clone()).unwrap_or_default();
     let wanted = resource.spec.replicas;
     let ready = set_status.ready_replicas.unwrap_or_default();
     let updated = set_status.updated_replicas.unwrap_or_default();

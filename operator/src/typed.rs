@@ -1,0 +1,86 @@
+//! Objects as their types, read once for each version that a watch has seen.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+/// A look at a `Broker` asks some ten times for the same few objects, and to read one takes longer than all else
+/// that is done with it.
+#[derive(Default)]
+pub(crate) struct Typed {
+    /// By type, and by where the object is in memory: nothing else can be there as long as somebody points to it,
+    /// weakly as well.
+    read: Mutex<HashMap<(TypeId, usize), Entry>>,
+}
+
+struct Entry {
+    from: Weak<DynamicObject>,
+    object: Arc<dyn Any + Send + Sync>,
+}
+
+impl Typed {
+    /// The object as this type; `None`, which is said in the log, if it is none.
+    pub(crate) fn of<K: DeserializeOwned + Send + Sync + 'static>(
+        &self,
+        object: &Arc<DynamicObject>,
+    ) -> Option<Arc<K>> {
+        let key = (TypeId::of::<K>(), Arc::as_ptr(object) as usize);
+        let known = self.read.lock().get(&key).map(|entry| entry.object.clone());
+        if let Some(known) = known {
+            return known.downcast().ok();
+        }
+        let value = serde_json::to_value(&**object);
+        let parsed = match value.and_then(serde_json::from_value::<K>) {
+            Ok(parsed) => Arc::new(parsed),
+            Err(error) => {
+                tracing::warn!(%error, name = object.name_any(), "object not understood");
+                return None;
+            }
+        };
+        let mut read = self.read.lock();
+        // Versions that no watch has any more.
+        read.retain(|_, entry| entry.from.strong_count() > 0);
+        read.insert(key, Entry { from: Arc::downgrade(object), object: parsed.clone() });
+        Some(parsed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(data: &str) -> Arc<DynamicObject> {
+        let object = json!({ "metadata": { "name": "a" }, "data": { "key": data } });
+        Arc::new(serde_json::from_value(object).unwrap())
+    }
+
+    #[test]
+    fn each_version_is_read_once_and_forgotten_when_nobody_has_it_any_more() {
+        let typed = Typed::default();
+        let mut object_now = object("0");
+        for version in 1..100 {
+            let [first, again]: [Arc<ConfigMap>; 2] =
+                [0; 2].map(|_| typed.of(&object_now).unwrap());
+            assert!(Arc::ptr_eq(&first, &again));
+            let data = first.data.as_ref().unwrap()["key"].clone();
+            assert_eq!(data, (version - 1).to_string());
+            object_now = object(&version.to_string());
+        }
+        assert_eq!(typed.read.lock().len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_of_the_type_is_none() {
+        let wrong = json!({ "metadata": { "name": "a" }, "data": 7 });
+        let wrong = Arc::new(serde_json::from_value(wrong).unwrap());
+        assert!(Typed::default().of::<ConfigMap>(&wrong).is_none());
+    }
+}
