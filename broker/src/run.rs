@@ -100,7 +100,7 @@ pub(crate) async fn run_on(
     admin: Admin,
     shutdown: CancellationToken,
 ) -> Result<(), BrokerError> {
-    let sockets = Sockets::of(listeners).map_err(io_error("listen"))?;
+    let mut sockets = Sockets::of(listeners).map_err(io_error("listen"))?;
     let tls = configuration.now().tls.server_config()?;
     let metrics = Metrics::new(&configuration.now(), &admin);
     configuration.set_check(admin.check("broker/configuration"));
@@ -111,16 +111,14 @@ pub(crate) async fn run_on(
         let life = Life {
             disk: disk.clone(),
             configuration: configuration.clone(),
-            sockets: &sockets,
+            sockets,
             tls: tls.clone(),
             admin: admin.clone(),
             metrics: metrics.clone(),
         };
         let lived = life.live(&shutdown).await?;
         relieved = lived.relieved.or(relieved);
-        let Some(restart) = lived.restart else {
-            // Connections would be taken that nobody serves.
-            drop(sockets);
+        let Some((restart, open)) = lived.anew else {
             let group = configuration.now().replication.kubernetes.clone();
             let has_service = group.is_some_and(|group| group.master_service.is_some());
             if let Some(relieved) = relieved.filter(|_| has_service) {
@@ -129,6 +127,7 @@ pub(crate) async fn run_on(
             }
             return Ok(());
         };
+        sockets = open;
         tracing::info!(?restart, "the broker begins anew");
         let (disk, data_dir) = (disk.clone(), configuration.now().data_dir.clone());
         in_background("cut the log", move || begin_anew(&disk, &data_dir, restart)).await??;
@@ -158,23 +157,23 @@ impl Sockets {
 
 /// What came of a broker's life.
 struct Lived {
-    /// Why it begins anew, without the process.
-    restart: Option<Restart>,
+    /// Why it begins anew, without the process, on these ports.
+    anew: Option<(Restart, Sockets)>,
     /// When another one took its place as master, if nobody waits until it is back.
     relieved: Option<Instant>,
 }
 
 /// One life of a broker: from opening its store to closing it.
-struct Life<'a> {
+struct Life {
     disk: Arc<dyn Disk>,
     configuration: Arc<Configuration>,
-    sockets: &'a Sockets,
+    sockets: Sockets,
     tls: Option<Arc<rustls::ServerConfig>>,
     admin: Admin,
     metrics: Arc<Metrics>,
 }
 
-impl Life<'_> {
+impl Life {
     /// Lives until `shutdown`, or until the broker has to begin anew.
     async fn live(self, shutdown: &CancellationToken) -> Result<Lived, BrokerError> {
         let Self { disk, configuration, sockets, tls, admin, metrics } = self;
@@ -254,6 +253,8 @@ impl Life<'_> {
         // This end may be the answer that they wait for.
         broker.hand_overs.close();
         let _ = tokio::time::timeout(HAND_OVERS_TOLD_WITHIN, broker.hand_overs.wait()).await;
+        // Connections that nobody accepts any more would wait for an answer until the store is closed.
+        let sockets = ended.is_some().then_some(sockets);
         stop.cancel();
         while servers.join_next().await.is_some() {}
         while tasks.join_next().await.is_some() {}
@@ -268,7 +269,7 @@ impl Life<'_> {
             None => None,
         };
         in_background("close the store", move || close(&broker, replication)).await??;
-        Ok(Lived { restart, relieved })
+        Ok(Lived { anew: restart.zip(sockets), relieved })
     }
 }
 
@@ -314,10 +315,13 @@ async fn leave_before_the_end(broker: &Arc<Broker>) -> bool {
     is_free
 }
 
-/// Whether the others of the group are enough to acknowledge without this replica, if they keep up.
+/// Whether the others that are there and in sync are enough to acknowledge without this replica.
 fn has_others_enough(broker: &Broker) -> bool {
     let status = broker.replication.as_ref().map(|replication| replication.status());
-    status.is_some_and(|status| status.others.len() >= status.min_in_sync)
+    status.is_some_and(|status| {
+        let others = status.peers.iter().filter(|peer| peer.is_connected && peer.is_in_sync);
+        others.count() >= status.min_in_sync
+    })
 }
 
 /// Everything that a broker does beside answering requests.

@@ -457,6 +457,14 @@ async fn a_failover_is_told_from_a_hand_over() {
         driver.note_failover();
         assert_eq!(counted(), expected);
     }
+    // It takes no messages from its first word that it hands over on.
+    let mut heard = |leads, hands_over| {
+        driver.on_report(says(leads, hands_over));
+        driver.master_heard.unwrap().0
+    };
+    let first = heard(Some(2), true);
+    assert_eq!([heard(Some(2), true), heard(None, false)], [first; 2]);
+    assert!(heard(Some(2), false) > first, "it goes on");
 }
 
 /// A master that hears of a higher epoch gives its office up, whoever has it by then.
