@@ -77,10 +77,10 @@ fn processors() -> usize {
     std::thread::available_parallelism().map_or(0, usize::from)
 }
 
-/// Whether so much else runs here that times by the clock say little: at least two processes for each
-/// processor.
+/// Whether so much else runs here that times by the clock say little. The nodes of this cluster and what runs on
+/// them are two processes for each processor at times; with half as many again it is not them alone.
 pub(crate) fn is_busy() -> bool {
-    load_average().parse().is_ok_and(|load: f64| load >= 2.0 * processors() as f64)
+    load_average().parse().is_ok_and(|load: f64| load >= 3.0 * processors() as f64)
 }
 
 pub(crate) fn load_average() -> String {

@@ -141,6 +141,7 @@ pub(crate) fn resources(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     namespace.measured("broker_restarts", again as f64);
     ensure!(again == 0, "brokers were started again {again} times in {QUIET:?}");
     ensure!(rounds <= ROUNDS_MAX, "{rounds} rounds in {QUIET:?}");
+    ensure!(writes == 0.0, "{writes} objects were written in {QUIET:?}");
 
     // Its pods cannot start, and nobody starts them again and again.
     let secretless = namespace.object("broker", "secretless")?.context("it is gone")?;
@@ -181,6 +182,8 @@ pub(crate) fn hands_in_the_works(namespace: &Namespace<'_>) -> anyhow::Result<St
         let grace = &found["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
         Ok((found["spec"]["replicas"] == 3 && *grace != 1).then_some(()))
     })?;
+    let note = event(namespace, BROKER, "PutBack")?;
+    ensure!(note.contains(&set), "its event does not name the StatefulSet: {note}");
     let master = group.settled(180).context("after the StatefulSet was edited")?;
 
     let slave = group.pods.iter().find(|pod| **pod != master.pod).context("no slave")?;

@@ -281,6 +281,12 @@ pub(crate) const TESTS: &[Test] = &[
         run: scale::there_and_back,
     },
     Test {
+        name: "scale-elected",
+        about: "the same with a group of three replicas, which comes back to its disks and leaves again",
+        smoke: false,
+        run: scale::of_elected,
+    },
+    Test {
         name: "scale-undrained",
         about: "a group with delayed messages and dead letters leaves when it is told to, and comes back with them",
         smoke: false,

@@ -16,9 +16,10 @@ const TOPICS_MAX: Duration = Duration::from_secs(20);
 const READY_MAX_S: f64 = 10.0;
 const BUSY_READY_MAX_S: f64 = 20.0;
 const OPERATOR_MIB_MAX: f64 = 40.0;
-/// More than a look at a resource that is as it is declared takes on average, with the answers of brokers, unless
-/// something is done again and again. The goal are 5 ms on a machine that does nothing else (`bench/operator.py`).
-const LOOK_MS_MAX: f64 = 100.0;
+/// How long a look at a resource that is as it is declared may take on average, with the answers of brokers; on a
+/// busy machine only something that is done again and again takes longer.
+const LOOK_MS_MAX: f64 = 5.0;
+const BUSY_LOOK_MS_MAX: f64 = 100.0;
 
 /// 200 Topics at once, and the memory of the operator that looks after them.
 pub(crate) fn topics(namespace: &Namespace<'_>) -> anyhow::Result<String> {
@@ -53,7 +54,8 @@ pub(crate) fn topics(namespace: &Namespace<'_>) -> anyhow::Result<String> {
     );
     ensure!(took <= TOPICS_MAX, "longer than {TOPICS_MAX:?}: {note}");
     ensure!(after <= OPERATOR_MIB_MAX, "more than {OPERATOR_MIB_MAX} MiB: {note}");
-    ensure!(longest < LOOK_MS_MAX, "a look takes {LOOK_MS_MAX} ms and more: {note}");
+    let max = if is_busy() { BUSY_LOOK_MS_MAX } else { LOOK_MS_MAX };
+    ensure!(longest < max, "a look takes {max} ms and more: {note}");
     Ok(note)
 }
 

@@ -241,11 +241,14 @@ fn has_topics(namespace: &Namespace<'_>, group: &str) -> anyhow::Result<bool> {
     Ok(group_status(namespace, group)?.is_some_and(|group| group["hasTopics"] == true))
 }
 
-/// Has the operator end at once and without a word; Kubernetes starts another one.
+/// Ends the processes of all operators at once, without a word; kubelet starts others in their pods.
 fn kill_operator(cluster: &Cluster) -> anyhow::Result<()> {
-    let system = cluster.existing(OPERATOR_NAMESPACE);
-    let delete = ["delete", "pods", "-l", OPERATOR_PODS, "--force", "--grace-period=0"];
-    system.kubectl(&delete).map(drop)
+    for pod in cluster.existing(OPERATOR_NAMESPACE).objects("pods", OPERATOR_PODS)? {
+        let name = pod["metadata"]["name"].as_str().context("a pod without a name")?;
+        let node = pod["spec"]["nodeName"].as_str().context("an operator that runs nowhere")?;
+        cluster.fault(&[node, "kill", &format!("{OPERATOR_NAMESPACE}/{name}")])?;
+    }
+    Ok(())
 }
 
 fn next_operator(cluster: &Cluster) -> anyhow::Result<()> {

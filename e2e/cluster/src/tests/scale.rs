@@ -29,6 +29,29 @@ pub(crate) fn there_and_back(namespace: &Namespace<'_>) -> anyhow::Result<String
     end_after_a_group(namespace, load, scaled)
 }
 
+/// A second group that elects its master comes, leaves, comes back to its disks and its record, and leaves again.
+pub(crate) fn of_elected(namespace: &Namespace<'_>) -> anyhow::Result<String> {
+    let deployed = deploy(namespace, "")?;
+    let load = Load::start(namespace, &deployed.namesrv, TOPIC, None)?;
+    let scaled = moment();
+    let mut before = None;
+    for time in ["it comes", "it comes back"] {
+        let groups = two_groups(&deployed).context(time)?;
+        let master = groups[1].settled(180).context(time)?;
+        load.until_more(500, 60).context(time)?;
+        let disks_now = disks(namespace)?;
+        if let Some((epoch, disks)) = &before {
+            ensure!(disks_now == *disks, "it has other disks than before");
+            ensure!(master.epoch > *epoch, "its record was begun anew: epoch {}", master.epoch);
+        }
+        namespace.kubectl(&["scale", "broker", BROKER, "--replicas=1"])?;
+        second_is_gone(&deployed, &groups)?;
+        ensure!(disks(namespace)? == disks_now, "a disk went with its group");
+        before = Some((master.epoch, disks_now));
+    }
+    end_after_a_group(namespace, load, scaled)
+}
+
 /// Ends a load of which messages have left with a group, and says what came of it.
 pub(super) fn end_after_a_group(
     namespace: &Namespace<'_>,
@@ -96,9 +119,15 @@ fn two_groups<'a>(deployed: &Deployed<'a>) -> anyhow::Result<Vec<Group<'a>>> {
 
 fn second_is_gone(deployed: &Deployed<'_>, groups: &[Group<'_>]) -> anyhow::Result<()> {
     wait("there is one group again", 300, || Ok((deployed.groups()?.len() == 1).then_some(())))?;
-    let pod = groups.last().and_then(|group| group.pods.first()).context("no pod")?;
-    let is_gone = || anyhow::Ok(deployed.namespace.object("pod", pod)?.is_none());
-    wait("its pod is gone", 60, || Ok(is_gone()?.then_some(())))
+    let pods = &groups.last().context("no group")?.pods;
+    wait("its pods are gone", 60, || {
+        for pod in pods {
+            if deployed.namespace.object("pod", pod)?.is_some() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
 }
 
 /// The volume of each disk, by the claim's name.
