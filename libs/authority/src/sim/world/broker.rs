@@ -113,7 +113,7 @@ impl World {
                 self.check.led_with_all(epoch, &self.nodes[place])?;
                 self.await_offsets(place);
                 self.nodes[place].following = None;
-                self.append(place, vec![Entry { epoch, what: What::Epoch }])?;
+                self.begin_epoch(place, epoch)?;
                 self.relieve_later(place);
             }
             Action::Follow { master, epoch } => {

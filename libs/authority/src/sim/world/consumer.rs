@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::World;
 use super::event::{Event, Message};
 use crate::sim::check::Problem;
-use crate::sim::log::What;
+use crate::sim::log::{Entry, What};
 use crate::sim::node::{Following, Node, Stream};
 use crate::{Replica, ReplicaId};
 
@@ -79,6 +79,21 @@ impl World {
             let offsets = &mut self.nodes[place].offsets;
             offsets.unlogged = None;
             offsets.awaits_log.push((end, offset));
+        }
+        Ok(())
+    }
+
+    /// A master's log begins its epoch with what was committed at it as a slave.
+    pub(super) fn begin_epoch(&mut self, place: usize, epoch: u64) -> Result<(), Problem> {
+        let node = &self.nodes[place];
+        let log = &node.disk.log;
+        let own = node.offsets.not_logged();
+        let own = own.filter(|own| log.committed() < Some(*own) && *own <= log.end());
+        let begins = std::iter::once(What::Epoch).chain(own.map(What::Offset));
+        self.append(place, begins.map(|what| Entry { epoch, what }).collect())?;
+        if let Some(own) = own {
+            let node = &mut self.nodes[place];
+            node.offsets.awaits_log.push((node.disk.log.end(), own));
         }
         Ok(())
     }
