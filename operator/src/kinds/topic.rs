@@ -61,8 +61,14 @@ pub struct TopicSpec {
     /// brokers; those that never stood here stay.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("additionalProperties" = { "type": "string", "maxLength": 1024 }))]
     #[schemars(extend("x-kubernetes-validations" = [
         rule("!('message.type' in self)", "message.type is what spec.type says"),
+        // Brokers are told `+key=value,-key`, and take blanks off the ends of each (`AttributeParser`).
+        rule(r"self.all(key, key.matches(r'^[^\s\p{Z}\p{Cc},=+-]([^\p{Cc},=]*[^\s\p{Z}\p{Cc},=])?$'))",
+             "a key has at least one character, no comma, equals sign or control character, no plus or minus sign at its start and no blank at an end: brokers are told +key=value,+key=value"),
+        rule(r"self.all(key, self[key].matches(r'^([^\s\p{Z}\p{Cc},=+]([^\p{Cc},=]*[^\s\p{Z}\p{Cc},=])?)?$'))",
+             "a value has no comma, equals sign or control character, no plus sign at its start and no blank at an end: brokers are told +key=value,+key=value"),
     ]))]
     pub attributes: BTreeMap<String, String>,
     /// Whether the topic and its messages go with the resource. Default: Retain.
