@@ -1,6 +1,6 @@
 //! `ConsumerGroup` at the brokers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,11 @@ impl Declared for ConsumerGroup {
 
     fn goes_with_it(&self) -> bool {
         self.spec.deletion_policy == WhenDeleted::Delete
+    }
+
+    /// The schema refuses the names of brokers' own groups.
+    fn reserved(&self, _: &str, _: &BTreeSet<String>) -> Option<&'static str> {
+        None
     }
 
     type Status = ConsumerGroupStatus;

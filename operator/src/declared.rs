@@ -1,7 +1,7 @@
 //! What topics and consumer groups have in common: somebody declares a thing, and the masters of a
 //! Broker's groups are told, by the admin protocol, wherever theirs is another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(crate) trait Declared:
     fn broker_name(&self) -> &str;
     /// Whether the thing goes with the resource.
     fn goes_with_it(&self) -> bool;
+    /// What brokers of this cluster, one for each of these groups, keep under this name for themselves.
+    fn reserved(&self, cluster: &str, groups: &BTreeSet<String>) -> Option<&'static str>;
 
     type Status: Clone + Default + Serialize + PartialEq + Send + Sync;
     fn status(&self) -> Option<&Self::Status>;
@@ -163,11 +165,10 @@ async fn end<K: Declared>(
     context: &Context,
 ) -> Result<Action, Error> {
     let goes = has_finalizer(resource) && resource.goes_with_it();
-    if let (true, Err(Refusal::NoBroker(broker))) = (goes, &place) {
-        let name = resource.declared_name();
-        let note = format!(
-            "there is no Broker {broker} any more to delete {name} at: it is there again where its disks are"
-        );
+    let refusal = place.as_ref().err().filter(|_| goes);
+    if let Some(note) =
+        refusal.and_then(|refusal| refusal.why_not_deleted(&resource.declared_name()))
+    {
         context.event(resource, EventType::Warning, "NotDeleted", note).await;
     }
     if let Some(place) = place.ok().filter(|_| goes) {
@@ -244,6 +245,11 @@ enum Refusal {
         by: String,
         name: String,
     },
+    /// Brokers keep something of this name for themselves.
+    Reserved {
+        name: String,
+        by: &'static str,
+    },
 }
 
 impl Refusal {
@@ -261,6 +267,27 @@ impl Refusal {
                 );
                 Finding::new("Ready", false, "AlreadyDeclared", message)
             }
+            Self::Reserved { name, by } => {
+                let message = format!(
+                    "{name} is the name of {by}, and brokers keep a topic of that name for themselves: it is \
+                     neither made, changed nor deleted. Delete this resource, and make one with another name"
+                );
+                Finding::new("Ready", false, "NameReserved", message)
+            }
+        }
+    }
+
+    /// What to say where `name` was to go with its resource, and does not.
+    fn why_not_deleted(&self, name: &str) -> Option<String> {
+        match self {
+            Self::NoBroker(broker) => Some(format!(
+                "there is no Broker {broker} any more to delete {name} at: it is there again where its disks are"
+            )),
+            Self::Reserved { by, .. } => {
+                Some(format!("{name} is the name of {by}: brokers keep their topic of that name"))
+            }
+            // The other resource has it.
+            Self::Taken { .. } => None,
         }
     }
 }
@@ -283,13 +310,17 @@ fn place<K: Declared>(
     let Some(broker) = context.declared.broker(&namespace, broker_name)? else {
         return Ok(Err(Refusal::NoBroker(broker_name.to_owned())));
     };
+    let cluster = broker::cluster(&broker);
+    if let Some(by) = resource.reserved(&cluster, &broker::groups(&broker, children)) {
+        return Ok(Err(Refusal::Reserved { name, by }));
+    }
     let mut masters = broker::masters(&broker, children);
     if is_ending(resource) {
         masters.extend(broker::masters_that_leave(&broker, children));
     }
     Ok(Ok(Place {
         name_servers: broker::client_name_servers(&broker, &context.cluster_domain),
-        cluster: broker::cluster(&broker),
+        cluster,
         masters,
     }))
 }

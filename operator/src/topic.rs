@@ -28,6 +28,20 @@ impl Declared for Topic {
         self.spec.deletion_policy == WhenDeleted::Delete
     }
 
+    /// The schema refuses the names that are the same everywhere. Apache's broker has the same three for itself
+    /// (`TopicConfigManager.init`).
+    fn reserved(&self, cluster: &str, groups: &BTreeSet<String>) -> Option<&'static str> {
+        let name = self.declared_name();
+        if name == cluster {
+            return Some("the Broker's cluster");
+        }
+        if groups.contains(&name) {
+            return Some("a group of the Broker");
+        }
+        (name.strip_suffix("_REPLY_TOPIC") == Some(cluster))
+            .then_some("the reply topic of the Broker's cluster")
+    }
+
     type Status = TopicStatus;
 
     fn status(&self) -> Option<&TopicStatus> {

@@ -116,6 +116,13 @@ pub(crate) fn masters_that_leave(
     masters_of(resource, children, (&there - &stay).into_iter())
 }
 
+/// The groups that are to stay, and those that are there still.
+pub(crate) fn groups(resource: &Broker, children: &Children) -> BTreeSet<String> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let there = observe::groups_there(children, &namespace, &resource.name_any());
+    there.into_iter().chain(groups_that_stay(resource)).collect()
+}
+
 fn groups_that_stay(resource: &Broker) -> impl Iterator<Item = String> {
     let name = resource.name_any();
     (0..resource.spec.groups).map(move |index| build::group_name(&name, index))

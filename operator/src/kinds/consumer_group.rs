@@ -32,6 +32,10 @@ use super::rules::rule;
     rule("self.brokerRef.name == oldSelf.brokerRef.name", "brokerRef does not change; make another ConsumerGroup"),
     rule("(has(self.groupName) ? self.groupName : '') == (has(oldSelf.groupName) ? oldSelf.groupName : '')",
          "groupName does not change; make another ConsumerGroup"),
+    rule("!has(self.groupName) || !(self.groupName in ['TOOLS_CONSUMER', 'FILTERSRV_CONSUMER', 'SELF_TEST_C_GROUP', 'CID_ONS-HTTP-PROXY', 'CID_ONSAPI_PULL', 'CID_ONSAPI_PERMISSION', 'CID_ONSAPI_OWNER']) && !self.groupName.startsWith('CID_RMQ_SYS_')",
+         "groupName is one of the broker's own consumer groups; choose another"),
+    rule("!has(self.groupName) || !self.groupName.startsWith('%RETRY%') && !self.groupName.startsWith('%DLQ%')",
+         "groupName begins as a retry topic or a dead letter topic; give the name of the group, whose topics come with it"),
 ]))]
 pub struct ConsumerGroupSpec {
     /// The Broker of this namespace that has the group.

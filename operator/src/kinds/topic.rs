@@ -37,7 +37,7 @@ use super::rules::rule;
          "topicName does not change; make another Topic"),
     rule("self.type == oldSelf.type", "type does not change: messages of the old type are there; make another Topic"),
     rule("self.queues >= oldSelf.queues", "queues never gets fewer: messages in the last ones would not be consumed; set perm to ReadOnly and make another Topic"),
-    rule("!has(self.topicName) || !(self.topicName in ['TBW102', 'BenchmarkTest', 'SELF_TEST_TOPIC', 'OFFSET_MOVED_EVENT', 'SCHEDULE_TOPIC_XXXX', 'RMQ_SYS_TRANS_HALF_TOPIC', 'RMQ_SYS_TRANS_OP_HALF_TOPIC', 'TRANS_CHECK_MAX_TIME_TOPIC', 'RMQ_SYS_TRACE_TOPIC']) && !self.topicName.startsWith('rmq_sys_') && !self.topicName.startsWith('%RETRY%') && !self.topicName.startsWith('%DLQ%')",
+    rule("!has(self.topicName) || !(self.topicName in ['TBW102', 'BenchmarkTest', 'SELF_TEST_TOPIC', 'OFFSET_MOVED_EVENT', 'SCHEDULE_TOPIC_XXXX', 'RMQ_SYS_TRANS_HALF_TOPIC', 'RMQ_SYS_TRANS_OP_HALF_TOPIC', 'TRANS_CHECK_MAX_TIME_TOPIC', 'RMQ_SYS_TRACE_TOPIC', 'CHECKPOINT_TOPIC']) && !self.topicName.startsWith('rmq_sys_') && !self.topicName.startsWith('%RETRY%') && !self.topicName.startsWith('%DLQ%')",
          "topicName is one of the broker's own topics; choose another"),
 ]))]
 pub struct TopicSpec {

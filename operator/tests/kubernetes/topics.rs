@@ -178,3 +178,35 @@ async fn any_server_has_what_was_declared_deleted_or_kept_as_its_policy_says() {
     cluster.until_gone("Topic", "late").await;
     cluster.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_keeps_topics_that_brokers_have_for_themselves() {
+    let cluster = with_broker().await;
+    let (admin, master) = (cluster.broker_admin(), cluster.broker_address());
+    let own = ["mq", "mq-0", "mq_REPLY_TOPIC"];
+    let found = async || {
+        let mut all = admin.topic_configs(&master).await.unwrap();
+        all.retain(|name, _| own.contains(&&**name));
+        all
+    };
+    let before = found().await;
+    assert_eq!(before.len(), 3, "{before:#?}");
+    for (resource, topic) in ["cluster", "group", "reply"].into_iter().zip(own) {
+        let spec = format!(
+            "{{brokerRef: {{name: mq}}, topicName: {topic}, queues: 3, deletionPolicy: Delete}}"
+        );
+        cluster.declare("Topic", resource, &spec).await;
+        let said = format!("{topic} is the name of ");
+        cluster.until_it_says("Topic", resource, "Ready", &said).await;
+        cluster.until_event("NameReserved", &said).await;
+    }
+    assert_eq!(found().await, before);
+    for (resource, topic) in ["cluster", "group", "reply"].into_iter().zip(own) {
+        cluster.delete("Topic", resource).await;
+        cluster.until_gone("Topic", resource).await;
+        cluster.until_event("NotDeleted", &format!("{topic} is the name of ")).await;
+    }
+    assert_eq!(found().await, before);
+    cluster.stop().await;
+}
