@@ -63,6 +63,20 @@ pub(crate) fn appeared<'a>(
     })
 }
 
+/// Why it is not ready, if it was, or for one of these reasons for the first time: nobody who waits would see it
+/// become ready.
+pub(crate) fn why_not_ready<'a>(
+    before: &[Condition],
+    now: &'a [Condition],
+    told: &[&str],
+) -> Option<&'a Condition> {
+    let known = before.iter().find(|known| known.type_ == "Ready");
+    let ready = now.iter().find(|one| one.type_ == "Ready" && one.status == "False")?;
+    let was_ready = known.is_some_and(|known| known.status == "True");
+    let is_new = known.is_none_or(|known| known.reason != ready.reason);
+    (was_ready || is_new && told.contains(&&*ready.reason)).then_some(ready)
+}
+
 fn condition(before: &[Condition], found: Finding, generation: i64, now: Timestamp) -> Condition {
     let status = if found.status { "True" } else { "False" };
     let known = before.iter().find(|known| known.type_ == found.type_ && known.status == status);

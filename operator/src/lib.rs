@@ -30,6 +30,7 @@ mod restart;
 mod run;
 mod storage;
 mod topic;
+mod trouble;
 mod typed;
 mod watch_health;
 mod watches;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::{AckPolicy, Promote};
@@ -19,6 +19,7 @@ use crate::context::Context;
 use crate::kinds::{Broker, BrokerGroup};
 use crate::pods::Marks;
 use crate::restart::{self, Configuration};
+use crate::trouble::{self, Trouble};
 
 /// A broker that does not answer must not hold the others up.
 pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -406,24 +407,12 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>, newest: &Marks) -> O
     let name = pod.name_any();
     let replica = replica_of(&name, group)?;
     let status = pod.status.as_ref();
-    let conditions = status.and_then(|status| status.conditions.as_ref());
-    let condition = |type_: &str| {
-        conditions.and_then(|all| all.iter().find(|condition| condition.type_ == type_))
-    };
-    let is_ready = condition("Ready").is_some_and(|ready| ready.status == "True");
-    let unscheduled = condition("PodScheduled")
-        .filter(|scheduled| scheduled.status == "False")
-        .and_then(|scheduled| scheduled.message.clone());
-    let containers = status.and_then(|status| status.container_statuses.as_deref()).unwrap_or(&[]);
-    let before = status.and_then(|status| status.init_container_statuses.as_deref()).unwrap_or(&[]);
-    let own = containers.iter().find(|container| container.name == ROLE.container());
-    // Containers that come before it are its trouble as long as it waits for them.
-    let waiting = own.filter(|own| is_waiting(own));
-    let waiting = waiting.and_then(|own| trouble(own).or_else(|| before.iter().find_map(trouble)));
-    let is_stuck = unscheduled.is_some() || waiting.is_some();
-    let of_others = || containers.iter().chain(before).find_map(trouble);
+    let is_ready = trouble::is_ready(pod);
+    let Trouble { why, is_stuck } = Trouble::of(ROLE, pod);
+    let own = trouble::container(ROLE, pod);
     // Of a node that is gone it is said that its pods are not ready, and nothing new of their containers.
-    let are_ready = condition("ContainersReady").is_none_or(|ready| ready.status == "True");
+    let are_ready = trouble::condition(pod, "ContainersReady");
+    let are_ready = are_ready.is_none_or(|ready| ready.status == "True");
     let is_held_up = !is_ready && !are_ready && own.is_some_and(|own| own.ready);
     Some(PodView {
         uid: pod.uid(),
@@ -440,28 +429,13 @@ fn pod_view(pod: &Pod, group: &str, revision: Option<&str>, newest: &Marks) -> O
         lag_bytes: None,
         keeps_up: None,
         position: None,
-        trouble: unscheduled.or(waiting).or_else(of_others),
+        trouble: why,
         is_stuck,
         is_held_up,
         complaint: None,
         configuration: Configuration::Unknown,
         name,
     })
-}
-
-fn is_waiting(container: &ContainerStatus) -> bool {
-    container.state.as_ref().is_some_and(|state| state.waiting.is_some())
-}
-
-/// Why a container does not run, where that is more than that its turn has not come.
-fn trouble(container: &ContainerStatus) -> Option<String> {
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let is_its_turn =
-        |reason: &String| reason != "ContainerCreating" && reason != "PodInitializing";
-    let reason = waiting.reason.clone().filter(is_its_turn)?;
-    let last = container.last_state.as_ref().and_then(|last| last.terminated.as_ref());
-    let code = last.map(|last| format!(" (exit code {})", last.exit_code));
-    Some(format!("{reason}{}", code.unwrap_or_default()))
 }
 
 /// Asks pods that run and are not ready what they wait for: Kubernetes does not know.

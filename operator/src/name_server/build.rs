@@ -12,7 +12,7 @@ const PORT: u16 = 9_876;
 /// For clients outside of the cluster, who are told the brokers' outside addresses.
 const EXTERNAL_PORT: u16 = 19_876;
 
-const ROLE: Role = Role::NameServer;
+pub(super) const ROLE: Role = Role::NameServer;
 
 pub(super) fn set_name(name: &str) -> String {
     format!("{name}-namesrv")

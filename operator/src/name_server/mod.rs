@@ -5,7 +5,9 @@ mod build;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Resource as _, ResourceExt as _};
@@ -16,12 +18,22 @@ use crate::children::Children;
 use crate::conditions::{self, Finding};
 use crate::context::{Context, Error};
 use crate::kinds::{NameServer, NameServerStatus};
-use crate::pods::{self, Marks, Role};
+use crate::pods::{self, Marks};
+use crate::restart::why_not_ready;
 use crate::storage;
+use crate::trouble::{self, Trouble};
 
+use build::ROLE;
 #[cfg(test)]
 pub(crate) use build::objects;
 pub(crate) use build::{address, brokers_address};
+
+/// A change of what there is wakes the controller.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// It does not hear what pods say of themselves.
+const LOOK_SOON: Duration = Duration::from_secs(30);
+/// Why NameServers are not ready of which a pod does not run, or says that it cannot serve.
+const PODS_NOT_READY: &str = "PodsNotReady";
 
 /// Makes what one `NameServer` declares, and says how it is.
 pub(crate) async fn reconcile(
@@ -38,16 +50,25 @@ pub(crate) async fn reconcile(
         true => Ok(None),
         false => make(resource, context, children, &namespace, &name).await,
     };
-    let status = status(resource, context, children, &namespace, &name, &made);
+    let trouble = trouble(children, &namespace, &name).await;
+    let status = status(resource, context, children, &namespace, &name, &made, trouble.as_deref());
     let before = resource.status.as_ref().map_or(&[][..], |status| &status.conditions[..]);
+    // A failure is one anyway.
+    if made.is_ok()
+        && let Some(why) = conditions::why_not_ready(before, &status.conditions, &[PODS_NOT_READY])
+    {
+        context.event(resource, EventType::Warning, &why.reason, why.message.clone()).await;
+    }
     for condition in conditions::appeared(before, &status.conditions, &[storage::NOT_EXPANDED]) {
         let note = condition.message.clone();
         context.event(resource, EventType::Warning, &condition.type_, note).await;
     }
     context.report(resource, resource.status.as_ref(), &status).await?;
-    made.map(|refused| {
-        Action::requeue(refused.map_or(Duration::from_secs(600), |_| storage::ASK_EVERY))
-    })
+    let pause = match status.ready_replicas == resource.spec.replicas {
+        true => LOOK_EVERY,
+        false => LOOK_SOON,
+    };
+    made.map(|refused| Action::requeue(refused.map_or(pause, |_| storage::ASK_EVERY)))
 }
 
 /// Makes everything; why its disks could not grow, if that is so.
@@ -68,7 +89,7 @@ async fn make(
         let note = format!("{name}: NameServers are started anew, one after the other");
         context.event_about(resource, None, EventType::Normal, "Restart", why, note).await;
     }
-    children.delete_others(namespace, (Role::NameServer.label(), name), &wanted).await?;
+    children.delete_others(namespace, (ROLE.label(), name), &wanted).await?;
     Ok(refused)
 }
 
@@ -81,8 +102,26 @@ fn restart(wanted: &Value, children: &Children) -> Option<&'static str> {
     };
     let namespace = wanted.namespace().unwrap_or_default();
     let found = children.get("StatefulSet", &namespace, &wanted.name_any())?;
-    let [before, now] = [&*found, &wanted].map(|set| Marks::of_template(Role::NameServer, set));
+    let [before, now] = [&*found, &wanted].map(|set| Marks::of_template(ROLE, set));
     (before != now).then(|| before.change_to(&now))
+}
+
+/// What is wrong with a pod that is not ready, as Kubernetes says, or else as it says itself.
+async fn trouble(children: &Children, namespace: &str, name: &str) -> Option<String> {
+    let mut pods: Vec<Arc<Pod>> =
+        children.of("Pod", namespace, (ROLE.label(), name), |pod| pod.deletion_timestamp.is_none());
+    pods.retain(|pod| !trouble::is_ready(pod));
+    pods.sort_by_key(|pod| pod.name_any());
+    let told = |pod: &Arc<Pod>, why: String| format!("{}: {why}", pod.name_any());
+    let known = pods.iter().find_map(|pod| Some(told(pod, Trouble::of(ROLE, pod).why?)));
+    if known.is_some() {
+        return known;
+    }
+    let asked = pods.iter().map(async |pod| {
+        let address = pod.status.as_ref()?.pod_ip.as_deref()?;
+        Some(told(pod, why_not_ready(address).await?))
+    });
+    join_all(asked).await.into_iter().flatten().next()
 }
 
 fn status(
@@ -92,6 +131,7 @@ fn status(
     namespace: &str,
     name: &str,
     made: &Result<Option<String>, Error>,
+    trouble: Option<&str>,
 ) -> NameServerStatus {
     let generation = resource.meta().generation.unwrap_or_default();
     let set: Option<Arc<StatefulSet>> =
@@ -102,11 +142,16 @@ fn status(
     let ready = set_status.ready_replicas.unwrap_or_default();
     let updated = set_status.updated_replicas.unwrap_or_default();
     let mut found = Vec::new();
-    let all = format!("{ready} of {wanted} NameServers are ready");
+    let trouble = trouble.filter(|_| ready < wanted);
+    let mut all = format!("{ready} of {wanted} NameServers are ready");
+    all.extend(trouble.map(|trouble| format!("; {trouble}")));
     found.push(match made {
         Err(error) => Finding::new("Ready", false, error.reason(), error.to_string()),
         Ok(_) if ready > 0 => Finding::new("Ready", true, "Serving", all.clone()),
-        Ok(_) => Finding::new("Ready", false, "Starting", all.clone()),
+        Ok(_) => {
+            let reason = trouble.map_or("Starting", |_| PODS_NOT_READY);
+            Finding::new("Ready", false, reason, all.clone())
+        }
     });
     let seen = set_status.observed_generation;
     let is_current = seen.is_some()
@@ -135,7 +180,7 @@ fn status(
         conditions: conditions::merge(before, found, generation),
         replicas: set_status.replicas,
         ready_replicas: ready,
-        selector: pods::selector_text(Role::NameServer, name),
+        selector: pods::selector_text(ROLE, name),
         address: Some(address(name, namespace, &context.cluster_domain)),
     }
 }

@@ -119,6 +119,36 @@ async fn any_server_is_told_of_name_servers_that_cannot_be_reached() {
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_told_why_name_servers_do_not_run() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 2}").await;
+    cluster.until_template("ns-namesrv").await;
+    cluster.run_pods().await;
+    cluster.until_it_says("NameServer", "ns", "Ready", "2 of 2 NameServers are ready").await;
+    // As a kubelet that cannot get the image, and the StatefulSet controller.
+    let fail = async |pod: &str, left: u64| {
+        let waiting = json!({ "waiting": { "reason": "ImagePullBackOff" } });
+        let container = json!({
+            "name": "namesrv", "image": "wrong", "imageID": "", "restartCount": 0, "ready": false, "state": waiting,
+        });
+        let conditions = json!([{ "type": "Ready", "status": "False" }]);
+        let status = json!({ "conditions": conditions, "containerStatuses": [container] });
+        cluster.patch_status("Pod", pod, &status).await;
+        cluster.patch_status("StatefulSet", "ns-namesrv", &json!({ "readyReplicas": left })).await;
+    };
+    fail("ns-namesrv-1", 1).await;
+    let one = "1 of 2 NameServers are ready; ns-namesrv-1: ImagePullBackOff";
+    cluster.until_it_says("NameServer", "ns", "Degraded", one).await;
+    cluster.until_it_says("NameServer", "ns", "Ready", one).await;
+    fail("ns-namesrv-0", 0).await;
+    let none = "0 of 2 NameServers are ready; ns-namesrv-0: ImagePullBackOff";
+    cluster.until_it_says("NameServer", "ns", "Ready", none).await;
+    cluster.until_event("PodsNotReady", none).await;
+    cluster.stop().await;
+}
+
 /// A single broker that runs, of an image before the one that is declared. What is done `before` that is declared.
 async fn run_an_outdated_pod(cluster: &Cluster, before: impl AsyncFn()) {
     let name_server = cluster.name_server_address();

@@ -111,16 +111,12 @@ pub(super) fn status(
     }
 }
 
-/// Why it is not ready, if it was, or if nobody who waits would see it become so.
+/// Why it is not ready, if that is an event as well.
 pub(super) fn why_not_ready_any_more<'a>(
     before: &[Condition],
     now: &'a [Condition],
 ) -> Option<&'a Condition> {
-    let known = before.iter().find(|known| known.type_ == "Ready");
-    let ready = now.iter().find(|one| one.type_ == "Ready" && one.status == "False")?;
-    let was_ready = known.is_some_and(|known| known.status == "True");
-    let is_new = known.is_none_or(|known| known.reason != ready.reason);
-    (was_ready || is_new && ready.reason == UNREACHABLE).then_some(ready)
+    conditions::why_not_ready(before, now, &[UNREACHABLE])
 }
 
 /// What does not keep strangers out.
