@@ -2,6 +2,9 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::Resource;
+
+use crate::annotations::is_paused;
 
 /// The longest message; the API server takes 32 KiB.
 const MESSAGE_BYTES_MAX: usize = 2_048;
@@ -12,7 +15,8 @@ const NOTE_BYTES_MAX: usize = 1_024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) type_: &'static str,
-    pub(crate) status: bool,
+    /// `None`: neither can be said.
+    pub(crate) status: Option<bool>,
     /// One word in CamelCase, for programs.
     pub(crate) reason: &'static str,
     /// What is so and what to do, for people.
@@ -26,13 +30,19 @@ impl Finding {
         reason: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self { type_, status, reason, message: message.into() }
+        Self { type_, status: Some(status), reason, message: message.into() }
     }
 
     /// Of a resource that somebody wants left alone.
     pub(crate) fn paused() -> Self {
         let message = "the annotation weirmq.io/paused is set: nothing is changed";
         Self::new("Paused", true, "Annotated", message)
+    }
+
+    /// Of what is declared for such a resource: it is not under way, and nobody knows whether it is done.
+    pub(crate) fn paused_progress() -> Self {
+        let message = "the annotation weirmq.io/paused is set: what is declared is not applied";
+        Self { status: None, ..Self::new("Progressing", false, "Paused", message) }
     }
 }
 
@@ -41,6 +51,23 @@ impl Finding {
 pub(crate) fn merge(before: &[Condition], found: Vec<Finding>, generation: i64) -> Vec<Condition> {
     let now = Timestamp::now();
     found.into_iter().map(|finding| condition(before, finding, generation, now)).collect()
+}
+
+/// The generation that a status speaks of, and its conditions, from `found` and what stood there before. While the
+/// resource is paused nothing that is declared is applied, and the generation stays.
+pub(crate) fn observe<K: Resource>(
+    resource: &K,
+    before: Option<(i64, &[Condition])>,
+    found: Vec<Finding>,
+) -> (i64, Vec<Condition>) {
+    let generation = resource.meta().generation.unwrap_or_default();
+    let (observed, known) = before.unwrap_or_default();
+    if !is_paused(resource) {
+        return (generation, merge(known, found, generation));
+    }
+    let mut conditions = merge(known, found, observed);
+    conditions.extend(merge(known, vec![Finding::paused()], generation));
+    (observed, conditions)
 }
 
 /// The conditions that there were, and one more that is found.
@@ -78,7 +105,11 @@ pub(crate) fn why_not_ready<'a>(
 }
 
 fn condition(before: &[Condition], found: Finding, generation: i64, now: Timestamp) -> Condition {
-    let status = if found.status { "True" } else { "False" };
+    let status = match found.status {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
     let known = before.iter().find(|known| known.type_ == found.type_ && known.status == status);
     Condition {
         type_: found.type_.to_owned(),

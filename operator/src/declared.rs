@@ -109,11 +109,11 @@ pub(crate) async fn reconcile<K: Declared>(
     };
     let look = format!("look at {}", resource.meta().uid.clone().unwrap_or_default());
     let pause = match finding.status {
-        true => {
+        Some(true) => {
             context.patience.forget(&look);
             LOOK_EVERY
         }
-        false => context.patience.in_vain(&look, &finding.message, LOOK_AGAIN),
+        Some(false) | None => context.patience.in_vain(&look, &finding.message, LOOK_AGAIN),
     };
     let generation = resource.meta().generation.unwrap_or_default();
     let before = resource.status();

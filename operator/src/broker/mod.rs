@@ -441,7 +441,7 @@ impl Round<'_> {
 /// Whether nothing is under way, so that nobody has to look soon.
 fn is_settled(status: &BrokerStatus) -> bool {
     is(status, "Ready", "True")
-        && is(status, "Progressing", "False")
+        && !is(status, "Progressing", "True")
         && !is(status, "Degraded", "True")
 }
 

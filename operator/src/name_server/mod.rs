@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
-use kube::{Resource as _, ResourceExt as _};
 use serde_json::Value;
 
 use crate::annotations::is_paused;
@@ -133,7 +133,6 @@ fn status(
     made: &Result<Option<String>, Error>,
     trouble: Option<&str>,
 ) -> NameServerStatus {
-    let generation = resource.meta().generation.unwrap_or_default();
     let set: Option<Arc<StatefulSet>> =
         children.get("StatefulSet", namespace, &build::set_name(name));
     let set_generation = set.as_ref().and_then(|set| set.metadata.generation);
@@ -149,7 +148,11 @@ fn status(
         Err(error) => Finding::new("Ready", false, error.reason(), error.to_string()),
         Ok(_) if ready > 0 => Finding::new("Ready", true, "Serving", all.clone()),
         Ok(_) => {
-            let reason = trouble.map_or("Starting", |_| PODS_NOT_READY);
+            let reason = match trouble {
+                Some(_) => PODS_NOT_READY,
+                None if is_paused(resource) => "Paused",
+                None => "Starting",
+            };
             Finding::new("Ready", false, reason, all.clone())
         }
     });
@@ -159,7 +162,9 @@ fn status(
         && seen >= children.applied_generation("StatefulSet", namespace, &build::set_name(name));
     let is_done =
         is_current && ready == wanted && updated == wanted && set_status.replicas == wanted;
-    found.push(if is_done {
+    found.push(if is_paused(resource) {
+        Finding::paused_progress()
+    } else if is_done {
         Finding::new("Progressing", false, "Done", "")
     } else {
         let message = format!("{ready} ready and {updated} up to date of {wanted}");
@@ -172,12 +177,12 @@ fn status(
     });
     let refused = made.as_ref().ok().and_then(Option::as_deref);
     found.extend(refused.map(storage::not_expanded));
-    found.extend(is_paused(resource).then(Finding::paused));
     let before = resource.status.as_ref();
-    let before = before.map_or(&[][..], |status| &status.conditions[..]);
+    let before = before.map(|status| (status.observed_generation, &status.conditions[..]));
+    let (observed_generation, conditions) = conditions::observe(resource, before, found);
     NameServerStatus {
-        observed_generation: generation,
-        conditions: conditions::merge(before, found, generation),
+        observed_generation,
+        conditions,
         replicas: set_status.replicas,
         ready_replicas: ready,
         selector: pods::selector_text(ROLE, name),

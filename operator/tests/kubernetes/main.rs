@@ -85,6 +85,44 @@ async fn is_asked_nothing(cluster: Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the real API server: `make kube`"]
+async fn any_server_is_told_that_what_is_declared_is_not_applied_to_what_is_paused() {
+    let cluster = Cluster::start().await;
+    let broker = "{nameServerRef: {name: ns}, replicasPerGroup: 1, storage: {size: 1Gi}}";
+    declare_everything(&cluster, broker).await;
+    cluster.until_ready().await;
+    let newer = broker.replace("1Gi}", "1Gi}, pod: {image: 'weirmq:2'}");
+    for (kind, name, spec) in [("NameServer", "ns", "{replicas: 2}"), ("Broker", "mq", &*newer)] {
+        let condition = |resource: &Value, type_: &str| {
+            let conditions = resource["status"]["conditions"].as_array().unwrap();
+            conditions.iter().find(|one| one["type"] == type_).cloned().unwrap_or_default()
+        };
+        let before = cluster.until_resource(kind, name, |_| true).await;
+        let applied = &before["metadata"]["generation"];
+        assert_eq!(before["status"]["observedGeneration"], *applied, "{before:#}");
+        cluster.annotate(kind, name, "weirmq.io/paused", "true").await;
+        cluster.declare(kind, name, spec).await;
+        let is_seen = |resource: &Value| {
+            let generation = &resource["metadata"]["generation"];
+            generation != applied
+                && condition(resource, "Paused")["observedGeneration"] == *generation
+        };
+        let paused = cluster.until_resource(kind, name, is_seen).await;
+        assert_eq!(paused["status"]["observedGeneration"], *applied, "{paused:#}");
+        let progress = condition(&paused, "Progressing");
+        assert_eq!(progress["status"], "Unknown", "{progress:#}");
+        assert_eq!(progress["observedGeneration"], *applied, "{progress:#}");
+        cluster.annotate(kind, name, "weirmq.io/paused", "false").await;
+        let is_applied = |resource: &Value| {
+            resource["status"]["observedGeneration"] == resource["metadata"]["generation"]
+                && condition(resource, "Progressing")["status"] != "Unknown"
+        };
+        cluster.until_resource(kind, name, is_applied).await;
+    }
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
 async fn any_server_is_told_of_a_secret_that_is_missing_before_pods_need_it() {
     let cluster = Cluster::start().await;
     let broker = |secret: &str| {

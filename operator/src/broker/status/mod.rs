@@ -5,7 +5,6 @@ mod failover;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Resource as _;
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::ReplicationMode;
 
@@ -74,9 +73,7 @@ pub(super) fn status(
     findings: &Findings,
     failure: Option<&Error>,
 ) -> BrokerStatus {
-    let generation = resource.meta().generation.unwrap_or_default();
     let before = resource.status.as_ref();
-    let known = before.map_or(&[][..], |status| &status.conditions[..]);
     let masters = views.iter().filter(|view| view.serving().is_some()).count();
     let pods: usize = views.iter().map(|view| view.wanted as usize).sum();
     let ready = views.iter().flat_map(|view| &view.pods).filter(|pod| pod.is_ready).count();
@@ -96,13 +93,14 @@ pub(super) fn status(
     found.extend(without_address(findings));
     found.extend(findings.storage.as_deref().map(storage::not_expanded));
     found.extend(findings.claim.clone());
-    found.extend(is_paused(resource).then(Finding::paused));
     let certificate = findings.certificate.as_ref();
     found.extend(certificate.map(|why| Finding::new("CertificateMissing", true, "NotIssued", why)));
     found.push(Finding::new("Insecure", true, "NoAccounts", insecurity(resource)));
+    let known = before.map(|status| (status.observed_generation, &status.conditions[..]));
+    let (observed_generation, conditions) = conditions::observe(resource, known, found);
     BrokerStatus {
-        observed_generation: generation,
-        conditions: conditions::merge(known, found, generation),
+        observed_generation,
+        conditions,
         group_count: i32::try_from(views.len()).unwrap_or(i32::MAX),
         selector: pods::selector_text(ROLE, &resource.name_any()),
         masters: format!("{masters}/{}", views.len()),
@@ -148,7 +146,8 @@ fn is_ready(
             return Finding::new("Ready", false, error.reason(), error.to_string());
         }
         let message = format!("{} of {wanted} groups are there", views.len());
-        return Finding::new("Ready", false, "Creating", message);
+        let reason = if is_paused(resource) { "Paused" } else { "Creating" };
+        return Finding::new("Ready", false, reason, message);
     }
     let min = min_in_sync(resource) as usize;
     for view in views {
@@ -214,6 +213,9 @@ fn progress(
     findings: &Findings,
     failure: Option<&Error>,
 ) -> Finding {
+    if is_paused(resource) {
+        return Finding::paused_progress();
+    }
     let waits = findings.waits.iter().map(|(group, what)| format!("{group}: {what}"));
     let waits: Vec<String> = waits.collect();
     if let Some(error) = failure {
@@ -383,6 +385,7 @@ fn rounded(lag: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::annotations::PAUSED;
     use crate::broker::tests::{COMMON, broker};
 
     #[test]
@@ -393,6 +396,36 @@ mod tests {
         assert!(is_ignored(&format!("failover: {{mode: Disabled, {lease}}}")));
         assert!(!is_ignored(&format!("failover: {{mode: Manual, {lease}}}")));
         assert!(!is_ignored("replicasPerGroup: 1"));
+    }
+
+    #[test]
+    fn a_broker_that_is_paused_does_not_claim_that_what_is_declared_is_done() {
+        let mut resource = broker(&format!("{{{COMMON}}}"));
+        let views = [crate::broker::tests::three_replicas()];
+        let said = |resource: &Broker| status(resource, &views, &Findings::default(), None);
+        resource.metadata.generation = Some(1);
+        resource.status = Some(said(&resource));
+        let annotations = &mut resource.metadata.annotations;
+        annotations.get_or_insert_default().insert(PAUSED.to_owned(), "true".to_owned());
+        resource.metadata.generation = Some(2);
+        let told = |status: &BrokerStatus, type_: &str| {
+            let found = status.conditions.iter().find(|one| one.type_ == type_).unwrap();
+            (found.status.clone(), found.reason.clone(), found.observed_generation)
+        };
+        let words = |status: &str, reason: &str, generation| {
+            (status.to_owned(), reason.to_owned(), Some(generation))
+        };
+        let paused = said(&resource);
+        assert_eq!(paused.observed_generation, 1);
+        assert_eq!(told(&paused, "Progressing"), words("Unknown", "Paused", 1));
+        assert_eq!(told(&paused, "Ready"), words("True", "Serving", 1), "it serves all the same");
+        assert_eq!(told(&paused, "Paused"), words("True", "Annotated", 2));
+        resource.status = Some(paused.clone());
+        assert_eq!(said(&resource), paused, "nothing is written anew");
+        resource.metadata.annotations = None;
+        let after = said(&resource);
+        assert_eq!(after.observed_generation, 2);
+        assert_eq!(told(&after, "Progressing"), words("False", "Done", 2));
     }
 
     #[test]
@@ -442,7 +475,10 @@ mod tests {
             ..GroupView::default()
         };
         let found = degradation(&[view]);
-        assert!(found.status && found.message.contains("192.0.2.1:9876"), "{found:?}");
+        assert!(
+            found.status == Some(true) && found.message.contains("192.0.2.1:9876"),
+            "{found:?}"
+        );
     }
 
     #[test]
