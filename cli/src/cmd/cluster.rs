@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use weirmq_client::Admin;
+use weirmq_remoting::body::{HaRuntimeInfo, ReplicasInfo};
 
 use super::place::Place;
 use crate::client::{BrokerAddress, Brokers, ClientArgs, MASTER_ID};
@@ -119,6 +120,33 @@ struct Standing {
 }
 
 impl Standing {
+    fn new(
+        broker: &BrokerAddress,
+        set: Option<ReplicasInfo>,
+        status: Option<HaRuntimeInfo>,
+    ) -> Self {
+        let mut standing = Self::default();
+        if let Some(set) = set {
+            standing.epoch = Some(set.master_epoch);
+            // The set names replicas by the ids that they have as slaves. Addresses would not do: a
+            // master on Kubernetes is registered under that of its Service.
+            let id = if broker.id == MASTER_ID { set.master_broker_id } else { Some(broker.id) };
+            standing.in_sync =
+                id.map(|id| set.in_sync_replicas.iter().any(|replica| replica.broker_id == id));
+        }
+        if let Some(status) = status {
+            let mut slaves = status.ha_connection_info.into_iter();
+            if let Some(slave) = slaves.find(|slave| slave.addr == broker.address) {
+                standing.lag_bytes = Some(slave.diff);
+                standing.lag_millis = slave.lag_millis;
+            } else if status.master && broker.id == MASTER_ID {
+                standing.lag_bytes = Some(0);
+                standing.lag_millis = Some(0);
+            }
+        }
+        standing
+    }
+
     fn cells(&self) -> [String; 4] {
         fn text<T>(known: Option<T>, text: impl FnOnce(T) -> String) -> String {
             known.map_or_else(|| "-".to_owned(), text)
@@ -248,23 +276,7 @@ async fn standing(admin: &Admin, broker: &BrokerAddress, master: &BrokerAddress)
         admin.in_sync_set(&master.address, &master.broker),
         admin.ha_status(&master.address)
     );
-    let mut standing = Standing::default();
-    if let Ok(set) = set {
-        standing.epoch = Some(set.master_epoch);
-        let mut in_sync = set.in_sync_replicas.iter();
-        standing.in_sync = Some(in_sync.any(|replica| replica.broker_address == broker.address));
-    }
-    if let Ok(status) = status {
-        let mut slaves = status.ha_connection_info.into_iter();
-        if let Some(slave) = slaves.find(|slave| slave.addr == broker.address) {
-            standing.lag_bytes = Some(slave.diff);
-            standing.lag_millis = slave.lag_millis;
-        } else if status.master && broker.id == MASTER_ID {
-            standing.lag_bytes = Some(0);
-            standing.lag_millis = Some(0);
-        }
-    }
-    standing
+    Standing::new(broker, set.ok(), status.ok())
 }
 
 fn status_row(
@@ -296,5 +308,43 @@ fn status_row(
         log_repaired: text("commitLogRepairedBytes"),
         disk: disk.map_or_else(|| "-".to_owned(), |ratio| format!("{:.0} %", ratio * 100.0)),
         up_since: booted.map_or_else(|| "-".to_owned(), crate::units::format_time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use weirmq_remoting::body::ReplicaIdentity;
+
+    use super::*;
+
+    #[test]
+    fn a_master_that_is_registered_under_its_service_is_in_sync() {
+        // Replica 1 of 0 to 2 that elect their master; 2 catches up.
+        let replica = |broker_id: i64| ReplicaIdentity {
+            broker_address: format!("mq-0-{}.mq:10911", broker_id - 1),
+            broker_id,
+            ..ReplicaIdentity::default()
+        };
+        let set = ReplicasInfo {
+            in_sync_replicas: vec![replica(1), replica(2)],
+            master_address: Some(replica(2).broker_address),
+            master_broker_id: Some(2),
+            not_in_sync_replicas: vec![replica(3)],
+            ..ReplicasInfo::default()
+        };
+        let is_in_sync = |id: i64, address: &str, set: &ReplicasInfo| {
+            let broker = BrokerAddress {
+                cluster: "c".to_owned(),
+                broker: "mq-0".to_owned(),
+                id,
+                address: address.to_owned(),
+            };
+            Standing::new(&broker, Some(set.clone()), None).in_sync
+        };
+        assert_eq!(is_in_sync(MASTER_ID, "mq-0-master.ns.svc:10911", &set), Some(true));
+        assert_eq!(is_in_sync(1, "mq-0-0.mq:10911", &set), Some(true));
+        assert_eq!(is_in_sync(3, "mq-0-2.mq:10911", &set), Some(false));
+        let nobody = ReplicasInfo { master_broker_id: None, ..set };
+        assert_eq!(is_in_sync(MASTER_ID, "mq-0-master.ns.svc:10911", &nobody), None);
     }
 }
