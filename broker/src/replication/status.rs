@@ -1,5 +1,7 @@
 //! What a replica is, for other threads, administrators and metrics.
 
+use weirmq_authority::AcknowledgedBy;
+
 /// A moment of a replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Status {
@@ -15,6 +17,8 @@ pub(crate) struct Status {
     /// Whether those are too few for a message to be acknowledged.
     pub(crate) is_short: bool,
     pub(crate) min_in_sync: usize,
+    /// For whom an acknowledgement waits; nobody with asynchronous replication.
+    pub(crate) acknowledged_by: Option<AcknowledgedBy>,
     /// Whether this start of this replica is in the set.
     pub(crate) is_self_in_sync: bool,
     /// Whether it can be elected.
@@ -67,6 +71,7 @@ impl Status {
             in_sync_version: 0,
             is_short: false,
             min_in_sync,
+            acknowledged_by: None,
             is_self_in_sync: false,
             is_self_counted: false,
             belongs: true,
@@ -113,6 +118,9 @@ impl Status {
             RoleStatus::Slave { .. } if !self.is_self_in_sync => {
                 reasons.push("it is not in sync, it is still catching up".to_owned());
             }
+            RoleStatus::Slave { master } if !self.is_elected => {
+                reasons.extend(self.is_missed_by(master).map(str::to_owned));
+            }
             RoleStatus::Slave { .. } => {
                 // One that has just ended stands in the set for a while.
                 let others = self.peers.iter().filter(|peer| peer.is_in_sync && peer.is_prompt);
@@ -127,6 +135,25 @@ impl Status {
             }
         }
         reasons
+    }
+
+    /// Why this slave by configuration cannot be spared, which is in sync. It hears its master only, and `min_in_sync`
+    /// says nothing: who ends stays in the set.
+    fn is_missed_by(&self, master: u32) -> Option<&'static str> {
+        if !self.peers.iter().any(|peer| peer.replica == master && peer.is_prompt) {
+            return Some("its master is not heard");
+        }
+        match self.acknowledged_by {
+            None => None,
+            Some(AcknowledgedBy::All) => Some(
+                "by configuration nobody leaves the in-sync set, so messages wait until this one is back; restart it \
+                 once `weir cluster status` says that all replicas are in sync",
+            ),
+            Some(AcknowledgedBy::Quorum) => Some(
+                "a quorum acknowledges, and only the master knows who else keeps up; restart it once \
+                 `weir cluster status` says that all replicas are in sync",
+            ),
+        }
     }
 
     /// Why this other replica is not in sync.
@@ -176,9 +203,15 @@ mod tests {
         let not_in = |status: &Status| Status { is_self_in_sync: false, ..status.clone() };
         let foreign = |status: &Status| Status { belongs: false, ..status.clone() };
         let one = Status { in_sync: 1, others: Vec::new(), peers: Vec::new(), ..master.clone() };
+        // One of three: it hears its master only.
+        let waits_for = |whom| Status {
+            acknowledged_by: Some(whom),
+            in_sync: 3,
+            ..by_configuration(&needs_two(&slave))
+        };
         let hand_over = "it is the master; hand over first";
         let catches_up = "it is alone in the in-sync set: replica 1 catches up";
-        let cases: [(&str, Status, &[&str]); 19] = [
+        let cases: [(&str, Status, &[&str]); 24] = [
             ("nothing is known", Status::new(0, 1), &["no master is known"]),
             ("a master with an heir", master.clone(), &[hand_over]),
             ("a master without one", alone.clone(), &[catches_up]),
@@ -217,13 +250,34 @@ mod tests {
             ("one that is needed", needs_two(&slave), &["2 replicas are in sync and heard, and 2"]),
             (
                 "the other was not heard",
-                Status { peers: vec![late], ..slave.clone() },
+                Status { peers: vec![late.clone()], ..slave.clone() },
                 &["1 replicas are in sync and heard, and 1"],
             ),
             ("a slave that catches up", not_in(&slave), &["it is not in sync, it is still"]),
             ("one that is to go", foreign(&not_in(&slave)), &["it belongs to the group no more"]),
             ("one that can", Status { is_self_counted: false, ..foreign(&not_in(&slave)) }, &[]),
-            ("a slave by configuration", by_configuration(&slave), &[]),
+            ("a slave by configuration for which nobody waits", by_configuration(&slave), &[]),
+            ("one of a `min_in_sync` without meaning", by_configuration(&needs_two(&slave)), &[]),
+            (
+                "one that stays in the set",
+                waits_for(AcknowledgedBy::All),
+                &["by configuration nobody leaves the in-sync set, so messages wait"],
+            ),
+            (
+                "one that does not know who else keeps up",
+                waits_for(AcknowledgedBy::Quorum),
+                &["a quorum acknowledges, and only the master knows"],
+            ),
+            (
+                "one for which nobody waits yet",
+                not_in(&waits_for(AcknowledgedBy::All)),
+                &["it is not in sync, it is still"],
+            ),
+            (
+                "one that does not hear its master",
+                by_configuration(&Status { peers: vec![late], ..slave.clone() }),
+                &["its master is not heard"],
+            ),
         ];
         for (what, status, expected) in cases {
             let reasons = status.reasons_not_to_restart();

@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
-use weirmq_authority::kubernetes::{AckPolicy, Promote};
+use weirmq_authority::kubernetes::{AckPolicy, Promote, ReplicationMode};
 use weirmq_authority::{Phase, Record};
 use weirmq_client::Admin;
 
@@ -32,6 +32,8 @@ pub(super) struct GroupView {
     pub(super) name: String,
     pub(super) is_draining: bool,
     pub(super) is_elected: bool,
+    /// Messages wait for slaves.
+    pub(super) is_sync: bool,
     /// A member of the in-sync set may lack what was acknowledged.
     pub(super) is_by_quorum: bool,
     /// Replicas that the StatefulSet has or should have.
@@ -387,6 +389,7 @@ pub(super) fn group(
         name: name.to_owned(),
         is_draining,
         is_elected,
+        is_sync: resource.spec.replication.mode == ReplicationMode::Sync,
         is_by_quorum: resource.spec.replication.ack_policy == AckPolicy::Quorum,
         wanted,
         declared: resource.spec.replicas_per_group,

@@ -40,7 +40,7 @@ impl Round<'_> {
             Step::Replace { pod, why } => self.restart(group, &pod, why).await?,
             Step::Restart { pod, why } => match self.is_safe(group, &pod).await {
                 Answer::Safe => self.restart(group, &pod, why).await?,
-                // Where all have to be in sync it is never safe, and has to be done all the same.
+                // Where messages wait for each of them it is never safe, and has to be done all the same.
                 Answer::NotNow(_) if needs_all(group) => {
                     self.restart(group, &pod, "OutdatedAndWritesPause").await?;
                 }
@@ -179,17 +179,19 @@ fn has_another_master(group: &GroupView, pod: &str) -> bool {
     group.serving().is_some_and(|master| master.name != pod)
 }
 
-/// Whether a group takes no messages while any replica is away, and none is at the moment. With roles by
-/// configuration nobody leaves the in-sync set, so that is so where anybody but the master has to be in sync; who
-/// is in it the master says, as there is no record.
+/// Whether no slave of a group says that it can be spared, whatever it waits for, and all are there at the moment.
+/// With roles by configuration nobody leaves the in-sync set, so that is so where messages wait for slaves at all;
+/// who is in it the master says, as there is no record.
 fn needs_all(group: &GroupView) -> bool {
     let is_whole = |pod: &PodView| match group.is_elected {
         true => group.is_in_sync(pod.replica),
         false => pod.keeps_up == Some(true),
     };
-    let pauses_from = if group.is_elected { group.wanted } else { 2 };
-    group.min_in_sync >= pauses_from
-        && group.pods.iter().all(|pod| pod.has_broker() && is_whole(pod))
+    let is_never_safe = match group.is_elected {
+        true => group.min_in_sync >= group.wanted,
+        false => group.is_sync,
+    };
+    is_never_safe && group.pods.iter().all(|pod| pod.has_broker() && is_whole(pod))
 }
 
 #[cfg(test)]
@@ -203,15 +205,17 @@ mod tests {
         assert!(!needs_all(&elected), "one of three can be spared");
         elected.min_in_sync = 3;
         assert!(needs_all(&elected));
-        // With `failover.mode: Disabled` slaves know of nobody but their master, which makes two.
+        // With `failover.mode: Disabled` messages wait for each slave, however many have to be in sync.
         let mut by_configuration =
-            GroupView { record: None, is_elected: false, ..three_replicas() };
+            GroupView { record: None, is_elected: false, is_sync: true, ..three_replicas() };
         assert!(!needs_all(&by_configuration), "nobody knows whether they have caught up");
         by_configuration.pods.iter_mut().for_each(|pod| pod.keeps_up = Some(true));
         assert!(needs_all(&by_configuration));
         by_configuration.min_in_sync = 1;
+        assert!(needs_all(&by_configuration));
+        by_configuration.is_sync = false;
         assert!(!needs_all(&by_configuration), "a slave says itself that it can be spared");
-        by_configuration.min_in_sync = 2;
+        by_configuration.is_sync = true;
         by_configuration.pods[1].keeps_up = Some(false);
         assert!(!needs_all(&by_configuration), "it catches up");
         by_configuration.pods[1].keeps_up = Some(true);

@@ -137,6 +137,10 @@ impl Driver {
             in_sync_version: record.map_or(0, |record| record.in_sync_version),
             is_short,
             min_in_sync: self.settings.min_in_sync,
+            acknowledged_by: match self.settings.replication {
+                Replication::Sync => Some(self.settings.acknowledged_by),
+                Replication::Async => None,
+            },
             peers: peers.collect(),
             others: self.others(),
         }
