@@ -15,7 +15,25 @@ use serde::de::DeserializeOwned;
 pub(crate) struct Typed {
     /// By type, and by where the object is in memory: nothing else can be there as long as somebody points to it,
     /// weakly as well.
-    read: Mutex<HashMap<(TypeId, usize), Entry>>,
+    read: Mutex<Read>,
+}
+
+#[derive(Default)]
+struct Read {
+    entries: HashMap<(TypeId, usize), Entry>,
+    /// At so many entries those are forgotten that no watch has any more: twice as many as were left the last time,
+    /// so that a list of all objects does not have each of them look at all others.
+    forget_at: usize,
+}
+
+impl Read {
+    fn insert(&mut self, key: (TypeId, usize), entry: Entry) {
+        if self.entries.len() >= self.forget_at {
+            self.entries.retain(|_, entry| entry.from.strong_count() > 0);
+            self.forget_at = 2 * (self.entries.len() + 1);
+        }
+        self.entries.insert(key, entry);
+    }
 }
 
 struct Entry {
@@ -30,7 +48,7 @@ impl Typed {
         object: &Arc<DynamicObject>,
     ) -> Option<Arc<K>> {
         let key = (TypeId::of::<K>(), Arc::as_ptr(object) as usize);
-        let known = self.read.lock().get(&key).map(|entry| entry.object.clone());
+        let known = self.read.lock().entries.get(&key).map(|entry| entry.object.clone());
         if let Some(known) = known {
             return known.downcast().ok();
         }
@@ -42,10 +60,8 @@ impl Typed {
                 return None;
             }
         };
-        let mut read = self.read.lock();
-        // Versions that no watch has any more.
-        read.retain(|_, entry| entry.from.strong_count() > 0);
-        read.insert(key, Entry { from: Arc::downgrade(object), object: parsed.clone() });
+        let entry = Entry { from: Arc::downgrade(object), object: parsed.clone() };
+        self.read.lock().insert(key, entry);
         Some(parsed)
     }
 }
@@ -74,7 +90,28 @@ mod tests {
             assert_eq!(data, (version - 1).to_string());
             object_now = object(&version.to_string());
         }
-        assert_eq!(typed.read.lock().len(), 1);
+        assert!(typed.read.lock().entries.len() <= 2);
+    }
+
+    #[test]
+    fn a_list_of_all_objects_has_them_looked_at_a_few_times_and_not_for_each() {
+        const OBJECTS: usize = 1_000;
+        let typed = Typed::default();
+        let mut looked = 0;
+        let mut listed = Vec::new();
+        for _ in 0..3 {
+            // The watch has the list before, until it has the whole new one.
+            let mut again = Vec::new();
+            for at in 0..OBJECTS {
+                again.push(object(&at.to_string()));
+                let before = typed.read.lock().forget_at;
+                typed.of::<ConfigMap>(&again[at]).unwrap();
+                looked += usize::from(typed.read.lock().forget_at != before);
+            }
+            listed = again;
+        }
+        assert!(looked < 20, "{looked} times");
+        assert!(typed.read.lock().entries.len() <= 3 * listed.len());
     }
 
     #[test]
