@@ -16,7 +16,7 @@ use serde_json::json;
 use weirmq_client::Admin;
 
 use crate::admins::Admins;
-use crate::broker::{Certified, Slaves, client_name_servers};
+use crate::broker::{Certified, Draining, Slaves, client_name_servers};
 use crate::conditions;
 use crate::consumer_group::Known;
 use crate::leader::Tenure;
@@ -43,8 +43,8 @@ pub(crate) struct Context {
     pub(crate) cluster_domain: String,
     /// The nodes, where the operator may look at them.
     pub(crate) nodes: Option<Store<Node>>,
-    /// Groups on which nothing was left in the last round, and where their logs ended then.
-    pub(crate) empty: Mutex<BTreeMap<(String, String), String>>,
+    /// What was found last of groups that leave, by the Broker's uid and their name.
+    pub(crate) draining: Mutex<BTreeMap<(String, String), Draining>>,
     /// Brokers whose certificates were looked at, by namespace and name.
     pub(crate) certified: Mutex<BTreeMap<(String, String), Certified>>,
     /// How long a Secret that changed takes to reach all pods that mount it.

@@ -156,7 +156,7 @@ async fn controllers(
         image: config.image,
         cluster_domain: config.cluster_domain,
         nodes,
-        empty: Mutex::default(),
+        draining: Mutex::default(),
         certified: Mutex::default(),
         certificate_settle: config.certificate_settle,
         configurations: Mutex::default(),

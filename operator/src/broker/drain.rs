@@ -36,13 +36,49 @@ enum Unknown {
     Unreadable(String),
 }
 
-/// What one look found.
-#[derive(Debug, PartialEq, Eq)]
-struct Left {
-    /// As a sentence; empty: nothing.
-    text: String,
-    /// Where the log ended. Two looks with the same end saw the same messages.
-    log_end: String,
+/// What one look found of a group that leaves. The last of these is what somebody has to know first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Draining {
+    /// Two looks with the same end of the log saw the same messages.
+    NothingSeen {
+        log_end: String,
+    },
+    /// Why what is left may still become more.
+    TakesMessages(&'static str),
+    /// Nobody can be asked, and why.
+    NotKnown(String),
+    MessagesLeft(String),
+}
+
+impl Draining {
+    /// The reason of the condition.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::NothingSeen { .. } => "LookingAgain",
+            Self::TakesMessages(_) => "StillTakesMessages",
+            Self::NotKnown(_) => "NotKnownWhatIsLeft",
+            Self::MessagesLeft(_) => "MessagesLeft",
+        }
+    }
+
+    /// Whether it may stay so unless somebody does something.
+    pub(super) fn is_for_somebody(&self) -> bool {
+        match self {
+            Self::NothingSeen { .. } | Self::TakesMessages(_) => false,
+            Self::NotKnown(_) | Self::MessagesLeft(_) => true,
+        }
+    }
+}
+
+impl std::fmt::Display for Draining {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NothingSeen { .. } => f.write_str("nothing is left as far as can be seen"),
+            Self::TakesMessages(why) => f.write_str(why),
+            Self::NotKnown(why) => write!(f, "it is not known what is left: {why}"),
+            Self::MessagesLeft(what) => f.write_str(what),
+        }
+    }
 }
 
 impl Round<'_> {
@@ -59,51 +95,30 @@ impl Round<'_> {
                 break;
             }
             let look = format!("drain {}/{}", self.namespace(), view.name);
-            if !self.context.patience.is_due(&look)
-                && let Some(known) = self.known_draining(&view.name)
-            {
-                self.findings.draining.insert(view.name.clone(), known);
-                is_last = false;
-                continue;
-            }
-            match self.left(view).await {
-                Ok(left) if left.text.is_empty() => {
-                    if is_last && self.was_empty_before(view, left.log_end) {
+            let key = (self.resource.uid().unwrap_or_default(), view.name.clone());
+            let before = self.context.draining.lock().get(&key).cloned();
+            let found = match before.clone().filter(|_| !self.context.patience.is_due(&look)) {
+                Some(known) => known,
+                None => {
+                    let found = self.left(view).await.unwrap_or_else(Draining::NotKnown);
+                    self.context.draining.lock().insert(key, found.clone());
+                    if !matches!(found, Draining::NothingSeen { .. }) {
+                        self.context.patience.in_vain(&look, &found.to_string(), LOOK_AGAIN);
+                    } else if is_last && before.as_ref() == Some(&found) {
+                        // What moves from one topic to another during a look may be in neither when it is looked
+                        // at: the look before found nothing as well, and nothing was stored in between.
                         let note = format!("nothing is left on {}; its disks stay", view.name);
                         self.event(EventType::Normal, "Drained", note).await;
                         drained.push(view.name.clone());
                         break;
                     }
-                    let text = "nothing is left as far as can be seen".to_owned();
-                    self.findings.draining.insert(view.name.clone(), text);
+                    found
                 }
-                Ok(left) => {
-                    self.context.patience.in_vain(&look, &left.text, LOOK_AGAIN);
-                    self.findings.draining.insert(view.name.clone(), left.text);
-                }
-                Err(why) => {
-                    let text = format!("it is not known what is left: {why}");
-                    self.context.patience.in_vain(&look, &text, LOOK_AGAIN);
-                    self.findings.draining.insert(view.name.clone(), text);
-                }
-            }
+            };
+            self.findings.draining.insert(view.name.clone(), found);
             is_last = false;
         }
         drained
-    }
-
-    /// What the status says of a group that leaves.
-    fn known_draining(&self, group: &str) -> Option<String> {
-        let status = self.resource.status.as_ref()?;
-        status.groups.iter().find(|known| known.name == group)?.draining.clone()
-    }
-
-    /// Whether the round before found nothing as well, and nothing was stored in between: what moves from
-    /// one topic to another during a look may be in neither when it is looked at.
-    fn was_empty_before(&self, view: &GroupView, log_end: String) -> bool {
-        let key = (self.resource.uid().unwrap_or_default(), view.name.clone());
-        let before = self.context.empty.lock().insert(key, log_end.clone());
-        before == Some(log_end)
     }
 
     /// The annotation was for the group that is gone, not for the next one of its name.
@@ -120,10 +135,9 @@ impl Round<'_> {
         Ok(())
     }
 
-    async fn left(&self, view: &GroupView) -> Result<Left, String> {
-        if !is_read_only(view) {
-            let text = "its brokers are being told to take no more messages".to_owned();
-            return Ok(Left { text, log_end: String::new() });
+    async fn left(&self, view: &GroupView) -> Result<Draining, String> {
+        if let Some(known) = known_unasked(view) {
+            return Ok(known);
         }
         let address = view.master_address().ok_or("it has no master that serves")?;
         let admin = self.context.admin(&self.client_name_servers());
@@ -133,6 +147,17 @@ impl Round<'_> {
             Err(_) => Err("its master does not answer".to_owned()),
         }
     }
+}
+
+/// What is known of a group without a question, where it may still take messages.
+fn known_unasked(view: &GroupView) -> Option<Draining> {
+    if is_read_only(view) {
+        return None;
+    }
+    Some(match may_be_dropped(view) {
+        true => Draining::NotKnown("none of its pods is ready".to_owned()),
+        false => Draining::TakesMessages("its brokers are being told to take no more messages"),
+    })
 }
 
 /// Whether all pods run with the configuration of a group that leaves, as far as the watches know.
@@ -148,13 +173,12 @@ fn may_be_dropped(view: &GroupView) -> bool {
     is_read_only(view) || view.is_current && view.pods.iter().all(|pod| !pod.is_ready)
 }
 
-async fn left(admin: &Admin, address: &str) -> Result<Left, Unknown> {
+async fn left(admin: &Admin, address: &str) -> Result<Draining, Unknown> {
     let mut left = BTreeMap::new();
     // Somebody may have asked it to take messages all the same.
     let config = admin.broker_config(address).await?;
     if !config.lines().any(|line| line.trim() == "brokerPermission=4") {
-        let text = "its master still takes messages".to_owned();
-        return Ok(Left { text, log_end: String::new() });
+        return Ok(Draining::TakesMessages("its master still takes messages"));
     }
     let info = admin.runtime_info(address).await?;
     let log_end = info.get("commitLogMaxOffset").cloned();
@@ -182,7 +206,10 @@ async fn left(admin: &Admin, address: &str) -> Result<Left, Unknown> {
         left.insert(format!("consumer group {group}"), behind + retries);
     }
     left.retain(|_, messages| *messages > 0);
-    Ok(Left { text: sentence(&left), log_end })
+    Ok(match left.is_empty() {
+        true => Draining::NothingSeen { log_end },
+        false => Draining::MessagesLeft(sentence(&left)),
+    })
 }
 
 fn stored(queue: &TopicOffset) -> i64 {
@@ -241,12 +268,15 @@ mod tests {
     fn a_group_of_which_no_pod_gets_ready_may_be_dropped() {
         let mut view = three_replicas();
         assert!(may_be_dropped(&view));
+        assert_eq!(known_unasked(&view), None);
         view.pods[0].is_up_to_date = false;
         assert!(!may_be_dropped(&view), "it still takes messages");
+        assert!(matches!(known_unasked(&view), Some(Draining::TakesMessages(_))));
         view.pods[0].is_ready = false;
         assert!(!may_be_dropped(&view));
         view.pods.iter_mut().for_each(|pod| pod.is_ready = false);
         assert!(may_be_dropped(&view));
+        assert!(matches!(known_unasked(&view), Some(Draining::NotKnown(_))));
         view.is_current = false;
         assert!(!may_be_dropped(&view), "its disks may be about to go with its set");
         view.pods.clear();

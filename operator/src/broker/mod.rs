@@ -43,6 +43,7 @@ use crate::storage;
 use build::{Group, Plan, external};
 
 pub(crate) use certify::Certified;
+pub(crate) use drain::Draining;
 use observe::GroupView;
 pub(crate) use slaves::Slaves;
 

@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use weirmq_authority::kubernetes::ReplicationMode;
 
+use super::Draining;
 use super::build::{ROLE, is_elected, is_manual, min_in_sync, tls};
 use super::observe::{GroupView, PodView};
 use super::regressed::Regressed;
@@ -57,7 +58,7 @@ pub(super) struct Findings {
     /// Brokers whose groups have the same names at the same NameServers.
     pub(super) namesakes: Vec<String>,
     /// What keeps groups that leave from leaving.
-    pub(super) draining: BTreeMap<String, String>,
+    pub(super) draining: BTreeMap<String, Draining>,
 }
 
 impl Findings {
@@ -314,12 +315,14 @@ fn without_address(findings: &Findings) -> Option<Finding> {
 }
 
 fn scale_in(findings: &Findings) -> Option<Finding> {
-    let left: Vec<String> =
-        findings.draining.iter().map(|(group, left)| format!("{group}: {left}")).collect();
-    (!left.is_empty()).then(|| {
+    let first = findings.draining.values().max()?;
+    let mut said: Vec<String> =
+        findings.draining.iter().map(|(group, found)| format!("{group}: {found}")).collect();
+    if first.is_for_somebody() {
         let what = "the annotation weirmq.io/drop-undrained=GROUP has a group leave all the same, and its disks stay";
-        Finding::new("ScaleInBlocked", true, "MessagesLeft", format!("{}; {what}", left.join("; ")))
-    })
+        said.push(what.to_owned());
+    }
+    Some(Finding::new("ScaleInBlocked", true, first.reason(), said.join("; ")))
 }
 
 fn group_status(
@@ -345,7 +348,7 @@ fn group_status(
         in_sync,
         has_topics: known.is_some_and(|known| known.has_topics)
             || findings.with_topics.contains(&view.name),
-        draining: findings.draining.get(&view.name).cloned(),
+        draining: findings.draining.get(&view.name).map(Draining::to_string),
         replicas: view.pods.iter().map(|pod| replica_status(view, pod)).collect(),
     }
 }
@@ -426,6 +429,33 @@ mod tests {
         let after = said(&resource);
         assert_eq!(after.observed_generation, 2);
         assert_eq!(told(&after, "Progressing"), words("False", "Done", 2));
+    }
+
+    #[test]
+    fn what_is_left_on_a_group_may_be_dropped_only_where_something_may_be() {
+        let empty = Draining::NothingSeen { log_end: "9".to_owned() };
+        let taking = Draining::TakesMessages("its master still takes messages");
+        let unknown = Draining::NotKnown("it has no master that serves".to_owned());
+        let left = Draining::MessagesLeft("delayed messages: up to 8".to_owned());
+        let said = |found: &[&Draining]| {
+            let named = found.iter().enumerate();
+            let draining = named.map(|(at, found)| (format!("mq-{at}"), (*found).clone()));
+            let findings = Findings { draining: draining.collect(), ..Findings::default() };
+            scale_in(&findings).map(|found| (found.reason, found.message))
+        };
+        assert_eq!(said(&[]), None);
+        for (found, reason, offers) in [
+            (&[&empty][..], "LookingAgain", false),
+            (&[&taking], "StillTakesMessages", false),
+            (&[&taking, &empty], "StillTakesMessages", false),
+            (&[&unknown], "NotKnownWhatIsLeft", true),
+            (&[&left], "MessagesLeft", true),
+            (&[&left, &unknown, &taking], "MessagesLeft", true),
+        ] {
+            let (is, message) = said(found).unwrap();
+            assert_eq!(is, reason, "{message}");
+            assert_eq!(message.contains("weirmq.io/drop-undrained"), offers, "{message}");
+        }
     }
 
     #[test]
