@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::ApiResource;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -288,12 +288,12 @@ impl Round<'_> {
         for wanted in plan.external_services() {
             let service = self.children.apply(&wanted).await?;
             let name = service.name_any();
-            let service: Option<Service> = (*service).clone().try_parse().ok();
-            match service.and_then(|service| external::address(&service, spec)) {
-                Some(address) => {
+            match external::address_of(&service, spec) {
+                Ok(Some(address)) => {
                     plan.external.insert(name, address);
                 }
-                None => self.findings.without_address.push(name),
+                Ok(None) => self.findings.without_address.push(name),
+                Err(error) => self.findings.service_not_understood = Some(error),
             }
         }
         Ok(())

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Service;
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
 use super::{Group, PORT, Plan};
+use crate::context::Error;
 use crate::kinds::{Broker, BrokerExternal, ExternalType};
 
 /// Stands for the address of the pod's node in what brokers are told.
@@ -34,6 +37,22 @@ pub(super) fn services(plan: &Plan<'_>, group: &Group) -> Vec<Value> {
         })
     };
     (0..group.replicas).map(service).collect()
+}
+
+/// The same of one as the API server has it.
+///
+/// # Errors
+/// [`Error::NotUnderstood`].
+pub(in crate::broker) fn address_of(
+    service: &DynamicObject,
+    external: &BrokerExternal,
+) -> Result<Option<String>, Error> {
+    let read: Service = service.clone().try_parse().map_err(|error| Error::NotUnderstood {
+        kind: "Service",
+        name: service.name_any(),
+        error: error.to_string(),
+    })?;
+    Ok(address(&read, external))
 }
 
 /// Where a Service can be reached from outside, once that is known.
@@ -98,6 +117,11 @@ mod tests {
         assert_eq!(port(json!({ "type": "NodePort" })), some("{node}:30001"));
         let named = json!({ "type": "NodePort", "host": "fd00::7" });
         assert_eq!(port(named), some("[fd00::7]:30001"));
+        let strange = json!({ "metadata": { "name": "mq-0-0-external" }, "spec": { "ports": 7 } });
+        let strange = serde_json::from_value(strange).unwrap();
+        let external = serde_json::from_value(json!({ "type": "NodePort" })).unwrap();
+        let error = address_of(&strange, &external).unwrap_err().to_string();
+        assert!(error.starts_with("Service mq-0-0-external cannot be read: "), "{error}");
         let unknown = json!({ "spec": { "ports": [{ "port": 10_911 }] } });
         assert_eq!(found(json!({ "type": "NodePort" }), unknown), None);
     }

@@ -15,7 +15,7 @@ use super::regressed::Regressed;
 use crate::annotations::is_paused;
 use crate::conditions::{self, Finding};
 use crate::context::Error;
-use crate::kinds::{Broker, BrokerStatus, GroupStatus, ReplicaStatus};
+use crate::kinds::{Broker, BrokerStatus, ExternalType, GroupStatus, ReplicaStatus};
 use crate::pods;
 use crate::storage;
 
@@ -47,6 +47,8 @@ pub(super) struct Findings {
     pub(super) storage: Option<String>,
     /// Services that have no address from outside yet.
     pub(super) without_address: Vec<String>,
+    /// Of a Service that may have one: [`Error::NotUnderstood`].
+    pub(super) service_not_understood: Option<Error>,
     /// What is said of a claim that somebody deleted, and whose disk has the last copy.
     pub(super) claim: Option<Finding>,
     /// What cert-manager says of a certificate that it has not issued.
@@ -91,7 +93,7 @@ pub(super) fn status(
     found.extend(shared_name(resource, findings));
     found.extend(ignored(resource));
     found.extend(scale_in(findings));
-    found.extend(without_address(findings));
+    found.extend(without_address(resource, findings));
     found.extend(findings.storage.as_deref().map(storage::not_expanded));
     found.extend(findings.claim.clone());
     let certificate = findings.certificate.as_ref();
@@ -304,14 +306,29 @@ fn ignored(resource: &Broker) -> Option<Finding> {
     })
 }
 
-fn without_address(findings: &Findings) -> Option<Finding> {
+fn without_address(resource: &Broker, findings: &Findings) -> Option<Finding> {
+    let type_ = "ExternalAddressMissing";
+    if let Some(error) = &findings.service_not_understood {
+        let message = format!("{error}; brokers tell clients outside of the cluster no address");
+        return Some(Finding::new(type_, true, error.reason(), message));
+    }
     let first = findings.without_address.first()?;
     let count = findings.without_address.len();
+    let (reason, has_none, how) = match resource.spec.external.as_ref()?.type_ {
+        ExternalType::NodePort => {
+            ("NoNodePort", "no port of the nodes", "gives them as it makes a Service")
+        }
+        ExternalType::LoadBalancer => (
+            "NoLoadBalancer",
+            "no address",
+            "gives them where something in it provides load balancers",
+        ),
+    };
     let message = format!(
-        "{count} Services for clients outside of the cluster have no address, so that brokers tell them none. A cluster \
-         gives them where something in it provides load balancers; `kubectl describe service {first}` says what it does"
+        "{count} Services for clients outside of the cluster have {has_none}, so that brokers tell them none. A cluster \
+         {how}; `kubectl describe service {first}` says what it does"
     );
-    Some(Finding::new("ExternalAddressMissing", true, "NoLoadBalancer", message))
+    Some(Finding::new(type_, true, reason, message))
 }
 
 fn scale_in(findings: &Findings) -> Option<Finding> {
@@ -455,6 +472,32 @@ mod tests {
             let (is, message) = said(found).unwrap();
             assert_eq!(is, reason, "{message}");
             assert_eq!(message.contains("weirmq.io/drop-undrained"), offers, "{message}");
+        }
+    }
+
+    #[test]
+    fn load_balancers_are_spoken_of_where_some_are_declared() {
+        let said = |type_: &str, error: Option<Error>| {
+            let findings = Findings {
+                without_address: vec!["mq-0-0-external".to_owned()],
+                service_not_understood: error,
+                ..Findings::default()
+            };
+            let resource = broker(&format!("{{{COMMON}, external: {{type: {type_}}}}}"));
+            let found = without_address(&resource, &findings).unwrap();
+            (found.reason, found.message)
+        };
+        let (reason, message) = said("LoadBalancer", None);
+        assert!(reason == "NoLoadBalancer" && message.contains("load balancers"), "{message}");
+        let (reason, message) = said("NodePort", None);
+        assert!(reason == "NoNodePort" && !message.contains("load balancer"), "{message}");
+        assert!(message.contains("kubectl describe service mq-0-0-external"), "{message}");
+        for type_ in ["LoadBalancer", "NodePort"] {
+            let (name, error) = ("mq-0-0-external".to_owned(), "no number".to_owned());
+            let (reason, message) =
+                said(type_, Some(Error::NotUnderstood { kind: "Service", name, error }));
+            assert_eq!(reason, "NotUnderstood");
+            assert!(message.starts_with("Service mq-0-0-external cannot be read: no number; "));
         }
     }
 
