@@ -18,8 +18,8 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
-    PropagationPolicy,
+    ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, PostParams,
+    Preconditions, PropagationPolicy,
 };
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -356,6 +356,9 @@ impl Children {
 
     /// Makes an object of a kind that is not watched, unless there is one: what is in it is somebody else's
     /// from then on.
+    ///
+    /// # Errors
+    /// Also when there is an object of this name that the operator did not make, as far as it may look.
     pub(crate) async fn create_once(
         &self,
         resource: &ApiResource,
@@ -380,7 +383,17 @@ impl Children {
                 self.metrics.wrote(&kind);
             }
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
-                self.take_over(&api, &name, wanted).await.map_err(Error::kubernetes(what()))?;
+                let found = match api.get_metadata_opt(&name).await {
+                    Err(kube::Error::Api(status)) if status.is_forbidden() => None,
+                    found => found.map_err(Error::kubernetes(what()))?,
+                };
+                if let Some(PartialObjectMeta { metadata: found, .. }) = found {
+                    if !is_ours(&found, wanted) {
+                        return Err(Error::NameTaken { kind, name });
+                    }
+                    let taken = self.take_over(&api, &name, found, wanted).await;
+                    taken.map_err(Error::kubernetes(what()))?;
+                }
             }
             Err(error) => return Err(Error::kubernetes(what())(error)),
         }
@@ -391,28 +404,23 @@ impl Children {
 
     /// Has an object that was made for an earlier resource of the same name go with the present one: the
     /// garbage collector would take it soon, as its owner is gone. One that is to stay by now loses its
-    /// owner. Where the operator may not look at it, nothing is done.
+    /// owner. Where the operator may not change it, nothing is done.
     async fn take_over(
         &self,
         api: &Api<DynamicObject>,
         name: &str,
+        found: ObjectMeta,
         wanted: &Value,
     ) -> kube::Result<()> {
         let owners = &wanted["metadata"]["ownerReferences"];
-        let is_as_wanted = |found: &ObjectMeta| match owners.is_null() {
+        let is_as_wanted = match owners.is_null() {
             true => found.owner_references.as_ref().is_none_or(Vec::is_empty),
-            false => is_owned(found, &wanted["metadata"]),
+            false => is_owned(&found, &wanted["metadata"]),
         };
-        let found = match api.get_metadata_opt(name).await {
-            Err(kube::Error::Api(status)) if status.is_forbidden() => return Ok(()),
-            found => found?,
-        };
-        let Some(found) = found.filter(|found| {
-            is_of_same_owner(&found.metadata, wanted) && !is_as_wanted(&found.metadata)
-        }) else {
+        if is_as_wanted {
             return Ok(());
-        };
-        let version = found.metadata.resource_version;
+        }
+        let version = found.resource_version;
         let patch =
             json!({ "metadata": { "ownerReferences": owners, "resourceVersion": version } });
         match api.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch)).await {

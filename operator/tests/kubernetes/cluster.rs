@@ -457,6 +457,15 @@ impl Cluster {
         self.send(Method::POST, &self.list("Service"), "application/json", &service).await;
     }
 
+    /// Makes a Lease that is somebody else's.
+    pub(crate) async fn make_lease(&self, name: &str, holder: &str) {
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": name }, "spec": { "holderIdentity": holder },
+        });
+        self.send(Method::POST, &self.list("Lease"), "application/json", &lease).await;
+    }
+
     pub(crate) async fn delete_object(&self, kind: &str, name: &str) {
         let path = format!("{}/{name}", self.list(kind));
         self.send(Method::DELETE, &path, "application/json", &json!({})).await;
@@ -734,6 +743,7 @@ impl Cluster {
         let (group, plural) = match kind {
             "StatefulSet" => ("/apis/apps/v1", "statefulsets"),
             "Service" => ("/api/v1", "services"),
+            "Secret" => ("/api/v1", "secrets"),
             "ConfigMap" => ("/api/v1", "configmaps"),
             "Pod" => ("/api/v1", "pods"),
             "PersistentVolumeClaim" => ("/api/v1", "persistentvolumeclaims"),

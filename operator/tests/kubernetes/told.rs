@@ -72,6 +72,30 @@ async fn any_server_has_labels_put_back_by_which_the_operator_knows_its_objects(
     cluster.stop().await;
 }
 
+/// What the operator makes once and does not watch: brokers may patch the Lease of their group.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs the real API server: `make kube`"]
+async fn any_server_keeps_a_lease_and_a_secret_of_somebody_else() {
+    let cluster = Cluster::start().await;
+    cluster.declare("NameServer", "ns", "{replicas: 1}").await;
+    cluster.make_lease("mq-0", "another").await;
+    cluster.make_secret("mq-replication").await;
+    cluster.declare("Broker", "mq", "{nameServerRef: {name: ns}, storage: {size: 1Gi}}").await;
+    for (kind, name) in [("Secret", "mq-replication"), ("Lease", "mq-0")] {
+        let is_taken = format!("there is a {kind} {name} that the operator did not make");
+        cluster.until_it_says("Broker", "mq", "Progressing", &is_taken).await;
+        cluster.until_event("NameTaken", &is_taken).await;
+        cluster.delete_object(kind, name).await;
+        cluster.touch("Broker", "mq", 1).await;
+    }
+    let is_made = |lease: &Value| {
+        lease["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "weirmq-operator"
+    };
+    cluster.until_object("Lease", "mq-0", is_made).await;
+    cluster.until_template("mq-0").await;
+    cluster.stop().await;
+}
+
 /// Labels do not say whose an object is: its owner does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs the real API server: `make kube`"]
