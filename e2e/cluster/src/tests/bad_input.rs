@@ -172,7 +172,8 @@ pub(crate) fn hands_in_the_works(namespace: &Namespace<'_>) -> anyhow::Result<St
         let namesrv = ["--namesrv", &deployed.namesrv];
         namespace.exec("client", &[&["/weir"][..], words, &namesrv].concat())
     };
-    weir(&["produce", TOPIC, "-m", "kept"])?;
+    // kube-proxy may have the address of the NameServer yet to write.
+    wait("a message goes through", 30, || weir(&["produce", TOPIC, "-m", "kept"]).map(Some))?;
 
     namespace.kubectl(&["scale", "statefulset", &set, "--replicas=1"])?;
     let arguments = "[{\"op\":\"add\",\"path\":\"/spec/template/spec/terminationGracePeriodSeconds\",\"value\":1}]";
