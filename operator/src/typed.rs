@@ -110,7 +110,7 @@ mod tests {
             }
             listed = again;
         }
-        assert!(looked < 20, "{looked} times");
+        assert!((1..20).contains(&looked), "{looked} times");
         assert!(typed.read.lock().entries.len() <= 3 * listed.len());
     }
 

@@ -4,17 +4,12 @@ use anyhow::{Context as _, ensure};
 
 use super::bad_input::event;
 use super::faults::others;
-use super::lifecycle::{PLANNED_PAUSE_MS, end_smoothly, end_within, pause_max_ms};
+use super::lifecycle::{PLANNED_MS, end_smoothly};
 use super::numbers::metric_of_pod;
 use super::operator::{BROKER, TOPIC, deploy};
 use crate::client::{Load, moment};
 use crate::cluster::Namespace;
 use crate::group::Master;
-
-/// So much longer than another planned change a drain may take: it ends other pods as well, for whose addresses
-/// kube-proxy has just written its rules, and it waits for a second until it writes them again. Only then clients
-/// find the next master.
-const LONGER_MS: u64 = 500;
 
 /// `kubectl drain` of the master's node: it hands over, and its pod goes elsewhere or waits.
 pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<String> {
@@ -45,19 +40,19 @@ pub(crate) fn of_the_masters_node(namespace: &Namespace<'_>) -> anyhow::Result<S
     group.settled(120).context("after the node takes pods again")?;
     deployed.ready("broker", BROKER, 60)?;
     load.until_more(200, 60)?;
-    let note = end_within(namespace, load, begun, pause_max_ms() + LONGER_MS)?;
+    let note = end_smoothly(namespace, load, begun)?;
     Ok(format!("without a master for {without_master} ms; {note}"))
 }
 
 /// How many milliseconds passed from the word of the master before that it hands over until this one took messages,
-/// by its own account. It is less than [`PLANNED_PAUSE_MS`], on a busy machine as well.
+/// by its own account. It is less than [`PLANNED_MS`], on a busy machine as well.
 fn without_master_ms(namespace: &Namespace<'_>, master: &Master) -> anyhow::Result<f64> {
     let of_planned = |name: &str| metric_of_pod(namespace, &master.pod, name, "planned=\"true\"");
     let number = of_planned("weirmq_failovers_total")?;
     ensure!(number == 1.0, "{} was handed its office {number} times", master.pod);
     let took = of_planned("weirmq_failover_milliseconds_total")?;
     namespace.measured("without_master_ms", took);
-    ensure!(took < PLANNED_PAUSE_MS as f64, "there was no master for {took} ms");
+    ensure!(took < PLANNED_MS as f64, "there was no master for {took} ms");
     Ok(took)
 }
 
@@ -85,5 +80,7 @@ pub(crate) fn cordon_alone(namespace: &Namespace<'_>) -> anyhow::Result<String> 
     let settled = group.settled(60)?;
     ensure!(settled == next, "{settled:?} took the office of {next:?} for no reason");
     ensure!(group.uids()? == before, "a pod was started anew for a cordon");
-    end_smoothly(namespace, load, begun)
+    let without_master = without_master_ms(namespace, &next)?;
+    let note = end_smoothly(namespace, load, begun)?;
+    Ok(format!("without a master for {without_master} ms; {note}"))
 }

@@ -17,10 +17,13 @@ use crate::results::is_busy;
 
 /// How long the API server stands still.
 const API_PAUSE: Duration = Duration::from_secs(60);
-/// The longest pause of writes that a planned change of the master may make, and on a machine that is busy
-/// with other things. A failover that nobody planned takes 2.8 s.
-pub(super) const PLANNED_PAUSE_MS: u64 = 1000;
-const BUSY_PAUSE_MS: u64 = 2000;
+/// How long a planned change of the master may leave a group without one, by the next one's own account.
+pub(super) const PLANNED_MS: u64 = 1000;
+/// The longest pause of writes that clients may see then, and on a machine that is busy with other things. kube-proxy
+/// writes its rules once a second: where it has just written those of others, clients find the next master a second
+/// later. A failover that nobody planned takes 2.8 s.
+const PAUSE_MS: u64 = PLANNED_MS + 500;
+const BUSY_PAUSE_MS: u64 = PAUSE_MS + 1000;
 
 /// A fault of the master under load.
 pub(crate) fn struck(namespace: &Namespace<'_>, fault: Fault) -> anyhow::Result<String> {
@@ -237,30 +240,16 @@ pub(super) fn end_smoothly(
     load: Load<'_>,
     since_ms: u64,
 ) -> anyhow::Result<String> {
-    end_within(namespace, load, since_ms, pause_max_ms())
-}
-
-/// How long a planned change may keep everybody from writing, in milliseconds.
-pub(super) fn pause_max_ms() -> u64 {
-    if is_busy() { BUSY_PAUSE_MS } else { PLANNED_PAUSE_MS }
-}
-
-/// The same with a limit of one's own for the longest pause, in milliseconds.
-pub(super) fn end_within(
-    namespace: &Namespace<'_>,
-    load: Load<'_>,
-    since_ms: u64,
-    pause_max: u64,
-) -> anyhow::Result<String> {
     let account = load.end()?;
     let outcome = outcome(namespace, &account, since_ms);
-    smooth(&account, since_ms, pause_max)?;
+    smooth(&account, since_ms)?;
     Ok(outcome)
 }
 
 /// A planned change costs short pauses and no message.
-fn smooth(account: &Account, since_ms: u64, pause_max: u64) -> anyhow::Result<()> {
+fn smooth(account: &Account, since_ms: u64) -> anyhow::Result<()> {
     let outage = account.outage_ms_since(since_ms);
+    let pause_max = if is_busy() { BUSY_PAUSE_MS } else { PAUSE_MS };
     if outage >= pause_max || account.failed > 0 {
         bail!(
             "writes paused for {outage} ms and {} sends failed; pauses: {:?}, failures: {}",

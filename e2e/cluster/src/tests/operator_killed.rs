@@ -241,14 +241,19 @@ fn has_topics(namespace: &Namespace<'_>, group: &str) -> anyhow::Result<bool> {
     Ok(group_status(namespace, group)?.is_some_and(|group| group["hasTopics"] == true))
 }
 
-/// Ends the processes of all operators at once, without a word; kubelet starts others in their pods.
+/// Ends the processes of all operators at once, without a word. Their pods go as well, since kubelet waits longer each
+/// time before it starts a process again.
 fn kill_operator(cluster: &Cluster) -> anyhow::Result<()> {
-    for pod in cluster.existing(OPERATOR_NAMESPACE).objects("pods", OPERATOR_PODS)? {
+    let system = cluster.existing(OPERATOR_NAMESPACE);
+    let pods = system.objects("pods", OPERATOR_PODS)?;
+    ensure!(!pods.is_empty(), "there is no operator");
+    for pod in pods {
         let name = pod["metadata"]["name"].as_str().context("a pod without a name")?;
         let node = pod["spec"]["nodeName"].as_str().context("an operator that runs nowhere")?;
         cluster.fault(&[node, "kill", &format!("{OPERATOR_NAMESPACE}/{name}")])?;
     }
-    Ok(())
+    let delete = ["delete", "pods", "-l", OPERATOR_PODS, "--force", "--grace-period=0"];
+    system.kubectl(&delete).map(drop)
 }
 
 fn next_operator(cluster: &Cluster) -> anyhow::Result<()> {
