@@ -111,10 +111,8 @@ pub(crate) fn masters_that_leave(
     resource: &Broker,
     children: &Children,
 ) -> Vec<(String, Option<String>)> {
-    let namespace = resource.namespace().unwrap_or_default();
-    let there = observe::groups_there(children, &namespace, &resource.name_any());
-    let stay: BTreeSet<String> = groups_that_stay(resource).collect();
-    masters_of(resource, children, (&there - &stay).into_iter())
+    let stay = groups_that_stay(resource).collect();
+    masters_of(resource, children, (&groups(resource, children) - &stay).into_iter())
 }
 
 /// The groups that are to stay, and those that are there still.
